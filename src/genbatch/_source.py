@@ -1,0 +1,130 @@
+"""Source: the prompts of one batch, numbered as they are pulled, inside a window."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sized
+from typing import Generic
+
+from anyio import CancelScope, Event, current_time
+from anyio.lowlevel import checkpoint
+
+from ._cancellation import as_failure
+from ._outcome import P
+
+CHECKPOINT_EVERY = 64
+CLOSE_TIMEOUT = 5.0  # seconds that an asynchronous source has to close
+
+
+class Bell:
+    """Wakes every task parked on it; costs next to nothing while nobody is."""
+
+    def __init__(self) -> None:
+        self._event: Event | None = None
+
+    async def wait(self) -> None:
+        """Park until the next ring."""
+        if self._event is None:
+            self._event = Event()
+        await self._event.wait()
+
+    def ring(self) -> None:
+        """Wake all that are parked now."""
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+
+class Source(Generic[P]):
+    """The prompts, numbered as they are pulled, at most window of them not yet handed over.
+
+    Workers pull from an iterable themselves. An asynchronous one may hold a task group open, so one
+    task, running feed, iterates and closes it, and workers pull what it brings.
+    """
+
+    def __init__(self, prompts: Iterable[P] | AsyncIterable[P], window: int) -> None:
+        if isinstance(prompts, str | bytes):
+            raise TypeError("prompts must be an iterable of prompts, not a single string")
+        if not isinstance(prompts, Iterable | AsyncIterable):
+            raise TypeError(f"prompts must be an iterable, got {type(prompts).__name__}")
+        self.prompts = prompts
+        self.error: Exception | None = None
+        self.pulled = 0
+        self.handed_over = 0
+        self._iterator = None if isinstance(prompts, AsyncIterable) else iter(prompts)
+        self._size = len(prompts) if isinstance(prompts, Sized) else None
+        self._exhausted = False
+        self._window = window
+        self._room = Bell()
+        self._fed: deque[tuple[int, P]] = deque()
+        self._arrival = Bell()
+
+    @property
+    def total(self) -> int | None:
+        """Number of prompts, None while unknown."""
+        return self.pulled if self._exhausted else self._size
+
+    def hand_over(self) -> None:
+        """Count an outcome that reached its reader; half a window of them makes room."""
+        self.handed_over += 1
+        if self.pulled - self.handed_over <= self._window // 2:
+            self._room.ring()
+
+    async def pull(self) -> tuple[int, P] | None:
+        """Return the next prompt behind its index, or None if there are no more."""
+        if self._iterator is None:
+            while not self._fed and not self._exhausted:
+                await self._arrival.wait()
+            return self._fed.popleft() if self._fed else None
+        await self._wait_for_room()
+        if not self._exhausted:
+            try:
+                return self._number(next(self._iterator))
+            except StopIteration:
+                self._exhausted = True
+            except Exception as exc:  # noqa: BLE001 - raised by the read after the last outcome
+                self._exhausted, self.error = True, exc
+        return None
+
+    async def feed(self, prompts: AsyncIterable[P]) -> None:
+        """Iterate prompts, which are this source's, to their end and close them."""
+        try:
+            # Entered before the source, which may itself hold scopes open across its yields.
+            with CancelScope() as closing:
+                iterator = aiter(prompts)
+                try:
+                    async for prompt in iterator:
+                        self._fed.append(self._number(prompt))
+                        self._arrival.ring()
+                        if self.pulled % CHECKPOINT_EVERY == 0:
+                            await checkpoint()
+                        await self._wait_for_room()
+                finally:
+                    # Shielded, or cleanup that awaits is cancelled again; bounded, it may hang.
+                    closing.shield = True
+                    closing.deadline = current_time() + CLOSE_TIMEOUT
+                    await _close(iterator)
+        except BaseException as exc:  # noqa: BLE001 - a cancellation may be the source's own
+            self.error = as_failure(exc, "prompts")
+        finally:
+            self._exhausted = True
+            self._arrival.ring()
+
+    async def _wait_for_room(self) -> None:
+        while self.pulled - self.handed_over >= self._window:
+            await self._room.wait()
+
+    def _number(self, prompt: P) -> tuple[int, P]:
+        self.pulled += 1
+        return self.pulled - 1, prompt
+
+
+async def _close(iterator: AsyncIterator[object]) -> None:
+    if (aclose := getattr(iterator, "aclose", None)) is None:
+        return
+    try:
+        await aclose()
+    except BaseExceptionGroup as group:
+        # A task group open across a yield wraps the GeneratorExit that closes the generator.
+        if (rest := group.split(GeneratorExit)[1]) is not None:
+            raise rest from None
