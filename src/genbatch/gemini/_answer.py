@@ -1,0 +1,104 @@
+"""From the JSON of an answer to an Image, or to the error that says why there is none."""
+
+from __future__ import annotations
+
+import pybase64
+
+from genbatch._errors import Blocked, GenbatchError, InvalidResponse, NoImage
+from genbatch._image import Image, Usage, sniff_mime_type
+
+from ._json import JsonObject, excerpt, mapping, objects
+from ._models import cost
+
+# Any other reason, and any the service invents later, is a NoImage.
+_BLOCKING_REASONS = frozenset(
+    {
+        "SAFETY",
+        "IMAGE_SAFETY",
+        "PROHIBITED_CONTENT",
+        "IMAGE_PROHIBITED_CONTENT",
+        "RECITATION",
+        "IMAGE_RECITATION",
+        "BLOCKLIST",
+        "SPII",
+    }
+)
+
+
+def image_from(answer: JsonObject, model: str) -> Image:
+    """Return the first image of an answer that is not a draft within a thought.
+
+    Args:
+        answer: The body of a generateContent answer.
+        model: Full id of the model asked.
+
+    Raises:
+        Blocked: If a filter took the image or the prompt.
+        NoImage: If there is none for another reason.
+        InvalidResponse: If what should be one is not.
+    """
+    parts = [
+        part
+        for candidate in objects(answer.get("candidates"))
+        for part in objects(mapping(candidate.get("content")).get("parts"))
+        if not part.get("thought")
+    ]
+    text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    inline = [mapping(part["inlineData"]).get("data") for part in parts if "inlineData" in part]
+    if not inline:
+        raise _why_none(answer, text, model)
+    data, mime_type = _first_image(inline, model)
+    usage = _usage(answer)
+    response_id = answer.get("responseId")
+    return Image(
+        data=data,
+        mime_type=mime_type,
+        model=model,
+        usage=usage,
+        text=text,
+        cost=cost(model, usage),
+        response_id=response_id if isinstance(response_id, str) else None,
+    )
+
+
+def _first_image(inline: list[object], model: str) -> tuple[bytes, str]:
+    """Return the bytes of the first true image and its type, whatever type the answer claims."""
+    reason = ""
+    for encoded in inline:
+        try:
+            data = pybase64.b64decode(encoded if isinstance(encoded, str) else "", validate=True)
+        except ValueError:
+            reason = reason or "its base64 is broken"
+            continue
+        if mime_type := sniff_mime_type(data):
+            return data, mime_type
+        reason = reason or ("it is of no known type" if data else "it has no bytes")
+    raise InvalidResponse(
+        f"{model} sent an image that is none: {reason}", status=200, maybe_paid=True
+    )
+
+
+def _why_none(answer: JsonObject, text: str, model: str) -> GenbatchError:
+    candidates = objects(answer.get("candidates"))
+    block_reason = mapping(answer.get("promptFeedback")).get("blockReason")
+    if block_reason and not candidates:
+        reason = excerpt(str(block_reason), 50)
+        return Blocked(f"{model} blocked the prompt: {reason}", reason=reason)
+    finish_reasons = [
+        excerpt(str(c["finishReason"]), 50) for c in candidates if "finishReason" in c
+    ]
+    for reason in finish_reasons:
+        if reason in _BLOCKING_REASONS:
+            return Blocked(f"{model} blocked the image: {reason}", reason=reason)
+    reason = finish_reasons[0] if finish_reasons else "no candidates"
+    said = f": {excerpt(text)}" if text.strip() else ""
+    return NoImage(f"{model} sent no image ({reason}){said}", text=text)
+
+
+def _usage(answer: JsonObject) -> Usage | None:
+    counts = mapping(answer.get("usageMetadata"))
+    if not counts:
+        return None
+    names = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount")
+    tokens = (counts.get(name) for name in names)
+    return Usage(*(count if isinstance(count, int) else 0 for count in tokens))
