@@ -60,7 +60,7 @@ class Workers(Generic[P, T]):
         self._limiter = limiter
         self._fail_fast = fail_fast
         self._stopped = False
-        self._alive = self._started = self._in_flight = self._succeeded = self._failed = 0
+        self._grown = self._started = self._in_flight = self._succeeded = self._failed = 0
         self._began = 0.0
         self._ended: float | None = None
 
@@ -79,7 +79,7 @@ class Workers(Generic[P, T]):
             async with create_task_group() as self._tasks:
                 if isinstance(self.source.prompts, AsyncIterable):
                     self._start(partial(self.source.feed, self.source.prompts))
-                self._start_worker()
+                self._grow()
                 task_status.started()
         finally:
             self._ended = current_time()
@@ -112,13 +112,8 @@ class Workers(Generic[P, T]):
             elapsed=(current_time() if self._ended is None else self._ended) - self._began,
         )
 
-    def _start_worker(self) -> None:
-        self._alive += 1
-        self._start(self._work)
-
     def _start(self, function: Callable[[], Awaitable[None]]) -> None:
-        # A copy of the context: an eager task factory may get here while it is entered.
-        self._pristine.copy().run(self._tasks.start_soon, self._keep_exit, function)
+        self._pristine.run(self._tasks.start_soon, self._keep_exit, function)
 
     async def _keep_exit(self, function: Callable[[], Awaitable[None]]) -> None:
         """Keep an exit for raise_error: out of a task it would end the loop, or be grouped."""
@@ -128,25 +123,25 @@ class Workers(Generic[P, T]):
             self.exit = exc
             self.stop()
 
+    def _grow(self) -> None:
+        self._grown += 1
+        self._start(self._work)
+
     async def _work(self) -> None:
-        """Pull, call and deliver until nothing is left, or until a fresh task has to go on."""
+        """Pull, call and deliver until nothing is left, or a fresh task has to go on."""
         await checkpoint()  # or an eager task factory nests each new worker in the one before
         token = object()
-        clean = True
         for turn in count(1):
             if self._stopped or (pulled := await self.source.pull()) is None:
-                break
-            if self._alive < self._max_concurrent:
-                self._start_worker()
+                return
+            if self._grown < self._max_concurrent:
+                self._grow()
             self._settle(await self._call(token, *pulled))
-            clean = _same_context(copy_context(), self._pristine)
-            if not clean:
-                break
+            if not _same_context(copy_context(), self._pristine):
+                self._start(self._work)  # in the place of this one
+                return
             if turn % CHECKPOINT_EVERY == 0:
                 await checkpoint()
-        self._alive -= 1
-        if not clean:
-            self._start_worker()
 
     async def _call(self, token: object, index: int, prompt: P) -> Outcome[P, T]:
         """Call generate once, holding a token of the limiter."""

@@ -445,6 +445,16 @@ async def test_collect_with_fail_fast_raises_the_group() -> None:
     assert calls.cancelled == ["slow"]
 
 
+async def test_fail_fast_pulls_no_further_prompt() -> None:
+    async def generate(prompt: int) -> None:
+        raise ValueError(prompt)
+
+    prompts = iter(range(9))
+    with pytest.raises(ExceptionGroup):
+        await collect(generate, prompts, max_concurrent=1, fail_fast=True)
+    assert next(prompts) == 1
+
+
 async def test_fail_fast_loses_no_source_error() -> None:
     calls = FailFast()
 
@@ -574,6 +584,22 @@ async def test_no_prompt_sees_a_contextvar_that_another_set() -> None:
 
     outcomes = await collect(generate, range(50), max_concurrent=4)
     assert [outcome.unwrap() for outcome in outcomes] == ["outside"] * 50
+
+
+async def test_workers_replaced_for_their_context_do_not_lower_the_bound() -> None:
+    gate = Gate()
+
+    async def generate(prompt: int) -> None:
+        setting.set(prompt)
+        if prompt >= 10:
+            await gate.generate(prompt)
+
+    async with stream(generate, range(100), max_concurrent=8):
+        await wait_until_idle()
+        assert len(gate.started) == 6  # with the ten unread, the window is full
+    async with stream(generate, range(10, 100), max_concurrent=8):
+        await wait_until_idle()
+        assert len(gate.started) == 6 + 8
 
 
 async def test_an_equal_but_distinct_value_does_not_leak_either() -> None:

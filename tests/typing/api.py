@@ -1,0 +1,75 @@
+"""The public surface as a consumer's type checker sees it; checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import assert_type
+
+from anyio.abc import ObjectReceiveStream
+
+from genbatch import (
+    Failure,
+    GeminiClient,
+    Image,
+    Outcome,
+    OutcomeStream,
+    Progress,
+    Prompt,
+    SavedImage,
+    Store,
+    Success,
+    collect,
+    generate_images,
+    stream,
+)
+from genbatch.testing import FakeGemini, rate_limited
+
+
+async def patterns(client: GeminiClient, prompts: list[str]) -> None:
+    outcomes = await collect(client.generate_image, prompts, max_concurrent=5)
+    assert_type(outcomes, list[Outcome[str, Image]])
+    assert_type([outcome.unwrap() for outcome in outcomes], list[Image])
+    async with stream(client.generate_image, prompts) as running:
+        assert_type(running, OutcomeStream[str, Image])
+        assert_type(running.progress, Progress)
+        as_stream: ObjectReceiveStream[Outcome[str, Image]] = running
+        assert_type(await as_stream.receive(), Outcome[str, Image])
+        async for outcome in running:
+            match outcome:
+                case Success(index, prompt, image):
+                    assert_type(index, int)
+                    assert_type(prompt, str)
+                    assert_type(image, Image)
+                case Failure(_, prompt, error):
+                    assert_type(prompt, str)
+                    assert_type(error, Exception)
+
+
+async def mixed_prompts(client: GeminiClient, prompts: list[str | Prompt]) -> None:
+    outcomes = await collect(partial(client.generate_image, model="pro"), prompts)
+    assert_type(outcomes, list[Outcome[str | Prompt, Image]])
+
+
+async def any_generate(prompts: AsyncIterator[bytes]) -> None:
+    async def measure(prompt: bytes) -> int:
+        return len(prompt)
+
+    async with stream(measure, prompts, ordered=True, fail_fast=True) as running:
+        assert_type(running, OutcomeStream[bytes, int])
+
+
+async def images(client: GeminiClient, prompts: list[str], directory: Path, store: Store) -> None:
+    async with generate_images(client, prompts) as in_memory:
+        assert_type(in_memory, OutcomeStream[str, Image])
+    async with generate_images(client, prompts, save_dir=directory, max_concurrent=9) as saved:
+        assert_type(saved, OutcomeStream[str, SavedImage])
+    async with generate_images(client, [Prompt("a cup")], store=store) as stored:
+        assert_type(stored, OutcomeStream[Prompt, SavedImage])
+
+
+async def fake() -> None:
+    async with FakeGemini(latency=0.1, faults=[None, rate_limited(2)]) as server:
+        assert_type(server.url, str)
+        assert_type(server.stats.images, int)
