@@ -29,6 +29,7 @@ class _Options(TypedDict, total=False):
     limiter: CapacityLimiter | None
     ordered: bool
     fail_fast: bool
+    namespace: str
     model: str
     aspect_ratio: str | None
     image_size: str | None
@@ -75,6 +76,7 @@ def generate_images(
     limiter: CapacityLimiter | None = None,
     ordered: bool = False,
     fail_fast: bool = False,
+    namespace: str = "",
     model: str = "flash",
     aspect_ratio: str | None = None,
     image_size: str | None = None,
@@ -90,6 +92,7 @@ def generate_images(
         limiter: Shared with other batches or the app. With max_concurrent the smaller bound wins.
         ordered: Hand outcomes over in input order.
         fail_fast: Stop at the first failure.
+        namespace: Images of one namespace are never taken for those of another.
         model: ``"flash"``, ``"pro"``, ``"lite"``, or any full model id. This and the settings below
             hold for every prompt that does not bring its own.
         aspect_ratio: Such as ``"16:9"``; the model's default where None.
@@ -125,7 +128,7 @@ def generate_images(
         )
         if place is None:
             return await client.generate_image(request)
-        stem = await place.plan(index, request)
+        stem = await place.plan(index, request, namespace)
         if (saved := await place.find(stem)) is not None:
             return saved
         return await place.save(stem, await client.generate_image(request))

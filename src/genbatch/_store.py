@@ -58,20 +58,21 @@ class Store:
     ) -> None:
         return None
 
-    async def plan(self, index: int, prompt: Prompt) -> str:
+    async def plan(self, index: int, prompt: Prompt, namespace: str = "") -> str:
         """Return the file name, without extension, of the image this prompt asks for.
 
         Args:
             index: Position of the prompt in its batch.
             prompt: With its full model id and all settings filled in. Input images that are paths
                 are read: the key that ends the name covers their content.
+            namespace: Equal prompts in different namespaces are different images.
 
         Raises:
             OSError: If an input image cannot be read.
         """
         if not prompt.images:
-            return _plan(index, prompt)
-        return await to_thread.run_sync(_plan, index, prompt, limiter=self._threads)
+            return _plan(index, prompt, namespace)
+        return await to_thread.run_sync(_plan, index, prompt, namespace, limiter=self._threads)
 
     async def find(self, stem: str) -> SavedImage | None:
         """Return the image saved under stem, a file name without extension, if there is one.
@@ -110,13 +111,13 @@ class Store:
         )
 
 
-def _plan(index: int, prompt: Prompt) -> str:
+def _plan(index: int, prompt: Prompt, namespace: str) -> str:
     images = [
         hashlib.sha256(image if isinstance(image, bytes) else Path(image).read_bytes()).hexdigest()
         for image in prompt.images
     ]
     settings = [prompt.model, prompt.aspect_ratio, prompt.image_size, prompt.seed]
-    content = json.dumps([prompt.id, prompt.text, images, *settings])
+    content = json.dumps([namespace, prompt.id, prompt.text, images, *settings])
     key = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{index:04d}-{_slug(prompt.filename or prompt.id or prompt.text)}-{key[:6]}"
 

@@ -84,6 +84,18 @@ async def test_equal_prompts_make_separate_images(client: GeminiClient, tmp_path
         assert len({outcome.unwrap().path async for outcome in outcomes}) == 3
 
 
+async def test_namespaces_share_no_images(
+    server: FakeGemini, client: GeminiClient, tmp_path: Path
+) -> None:
+    async with Store(tmp_path) as store:
+        for namespace in ("a", "b", "b"):
+            async with generate_images(
+                client, PROMPTS[:2], store=store, namespace=namespace
+            ) as outcomes:
+                assert len([outcome.unwrap() async for outcome in outcomes]) == 2
+    assert server.stats.images == 4
+
+
 async def test_settings_of_the_run_hold_unless_a_prompt_brings_its_own(
     server: FakeGemini, client: GeminiClient
 ) -> None:

@@ -46,6 +46,7 @@ def test_generate_images() -> None:
         "save_dir": None,
         "store": None,
         **CORE,
+        "namespace": "",
         "model": "flash",
         "aspect_ratio": None,
         "image_size": None,

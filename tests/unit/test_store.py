@@ -184,7 +184,7 @@ PROMPT = Prompt("Coffee cup on wooden table", model="m")
 
 
 def test_a_name_has_the_index_the_prompt_and_a_part_of_the_key() -> None:
-    name = _plan(7, PROMPT)
+    name = _plan(7, PROMPT, "")
     start, _, key = name.rpartition("-")
     assert start == "0007-coffee-cup-on-wooden-table"
     assert len(key) == 6
@@ -193,8 +193,8 @@ def test_a_name_has_the_index_the_prompt_and_a_part_of_the_key() -> None:
 
 def test_a_name_takes_filename_before_id_before_text() -> None:
     with_id = dataclasses.replace(PROMPT, id="row 9")
-    assert _plan(0, with_id).startswith("0000-row-9-")
-    assert _plan(0, dataclasses.replace(with_id, filename="My Cup")).startswith("0000-my-cup-")
+    assert _plan(0, with_id, "").startswith("0000-row-9-")
+    assert _plan(0, dataclasses.replace(with_id, filename="My Cup"), "").startswith("0000-my-cup-")
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,12 @@ def test_a_name_takes_filename_before_id_before_text() -> None:
 )
 def test_the_key_covers_everything_that_changes_the_image(change: dict[str, object]) -> None:
     changed = dataclasses.replace(PROMPT, **change)  # type: ignore[arg-type]
-    assert _plan(0, changed)[-6:] != _plan(0, PROMPT)[-6:]
-    assert _plan(0, changed) == _plan(0, changed)
+    assert _plan(0, changed, "")[-6:] != _plan(0, PROMPT, "")[-6:]
+    assert _plan(0, changed, "") == _plan(0, changed, "")
+
+
+def test_the_key_covers_the_namespace() -> None:
+    assert _plan(0, PROMPT, "a")[-6:] != _plan(0, PROMPT, "b")[-6:]
 
 
 async def test_the_key_covers_the_content_of_input_images(tmp_path: Path) -> None:
@@ -231,7 +235,7 @@ async def test_the_key_covers_the_content_of_input_images(tmp_path: Path) -> Non
 
 @given(st.text(min_size=1).filter(str.strip), st.integers(0, 10**6))
 def test_every_name_is_one_safe_component(text: str, index: int) -> None:
-    name = _plan(index, Prompt(text, model="m")) + ".png"
+    name = _plan(index, Prompt(text, model="m"), "") + ".png"
     assert len(name) < 80
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
     assert name.count(".") == 1
@@ -240,7 +244,7 @@ def test_every_name_is_one_safe_component(text: str, index: int) -> None:
 
 @pytest.mark.parametrize("text", ["../../etc/passwd", "CON", "a" * 300, "a\0b", "‮gpj", "☕️"])
 def test_a_hostile_prompt_makes_a_harmless_name(text: str) -> None:
-    name = _plan(0, Prompt(text, model="m"))
+    name = _plan(0, Prompt(text, model="m"), "")
     assert os.path.basename(name) == name
     assert name.isascii()
     assert name.isprintable()
