@@ -670,6 +670,27 @@ async def test_an_asynchronous_source_that_never_blocks_is_fair() -> None:
     assert scope.cancelled_caught
 
 
+async def test_a_reader_of_outcomes_that_are_ready_lets_others_run() -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await anyio.lowlevel.checkpoint()
+            ticks += 1
+
+    async with stream(double, range(300), max_concurrent=100) as outcomes:
+        await wait_until_idle()
+        async with create_task_group() as group:
+            group.start_soon(tick)
+            await anyio.lowlevel.checkpoint()
+            before = ticks
+            for _ in range(3 * 64):
+                await outcomes.receive()
+            assert ticks > before
+            group.cancel_scope.cancel()
+
+
 async def test_a_thousand_workers_start_without_recursion() -> None:
     gate = Gate()
     async with stream(gate.generate, range(1000), max_concurrent=1000):

@@ -1,0 +1,5 @@
+"""``python -m genbatch`` is the command ``genbatch``."""
+
+from genbatch.cli import main
+
+main()

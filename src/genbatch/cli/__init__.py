@@ -1,0 +1,30 @@
+"""The command line, which needs the extra ``cli``; without it, main says so and exits with 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+_EXTRA = {"PIL", "rich", "typer"}
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    try:
+        from ._main import run
+
+        code = run(sys.argv[1:])
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        install = "python -m pip install 'genbatch[cli]'"
+        code = _say(f"the command line needs the package {error.name}; run {install}", 2)
+    except KeyboardInterrupt:  # while modules are imported; later ones do not get here
+        code = _say("interrupted", 130)
+    sys.exit(code)
+
+
+def _say(message: str, code: int) -> int:
+    if sys.stderr is not None:  # None where the shell closed it; print would turn to stdout
+        print(f"genbatch: {message}", file=sys.stderr)
+    return code

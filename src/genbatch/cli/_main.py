@@ -1,0 +1,53 @@
+"""From arguments to an exit code: every exception becomes one line on stderr.
+
+Exit codes: 0 all done; 1 some prompts failed; 2 usage or bad input; 3 stopped early;
+128 + number of the signal that interrupted the run.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from genbatch import GenbatchError
+
+from ._app import app
+from ._display import QuietConsole, plain
+from ._options import Session
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code."""
+    session = Session()
+    try:
+        code = app(list(arguments), prog_name="genbatch", standalone_mode=False, obj=session)
+    # Everything, because the user is owed a line; trio's KeyboardInterrupt comes in a group.
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001
+        if session.debug:
+            traceback.print_exception(error)
+        message, code = _explain(error)
+        QuietConsole(stderr=True).error(plain(message, 1000))
+    return int(code or 0)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """Return what to tell the user about error, and the exit code."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    # Typer's own errors have no public base class in every version.
+    if format_message := getattr(error, "format_message", None):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "genbatch"
+        return f"{format_message().rstrip('.')}. See '{command} --help'.", 2
+    match error:
+        case KeyboardInterrupt() | typer.Abort():
+            return "interrupted", 130
+        case ValueError():
+            return str(error), 2
+        case OSError(filename=str(name), strerror=str(reason)):
+            return f"{name}: {reason[:1].lower()}{reason[1:]}", 2
+        case GenbatchError() | OSError():
+            return str(error), 3
+    return f"internal error: {type(error).__name__}: {error} (--debug shows where)", 3

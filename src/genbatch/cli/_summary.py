@@ -1,0 +1,54 @@
+"""The last lines of a run: what it made on stdout, what is left to do on stderr."""
+
+from __future__ import annotations
+
+import signal
+
+from ._display import QuietConsole, clock, plain
+from ._run import Options, Result
+
+_RESUME = "finished images are kept, the same command resumes"
+
+
+def report(result: Result, options: Options, server: str | None = None) -> int:
+    """Print what came of a batch and return the exit code.
+
+    Args:
+        result: What came of it.
+        options: What was asked of it.
+        server: What a demo's server counted; its images cost nothing.
+    """
+    out = QuietConsole()
+    images = _count(result.made + result.resumed, "image")
+    line = f"{images} in {plain(options.save_dir)}, {result.failed} failed"
+    if result.resumed:
+        line += f", {result.resumed} already there"
+    out.say((line, "bold"))
+    figures = [_duration(result.seconds), f"{result.size_mb:.1f} MB"]
+    if result.cost:
+        figures.append(f"${result.cost:.2f}" + (" on the real service" if server else ""))
+    out.say(", ".join(figures))
+    if server:
+        out.say(server)
+    if (reason := _reason(result)) is not None:
+        QuietConsole(stderr=True).error(reason)
+    return result.exit_code
+
+
+def _reason(result: Result) -> str | None:
+    """Return why a batch did not make everything, None if it did."""
+    if result.interrupted:
+        return f"interrupted by {signal.Signals(result.interrupted).name}; {_RESUME}"
+    if result.stopped:
+        return f"stopped: {plain(result.stopped).rstrip('.')}; {_RESUME}"
+    if result.failed:
+        return f"{_count(result.failed, 'prompt')} failed, see above; the same command retries"
+    return None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)

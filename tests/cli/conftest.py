@@ -1,0 +1,52 @@
+"""The command ``genbatch`` in an empty folder, and a fake service for it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio.from_thread
+import pytest
+
+from commands import CANARY, COMMAND, Genbatch, Serve
+from genbatch.testing import FakeGemini
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keys = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL")
+    for name in (*keys, "FORCE_COLOR", "PYTHONUNBUFFERED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def genbatch() -> Genbatch:
+    return partial(
+        lambda *arguments, **options: subprocess.run([*COMMAND, *arguments], **options),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Run a fake service in a thread, and point the environment of the command to it."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> FakeGemini:
+            portal = stack.enter_context(anyio.from_thread.start_blocking_portal())
+            fake = FakeGemini(image_size=16, **options)
+            stack.enter_context(portal.wrap_async_context_manager(fake))
+            monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.url)
+            monkeypatch.setenv("GEMINI_API_KEY", CANARY)
+            return fake
+
+        yield start

@@ -1,0 +1,203 @@
+"""What ends a run early, or cannot: exit codes 3, 130 and 143, closed streams, hostile text."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import CANARY, COMMAND, Genbatch, Serve, images, started, write_prompts
+from genbatch import StoreError
+from genbatch.cli._main import _explain
+from genbatch.testing import Call, Fault, blocked, rate_limited
+
+# Exit code 3
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_stops_the_run_at_the_first_call(
+    genbatch: Genbatch, serve: Serve, status: int
+) -> None:
+    fake = serve(faults=lambda call: Fault(status=status))
+    write_prompts()
+    done = genbatch("--debug", "run", "prompts.txt", "-k", "1")
+    assert done.returncode == 3
+    assert fake.stats.calls == 1
+    assert re.fullmatch(rf"genbatch: stopped: [^\n]*\({status}\)[^\n]*\n", done.stderr)
+    assert CANARY not in done.stdout + done.stderr
+    assert not any(CANARY.encode() in path.read_bytes() for path in Path().rglob("*.*"))
+
+
+def test_a_refused_key_cancels_the_calls_in_flight(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve(faults=[Fault(delay=3600), Fault(status=401)])
+    write_prompts()
+    assert genbatch("run", "prompts.txt", "-k", "2").returncode == 3
+    assert fake.stats.calls == 2
+
+
+def test_a_daily_quota_lets_calls_in_flight_finish_and_starts_no_more(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    fake = serve(faults=[None, None, rate_limited(per_day=True), None])
+    write_prompts()
+    done = genbatch("run", "prompts.txt", "-k", "1")
+    assert done.returncode == 3
+    assert (fake.stats.calls, fake.stats.images) == (3, 2)
+    assert "2 images in genbatch-out, 1 failed" in done.stdout
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("genbatch: stopped: daily quota of gemini-nano-banana-2.1")
+    assert last.endswith("finished images are kept, the same command resumes")
+
+
+@pytest.mark.parametrize("folder", ["prompts.txt", "prompts.txt/out", "/proc/out"])
+def test_an_impossible_folder_is_one_line_before_any_call(
+    genbatch: Genbatch, serve: Serve, folder: str
+) -> None:
+    fake = serve()
+    write_prompts()
+    done = genbatch("run", "prompts.txt", "-o", folder)
+    assert done.returncode == 3
+    assert fake.stats.calls == 0
+    assert re.fullmatch(rf"genbatch: [^\n]*{folder}[^\n]*\n", done.stderr)
+
+
+def test_an_image_that_cannot_be_saved_stops_the_run(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve()
+    write_prompts(1)
+    genbatch("run", "prompts.txt")
+    (in_the_way,) = images("genbatch-out")
+    in_the_way.write_bytes(b"not an image")
+    write_prompts(40)
+    done = genbatch("run", "prompts.txt", "-k", "1")
+    assert done.returncode == 3
+    assert fake.stats.calls < 40
+    assert in_the_way.read_bytes() == b"not an image"
+    assert re.search(rf"genbatch: stopped: [^\n]*{re.escape(in_the_way.name)}", done.stderr)
+
+
+# Exit codes 130 and 143
+
+
+def arrival(number: int, latency: Callable[[Call], float]) -> tuple[threading.Event, Any]:
+    """Return an event that the call of this number sets, and the latency that makes it so."""
+    arrived = threading.Event()
+
+    def watched(call: Call) -> float:
+        if call.number == number:
+            arrived.set()
+        return latency(call)
+
+    return arrived, watched
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("backend", ["asyncio", "trio", "uvloop"])
+def test_the_first_signal_lets_calls_in_flight_finish(
+    genbatch: Genbatch, serve: Serve, backend: str, number: signal.Signals
+) -> None:
+    arrived, latency = arrival(4, lambda call: 0.05)
+    fake = serve(latency=latency)
+    write_prompts(500)
+    with started(["run", "prompts.txt", "-k", "2", "--backend", backend]) as process:
+        assert arrived.wait(60)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert 4 <= fake.stats.calls < 500
+    assert fake.stats.images == fake.stats.calls == len(images("genbatch-out"))
+    assert err.endswith(
+        f"genbatch: interrupted by {number.name}; finished images are kept, "
+        "the same command resumes\n"
+    )
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio", "uvloop"])
+def test_the_second_signal_cancels_and_the_same_command_resumes(
+    genbatch: Genbatch, serve: Serve, backend: str
+) -> None:
+    arrived, latency = arrival(4, lambda call: 0.0 if call.number in (1, 2, 5, 6) else 3600.0)
+    fake = serve(latency=latency)
+    write_prompts(4)
+    command = ["run", "prompts.txt", "-k", "2", "--backend", backend]
+    with started(command) as process:
+        assert arrived.wait(60)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        while "Ctrl-C again cancels" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert len(images("genbatch-out")) == 2
+
+    again = genbatch(*command)
+    assert again.returncode == 0
+    assert "4 images in genbatch-out, 0 failed, 2 already there" in again.stdout
+    assert fake.stats.calls == 6
+
+
+# Streams that close, terminals, texts
+
+
+@pytest.mark.parametrize("with_stderr", [False, True])
+def test_output_that_nobody_reads_does_not_stop_a_run(serve: Serve, with_stderr: bool) -> None:
+    serve(faults=[blocked()])
+    write_prompts(30)
+    read, written = os.pipe()
+    os.close(read)
+    stderr = written if with_stderr else subprocess.PIPE
+    with started(["run", "prompts.txt"], stdout=written, stderr=stderr) as process:
+        os.close(written)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len(images("genbatch-out")) == 29
+    assert "Error" not in (err or "").replace("BlockedError", "")
+
+
+def test_closed_standard_streams_do_not_stop_a_run(serve: Serve) -> None:
+    serve(faults=[blocked()])
+    write_prompts(3)
+    command = " ".join([*COMMAND, "run", "prompts.txt", "0<&-", "1>&-", "2>&-"])
+    assert subprocess.run(command, shell=True, check=False).returncode == 1
+    assert len(images("genbatch-out")) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals here")
+def test_on_a_terminal_a_bar_is_drawn_and_foreign_text_is_harmless(serve: Serve) -> None:
+    serve(faults=[Fault(status=400), None])
+    Path("prompts.txt").write_text("\x1b]0;pwned\x07 [bold red]fox[/]\nowl\n")
+    main, terminal = os.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"}
+    with started(["run", "prompts.txt"], stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        shown = b"".join(iter(lambda: read_terminal(main), b"")).decode()
+        process.communicate(timeout=60)
+    os.close(main)
+    assert process.returncode == 1
+    assert "━" in shown
+    assert "\x1b[?25h" in shown, "the cursor is shown again"
+    assert "[bold red" in shown
+    assert "\x1b]" not in shown
+    assert "\x07" not in shown
+
+
+def read_terminal(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # how Linux says that the other end is closed
+        return b""
+
+
+def test_what_is_told_of_a_group_is_its_error() -> None:
+    assert _explain(ExceptionGroup("", [ExceptionGroup("", [StoreError("full")])])) == ("full", 3)
+    assert _explain(BaseExceptionGroup("", [KeyboardInterrupt()])) == ("interrupted", 130)
+    assert _explain(KeyError("x"))[0] == "internal error: KeyError: 'x' (--debug shows where)"
