@@ -16,6 +16,7 @@ import anyio.lowlevel
 import httpx
 import httpx2
 import pytest
+from backends import only_asyncio
 
 from genbatch._errors import (
     Blocked,
@@ -343,11 +344,10 @@ async def test_cancelled_scope_does_not_take_a_paid_image(
     assert image is not None
 
 
+@only_asyncio
 async def test_native_cancel_does_not_take_a_paid_image(
-    at_end_of_answer: Callable[[Callable[[], object]], None], anyio_backend_name: str
+    at_end_of_answer: Callable[[Callable[[], object]], None],
 ) -> None:
-    if anyio_backend_name != "asyncio":
-        pytest.skip("trio has no other cancellation than its scopes")
     async with fake() as server, client_for(server) as client:
         task = asyncio.current_task()
         assert task is not None

@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+from backends import only_asyncio
 
 from genbatch._errors import Unavailable
 from genbatch.gemini import GeminiClient, _retry, _sdk
@@ -109,11 +110,8 @@ async def test_cancelled_scope_does_not_take_an_answer_that_has_arrived() -> Non
     assert scope.cancelled_caught
 
 
-async def test_native_cancel_does_not_take_an_answer_that_has_arrived(
-    anyio_backend_name: str,
-) -> None:
-    if anyio_backend_name != "asyncio":
-        pytest.skip("trio has no other cancellation than its scopes")
+@only_asyncio
+async def test_native_cancel_does_not_take_an_answer_that_has_arrived() -> None:
     task = asyncio.current_task()
     assert task is not None
     async with client_of(AnswerThenAct(task.cancel)) as client:

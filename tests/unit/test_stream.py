@@ -15,6 +15,7 @@ import pytest
 import trio
 from anyio import CapacityLimiter, Event, create_task_group
 
+from backends import only_asyncio, only_trio
 from genbatch import Failure, Outcome, Success, collect, stream
 
 pytestmark = pytest.mark.anyio
@@ -119,10 +120,8 @@ async def test_a_cancellation_of_its_own_is_the_failure_of_its_prompt() -> None:
     assert isinstance(error.__cause__, anyio.get_cancelled_exc_class())
 
 
-async def test_awaiting_a_cancelled_asyncio_task_is_a_failure(anyio_backend_name: str) -> None:
-    if anyio_backend_name == "trio":
-        return  # it has no such tasks
-
+@only_asyncio
+async def test_awaiting_a_cancelled_asyncio_task_is_a_failure() -> None:
     async def generate(prompt: int) -> None:
         task = asyncio.ensure_future(anyio.sleep_forever())
         task.cancel()
@@ -872,9 +871,8 @@ async def test_bad_arguments_raise_at_the_call(
         await collect(*arguments, **options)
 
 
-async def test_a_trio_nursery_around_the_reader_ends_cleanly(anyio_backend_name: str) -> None:
-    if anyio_backend_name != "trio":
-        return
+@only_trio
+async def test_a_trio_nursery_around_the_reader_ends_cleanly() -> None:
     gate = Gate()
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = trio.current_time() + 0.01

@@ -1,0 +1,32 @@
+"""The event loops that tests run on, as anyio's pytest plugin takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import pytest
+
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "asyncio": ("asyncio", {"use_uvloop": False}),
+    "asyncio+uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+if sys.version_info >= (3, 12):
+    BACKENDS["asyncio+eager"] = ("asyncio", {"loop_factory": eager_loop})
+
+# For what only asyncio has, such as a native Task.cancel().
+only_asyncio = pytest.mark.parametrize(
+    "anyio_backend",
+    [options for options in BACKENDS.values() if options[0] == "asyncio"],
+    ids=[name for name, options in BACKENDS.items() if options[0] == "asyncio"],
+)
+only_trio = pytest.mark.parametrize("anyio_backend", ["trio"])
