@@ -16,8 +16,8 @@ import anyio.lowlevel
 import httpx
 import httpx2
 import pytest
-from backends import only_asyncio
 
+from backends import only_asyncio
 from genbatch._errors import (
     Blocked,
     GenbatchError,

@@ -13,8 +13,8 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
-from backends import only_asyncio
 
+from backends import only_asyncio
 from genbatch._errors import Unavailable
 from genbatch.gemini import GeminiClient, _retry, _sdk
 from genbatch.gemini._transport import LateReleaseTransport
