@@ -120,6 +120,15 @@ async def test_a_cancellation_of_its_own_is_the_failure_of_its_prompt() -> None:
     assert isinstance(error.__cause__, anyio.get_cancelled_exc_class())
 
 
+async def test_a_group_of_cancellations_of_its_own_is_a_failure_too() -> None:
+    async def generate(prompt: int) -> None:
+        raise BaseExceptionGroup("nursery", [await foreign_cancellation()])
+
+    (outcome,) = await collect(generate, [1])
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.error.__cause__, BaseExceptionGroup)
+
+
 @only_asyncio
 async def test_awaiting_a_cancelled_asyncio_task_is_a_failure() -> None:
     async def generate(prompt: int) -> None:
@@ -690,6 +699,29 @@ async def test_a_reader_of_outcomes_that_are_ready_lets_others_run() -> None:
             group.cancel_scope.cancel()
 
 
+async def test_an_asynchronous_source_that_is_always_ready_lets_others_run() -> None:
+    ticks = []
+
+    async def tick() -> None:
+        while True:
+            await anyio.lowlevel.checkpoint()
+            ticks.append(len(pulled))
+
+    pulled: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        for prompt in range(300):
+            pulled.append(prompt)
+            yield prompt
+
+    async with create_task_group() as group:
+        group.start_soon(tick)
+        await anyio.lowlevel.checkpoint()
+        await collect(double, source(), max_concurrent=1000)
+        group.cancel_scope.cancel()
+    assert {0 < seen < 300 for seen in ticks} == {True, False}
+
+
 async def test_a_thousand_workers_start_without_recursion() -> None:
     gate = Gate()
     async with stream(gate.generate, range(1000), max_concurrent=1000):
@@ -750,6 +782,25 @@ async def test_an_asynchronous_source_may_hold_a_task_group_when_it_is_left() ->
     async with stream(double, source()) as outcomes:
         await outcomes.receive()
         await wait_until_idle()
+
+
+async def test_fail_fast_counts_cleanup_errors_of_the_source() -> None:
+    async def source() -> AsyncIterator[int]:
+        async with create_task_group():
+            try:
+                for prompt in range(100):
+                    yield prompt
+            finally:
+                raise OSError("cleanup")
+
+    async def generate(prompt: int) -> None:
+        await wait_until_idle()
+        raise ValueError(prompt)
+
+    with pytest.raises(ExceptionGroup) as info:
+        await collect(generate, source(), fail_fast=True, max_concurrent=1)
+    assert info.value.subgroup(ValueError)
+    assert info.value.subgroup(OSError)
 
 
 async def test_an_error_while_closing_the_source_is_a_source_error() -> None:
