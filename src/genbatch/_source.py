@@ -53,38 +53,49 @@ class Source(Generic[P]):
         self.handed_over = 0
         self._iterator = None if isinstance(prompts, AsyncIterable) else iter(prompts)
         self._size = len(prompts) if isinstance(prompts, Sized) else None
+        self._fed: deque[tuple[int, P]] = deque()
         self._exhausted = False
         self._window = window
-        self._room = Bell()
-        self._fed: deque[tuple[int, P]] = deque()
-        self._arrival = Bell()
+        self._half_window = window // 2
+        self._change = Bell()
 
     @property
     def total(self) -> int | None:
         """Number of prompts, None while unknown."""
         return self.pulled if self._exhausted else self._size
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to pull, now or later."""
+        return self._exhausted and not self._fed
+
     def hand_over(self) -> None:
         """Count an outcome that reached its reader; half a window of them makes room."""
         self.handed_over += 1
-        if self.pulled - self.handed_over <= self._window // 2:
-            self._room.ring()
+        if self.pulled - self.handed_over <= self._half_window:
+            self._change.ring()
 
-    async def pull(self) -> tuple[int, P] | None:
-        """Return the next prompt behind its index, or None if there are no more."""
+    def pull_nowait(self) -> tuple[int, P] | None:
+        """Return the next prompt behind its index, or None if there is none now."""
         if self._iterator is None:
-            while not self._fed and not self._exhausted:
-                await self._arrival.wait()
             return self._fed.popleft() if self._fed else None
-        await self._wait_for_room()
-        if not self._exhausted:
-            try:
-                return self._number(next(self._iterator))
-            except StopIteration:
-                self._exhausted = True
-            except Exception as exc:  # noqa: BLE001 - raised by the read after the last outcome
-                self._exhausted, self.error = True, exc
-        return None
+        index = self.pulled
+        if self._exhausted or index - self.handed_over >= self._window:
+            return None
+        try:
+            prompt = next(self._iterator)
+        except StopIteration:
+            self._exhausted = True
+            return None
+        except Exception as exc:  # noqa: BLE001 - raised by the read after the last outcome
+            self._exhausted, self.error = True, exc
+            return None
+        self.pulled = index + 1
+        return index, prompt
+
+    async def wait(self) -> None:
+        """Wait until pull_nowait may find more, or the source has ended."""
+        await self._change.wait()
 
     async def feed(self, prompts: AsyncIterable[P]) -> None:
         """Iterate prompts, which are this source's, to their end and close them."""
@@ -94,11 +105,13 @@ class Source(Generic[P]):
                 iterator = aiter(prompts)
                 try:
                     async for prompt in iterator:
-                        self._fed.append(self._number(prompt))
-                        self._arrival.ring()
+                        self._fed.append((self.pulled, prompt))
+                        self.pulled += 1
+                        self._change.ring()
                         if self.pulled % CHECKPOINT_EVERY == 0:
                             await checkpoint()
-                        await self._wait_for_room()
+                        while self.pulled - self.handed_over >= self._window:
+                            await self.wait()
                 finally:
                     # Shielded, or cleanup that awaits is cancelled again; bounded, it may hang.
                     closing.shield = True
@@ -108,15 +121,7 @@ class Source(Generic[P]):
             self.error = as_failure(exc, "prompts")
         finally:
             self._exhausted = True
-            self._arrival.ring()
-
-    async def _wait_for_room(self) -> None:
-        while self.pulled - self.handed_over >= self._window:
-            await self._room.wait()
-
-    def _number(self, prompt: P) -> tuple[int, P]:
-        self.pulled += 1
-        return self.pulled - 1, prompt
+            self._change.ring()
 
 
 async def _close(iterator: AsyncIterator[object]) -> None:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -179,10 +179,11 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
         self._workers = workers
         self._send, self._receive = create_memory_object_stream[Outcome[P, T]](math.inf)
         self._early: dict[int, Outcome[P, T]] = {}
-        self._next_index = 0 if ordered else None
+        self._next_index = 0
+        self._ordered = ordered
         self._bell = Bell()
         self._ended = Event()
-        self._reads = 0
+        self._unbroken = 0  # reads since the last one that let others run
 
     @property
     def progress(self) -> Progress:
@@ -198,13 +199,15 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
             ExceptionGroup: With fail_fast, when a prompt has failed.
             Exception: What prompts raised, as it was.
         """
-        self._reads += 1
-        if self._reads % CHECKPOINT_EVERY == 0:
+        self._unbroken += 1
+        if self._unbroken >= CHECKPOINT_EVERY:
+            self._unbroken = 0
             await checkpoint()
         while True:
             try:
                 outcome = self._receive.receive_nowait()
             except WouldBlock:
+                self._unbroken = 0
                 await self._bell.wait()
             except EndOfStream:
                 break
@@ -228,9 +231,11 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
         self, block: CancelScope, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED
     ) -> None:
         try:
-            await self._workers.run(self._put, task_status=task_status)
+            await self._workers.run(
+                self._put_in_order if self._ordered else self._put, task_status=task_status
+            )
             for _, outcome in sorted(self._early.items()):  # fail_fast has left gaps before these
-                self._hand_over(outcome)
+                self._put(outcome)
         except BaseException:
             self._leave()  # so that no reader outside a cancelled scope takes this for the end
             raise
@@ -242,16 +247,15 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
             self._leave()
             block.cancel()
 
-    def _put(self, outcome: Outcome[P, T]) -> None:
-        if self._next_index is None:
-            self._hand_over(outcome)
-            return
+    def _put_in_order(self, outcome: Outcome[P, T]) -> None:
         self._early[outcome.index] = outcome
         while self._next_index in self._early:
-            self._hand_over(self._early.pop(self._next_index))
+            self._put(self._early.pop(self._next_index))
             self._next_index += 1
 
-    def _hand_over(self, outcome: Outcome[P, T]) -> None:
-        with suppress(BrokenResourceError):  # the block was left: nobody is owed this one
+    def _put(self, outcome: Outcome[P, T]) -> None:
+        try:
             self._send.send_nowait(outcome)
+        except BrokenResourceError:
+            return  # the block was left: nobody is owed this one
         self._bell.ring()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
-from itertools import count
-from operator import is_
 from time import perf_counter
 from typing import Generic
 
@@ -25,6 +23,8 @@ from ._outcome import Failure, Outcome, P, Success, T
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY, Source
 
+_UNSET = object()
+
 
 class Workers(Generic[P, T]):
     """The workers of one batch, the source they share, and the counts.
@@ -33,8 +33,8 @@ class Workers(Generic[P, T]):
     """
 
     _tasks: TaskGroup
-    _tokens: CapacityLimiter
     _pristine: Context
+    _clean: tuple[tuple[ContextVar[object], object], ...]
     _deliver: Callable[[Outcome[P, T]], None]
 
     def __init__(
@@ -60,7 +60,8 @@ class Workers(Generic[P, T]):
         self._limiter = limiter
         self._fail_fast = fail_fast
         self._stopped = False
-        self._grown = self._started = self._in_flight = self._succeeded = self._failed = 0
+        self._running: object = None
+        self._grown = self._unbroken = self._started = self._succeeded = self._failed = 0
         self._began = 0.0
         self._ended: float | None = None
 
@@ -73,7 +74,7 @@ class Workers(Generic[P, T]):
         """Call generate for each prompt and deliver each outcome, until done or stopped."""
         self._deliver = deliver
         self._pristine = copy_context()
-        self._tokens = self._limiter or CapacityLimiter(self._max_concurrent)
+        self._clean = tuple(self._pristine.items())
         self._began = current_time()
         try:
             async with create_task_group() as self._tasks:
@@ -102,10 +103,11 @@ class Workers(Generic[P, T]):
 
     def progress(self) -> Progress:
         """Take a snapshot of the counts."""
+        in_flight = self._started - self._succeeded - self._failed
         return Progress(
             total=self.source.total,
             started=self._started,
-            in_flight=self._in_flight,
+            in_flight=in_flight if self._ended is None else 0,
             succeeded=self._succeeded,
             failed=self._failed,
             done=self.source.handed_over,
@@ -130,39 +132,74 @@ class Workers(Generic[P, T]):
     async def _work(self) -> None:
         """Pull, call and deliver until nothing is left, or a fresh task has to go on."""
         await checkpoint()  # or an eager task factory nests each new worker in the one before
-        token = object()
-        for turn in count(1):
-            if self._stopped or (pulled := await self.source.pull()) is None:
-                return
+        source, limiter, token = self.source, self._limiter, object()
+        while not self._stopped:
+            if (pulled := source.pull_nowait()) is None:
+                if source.ended:
+                    return
+                await source.wait()
+                continue
             if self._grown < self._max_concurrent:
                 self._grow()
-            self._settle(await self._call(token, *pulled))
-            if not _same_context(copy_context(), self._pristine):
+            if limiter is not None:
+                await self._acquire(limiter, token)
+            index, prompt = pulled
+            self._started += 1
+            self._running = token
+            began = perf_counter()
+            outcome: Outcome[P, T]
+            try:
+                outcome = Success(
+                    index, prompt, await self._generate(index, prompt), perf_counter() - began
+                )
+            except BaseException as exc:  # noqa: BLE001 - a cancellation may be generate's own
+                outcome = Failure(
+                    index, prompt, as_failure(exc, "generate"), perf_counter() - began
+                )
+            finally:
+                if limiter is not None:
+                    limiter.release_on_behalf_of(token)
+            self._settle(outcome)
+            # Or it lives on while this worker waits, and an error for ever: its traceback holds
+            # this frame.
+            del outcome
+            if self._is_dirty():
                 self._start(self._work)  # in the place of this one
                 return
-            if turn % CHECKPOINT_EVERY == 0:
-                await checkpoint()
+            if self._running is token:  # nobody else ran meanwhile
+                await self._be_fair()
 
-    async def _call(self, token: object, index: int, prompt: P) -> Outcome[P, T]:
-        """Call generate once, holding a token of the limiter."""
+    def _is_dirty(self) -> bool:
+        """Return whether a call has left a contextvar other than it found it.
+
+        By identity: == would ask the values, which may be equal but not the same, or may raise.
+        """
+        if len(copy_context()) != len(self._clean):
+            return True
+        for variable, value in self._clean:
+            if variable.get(_UNSET) is not value:
+                return True
+        return False
+
+    async def _be_fair(self) -> None:
+        """Checkpoint after every 64 calls of all workers together that did not."""
+        self._unbroken += 1
+        if self._unbroken >= CHECKPOINT_EVERY:
+            is_first = self._unbroken == CHECKPOINT_EVERY
+            await checkpoint()
+            if is_first:
+                self._unbroken = 0
+
+    async def _acquire(self, limiter: CapacityLimiter, token: object) -> None:
         try:
-            self._tokens.acquire_on_behalf_of_nowait(token)
+            limiter.acquire_on_behalf_of_nowait(token)
         except WouldBlock:
-            await self._tokens.acquire_on_behalf_of(token)
-        self._started += 1
-        self._in_flight += 1
-        began = perf_counter()
-        try:
-            await checkpoint_if_cancelled()  # or a last call would be sent before it noticed
-            value = await self._generate(index, prompt)
-        except BaseException as exc:  # noqa: BLE001 - a cancellation may be generate's own
-            # Not kept in a local: its traceback holds this frame, and the cycle would hold both.
-            return Failure(index, prompt, as_failure(exc, "generate"), perf_counter() - began)
-        else:
-            return Success(index, prompt, value, perf_counter() - began)
-        finally:
-            self._in_flight -= 1
-            self._tokens.release_on_behalf_of(token)
+            await limiter.acquire_on_behalf_of(token)
+            try:
+                await checkpoint_if_cancelled()  # it may have been cancelled while it waited
+            except BaseException:
+                limiter.release_on_behalf_of(token)
+                raise
 
     def _settle(self, outcome: Outcome[P, T]) -> None:
         """Count an outcome and deliver it; with fail_fast keep a failure and stop."""
@@ -176,12 +213,3 @@ class Workers(Generic[P, T]):
         elif self.failures or not self._stopped:  # not what comes of leaving the block
             self.failures.append(outcome.error)
             self.stop()
-
-
-def _same_context(context: Context, other: Context) -> bool:
-    """Return whether both hold the very same objects: == would ask the objects, and may raise."""
-    return (
-        len(context) == len(other)
-        and all(map(is_, context, other))
-        and all(map(is_, context.values(), other.values()))
-    )
