@@ -17,22 +17,33 @@ CLOSE_TIMEOUT = 5.0  # seconds that an asynchronous source has to close
 
 
 class Bell:
-    """Wakes every task parked on it; costs next to nothing while nobody is."""
+    """Wakes tasks parked on it; costs next to nothing while nobody is."""
 
     def __init__(self) -> None:
-        self._event: Event | None = None
+        self._parked: deque[Event] = deque()
 
     async def wait(self) -> None:
-        """Park until the next ring."""
-        if self._event is None:
-            self._event = Event()
-        await self._event.wait()
+        """Park until a ring."""
+        event = Event()
+        self._parked.append(event)
+        try:
+            await event.wait()
+        except BaseException:
+            if event.is_set():
+                self.ring_one()  # in place of this one, which will not look
+            else:
+                self._parked.remove(event)
+            raise
 
     def ring(self) -> None:
         """Wake all that are parked now."""
-        if self._event is not None:
-            self._event.set()
-            self._event = None
+        while self._parked:
+            self._parked.popleft().set()
+
+    def ring_one(self) -> None:
+        """Wake the one that has been parked longest."""
+        if self._parked:
+            self._parked.popleft().set()
 
 
 class Source(Generic[P]):
@@ -52,12 +63,13 @@ class Source(Generic[P]):
         self.pulled = 0
         self.handed_over = 0
         self._iterator = None if isinstance(prompts, AsyncIterable) else iter(prompts)
-        self._size = len(prompts) if isinstance(prompts, Sized) else None
+        self._size = _size(prompts)
         self._fed: deque[tuple[int, P]] = deque()
         self._exhausted = False
         self._window = window
         self._half_window = window // 2
-        self._change = Bell()
+        self._room = Bell()
+        self._arrival = Bell()
 
     @property
     def total(self) -> int | None:
@@ -73,7 +85,7 @@ class Source(Generic[P]):
         """Count an outcome that reached its reader; half a window of them makes room."""
         self.handed_over += 1
         if self.pulled - self.handed_over <= self._half_window:
-            self._change.ring()
+            self._room.ring()
 
     def pull_nowait(self) -> tuple[int, P] | None:
         """Return the next prompt behind its index, or None if there is none now."""
@@ -87,15 +99,16 @@ class Source(Generic[P]):
         except StopIteration:
             self._exhausted = True
             return None
-        except Exception as exc:  # noqa: BLE001 - raised by the read after the last outcome
-            self._exhausted, self.error = True, exc
+        except BaseException as exc:  # noqa: BLE001 - a cancellation may be the source's own
+            self.error = as_failure(exc, "prompts")
+            self._exhausted = True
             return None
         self.pulled = index + 1
         return index, prompt
 
     async def wait(self) -> None:
         """Wait until pull_nowait may find more, or the source has ended."""
-        await self._change.wait()
+        await (self._arrival if self._iterator is None else self._room).wait()
 
     async def feed(self, prompts: AsyncIterable[P]) -> None:
         """Iterate prompts, which are this source's, to their end and close them."""
@@ -107,11 +120,11 @@ class Source(Generic[P]):
                     async for prompt in iterator:
                         self._fed.append((self.pulled, prompt))
                         self.pulled += 1
-                        self._change.ring()
+                        self._arrival.ring_one()
                         if self.pulled % CHECKPOINT_EVERY == 0:
                             await checkpoint()
                         while self.pulled - self.handed_over >= self._window:
-                            await self.wait()
+                            await self._room.wait()
                 finally:
                     # Shielded, or cleanup that awaits is cancelled again; bounded, it may hang.
                     closing.shield = True
@@ -121,7 +134,15 @@ class Source(Generic[P]):
             self.error = as_failure(exc, "prompts")
         finally:
             self._exhausted = True
-            self._change.ring()
+            self._arrival.ring()
+
+
+def _size(prompts: object) -> int | None:
+    """Return how many prompts there are, None if they do not know."""
+    try:
+        return len(prompts) if isinstance(prompts, Sized) else None
+    except (TypeError, OverflowError, NotImplementedError):
+        return None  # a length in name only, or one beyond any memory
 
 
 async def _close(iterator: AsyncIterator[object]) -> None:

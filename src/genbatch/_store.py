@@ -95,7 +95,7 @@ class Store:
         Cancellation: strikes when the image is saved, since it is paid for.
         """
         with CancelScope(shield=True):
-            path = await to_thread.run_sync(
+            path, digest = await to_thread.run_sync(
                 _publish, self.directory, stem, image, limiter=self._threads
             )
         self._saved[stem] = path
@@ -103,7 +103,7 @@ class Store:
             path=path,
             mime_type=image.mime_type,
             size_mb=len(image.data) / 1e6,
-            sha256=hashlib.sha256(image.data).hexdigest(),
+            sha256=digest,
             cost=image.cost,
             model=image.model,
             usage=image.usage,
@@ -160,8 +160,8 @@ def _load(path: Path) -> SavedImage:
     return SavedImage(path, mime_type, len(data) / 1e6, digest, resumed=True)
 
 
-def _publish(directory: Path, stem: str, image: Image) -> Path:
-    """Write image durably under a free name and return its path."""
+def _publish(directory: Path, stem: str, image: Image) -> tuple[Path, str]:
+    """Write image durably under a free name and return its path and SHA-256."""
     temporary = directory / f".{secrets.token_hex(8)}.part"
     try:
         try:
@@ -176,7 +176,7 @@ def _publish(directory: Path, stem: str, image: Image) -> Path:
         _sync_directory(directory)
     except OSError as exc:
         raise StoreError(f"cannot save {directory / stem}: {exc.strerror}") from exc
-    return path
+    return path, hashlib.sha256(image.data).hexdigest()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -28,6 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -43,13 +44,11 @@ from anyio import (
 from anyio.abc import ObjectReceiveStream, TaskStatus
 from anyio.lowlevel import checkpoint
 
+from ._cancellation import without_cancellation
 from ._outcome import Outcome, P, T
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY, Bell
 from ._workers import Workers
-
-# Let through a task group, these would arrive wrapped in a group of its own.
-_BLOCKS_OWN = (Exception, BaseExceptionGroup, KeyboardInterrupt, SystemExit)
 
 
 def stream(
@@ -132,16 +131,20 @@ async def collect(
     the calls in flight have ended.
     """
     workers = Workers(_without_index(generate), prompts, max_concurrent, limiter, fail_fast)
-    results: dict[int, Outcome[P, T]] = {}
+    results: list[Any] = []
 
     def keep(outcome: Outcome[P, T]) -> None:
+        while len(results) <= outcome.index:
+            results.append(None)  # those before it are still running
         results[outcome.index] = outcome
         workers.source.hand_over()
 
-    await workers.run(keep)
+    try:
+        await workers.run(keep)
+    finally:
+        workers.raise_exit()
     workers.raise_error()
-    # Emptied, because an error's traceback holds the workers, and through them results.
-    return [results.pop(index) for index in range(len(results))]
+    return results
 
 
 def _without_index(generate: Callable[[P], Awaitable[T]]) -> Callable[[int, P], Awaitable[T]]:
@@ -154,20 +157,27 @@ def _without_index(generate: Callable[[P], Awaitable[T]]) -> Callable[[int, P], 
 async def open_stream(workers: Workers[P, T], ordered: bool) -> AsyncGenerator[OutcomeStream[P, T]]:
     """Run workers around the block and yield the stream of their outcomes."""
     outcomes = OutcomeStream(workers, ordered)
-    own: BaseException | None = None
+    block_error: BaseException | None = None
     try:
         async with create_task_group() as group:
             await group.start(outcomes._run, group.cancel_scope)
             try:
                 yield outcomes
-            except _BLOCKS_OWN as exc:
-                own = exc
+            except BaseException as exc:
+                # Let through the task group, it would arrive wrapped in a group of its own.
+                block_error = without_cancellation(exc)
+                if block_error is None:
+                    raise
             finally:
                 outcomes._leave()
     finally:
         # In a finally, so that neither is lost where an outer scope was cancelled meanwhile.
-        if (error := own or workers.exit) is not None:
-            raise error
+        if block_error is not None:
+            try:
+                raise block_error
+            finally:
+                del block_error  # its traceback holds this frame
+        workers.raise_exit()
     if workers.failures and not workers.error_raised:
         workers.raise_error()
 

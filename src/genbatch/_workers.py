@@ -14,11 +14,12 @@ from anyio import (
     WouldBlock,
     create_task_group,
     current_time,
+    get_cancelled_exc_class,
 )
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._cancellation import as_failure
+from ._cancellation import as_failure, is_cancelled, is_foreign
 from ._outcome import Failure, Outcome, P, Success, T
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY, Source
@@ -84,22 +85,28 @@ class Workers(Generic[P, T]):
                 task_status.started()
         finally:
             self._ended = current_time()
+            # An error's traceback holds the workers: through this it would hold every outcome.
+            del self._deliver
 
     def stop(self) -> None:
         """Start no further call and cancel those in flight."""
         self._stopped = True
         self._tasks.cancel_scope.cancel()
 
+    def raise_exit(self) -> None:
+        """Raise the KeyboardInterrupt or SystemExit of a call or the source, if there was one."""
+        if self.exit is not None:
+            raise self.exit
+
     def raise_error(self) -> None:
         """Raise what ended the batch before its time, if anything did."""
         self.error_raised = True
-        if self.exit is not None:
-            raise self.exit
+        error = self.source.error
         if self.failures:
-            errors = [*self.failures, self.source.error] if self.source.error else self.failures
+            errors = self.failures if error is None else [*self.failures, error]
             raise ExceptionGroup("with fail_fast, a prompt failed", errors)
-        if self.source.error is not None:
-            raise self.source.error
+        if error is not None:
+            raise error
 
     def progress(self) -> Progress:
         """Take a snapshot of the counts."""
@@ -115,15 +122,19 @@ class Workers(Generic[P, T]):
         )
 
     def _start(self, function: Callable[[], Awaitable[None]]) -> None:
-        self._pristine.run(self._tasks.start_soon, self._keep_exit, function)
+        self._pristine.run(self._tasks.start_soon, self._guard, function)
 
-    async def _keep_exit(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Keep an exit for raise_error: out of a task it would end the loop, or be grouped."""
+    async def _guard(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Keep an exit for raise_exit: out of a task it would end the loop, or be grouped."""
         try:
             await function()
         except (KeyboardInterrupt, SystemExit) as exc:
             self.exit = exc
             self.stop()
+        except get_cancelled_exc_class():
+            if is_cancelled():
+                raise
+            self._start(function)  # somebody cancelled this task alone, between two calls
 
     def _grow(self) -> None:
         self._grown += 1
@@ -141,9 +152,9 @@ class Workers(Generic[P, T]):
                 continue
             if self._grown < self._max_concurrent:
                 self._grow()
+            index, prompt = pulled
             if limiter is not None:
                 await self._acquire(limiter, token)
-            index, prompt = pulled
             self._started += 1
             self._running = token
             began = perf_counter()
@@ -160,26 +171,31 @@ class Workers(Generic[P, T]):
                 if limiter is not None:
                     limiter.release_on_behalf_of(token)
             self._settle(outcome)
+            fit = self._is_fit(outcome)
             # Or it lives on while this worker waits, and an error for ever: its traceback holds
             # this frame.
             del outcome
-            if self._is_dirty():
+            if not fit:
                 self._start(self._work)  # in the place of this one
                 return
             if self._running is token:  # nobody else ran meanwhile
                 await self._be_fair()
 
-    def _is_dirty(self) -> bool:
-        """Return whether a call has left a contextvar other than it found it.
+    def _is_fit(self, outcome: Outcome[P, T]) -> bool:
+        """Return whether this task is as good as new for the next prompt.
 
-        By identity: == would ask the values, which may be equal but not the same, or may raise.
+        It is not after a native cancellation, which asyncio remembers, nor if the call has left a
+        contextvar other than it found it. By identity: == would ask the values, which may be equal
+        but not the same, or may raise.
         """
+        if isinstance(outcome, Failure) and is_foreign(outcome.error):
+            return False
         if len(copy_context()) != len(self._clean):
-            return True
+            return False
         for variable, value in self._clean:
             if variable.get(_UNSET) is not value:
-                return True
-        return False
+                return False
+        return True
 
     async def _be_fair(self) -> None:
         """Checkpoint after every 64 calls of all workers together that did not."""
@@ -193,13 +209,20 @@ class Workers(Generic[P, T]):
     async def _acquire(self, limiter: CapacityLimiter, token: object) -> None:
         try:
             limiter.acquire_on_behalf_of_nowait(token)
+            return
         except WouldBlock:
+            pass
+        try:
             await limiter.acquire_on_behalf_of(token)
-            try:
-                await checkpoint_if_cancelled()  # it may have been cancelled while it waited
-            except BaseException:
-                limiter.release_on_behalf_of(token)
+        except get_cancelled_exc_class():
+            if is_cancelled():
                 raise
+            return await self._acquire(limiter, token)  # the prompt is pulled, and has its turn
+        try:
+            await checkpoint_if_cancelled()  # it may have been cancelled while it waited
+        except BaseException:
+            limiter.release_on_behalf_of(token)
+            raise
 
     def _settle(self, outcome: Outcome[P, T]) -> None:
         """Count an outcome and deliver it; with fail_fast keep a failure and stop."""

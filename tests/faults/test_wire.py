@@ -256,6 +256,17 @@ async def test_injected_http_client_serves_and_stays_open(library: Any) -> None:
         assert (await http_client.get(f"{server.url}/stats")).json()["images"] == 2
 
 
+def locals_outside_tests(error: BaseException | None) -> str:
+    """Return what a tool that reports local variables would show of error and its causes."""
+    shown = ""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename != __file__:
+                shown += repr(frame.f_locals)
+        error = error.__cause__ or error.__context__
+    return shown
+
+
 async def test_key_is_in_no_log_error_or_repr(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for name in list(logging.root.manager.loggerDict):
@@ -267,6 +278,7 @@ async def test_key_is_in_no_log_error_or_repr(caplog: pytest.LogCaptureFixture) 
         Fault(status=403, body=f"<html>{KEY}"),
         Fault(body=KEY),
         Fault(reset=True),
+        Fault(truncate=100),
         redirect("http://127.0.0.2/"),
     ]
     shown = ""
@@ -275,6 +287,7 @@ async def test_key_is_in_no_log_error_or_repr(caplog: pytest.LogCaptureFixture) 
         for _ in faults[1:]:
             error = await failure_of(client)
             shown += repr(error) + "".join(traceback.format_exception(error))
+            shown += locals_outside_tests(error)
         shown += repr(client) + str(vars(client))
     shown += "\n".join(record.getMessage() for record in caplog.records)
     assert "httpcore" in caplog.text

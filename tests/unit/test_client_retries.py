@@ -63,6 +63,14 @@ async def test_rate_limit_waits_as_long_as_it_is_asked_to(pauses: list[float]) -
 
 
 @pytest.mark.anyio
+async def test_a_rate_limit_that_asks_for_minutes_is_told_at_once(pauses: list[float]) -> None:
+    with pytest.raises(RateLimited) as info:
+        await with_retries(Attempts(RateLimited("429", retry_after=3600.0)), 3)
+    assert info.value.retry_after == 3600.0
+    assert pauses == []
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     "error",
     [

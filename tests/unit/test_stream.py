@@ -522,7 +522,7 @@ async def test_a_cancellation_out_of_the_source_is_a_source_error() -> None:
 async def test_a_blocks_own_error_wins_over_failures_and_cancellation() -> None:
     calls = FailFast()
     calls.fail.set()
-    with anyio.CancelScope() as scope, pytest.raises(KeyError, match="mine"):
+    with pytest.raises(KeyError, match="mine"), anyio.CancelScope() as scope:
         async with stream(calls.generate, ["bad"], fail_fast=True):
             await wait_until_idle()
             scope.cancel()
@@ -550,7 +550,7 @@ async def test_an_exit_out_of_a_call_or_the_source_ends_the_block_bare(
         yield from range(3)
         raise exit_type("now")
 
-    with pytest.raises(exit_type, match="now"):
+    with pytest.raises(exit_type, match="now"), anyio.fail_after(30):
         async with stream(generate, source()):
             await anyio.sleep_forever()
     with pytest.raises(exit_type, match="now"):

@@ -122,7 +122,8 @@ class GeminiClient:
         Raises:
             ValueError: If the prompt is blank, or an input image of it is no image.
             OSError: If an input image cannot be read.
-            RateLimited: If the service still asks to slow down after the retries.
+            RateLimited: If the service still asks to slow down after the retries, or asks to wait
+                for more than two minutes.
             QuotaExhausted: If the model has no quota left today, or none at all.
             Unavailable: If the service cannot be reached, or fails, retries included.
             TimeoutError: If no attempt was answered in time.

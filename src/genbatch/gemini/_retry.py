@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
+LONGEST_ASKED = 120.0  # seconds; a service that asks for more is not waited for
 
 
 async def with_retries(attempt: Callable[[], Awaitable[T]], max_retries: int) -> T:
@@ -43,6 +44,8 @@ async def with_retries(attempt: Callable[[], Awaitable[T]], max_retries: int) ->
             if made > max_retries:
                 raise
             asked = exc.retry_after if isinstance(exc, RateLimited) else None
+            if asked is not None and asked > LONGEST_ASKED:
+                raise  # whoever waits that long wants to know
             pause = backoff(made) if asked is None else asked
         await sleep(pause)
 

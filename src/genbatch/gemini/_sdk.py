@@ -20,7 +20,7 @@ from google.genai import types
 from ._json import JsonObject, parse_answer
 from ._request import ImageRequest
 from ._settings import Secret
-from ._translate import THIRD_PARTY, showable, translate
+from ._translate import THIRD_PARTY, showable, translate, without_frames
 from ._transport import open_http_client
 
 if TYPE_CHECKING:
@@ -77,14 +77,19 @@ class Wire:
                     model=request.model, contents=contents, config=config
                 )
         except THIRD_PARTY as exc:
-            failure = exc
+            error = self._translate(exc, request.model)
         else:
             assert answer.sdk_http_response is not None  # noqa: S101 - narrows the type
-            body = answer.sdk_http_response.body or ""
-            return parse_answer(self._secret.hide(body), request.model)
-        error = translate(failure, model=request.model, timeout=self._timeout, secret=self._secret)
+            body = self._secret.hide(answer.sdk_http_response.body or "")
+            del answer  # or an error's traceback would hold the body as it was sent
+            return parse_answer(body, request.model)
         # Outside the except clause, so that a cause that shows the key is not even the context.
-        raise error from (failure if showable(failure, self._secret) else None)
+        raise error
+
+    def _translate(self, exc: Exception, model: str) -> Exception:
+        error = translate(exc, model=model, timeout=self._timeout, secret=self._secret)
+        error.__cause__ = without_frames(exc) if showable(exc, self._secret) else None
+        return error
 
     async def aclose(self) -> None:
         """Close the connections, unless they are the caller's."""

@@ -73,6 +73,17 @@ def showable(exc: BaseException, secret: Secret) -> bool:
     return all(secret.hide(text) == text for text in map(str, _chain(exc)))
 
 
+def without_frames(exc: BaseException) -> BaseException:
+    """Return exc, it and its causes without tracebacks.
+
+    Frames of the SDK hold the request, and so its input images, and the key for any tool that
+    prints local variables.
+    """
+    for each in _chain(exc):
+        each.__traceback__ = None
+    return exc
+
+
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None:
         yield exc
