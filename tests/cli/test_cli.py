@@ -92,6 +92,12 @@ def test_an_empty_file_is_nothing_to_do(genbatch: Genbatch) -> None:
     assert not Path("genbatch-out").exists()
 
 
+def test_a_limit_of_none_is_nothing_to_do(genbatch: Genbatch) -> None:
+    write_prompts(2)
+    done = genbatch("run", "prompts.txt", "--demo", "--limit", "0")
+    assert (done.returncode, done.stdout) == (0, "Nothing to do: --limit 0.\n")
+
+
 def test_progress_without_a_terminal_is_a_few_plain_lines(
     genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import assert_type
@@ -50,6 +50,42 @@ async def patterns(client: GeminiClient, prompts: list[str]) -> None:
 async def mixed_prompts(client: GeminiClient, prompts: list[str | Prompt]) -> None:
     outcomes = await collect(partial(client.generate_image, model="pro"), prompts)
     assert_type(outcomes, list[Outcome[str | Prompt, Image]])
+    async with stream(client.generate_image, prompts) as running:
+        assert_type(running, OutcomeStream[str | Prompt, Image])
+        assert_type(await running.receive(), Outcome[str | Prompt, Image])
+        assert_type([outcome.prompt async for outcome in running], list[str | Prompt])
+
+
+async def prompt_objects(client: GeminiClient, prompts: AsyncIterator[Prompt]) -> None:
+    async with stream(client.generate_image, prompts, ordered=True) as running:
+        async for outcome in running:
+            assert_type(outcome, Outcome[Prompt, Image])
+            assert_type(outcome.prompt.metadata, Mapping[str, object])
+
+
+async def as_a_stream_of_more(client: GeminiClient, prompts: list[str]) -> None:
+    async def read(outcomes: ObjectReceiveStream[Outcome[str, Image] | None]) -> None:
+        assert_type(await outcomes.receive(), Outcome[str, Image] | None)
+
+    async with stream(client.generate_image, prompts) as running:
+        await read(running)
+
+
+def outcome_of(outcome: Outcome[str, Image]) -> Image | Exception:
+    """An outcome is one of two, and a checker sees that both are covered."""
+    match outcome:
+        case Success(value=image):
+            return image
+        case Failure(error=error):
+            return error
+
+
+def progress_of(now: Progress) -> None:
+    assert_type(now.total, int | None)
+    assert_type(now.done, int)
+    assert_type(now.rate, float)
+    assert_type(now.eta, float | None)
+    assert_type(now.percent, float | None)
 
 
 async def any_generate(prompts: AsyncIterator[bytes]) -> None:

@@ -78,7 +78,8 @@ def run_command(
         raise typer.BadParameter("--demo brings its own server; leave out --base-url")
     batch = _read(prompts, limit)
     if not len(batch):
-        QuietConsole().say(f"Nothing to do: no prompts in {plain(prompts)}.")
+        where = f"no prompts in {plain(prompts)}" if limit != 0 else "--limit 0"
+        QuietConsole().say(f"Nothing to do: {where}.")
         return 0
     asked = Options(output, max_concurrent, model, aspect_ratio, image_size)
     if not demo:

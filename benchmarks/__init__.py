@@ -1,0 +1,1 @@
+"""The benchmark harness: genbatch beside its peers, and the long fuzz."""
