@@ -35,6 +35,7 @@ from anyio import (
     BrokenResourceError,
     CancelScope,
     CapacityLimiter,
+    ClosedResourceError,
     EndOfStream,
     Event,
     WouldBlock,
@@ -42,7 +43,7 @@ from anyio import (
     create_task_group,
 )
 from anyio.abc import ObjectReceiveStream, TaskStatus
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._cancellation import without_cancellation
 from ._outcome import Outcome, P, T
@@ -221,6 +222,10 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
                 await self._bell.wait()
             except EndOfStream:
                 break
+            except ClosedResourceError:
+                # Where an exit has ended the block, its cancellation goes first.
+                await checkpoint_if_cancelled()
+                raise
             else:
                 self._workers.source.hand_over()
                 return outcome

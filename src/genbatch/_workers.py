@@ -19,7 +19,7 @@ from anyio import (
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._cancellation import as_failure, is_cancelled, is_foreign
+from ._cancellation import as_failure, is_cancelled, is_foreign, without_cancellation
 from ._outcome import Failure, Outcome, P, Success, T
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY, Source
@@ -54,7 +54,7 @@ class Workers(Generic[P, T]):
             raise TypeError(f"limiter must be a CapacityLimiter, got {type(limiter).__name__}")
         self.source = Source(prompts, window=2 * max_concurrent)
         self.failures: list[Exception] = []
-        self.exit: KeyboardInterrupt | SystemExit | None = None
+        self.exit: BaseException | None = None
         self.error_raised = False
         self._generate = generate
         self._max_concurrent = max_concurrent
@@ -94,7 +94,7 @@ class Workers(Generic[P, T]):
         self._tasks.cancel_scope.cancel()
 
     def raise_exit(self) -> None:
-        """Raise the KeyboardInterrupt or SystemExit of a call or the source, if there was one."""
+        """Raise what a call or the source raised that is no Exception, if there was such."""
         if self.exit is not None:
             raise self.exit
 
@@ -128,13 +128,14 @@ class Workers(Generic[P, T]):
         """Keep an exit for raise_exit: out of a task it would end the loop, or be grouped."""
         try:
             await function()
-        except (KeyboardInterrupt, SystemExit) as exc:
-            self.exit = exc
-            self.stop()
-        except get_cancelled_exc_class():
-            if is_cancelled():
+        except BaseException as exc:
+            if (rest := without_cancellation(exc)) is not None:
+                self.exit = rest
+                self.stop()
+            elif is_cancelled():
                 raise
-            self._start(function)  # somebody cancelled this task alone, between two calls
+            else:
+                self._start(function)  # somebody cancelled this task alone, between two calls
 
     def _grow(self) -> None:
         self._grown += 1

@@ -153,6 +153,32 @@ async def test_an_error_of_the_block_survives_a_cancellation_around_it(
             raise own("mine")
 
 
+@pytest.mark.parametrize("collecting", [True, False])
+async def test_what_a_call_raises_that_is_no_exception_arrives_bare(collecting: bool) -> None:
+    async def generate(prompt: int) -> None:
+        if prompt == 1:
+            raise Stop
+        await anyio.sleep_forever()
+
+    with pytest.raises(Stop), anyio.fail_after(30):
+        if collecting:
+            await collect(generate, range(3))
+        else:
+            async with stream(generate, range(3)) as outcomes:
+                await outcomes.receive()
+
+
+async def test_an_exit_inside_a_task_group_of_a_call_is_grouped_once() -> None:
+    async def generate(prompt: int) -> None:
+        async with create_task_group():
+            raise KeyboardInterrupt
+
+    with pytest.raises(BaseExceptionGroup) as info:
+        async with stream(generate, range(3)):
+            await anyio.sleep_forever()
+    assert [type(error) for error in info.value.exceptions] == [KeyboardInterrupt]
+
+
 @only_trio
 async def test_an_exit_out_of_a_call_is_not_lost_in_a_nursery_of_the_block() -> None:
     async def generate(prompt: int) -> None:
