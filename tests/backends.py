@@ -1,4 +1,4 @@
-"""The event loops that tests run on, as anyio's pytest plugin takes them."""
+"""The event loops that tests run on, as anyio's pytest plugin takes them, and their hazards."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import sys
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 
@@ -30,3 +32,15 @@ only_asyncio = pytest.mark.parametrize(
     ids=[name for name, options in BACKENDS.items() if options[0] == "asyncio"],
 )
 only_trio = pytest.mark.parametrize("anyio_backend", ["trio"])
+
+
+async def foreign_cancellation() -> BaseException:
+    """Return a cancellation that has nothing to do with the scopes around the caller."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.lowlevel.checkpoint()
+        except anyio.get_cancelled_exc_class() as exc:
+            caught = exc
+            raise
+    return caught

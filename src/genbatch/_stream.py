@@ -9,7 +9,8 @@
 5.  Leaving the block starts no further call, cancels those in flight and waits for them.
 6.  An Exception from generate is data; with fail_fast it stops the batch. A source error stops
     pulling and is raised after the last outcome. Neither cancels the reader's block, and an error
-    of that block arrives bare.
+    of that block arrives bare. What a call raises that is no Exception, such as KeyboardInterrupt,
+    ends the block, bare as well.
 7.  EndOfStream means that every prompt pulled was handed over; a stream whose block was left
     raises ClosedResourceError.
 8.  A prompt never sees a contextvar that another prompt set.

@@ -15,7 +15,7 @@ import pytest
 import trio
 from anyio import CapacityLimiter, Event, create_task_group
 
-from backends import only_asyncio, only_trio
+from backends import foreign_cancellation, only_asyncio, only_trio
 from genbatch import Failure, Outcome, Success, collect, stream
 
 pytestmark = pytest.mark.anyio
@@ -53,18 +53,6 @@ async def double(prompt: int) -> int:
 
 async def wait_until_idle() -> None:
     await anyio.wait_all_tasks_blocked()
-
-
-async def foreign_cancellation() -> BaseException:
-    """Return a cancellation that has nothing to do with the scopes around the caller."""
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await anyio.lowlevel.checkpoint()
-        except anyio.get_cancelled_exc_class() as exc:
-            caught = exc
-            raise
-    return caught
 
 
 # 1. Exactly one outcome

@@ -13,7 +13,7 @@ import trio
 from anyio import CapacityLimiter, create_task_group
 
 import virtual
-from backends import only_asyncio, only_trio
+from backends import foreign_cancellation, only_asyncio, only_trio
 from genbatch import Failure, collect, stream
 
 pytestmark = pytest.mark.anyio
@@ -23,23 +23,11 @@ async def double(prompt: int) -> int:
     return prompt * 2
 
 
-async def cancelled_elsewhere() -> BaseException:
-    """Return a cancellation that no scope around the caller has asked for."""
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await anyio.lowlevel.checkpoint()
-        except anyio.get_cancelled_exc_class() as exc:
-            caught = exc
-            raise
-    return caught
-
-
 # Cancellations that strike a worker alone
 
 
 async def test_a_cancellation_out_of_a_synchronous_source_does_not_end_the_batch_short() -> None:
-    cancellation = await cancelled_elsewhere()
+    cancellation = await foreign_cancellation()
 
     def source() -> Iterator[int]:
         yield from range(4)
