@@ -41,21 +41,21 @@ NAMED: dict[tuple[str, str], list[Edit]] = {
         ("keep", r"results\[outcome\.index\] = outcome", "results.append(outcome)"),
     ],
     ("outcomes are received by anyio's own receive", "_stream.py"): [
-        ("receive", r"self\._receive\.receive_nowait\(\)", "await self._receive.receive()")
+        ("__anext__", r"self\._receive\.receive_nowait\(\)", "await self._receive.receive()")
     ],
-    ("readers never checkpoint", "_stream.py"): [("receive", _CHECKPOINT, "pass")],
+    ("readers never checkpoint", "_stream.py"): [("__anext__", _CHECKPOINT, "pass")],
     ("workers never checkpoint between calls", "_workers.py"): [("_be_fair", _CHECKPOINT, "pass")],
     ("workers do not checkpoint before their first call", "_workers.py"): [
         ("_work", _CHECKPOINT, "pass")
     ],
     ("the feeder never checkpoints", "_source.py"): [("feed", _CHECKPOINT, "pass")],
-    ("contexts are compared with ==", "_workers.py"): [("_is_fit", "is not value", "!= value")],
-    ("contexts are not compared", "_workers.py"): [("_work", "if not fit:", "if False:")],
+    ("contexts are compared with ==", "_workers.py"): [("_work", "is not value", "!= value")],
+    ("contexts are not compared", "_workers.py"): [("_work", "if not is_fit:", "if False:")],
     ("the limiter is released after the hand-over", "_workers.py"): [
         ("_work", r"limiter\.release_on_behalf_of\(token\)", "pass"),
         (
             "_work",
-            r"( +)self\._settle\(outcome\)\n",
+            r"( +)self\._deliver\(outcome\)\n",
             r"\g<0>\1if limiter is not None:\n"
             r"\1    while source.pulled > source.handed_over:\n"
             r"\1        await source.wait()\n"

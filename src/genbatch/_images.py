@@ -133,7 +133,7 @@ def generate_images(
             return saved
         return await place.save(stem, await client.generate_image(request))
 
-    workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast)
+    workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     outcomes = open_stream(workers, ordered)
     return outcomes if place is store or place is None else _inside(place, outcomes)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 P = TypeVar("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class Success(Generic[P, T]):
     """The call for this prompt returned a value.
 
@@ -25,22 +25,9 @@ class Success(Generic[P, T]):
     value: T
     elapsed: float = field(default=0.0, compare=False)
 
-    def __init__(self, index: int, prompt: P, value: T, elapsed: float = 0.0) -> None:
-        # By the slots themselves: what a frozen dataclass does takes twice as long, on the one
-        # path that every prompt takes.
-        _set_index(self, index)
-        _set_prompt(self, prompt)
-        _set_value(self, value)
-        _set_elapsed(self, elapsed)
-
     def unwrap(self) -> T:
         """Return the value."""
         return self.value
-
-
-_set_index, _set_prompt, _set_value, _set_elapsed = (
-    vars(Success)[name].__set__ for name in Success.__match_args__
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +52,22 @@ class Failure(Generic[P]):
 
 
 Outcome: TypeAlias = Success[P, T] | Failure[P]
+
+
+class _Draft(Generic[P, T]):
+    """A Success that can still be written to."""
+
+    __slots__ = ("elapsed", "index", "prompt", "value")
+
+    def __init__(self, index: int, prompt: P, value: T, elapsed: float) -> None:
+        self.index = index
+        self.prompt = prompt
+        self.value = value
+        self.elapsed = elapsed
+
+
+def succeed(index: int, prompt: P, value: T, elapsed: float) -> Success[P, T]:
+    """Return a Success, in half the time that a frozen dataclass takes to fill itself in."""
+    draft: Any = _Draft(index, prompt, value, elapsed)
+    draft.__class__ = Success
+    return draft  # type: ignore[no-any-return]

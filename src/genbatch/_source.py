@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sized
 from typing import Generic
@@ -20,30 +21,26 @@ class Bell:
     """Wakes tasks parked on it; costs next to nothing while nobody is."""
 
     def __init__(self) -> None:
-        self._parked: deque[Event] = deque()
+        self.parked: deque[Event] = deque()
 
     async def wait(self) -> None:
         """Park until a ring."""
         event = Event()
-        self._parked.append(event)
+        self.parked.append(event)
         try:
             await event.wait()
         except BaseException:
             if event.is_set():
-                self.ring_one()  # in place of this one, which will not look
+                self.ring(1)  # in place of this one, which will not look
             else:
-                self._parked.remove(event)
+                self.parked.remove(event)
             raise
 
-    def ring(self) -> None:
-        """Wake all that are parked now."""
-        while self._parked:
-            self._parked.popleft().set()
-
-    def ring_one(self) -> None:
-        """Wake the one that has been parked longest."""
-        if self._parked:
-            self._parked.popleft().set()
+    def ring(self, most: int = sys.maxsize) -> None:
+        """Wake all that are parked now, or the most longest parked."""
+        while self.parked and most:
+            self.parked.popleft().set()
+            most -= 1
 
 
 class Source(Generic[P]):
@@ -84,8 +81,8 @@ class Source(Generic[P]):
     def hand_over(self) -> None:
         """Count an outcome that reached its reader; half a window of them makes room."""
         self.handed_over += 1
-        if self.pulled - self.handed_over <= self._half_window:
-            self._room.ring()
+        if self.pulled - self.handed_over == self._half_window:
+            self._room.ring(1)
 
     def pull_nowait(self) -> tuple[int, P] | None:
         """Return the next prompt behind its index, or None if there is none now."""
@@ -108,7 +105,13 @@ class Source(Generic[P]):
 
     async def wait(self) -> None:
         """Wait until pull_nowait may find more, or the source has ended."""
-        await (self._arrival if self._iterator is None else self._room).wait()
+        if self._iterator is None:
+            await self._arrival.wait()
+            return
+        await self._room.wait()
+        if self._exhausted or self.pulled - self.handed_over < self._window:
+            # Each wakes two more, or one that never yields finds all the others awake for nothing.
+            self._room.ring(2)
 
     async def feed(self, prompts: AsyncIterable[P]) -> None:
         """Iterate prompts, which are this source's, to their end and close them."""
@@ -120,7 +123,7 @@ class Source(Generic[P]):
                     async for prompt in iterator:
                         self._fed.append((self.pulled, prompt))
                         self.pulled += 1
-                        self._arrival.ring_one()
+                        self._arrival.ring(1)
                         if self.pulled % CHECKPOINT_EVERY == 0:
                             await checkpoint()
                         while self.pulled - self.handed_over >= self._window:

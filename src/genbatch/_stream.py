@@ -98,8 +98,7 @@ def stream(
     or the block's exit, raises one flat ExceptionGroup of all failures. An error of prompts is
     raised bare by the read after the last outcome.
     """
-    call = _without_index(generate)
-    return open_stream(Workers(call, prompts, max_concurrent, limiter, fail_fast), ordered)
+    return open_stream(Workers(generate, prompts, max_concurrent, limiter, fail_fast), ordered)
 
 
 async def collect(
@@ -132,7 +131,7 @@ async def collect(
     Failure: an Exception from generate becomes a Failure. An error of prompts is raised bare when
     the calls in flight have ended.
     """
-    workers = Workers(_without_index(generate), prompts, max_concurrent, limiter, fail_fast)
+    workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast)
     results: list[Any] = []
 
     def keep(outcome: Outcome[P, T]) -> None:
@@ -147,12 +146,6 @@ async def collect(
         workers.raise_exit()
     workers.raise_error()
     return results
-
-
-def _without_index(generate: Callable[[P], Awaitable[T]]) -> Callable[[int, P], Awaitable[T]]:
-    if not callable(generate):
-        raise TypeError(f"generate must be callable, got {type(generate).__name__}")
-    return lambda index, prompt: generate(prompt)
 
 
 @asynccontextmanager
@@ -211,6 +204,12 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
             ExceptionGroup: With fail_fast, when a prompt has failed.
             Exception: What prompts raised, as it was.
         """
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            raise EndOfStream from None
+
+    async def __anext__(self) -> Outcome[P, T]:
         self._unbroken += 1
         if self._unbroken >= CHECKPOINT_EVERY:
             self._unbroken = 0
@@ -231,7 +230,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
                 self._workers.source.hand_over()
                 return outcome
         self._workers.raise_error()
-        raise EndOfStream
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Leave the batch: start no further call, cancel those in flight and wait for them."""
@@ -274,4 +273,5 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
             self._send.send_nowait(outcome)
         except BrokenResourceError:
             return  # the block was left: nobody is owed this one
-        self._bell.ring()
+        if self._bell.parked:
+            self._bell.ring()

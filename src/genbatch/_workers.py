@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from time import perf_counter
@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._cancellation import as_failure, is_cancelled, is_foreign, without_cancellation
-from ._outcome import Failure, Outcome, P, Success, T
+from ._outcome import Failure, Outcome, P, Success, T, succeed
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY, Source
 
@@ -30,7 +30,7 @@ _UNSET = object()
 class Workers(Generic[P, T]):
     """The workers of one batch, the source they share, and the counts.
 
-    generate is called with the index and the prompt.
+    generate is called with the prompt, and where numbered with its index before it.
     """
 
     _tasks: TaskGroup
@@ -40,12 +40,16 @@ class Workers(Generic[P, T]):
 
     def __init__(
         self,
-        generate: Callable[[int, P], Awaitable[T]],
+        generate: Callable[..., Awaitable[T]],
         prompts: Iterable[P] | AsyncIterable[P],
         max_concurrent: int,
         limiter: CapacityLimiter | None,
         fail_fast: bool,
+        *,
+        numbered: bool = False,
     ) -> None:
+        if not callable(generate):
+            raise TypeError(f"generate must be callable, got {type(generate).__name__}")
         if not isinstance(max_concurrent, int):
             raise TypeError(f"max_concurrent must be an int, got {type(max_concurrent).__name__}")
         if max_concurrent < 1:
@@ -57,6 +61,7 @@ class Workers(Generic[P, T]):
         self.exit: BaseException | None = None
         self.error_raised = False
         self._generate = generate
+        self._numbered = numbered
         self._max_concurrent = max_concurrent
         self._limiter = limiter
         self._fail_fast = fail_fast
@@ -80,7 +85,7 @@ class Workers(Generic[P, T]):
         try:
             async with create_task_group() as self._tasks:
                 if isinstance(self.source.prompts, AsyncIterable):
-                    self._start(partial(self.source.feed, self.source.prompts))
+                    self._start(partial(self._feed, self.source.prompts))
                 self._grow()
                 task_status.started()
         finally:
@@ -121,82 +126,91 @@ class Workers(Generic[P, T]):
             elapsed=(current_time() if self._ended is None else self._ended) - self._began,
         )
 
-    def _start(self, function: Callable[[], Awaitable[None]]) -> None:
-        self._pristine.run(self._tasks.start_soon, self._guard, function)
-
-    async def _guard(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Keep an exit for raise_exit: out of a task it would end the loop, or be grouped."""
-        try:
-            await function()
-        except BaseException as exc:
-            if (rest := without_cancellation(exc)) is not None:
-                self.exit = rest
-                self.stop()
-            elif is_cancelled():
-                raise
-            else:
-                self._start(function)  # somebody cancelled this task alone, between two calls
+    def _start(self, function: Callable[[], Coroutine[object, object, None]]) -> None:
+        self._pristine.run(self._tasks.start_soon, function)
 
     def _grow(self) -> None:
         self._grown += 1
         self._start(self._work)
 
-    async def _work(self) -> None:
+    async def _work(self) -> None:  # noqa: C901 - all of it in one frame: every prompt pays for more
         """Pull, call and deliver until nothing is left, or a fresh task has to go on."""
-        await checkpoint()  # or an eager task factory nests each new worker in the one before
-        source, limiter, token = self.source, self._limiter, object()
-        while not self._stopped:
-            if (pulled := source.pull_nowait()) is None:
-                if source.ended:
-                    return
-                await source.wait()
-                continue
-            if self._grown < self._max_concurrent:
-                self._grow()
-            index, prompt = pulled
-            if limiter is not None:
-                await self._acquire(limiter, token)
-            self._started += 1
-            self._running = token
-            began = perf_counter()
-            outcome: Outcome[P, T]
-            try:
-                outcome = Success(
-                    index, prompt, await self._generate(index, prompt), perf_counter() - began
-                )
-            except BaseException as exc:  # noqa: BLE001 - a cancellation may be generate's own
-                outcome = Failure(
-                    index, prompt, as_failure(exc, "generate"), perf_counter() - began
-                )
-            finally:
+        try:
+            await checkpoint()  # or an eager task factory nests each new worker in the one before
+            source, limiter, token = self.source, self._limiter, object()
+            generate, numbered, clean = self._generate, self._numbered, self._clean
+            while not self._stopped:
+                if (pulled := source.pull_nowait()) is None:
+                    if source.ended:
+                        return
+                    await source.wait()
+                    continue
+                if self._grown < self._max_concurrent:
+                    self._grow()
+                index, prompt = pulled
                 if limiter is not None:
-                    limiter.release_on_behalf_of(token)
-            self._settle(outcome)
-            fit = self._is_fit(outcome)
-            # Or it lives on while this worker waits, and an error for ever: its traceback holds
-            # this frame.
-            del outcome
-            if not fit:
-                self._start(self._work)  # in the place of this one
-                return
-            if self._running is token:  # nobody else ran meanwhile
-                await self._be_fair()
+                    await self._acquire(limiter, token)
+                self._started += 1
+                self._running = token
+                began = perf_counter()
+                outcome: Outcome[P, T]
+                try:
+                    outcome = succeed(
+                        index,
+                        prompt,
+                        await (generate(index, prompt) if numbered else generate(prompt)),
+                        perf_counter() - began,
+                    )
+                except BaseException as exc:  # noqa: BLE001 - a cancellation may be generate's own
+                    outcome = Failure(
+                        index, prompt, as_failure(exc, "generate"), perf_counter() - began
+                    )
+                finally:
+                    if limiter is not None:
+                        limiter.release_on_behalf_of(token)
+                if isinstance(outcome, Success):
+                    self._succeeded += 1
+                    self._deliver(outcome)
+                    is_fit = True
+                else:
+                    self._fail(outcome)
+                    is_fit = not is_foreign(outcome.error)  # asyncio remembers a cancellation
+                # Or it lives on while this worker waits, and an error for ever: its traceback holds
+                # this frame.
+                del outcome
+                # A contextvar left other than it was found? By identity: == would ask the values,
+                # which may be equal but not the same, or may raise.
+                is_fit = is_fit and len(copy_context()) == len(clean)
+                for variable, value in clean:
+                    if variable.get(_UNSET) is not value:
+                        is_fit = False
+                if not is_fit:
+                    self._start(self._work)  # in the place of this one
+                    return
+                if self._running is token:  # nobody else ran meanwhile
+                    await self._be_fair()
+        except BaseException as exc:  # noqa: BLE001 - sorted by _keep_exit
+            if not self._keep_exit(exc):
+                self._start(self._work)  # somebody cancelled this task alone, between two calls
 
-    def _is_fit(self, outcome: Outcome[P, T]) -> bool:
-        """Return whether this task is as good as new for the next prompt.
+    async def _feed(self, prompts: AsyncIterable[P]) -> None:
+        try:
+            await self.source.feed(prompts)
+        except BaseException as exc:  # noqa: BLE001 - sorted by _keep_exit
+            self._keep_exit(exc)
 
-        It is not after a native cancellation, which asyncio remembers, nor if the call has left a
-        contextvar other than it found it. By identity: == would ask the values, which may be equal
-        but not the same, or may raise.
+    def _keep_exit(self, exc: BaseException) -> bool:
+        """Keep an exit for raise_exit: out of a task it would end the loop, or be grouped.
+
+        Raise exc if it is the batch's own cancellation, return False if another's.
         """
-        if isinstance(outcome, Failure) and is_foreign(outcome.error):
-            return False
-        if len(copy_context()) != len(self._clean):
-            return False
-        for variable, value in self._clean:
-            if variable.get(_UNSET) is not value:
-                return False
-        return True
+        if (rest := without_cancellation(exc)) is not None:
+            self.exit = rest
+            self.stop()
+            return True
+        if is_cancelled():
+            raise exc
+        return False
 
     async def _be_fair(self) -> None:
         """Checkpoint after every 64 calls of all workers together that did not."""
@@ -225,12 +239,8 @@ class Workers(Generic[P, T]):
             limiter.release_on_behalf_of(token)
             raise
 
-    def _settle(self, outcome: Outcome[P, T]) -> None:
-        """Count an outcome and deliver it; with fail_fast keep a failure and stop."""
-        if isinstance(outcome, Success):
-            self._succeeded += 1
-            self._deliver(outcome)
-            return
+    def _fail(self, outcome: Failure[P]) -> None:
+        """Count a failure and deliver it, or with fail_fast keep its error and stop."""
         self._failed += 1
         if not self._fail_fast:
             self._deliver(outcome)
