@@ -17,6 +17,7 @@ from anyio import fail_after
 from google import genai
 from google.genai import types
 
+from ._config import config_of, contents_of
 from ._json import JsonObject, parse_answer
 from ._request import ImageRequest
 from ._settings import Secret
@@ -70,7 +71,7 @@ class Wire:
             GenbatchError: If the service or the way to it failed.
         """
         # Built outside the try: a setting of the wrong type is the caller's mistake.
-        contents, config = _contents(request), _config(request)
+        contents, config = contents_of(request), config_of(request)
         try:
             with fail_after(self._timeout):
                 answer = await self._sdk.aio.models.generate_content(
@@ -95,31 +96,6 @@ class Wire:
         """Close the connections, unless they are the caller's."""
         if self._owned is not None:
             await self._owned.aclose()
-
-
-def _contents(request: ImageRequest) -> types.Content:
-    parts = [types.Part(text=request.text)]
-    for image in request.images:
-        blob = types.Blob(data=image.data, mime_type=image.mime_type)
-        parts.append(types.Part(inline_data=blob))
-    return types.Content(role="user", parts=parts)
-
-
-def _config(request: ImageRequest) -> types.GenerateContentConfig:
-    image_config = None
-    if request.aspect_ratio or request.image_size:
-        image_config = types.ImageConfig(
-            aspect_ratio=request.aspect_ratio, image_size=request.image_size
-        )
-    return types.GenerateContentConfig(
-        response_modalities=["IMAGE"],
-        image_config=image_config,
-        seed=request.seed,
-        should_return_http_response=True,
-        # On by default: each would send further paid requests behind our back.
-        automatic_continuation=False,
-        automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
-    )
 
 
 @contextmanager
