@@ -1,4 +1,4 @@
-"""The world's errors; a programmer's mistake is ValueError or TypeError, a timeout TimeoutError."""
+"""The world's errors; a programmer's mistake is ValueError or TypeError."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ class GenbatchError(Exception):
 
     Attributes:
         status: HTTP status of the answer, None where there was none.
-        maybe_paid: Whether the call may have been billed although it brought no image.
+        retry_after: Seconds the service asks to wait, None where it does not say.
+        request_id: The service's id of the request, None where it gives none.
+        maybe_paid: Whether any attempt of the call may have been billed although it brought no
+            image.
+        attempts: How many attempts were made; the message tells them where there were several.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, maybe_paid: bool = False
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        maybe_paid: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
+        self.request_id = request_id
         self.maybe_paid = maybe_paid
+        self.attempts = 1
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.attempts == 1 else f"{message} ({self.attempts} attempts)"
 
 
 class RateLimited(GenbatchError):
-    """Too many calls for now (429).
-
-    Attributes:
-        retry_after: Seconds the server asks to wait, None where it does not say.
-    """
-
-    def __init__(
-        self, message: str, *, retry_after: float | None = None, status: int | None = 429
-    ) -> None:
-        super().__init__(message, status=status)
-        self.retry_after = retry_after
+    """Too many calls for now (429)."""
 
 
 class QuotaExhausted(GenbatchError):
@@ -39,6 +46,10 @@ class QuotaExhausted(GenbatchError):
 
 class Unavailable(GenbatchError):
     """The service could not be reached or failed on its side, retries included."""
+
+
+class TimedOut(GenbatchError, TimeoutError):
+    """No attempt was answered whole in time."""
 
 
 class InvalidResponse(GenbatchError):
@@ -60,8 +71,16 @@ class Blocked(GenbatchError):
         reason: The service's own word for it, such as ``"IMAGE_SAFETY"``.
     """
 
-    def __init__(self, message: str, *, reason: str) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+        maybe_paid: bool = False,
+    ) -> None:
+        super().__init__(message, status=status, request_id=request_id, maybe_paid=maybe_paid)
         self.reason = reason
 
 
@@ -72,10 +91,22 @@ class NoImage(GenbatchError):
         text: What it said instead, possibly empty.
     """
 
-    def __init__(self, message: str, *, text: str = "") -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        text: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+        maybe_paid: bool = False,
+    ) -> None:
+        super().__init__(message, status=status, request_id=request_id, maybe_paid=maybe_paid)
         self.text = text
 
 
 class StoreError(GenbatchError):
     """An image could not be saved, or the output directory cannot be used."""
+
+
+class Stopped(GenbatchError):
+    """The batch was stopped before this prompt's call was made; nothing was sent or paid."""

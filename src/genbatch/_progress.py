@@ -12,11 +12,12 @@ class Progress:
     Attributes:
         total: Prompts in the batch, None while unknown.
         started: Calls started so far.
-        in_flight: Calls running now.
+        in_flight: Calls running now, those not counted that only wait for their turn.
         succeeded: Calls that returned a value.
         failed: Calls that raised.
         done: Outcomes handed over to a reader.
         elapsed: Seconds since the batch began, until its last call ended.
+        waiting: Calls that wait for their turn, as for a rate limit to pass.
     """
 
     total: int | None
@@ -26,6 +27,7 @@ class Progress:
     failed: int
     done: int
     elapsed: float
+    waiting: int = 0
 
     @property
     def finished(self) -> int:
@@ -56,6 +58,8 @@ class Progress:
         parts = [f"{self.done}{of_total} done"]
         if self.failed:
             parts.append(f"{self.failed} failed")
+        if self.waiting:
+            parts.append(f"{self.waiting} waiting")
         if self.percent is not None:
             parts.append(f"{self.percent:.0f} %")
         if self.eta:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sized
 from typing import Generic
 
-from anyio import CancelScope, Event, current_time
+from anyio import CancelScope, Event, current_time, move_on_after
 from anyio.lowlevel import checkpoint
 
 from ._cancellation import as_failure
@@ -63,6 +63,7 @@ class Source(Generic[P]):
         self._size = _size(prompts)
         self._fed: deque[tuple[int, P]] = deque()
         self._exhausted = False
+        self._next_prompt: CancelScope | None = None  # what the feeder awaits, if it does
         self._window = window
         self._half_window = window // 2
         self._room = Bell()
@@ -77,6 +78,16 @@ class Source(Generic[P]):
     def ended(self) -> bool:
         """Whether nothing is left to pull, now or later."""
         return self._exhausted and not self._fed
+
+    def stop(self) -> None:
+        """End the source where it is."""
+        self.pulled -= len(self._fed)
+        self._fed.clear()
+        self._exhausted = True
+        self._room.ring()
+        self._arrival.ring()
+        if self._next_prompt is not None:
+            self._next_prompt.cancel()
 
     def hand_over(self) -> None:
         """Count an outcome that reached its reader; half a window of them makes room."""
@@ -117,27 +128,45 @@ class Source(Generic[P]):
         """Iterate prompts, which are this source's, to their end and close them."""
         try:
             # Entered before the source, which may itself hold scopes open across its yields.
-            with CancelScope() as closing:
+            with CancelScope() as scope:
                 iterator = aiter(prompts)
                 try:
-                    async for prompt in iterator:
-                        self._fed.append((self.pulled, prompt))
-                        self.pulled += 1
-                        self._arrival.ring(1)
-                        if self.pulled % CHECKPOINT_EVERY == 0:
-                            await checkpoint()
-                        while self.pulled - self.handed_over >= self._window:
-                            await self._room.wait()
+                    await self._iterate(iterator, scope)
                 finally:
                     # Shielded, or cleanup that awaits is cancelled again; bounded, it may hang.
-                    closing.shield = True
-                    closing.deadline = current_time() + CLOSE_TIMEOUT
-                    await _close(iterator)
+                    if scope.cancel_called:  # by stop: that reaches through a shield of its own
+                        with move_on_after(CLOSE_TIMEOUT, shield=True):
+                            await _close(iterator)
+                    else:
+                        scope.shield = True
+                        scope.deadline = current_time() + CLOSE_TIMEOUT
+                        await _close(iterator)
         except BaseException as exc:  # noqa: BLE001 - a cancellation may be the source's own
             self.error = as_failure(exc, "prompts")
         finally:
             self._exhausted = True
             self._arrival.ring()
+
+    async def _iterate(self, iterator: AsyncIterator[P], scope: CancelScope) -> None:
+        while True:
+            self._next_prompt = scope
+            try:
+                prompt = await anext(iterator)
+            except StopAsyncIteration:
+                return
+            finally:
+                self._next_prompt = None
+            if self._exhausted:
+                return
+            self._fed.append((self.pulled, prompt))
+            self.pulled += 1
+            self._arrival.ring(1)
+            if self.pulled % CHECKPOINT_EVERY == 0:
+                await checkpoint()
+            while not self._exhausted and self.pulled - self.handed_over >= self._window:
+                await self._room.wait()
+            if self._exhausted:
+                return
 
 
 def _size(prompts: object) -> int | None:

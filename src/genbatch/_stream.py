@@ -232,6 +232,14 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
         self._workers.raise_error()
         raise StopAsyncIteration
 
+    def drain(self) -> None:
+        """End early and in order: pull no further prompt and wait for the calls in flight.
+
+        Their outcomes are handed over as ever. A call that only waits for its turn, as for a rate
+        limit to pass, becomes a Failure with Stopped.
+        """
+        self._workers.drain()
+
     async def aclose(self) -> None:
         """Leave the batch: start no further call, cancel those in flight and wait for them."""
         self._leave()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from time import perf_counter
 from typing import Generic
@@ -23,6 +23,7 @@ from ._cancellation import as_failure, is_cancelled, is_foreign, without_cancell
 from ._outcome import Failure, Outcome, P, Success, T, succeed
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY, Source
+from ._waiting import Turn, Waits, turn
 
 _UNSET = object()
 
@@ -35,7 +36,6 @@ class Workers(Generic[P, T]):
 
     _tasks: TaskGroup
     _pristine: Context
-    _clean: tuple[tuple[ContextVar[object], object], ...]
     _deliver: Callable[[Outcome[P, T]], None]
 
     def __init__(
@@ -66,6 +66,7 @@ class Workers(Generic[P, T]):
         self._limiter = limiter
         self._fail_fast = fail_fast
         self._stopped = False
+        self._waits = Waits()
         self._running: object = None
         self._grown = self._unbroken = self._started = self._succeeded = self._failed = 0
         self._began = 0.0
@@ -80,7 +81,6 @@ class Workers(Generic[P, T]):
         """Call generate for each prompt and deliver each outcome, until done or stopped."""
         self._deliver = deliver
         self._pristine = copy_context()
-        self._clean = tuple(self._pristine.items())
         self._began = current_time()
         try:
             async with create_task_group() as self._tasks:
@@ -92,6 +92,11 @@ class Workers(Generic[P, T]):
             self._ended = current_time()
             # An error's traceback holds the workers: through this it would hold every outcome.
             del self._deliver
+
+    def drain(self) -> None:
+        """Pull no further prompt, drop the calls that wait, and let those in flight finish."""
+        self.source.stop()
+        self._waits.drain()
 
     def stop(self) -> None:
         """Start no further call and cancel those in flight."""
@@ -115,7 +120,8 @@ class Workers(Generic[P, T]):
 
     def progress(self) -> Progress:
         """Take a snapshot of the counts."""
-        in_flight = self._started - self._succeeded - self._failed
+        waiting = self._waits.count
+        in_flight = self._started - self._succeeded - self._failed - waiting
         return Progress(
             total=self.source.total,
             started=self._started,
@@ -123,6 +129,7 @@ class Workers(Generic[P, T]):
             succeeded=self._succeeded,
             failed=self._failed,
             done=self.source.handed_over,
+            waiting=waiting,
             elapsed=(current_time() if self._ended is None else self._ended) - self._began,
         )
 
@@ -130,28 +137,34 @@ class Workers(Generic[P, T]):
         self._pristine.run(self._tasks.start_soon, function)
 
     def _grow(self) -> None:
-        self._grown += 1
-        self._start(self._work)
+        if self._grown < self._max_concurrent:
+            self._grown += 1
+            self._start(self._work)
 
     async def _work(self) -> None:  # noqa: C901 - all of it in one frame: every prompt pays for more
         """Pull, call and deliver until nothing is left, or a fresh task has to go on."""
         try:
             await checkpoint()  # or an eager task factory nests each new worker in the one before
+            is_new = True
             source, limiter, token = self.source, self._limiter, object()
-            generate, numbered, clean = self._generate, self._numbered, self._clean
+            generate, numbered, mine = self._generate, self._numbered, Turn(self._waits)
+            turn.set(mine)
+            clean = tuple(copy_context().items())
             while not self._stopped:
                 if (pulled := source.pull_nowait()) is None:
                     if source.ended:
                         return
                     await source.wait()
                     continue
-                if self._grown < self._max_concurrent:
+                if is_new:
+                    is_new = False
                     self._grow()
                 index, prompt = pulled
                 if limiter is not None:
                     await self._acquire(limiter, token)
                 self._started += 1
                 self._running = token
+                mine.seconds = 0.0
                 began = perf_counter()
                 outcome: Outcome[P, T]
                 try:
@@ -159,12 +172,14 @@ class Workers(Generic[P, T]):
                         index,
                         prompt,
                         await (generate(index, prompt) if numbered else generate(prompt)),
-                        perf_counter() - began,
+                        perf_counter() - began - mine.seconds,
                     )
                 except BaseException as exc:  # noqa: BLE001 - a cancellation may be generate's own
+                    error = as_failure(exc, "generate")
                     outcome = Failure(
-                        index, prompt, as_failure(exc, "generate"), perf_counter() - began
+                        index, prompt, error, perf_counter() - began - mine.seconds
                     )
+                    del error
                 finally:
                     if limiter is not None:
                         limiter.release_on_behalf_of(token)

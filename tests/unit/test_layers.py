@@ -20,7 +20,7 @@ LAYERS = [
     ["_errors"],
     ["_prompt"],
     ["_image"],
-    ["_cancellation"],
+    ["_cancellation", "_waiting"],
     ["_progress", "_source", "_workers", "_stream"],
     ["_inputs"],
     ["gemini"],

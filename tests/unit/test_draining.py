@@ -1,0 +1,236 @@
+"""Waiting is not running, and a batch that drains waits for nothing but the calls in flight."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import count
+
+import anyio
+import pytest
+from anyio import Event, create_task_group, wait_all_tasks_blocked
+
+import virtual
+from genbatch import Failure, Outcome, Stopped, Success, collect, stream
+from genbatch._waiting import waiting
+
+pytestmark = pytest.mark.anyio
+in_virtual_time = pytest.mark.parametrize("backend", virtual.BACKENDS)
+
+
+async def test_a_call_that_waits_is_not_in_flight() -> None:
+    turn, end = Event(), Event()
+
+    async def generate(prompt: int) -> int:
+        if prompt:
+            with waiting():
+                await turn.wait()
+        await end.wait()
+        return prompt
+
+    async with stream(generate, range(3), max_concurrent=3) as outcomes:
+        await wait_all_tasks_blocked()
+        now = outcomes.progress
+        assert (now.started, now.in_flight, now.waiting) == (3, 1, 2)
+        assert str(now) == "0/3 done, 2 waiting, 0 %"
+        turn.set()
+        await wait_all_tasks_blocked()
+        assert (outcomes.progress.in_flight, outcomes.progress.waiting) == (3, 0)
+        end.set()
+        assert {outcome.index async for outcome in outcomes} == {0, 1, 2}
+
+
+async def test_waiting_is_no_part_of_elapsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = count()
+    for module in ("_waiting", "_workers"):
+        monkeypatch.setattr(f"genbatch.{module}.perf_counter", lambda: float(next(ticks)))
+
+    async def generate(prompt: int) -> int:
+        next(ticks)
+        for _ in range(prompt):
+            with waiting():
+                for _ in range(100):
+                    next(ticks)
+        return prompt
+
+    async def fail(prompt: int) -> int:
+        raise ValueError(await generate(prompt))
+
+    waited = await collect(generate, [3, 0], max_concurrent=1)
+    assert [outcome.elapsed for outcome in waited] == [5.0, 2.0]  # 3 more to read the clock itself
+    failed = await collect(fail, [3, 0], max_concurrent=1)
+    assert [outcome.elapsed for outcome in failed] == [5.0, 2.0]
+
+
+async def test_waiting_outside_a_batch_is_just_waiting() -> None:
+    with waiting():
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_waiting_inside_a_nested_batch_is_that_batchs() -> None:
+    turn = Event()
+
+    async def wait(prompt: int) -> int:
+        with waiting():
+            await turn.wait()
+        return prompt
+
+    async def nest(prompt: int) -> list[Outcome[int, int]]:
+        return await collect(wait, range(prompt))
+
+    async with stream(nest, [2]) as outcomes:
+        await wait_all_tasks_blocked()
+        assert (outcomes.progress.in_flight, outcomes.progress.waiting) == (1, 0)
+        turn.set()
+        assert [len(outcome.unwrap()) async for outcome in outcomes] == [2]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_draining_drops_what_waits_and_hands_over_what_runs(ordered: bool) -> None:
+    never, end = Event(), Event()
+    called: list[int] = []
+
+    async def generate(prompt: int) -> int:
+        called.append(prompt)
+        if prompt == 1:
+            with waiting():
+                await never.wait()
+        await end.wait()
+        return prompt
+
+    async with stream(generate, count(), max_concurrent=3, ordered=ordered) as outcomes:
+        await wait_all_tasks_blocked()
+        outcomes.drain()
+        await wait_all_tasks_blocked()
+        assert (outcomes.progress.in_flight, outcomes.progress.waiting) == (2, 0)
+        end.set()
+        ended = {outcome.index: outcome async for outcome in outcomes}
+    assert sorted(called) == sorted(ended) == [0, 1, 2]
+    assert isinstance(ended[0], Success)
+    assert isinstance(ended[2], Success)
+    assert isinstance(ended[1], Failure)
+    assert isinstance(ended[1].error, Stopped)
+    assert outcomes.progress.total == 3
+
+
+async def test_a_call_that_would_wait_after_draining_is_dropped_too() -> None:
+    begin = Event()
+
+    async def generate(prompt: int) -> int:
+        await begin.wait()
+        with waiting():
+            pytest.fail("waits although the batch drains")
+        return prompt
+
+    async with stream(generate, range(1)) as outcomes:
+        await wait_all_tasks_blocked()
+        outcomes.drain()
+        begin.set()
+        ended = [outcome async for outcome in outcomes]
+    assert isinstance(ended[0], Failure)
+    assert isinstance(ended[0].error, Stopped)
+
+
+async def test_draining_wakes_workers_that_wait_for_room() -> None:
+    async def generate(prompt: int) -> int:
+        return prompt
+
+    async with stream(generate, count(), max_concurrent=2) as outcomes:
+        await wait_all_tasks_blocked()
+        outcomes.drain()
+        assert len([outcome async for outcome in outcomes]) == 4
+
+
+class Trickle:
+    """An asynchronous source that stands still after two prompts, and notes how it was closed."""
+
+    def __init__(self) -> None:
+        self.pulled = 0
+        self.closed = False
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        self.pulled += 1
+        if self.pulled > 2:
+            await anyio.sleep_forever()
+        return self.pulled
+
+    async def aclose(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.closed = True
+
+
+async def echo(prompt: int) -> int:
+    return prompt
+
+
+async def test_draining_does_not_wait_for_a_source_that_stands_still() -> None:
+    source = Trickle()
+    async with stream(echo, source, max_concurrent=5) as outcomes:
+        assert {await outcomes.receive(), await outcomes.receive()}
+        await wait_all_tasks_blocked()
+        outcomes.drain()
+        assert [outcome async for outcome in outcomes] == []
+    assert source.closed
+
+
+async def test_draining_closes_a_source_that_waits_for_room() -> None:
+    closed = Event()
+    hold = Event()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for number in count():
+                yield number
+        finally:
+            await anyio.lowlevel.checkpoint()
+            closed.set()
+
+    async def generate(prompt: int) -> int:
+        await hold.wait()
+        return prompt
+
+    async with stream(generate, source(), max_concurrent=2) as outcomes:
+        await wait_all_tasks_blocked()
+        outcomes.drain()
+        await closed.wait()
+        hold.set()
+        assert (
+            len([outcome async for outcome in outcomes]) == 2
+        )  # what was fed but not called is not
+
+
+@in_virtual_time
+@pytest.mark.parametrize("seed", range(20))
+def test_every_prompt_called_has_its_outcome_whenever_the_batch_drains(
+    backend: str, seed: int
+) -> None:
+    async def main() -> None:
+        called: list[int] = []
+
+        async def generate(prompt: int) -> int:
+            called.append(prompt)
+            with waiting():
+                await anyio.sleep(prompt % 3)
+            await anyio.sleep(prompt % 2)
+            return prompt
+
+        async def source() -> AsyncIterator[int]:
+            for number in count():
+                await anyio.sleep(number % 2)
+                yield number
+
+        prompts = source() if seed % 2 else count()
+        async with stream(generate, prompts, max_concurrent=4) as outcomes:
+            async with create_task_group() as tasks:
+
+                async def drain() -> None:
+                    await anyio.sleep(seed / 2)
+                    outcomes.drain()
+
+                tasks.start_soon(drain)
+                indexes = [outcome.index async for outcome in outcomes]
+        assert sorted(indexes) == sorted(called)
+
+    virtual.run(backend, main, seed=seed)
