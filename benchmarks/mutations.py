@@ -48,7 +48,7 @@ NAMED: dict[tuple[str, str], list[Edit]] = {
     ("workers do not checkpoint before their first call", "_workers.py"): [
         ("_work", _CHECKPOINT, "pass")
     ],
-    ("the feeder never checkpoints", "_source.py"): [("feed", _CHECKPOINT, "pass")],
+    ("the feeder never checkpoints", "_source.py"): [("_iterate", _CHECKPOINT, "pass")],
     ("contexts are compared with ==", "_workers.py"): [("_work", "is not value", "!= value")],
     ("contexts are not compared", "_workers.py"): [("_work", "if not is_fit:", "if False:")],
     ("the limiter is released after the hand-over", "_workers.py"): [
