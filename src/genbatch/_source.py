@@ -85,7 +85,6 @@ class Source(Generic[P]):
         self._fed.clear()
         self._exhausted = True
         self._room.ring()
-        self._arrival.ring()
         if self._next_prompt is not None:
             self._next_prompt.cancel()
 

@@ -56,10 +56,10 @@ class Turn:
     """What one worker knows of its present call: the seconds it has waited."""
 
     __slots__ = ("seconds", "waits")
+    seconds: float  # set anew before each call
 
     def __init__(self, waits: Waits) -> None:
         self.waits = waits
-        self.seconds = 0.0
 
 
 turn: ContextVar[Turn] = ContextVar("genbatch_turn")

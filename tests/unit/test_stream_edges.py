@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 import virtual
 from backends import only_asyncio
 from genbatch import Failure, Progress, Success, collect, stream
+from genbatch._source import Bell
 
 pytestmark = pytest.mark.anyio
 in_virtual_time = pytest.mark.parametrize("backend", virtual.BACKENDS)
@@ -43,6 +44,30 @@ async def foreign_cancellation() -> BaseException:
             caught.append(exc)
             raise
     return caught[0]
+
+
+# Who is woken
+
+
+async def test_a_ring_wakes_as_many_as_it_says_longest_parked_first() -> None:
+    bell, woken = Bell(), []
+
+    async def park(number: int) -> None:
+        await bell.wait()
+        woken.append(number)
+
+    async with create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(park, number)
+            await wait_all_tasks_blocked()
+        bell.ring(1)
+        await wait_all_tasks_blocked()
+        assert woken == [0]
+        bell.ring(2)
+        await wait_all_tasks_blocked()
+        assert sorted(woken) == [0, 1, 2]
+        bell.ring()
+    assert sorted(woken) == [0, 1, 2, 3, 4]
 
 
 # How often others get to run
