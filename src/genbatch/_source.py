@@ -148,6 +148,10 @@ class Source(Generic[P]):
 
     async def _iterate(self, iterator: AsyncIterator[P], scope: CancelScope) -> None:
         while True:
+            while not self._exhausted and self.pulled - self.handed_over >= self._window:
+                await self._room.wait()
+            if self._exhausted:  # by stop
+                return
             self._next_prompt = scope
             try:
                 prompt = await anext(iterator)
@@ -155,17 +159,13 @@ class Source(Generic[P]):
                 return
             finally:
                 self._next_prompt = None
-            if self._exhausted:
+            if self._exhausted:  # by stop, in the very tick in which this one came
                 return
             self._fed.append((self.pulled, prompt))
             self.pulled += 1
             self._arrival.ring(1)
             if self.pulled % CHECKPOINT_EVERY == 0:
                 await checkpoint()
-            while not self._exhausted and self.pulled - self.handed_over >= self._window:
-                await self._room.wait()
-            if self._exhausted:
-                return
 
 
 def _size(prompts: object) -> int | None:

@@ -176,16 +176,20 @@ async def test_draining_does_not_wait_for_a_source_that_stands_still() -> None:
 
 
 async def test_draining_closes_a_source_that_waits_for_room() -> None:
-    closed = Event()
-    hold = Event()
+    closed, hold = Event(), Event()
+    pulled: list[int] = []
 
     async def source() -> AsyncIterator[int]:
-        try:
-            for number in count():
-                yield number
-        finally:
-            await anyio.lowlevel.checkpoint()
-            closed.set()
+        async with create_task_group() as tasks:  # which must be left where it was entered
+            tasks.start_soon(anyio.sleep_forever)
+            try:
+                for number in count():
+                    pulled.append(number)
+                    yield number
+            finally:
+                await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+                closed.set()
 
     async def generate(prompt: int) -> int:
         await hold.wait()
@@ -198,6 +202,24 @@ async def test_draining_closes_a_source_that_waits_for_room() -> None:
         hold.set()
         assert len([outcome async for outcome in outcomes]) == 2
         assert outcomes.progress.total == 2  # what had come but was not called is not counted
+    assert pulled == [0, 1, 2, 3]
+
+
+async def test_a_prompt_that_comes_as_the_batch_drains_is_not_called() -> None:
+    come = Event()
+
+    async def source() -> AsyncIterator[int]:
+        await come.wait()
+        yield 0
+
+    async def generate(prompt: int) -> int:
+        pytest.fail("called")
+
+    async with stream(generate, source()) as outcomes:
+        await wait_all_tasks_blocked()
+        come.set()
+        outcomes.drain()
+        assert [outcome async for outcome in outcomes] == []
 
 
 @in_virtual_time
