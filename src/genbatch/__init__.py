@@ -8,9 +8,12 @@ from ._progress import Progress
 from ._stream import OutcomeStream, collect, stream
 
 if TYPE_CHECKING:
+    from ._budget import Budget
     from ._errors import (
         Blocked,
+        BudgetExhausted,
         GenbatchError,
+        ImageMissing,
         InvalidResponse,
         NoImage,
         QuotaExhausted,
@@ -18,21 +21,28 @@ if TYPE_CHECKING:
         Rejected,
         Stopped,
         StoreError,
+        TimedOut,
         Unauthorized,
         Unavailable,
     )
+    from ._estimate import Estimate, estimate
     from ._image import Image, SavedImage, Usage
     from ._images import generate_images
     from ._prompt import Prompt
     from ._store import Store
+    from ._throttle import Throttle, throttled
     from .gemini import GeminiClient
 
 __all__ = [
     "Blocked",
+    "Budget",
+    "BudgetExhausted",
+    "Estimate",
     "Failure",
     "GeminiClient",
     "GenbatchError",
     "Image",
+    "ImageMissing",
     "InvalidResponse",
     "NoImage",
     "Outcome",
@@ -47,23 +57,32 @@ __all__ = [
     "Store",
     "StoreError",
     "Success",
+    "Throttle",
+    "TimedOut",
     "Unauthorized",
     "Unavailable",
     "Usage",
     "collect",
+    "estimate",
     "generate_images",
     "stream",
+    "throttled",
 ]
 
 # What has to do with images is imported when it is first asked for: the core alone is light.
 _HOMES = {
+    "Budget": "._budget",
+    "Estimate": "._estimate",
     "GeminiClient": ".gemini",
     "Image": "._image",
     "Prompt": "._prompt",
     "SavedImage": "._image",
     "Store": "._store",
+    "Throttle": "._throttle",
     "Usage": "._image",
+    "estimate": "._estimate",
     "generate_images": "._images",
+    "throttled": "._throttle",
 }
 
 

@@ -108,5 +108,13 @@ class StoreError(GenbatchError):
     """An image could not be saved, or the output directory cannot be used."""
 
 
+class ImageMissing(GenbatchError):
+    """The file of an image that was made and paid for is gone; nothing was sent for it now."""
+
+
 class Stopped(GenbatchError):
     """The batch was stopped before this prompt's call was made; nothing was sent or paid."""
+
+
+class BudgetExhausted(GenbatchError):
+    """A further call could exceed the budget; nothing was sent or paid for this one."""

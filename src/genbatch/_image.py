@@ -28,11 +28,12 @@ def sniff_mime_type(data: bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens one answer was billed for."""
+    """Tokens one answer was billed for; thoughts are no part of its output tokens."""
 
     prompt_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
+    thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Image:
         text: What the model wrote beside the image.
         cost: US dollars by the price table, None for a model it does not list.
         response_id: The service's id of this answer.
+        extras: Further images of the same answer, seldom any; usage, text and cost are here.
     """
 
     data: bytes = field(repr=False)
@@ -56,11 +58,20 @@ class Image:
     text: str = ""
     cost: float | None = None
     response_id: str | None = None
+    extras: tuple[Image, ...] = ()
 
     @property
     def extension(self) -> str:
         """File extension true to the bytes, with its dot."""
         return EXTENSIONS[self.mime_type]
+
+    def _repr_png_(self) -> bytes | None:
+        """Show a PNG in a notebook."""
+        return self.data if self.mime_type == "image/png" else None
+
+    def _repr_jpeg_(self) -> bytes | None:
+        """Show a JPEG in a notebook."""
+        return self.data if self.mime_type == "image/jpeg" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,7 @@ class SavedImage:
         model: Full id of the model asked, None where resumed.
         usage: Tokens billed, None where unknown.
         text: What the model wrote beside the image.
+        extras: Files of further images of the same answer, seldom any.
     """
 
     path: Path
@@ -88,8 +100,17 @@ class SavedImage:
     model: str | None = None
     usage: Usage | None = None
     text: str = ""
+    extras: tuple[Path, ...] = ()
 
     @property
     def data(self) -> bytes:
         """Bytes of the file, read at each access, which blocks."""
         return self.path.read_bytes()
+
+    def _repr_png_(self) -> bytes | None:
+        """Show a PNG in a notebook."""
+        return self.data if self.mime_type == "image/png" else None
+
+    def _repr_jpeg_(self) -> bytes | None:
+        """Show a JPEG in a notebook."""
+        return self.data if self.mime_type == "image/jpeg" else None

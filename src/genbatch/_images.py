@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from anyio import CapacityLimiter
 
+from ._batch import Batch
+from ._budget import Budget
 from ._image import Image, SavedImage
 from ._outcome import T
+from ._plan import Plan
 from ._prompt import Prompt
+from ._stops import Stops
 from ._store import Store
 from ._stream import OutcomeStream, open_stream
 from ._workers import Workers
 from .gemini import GeminiClient
-from .gemini._models import model_id
+from .gemini._models import price as price_of
+from .gemini._request import SETTINGS_OF_A_PROMPT, Settings
 
 PT = TypeVar("PT", bound=str | Prompt)
 
@@ -33,6 +39,13 @@ class _Options(TypedDict, total=False):
     model: str
     aspect_ratio: str | None
     image_size: str | None
+    thinking: str | None
+    temperature: float | None
+    seed: int | None
+    system_instruction: str | None
+    generation_config: Mapping[str, Any] | None
+    budget: Budget | None
+    price: float | None
 
 
 @overload
@@ -80,6 +93,13 @@ def generate_images(
     model: str = "flash",
     aspect_ratio: str | None = None,
     image_size: str | None = None,
+    thinking: str | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
+    system_instruction: str | None = None,
+    generation_config: Mapping[str, Any] | None = None,
+    budget: Budget | None = None,
+    price: float | None = None,
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, Any]]:
     """Generate an image for each prompt and stream the outcomes.
 
@@ -97,49 +117,129 @@ def generate_images(
             hold for every prompt that does not bring its own.
         aspect_ratio: Such as ``"16:9"``; the model's default where None.
         image_size: ``"1K"``, ``"2K"`` or ``"4K"``; the model's default where None.
+        thinking: ``"minimal"``, ``"medium"`` or ``"high"``; the model's default where None.
+        temperature: How freely to sample; the model's default where None.
+        seed: Asks for repeatable sampling.
+        system_instruction: Told to the model before each prompt.
+        generation_config: Other fields of the request; see GeminiClient.generate_image.
+        budget: What the calls are paid from; one that could exceed it is not made, and its prompt
+            fails with BudgetExhausted.
+        price: US dollars an image, in place of the price table's.
 
     Yields:
         A receive stream of outcomes. Their value is an Image or, where images are saved, a
         SavedImage, whose file is on disk, durable, before the outcome is seen.
 
     Raises:
-        ValueError: If both save_dir and store are given, model cannot be one, or as stream.
-        TypeError: As stream.
-        StoreError: On entering, if save_dir cannot be created or written to.
+        ValueError: If both save_dir and store are given, the model cannot do what the settings ask
+            for, budget is in US dollars and no price of it is known, or as stream. What a prompt's
+            own settings ask for fails that prompt alone.
+        TypeError: If generation_config is no mapping, or as stream.
+        StoreError: On entering, if save_dir cannot be used; see Store.
 
-    Resuming: An image that stands in the directory already, of the same index and request, is not
-    made again: its outcome is marked ``resumed``.
+    Resuming: A prompt whose image stands in the directory already, wherever the prompt stood then,
+    is not called again: its outcome is marked ``resumed``. One that was refused for good fails
+    again without a call, and one whose image has been deleted with ImageMissing; see Store. What
+    failed otherwise is tried again.
+
+    Stopping: A refused key, a disk that takes no image, and 20 failures of the service in a row end
+    all calls, a used-up quota those of its model: the prompts left fail with the error that stopped
+    them and without a call.
 
     Ordering, backpressure, cancellation, failure: as stream. An image that has arrived is saved
     whatever is cancelled.
     """
     if save_dir is not None and store is not None:
         raise ValueError("give save_dir or store, not both")
-    model_id(model)  # raises now, not once for each prompt
+    settings = Settings(
+        model=model,
+        aspect_ratio=aspect_ratio,
+        image_size=image_size,
+        thinking=thinking,
+        temperature=temperature,
+        seed=seed,
+        system_instruction=system_instruction,
+        generation_config=generation_config,
+    ).checked()  # raises now, not once for each prompt
+    if budget is None:
+        budget = Budget()
+    elif budget.usd is not None and price is None and price_of(settings.model, image_size) is None:
+        raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
+    stops = Stops()
     place = store if save_dir is None else Store(save_dir)
+    batch: Batch | None
+
+    complete = _Completion(settings)
 
     async def generate(index: int, prompt: PT) -> Image | SavedImage:
-        request = Prompt.of(prompt)
-        request = replace(
-            request,
-            model=model_id(request.model or model),
-            aspect_ratio=request.aspect_ratio or aspect_ratio,
-            image_size=request.image_size or image_size,
-        )
-        if place is None:
-            return await client.generate_image(request)
-        stem = await place.plan(index, request, namespace)
-        if (saved := await place.find(stem)) is not None:
-            return saved
-        return await place.save(stem, await client.generate_image(request))
+        request, others = complete(prompt)
+        if batch is None:
+            return await make(request, others)
+        plan = await batch.plan(index, request, others)
+        if plan.saved is not None:
+            return plan.saved
+        if plan.error is not None:
+            raise plan.error
+        return await make(request, others, plan)
+
+    async def make(
+        request: Prompt, others: dict[str, Any], plan: Plan | None = None
+    ) -> Image | SavedImage:
+        model = str(request.model)
+        stops.check(model)
+        ask = partial(client.generate_image, request, **others, price=price)
+        with stops.learning(model):
+            if place is None or plan is None:
+                return await ask(budget=stops.guard(model, budget))
+            expected = price_of(model, request.image_size) if price is None else price
+            async with place.attempt(plan, expected) as attempt:
+                if attempt.saved is not None:
+                    return attempt.saved
+                image = await ask(budget=stops.guard(model, budget))
+                return await attempt.save(image)
 
     workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     outcomes = open_stream(workers, ordered)
-    return outcomes if place is store or place is None else _inside(place, outcomes)
+    if place is None:
+        batch = None
+        return outcomes
+    batch = Batch(place, namespace)
+    return _inside(nullcontext() if place is store else place, batch, workers, outcomes)
+
+
+class _Completion:
+    """Gives a prompt every setting that it can have, and returns the others beside it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._own, self._others = _split(settings)
+
+    def __call__(self, prompt: str | Prompt) -> tuple[Prompt, dict[str, Any]]:
+        if isinstance(prompt, str):  # most are, and a run that resumes completes many in no time
+            return Prompt(prompt, **self._own), self._others
+        prompt = Prompt.of(prompt)
+        own, others = _split(self._settings.overridden_by(prompt).checked())
+        return replace(prompt, **own), others
+
+
+def _split(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings that are given, those that a prompt can have apart from the others."""
+    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    given = {name: value for name, value in values.items() if value is not None}
+    return {name: given.pop(name) for name in SETTINGS_OF_A_PROMPT if name in given}, given
 
 
 @asynccontextmanager
-async def _inside(place: Store, outcomes: AbstractAsyncContextManager[T]) -> AsyncGenerator[T]:
-    """Enter both, the outcomes inside the place they are saved in."""
-    async with place, outcomes as entered:
-        yield entered
+async def _inside(
+    place: AbstractAsyncContextManager[object],
+    batch: Batch,
+    workers: Workers[Any, Any],
+    outcomes: AbstractAsyncContextManager[T],
+) -> AsyncGenerator[T]:
+    """Enter both, the outcomes inside the place they are saved in, and end the batch there."""
+    async with place:
+        try:
+            async with outcomes as entered:
+                yield entered
+        finally:
+            await batch.end(whole=workers.source.read_to_end)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -47,3 +47,24 @@ class Prompt:
     def of(cls, prompt: str | Prompt) -> Prompt:
         """Return prompt itself, or a Prompt with its text."""
         return prompt if isinstance(prompt, Prompt) else cls(prompt)
+
+    def variants(self, n: int) -> tuple[Prompt, ...]:
+        """Return n prompts for n images of this one.
+
+        Where there is a seed, each has the next one. Where n is above 1, an id and a filename get
+        ``-1`` to ``-n`` at their ends.
+
+        Raises:
+            ValueError: If n is below 1.
+        """
+        if n < 1:
+            raise ValueError(f"n must be >= 1, got {n}")
+        return (self,) if n == 1 else tuple(self._variant(number) for number in range(1, n + 1))
+
+    def _variant(self, number: int) -> Prompt:
+        return replace(
+            self,
+            id=None if self.id is None else f"{self.id}-{number}",
+            filename=None if self.filename is None else f"{self.filename}-{number}",
+            seed=None if self.seed is None else self.seed + number - 1,
+        )

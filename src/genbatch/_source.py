@@ -62,6 +62,7 @@ class Source(Generic[P]):
         self._iterator = None if isinstance(prompts, AsyncIterable) else iter(prompts)
         self._size = _size(prompts)
         self._fed: deque[tuple[int, P]] = deque()
+        self.read_to_end = False
         self._exhausted = False
         self._next_prompt: CancelScope | None = None  # what the feeder awaits, if it does
         self._window = window
@@ -104,7 +105,7 @@ class Source(Generic[P]):
         try:
             prompt = next(self._iterator)
         except StopIteration:
-            self._exhausted = True
+            self._exhausted = self.read_to_end = True
             return None
         except BaseException as exc:  # noqa: BLE001 - a cancellation may be the source's own
             self.error = as_failure(exc, "prompts")
@@ -156,6 +157,7 @@ class Source(Generic[P]):
             try:
                 prompt = await anext(iterator)
             except StopAsyncIteration:
+                self.read_to_end = True
                 return
             finally:
                 self._next_prompt = None

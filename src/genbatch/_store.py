@@ -1,53 +1,94 @@
-"""Store: a directory of images, published atomically under names that are never overwritten.
+"""Store: a directory of images and its journal, so that nothing is lost and nothing paid twice.
 
-1. A file under its final name is complete and on disk, whatever was killed when.
-2. Nothing that stands under another's name is overwritten or written through.
-3. An image handed in is saved, whatever is cancelled, or StoreError says why it could not be.
+1. An image that save has returned is on disk, file and row; a row implies its file, complete.
+2. A file under its final name is complete; nothing that stands there is overwritten.
+3. An image handed in is saved, whatever is cancelled, or kept until the disk has space again.
+4. After any death at most the calls in flight are paid again; they are counted as possibly paid.
 
-A name is planned from the request before its call, and ends in a part of the request's key: an
-image of that name is that request's, so running again makes only what is missing.
+A request is known by its key, the SHA-256 of all that is asked for: the namespace, the prompt with
+its id, input images, model and settings, and how many equal ones came before it in its input. Its
+place in the input is no part of it. The work is done in threads, by an Archive.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
-import secrets
-import unicodedata
-from itertools import count
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import Lock
+from time import perf_counter
 from types import TracebackType
+from typing import Any, Generic, Self
 
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
 
+from ._archive import Archive, Call
+from ._batch import Batch, R
 from ._errors import StoreError
-from ._image import EXTENSIONS, Image, SavedImage, sniff_mime_type
+from ._image import Image, SavedImage
+from ._journal import Spent
+from ._names import DEFAULT_TEMPLATE, check_template
+from ._plan import Plan, Policy
 from ._prompt import Prompt
+from ._reports import write_results
+from ._source import Bell
+from ._waiting import turn, waiting
 
 _THREADS = 8
-_SLUG_LENGTH = 48
 
 
 class Store:
-    """A directory that holds the images of one batch or many.
+    """A directory that holds the images of one batch or many; enter it with ``async with``.
+
+    One runner at a time may be in a directory; others may read it with status, export and verify.
 
     Args:
         directory: Created, with its parents, on entering.
+        fresh: Whether to refuse a directory that is not empty.
+        name: How image files are named, of ``{index}``, ``{slug}`` (words of the prompt's id or
+            text), ``{id}`` and ``{key}``. What it makes is made safe, and where it is taken, gets
+            a part of the key. A prompt's own filename goes before it.
+        redo_missing: Whether to make images again whose files are gone.
+        retry_failed: Whether to ask again for what was refused for good: ``"Blocked"``,
+            ``"NoImage"``, ``"Rejected"``; all of them, or those named.
 
     Raises:
-        StoreError: On entering, if directory cannot be created or written to.
+        ValueError: If name is malformed.
+        StoreError: On entering, if directory cannot be written to, another runner is in it, its
+            journal is damaged or of a newer genbatch, or it is not empty although fresh. On
+            leaving, if a paid image could not be written to the last.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        fresh: bool = False,
+        name: str = DEFAULT_TEMPLATE,
+        redo_missing: bool = False,
+        retry_failed: bool | Collection[str] = False,
+    ) -> None:
         self.directory = Path(directory)
-        self._saved: dict[str, Path] = {}
+        self._fresh = fresh
+        self._template = check_template(name)
+        self._policy = Policy(redo_missing, retry_failed)
+        self._opened: Archive | None = None
 
-    async def __aenter__(self) -> Store:
+    async def __aenter__(self) -> Self:
+        if self._opened is not None:
+            raise RuntimeError("Store is open already")
         # Of its own: anyio's default limiter is shared with, say, an app's synchronous endpoints.
         self._threads = CapacityLimiter(_THREADS)
-        self._saved = await to_thread.run_sync(_open, self.directory, limiter=self._threads)
+        self._making: set[int] = set()
+        self._made = Bell()
+        try:
+            await self.hop(self._open)
+        except BaseException:
+            if self._opened is not None:
+                await self.hop(self._close)
+            raise
         return self
 
     async def __aexit__(
@@ -56,156 +97,188 @@ class Store:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        return None
+        await self.hop(self._close)
 
-    async def plan(self, index: int, prompt: Prompt, namespace: str = "") -> str:
-        """Return the file name, without extension, of the image this prompt asks for.
+    def batch(self, namespace: str = "") -> Batch:
+        """Return a new input, whose prompts are planned one by one.
 
         Args:
-            index: Position of the prompt in its batch.
-            prompt: With its full model id and all settings filled in. Input images that are paths
-                are read: the key that ends the name covers their content.
             namespace: Equal prompts in different namespaces are different images.
 
         Raises:
-            OSError: If an input image cannot be read.
+            RuntimeError: If the store is not open.
         """
-        if not prompt.images:
-            return _plan(index, prompt, namespace)
-        return await to_thread.run_sync(_plan, index, prompt, namespace, limiter=self._threads)
+        _ = self.archive
+        return Batch(self, namespace)
 
-    async def find(self, stem: str) -> SavedImage | None:
-        """Return the image saved under stem, a file name without extension, if there is one.
+    @asynccontextmanager
+    async def attempt(self, plan: Plan, price: float | None = None) -> AsyncIterator[Attempt]:
+        """Note, around a call, that it is made, and how it ended.
+
+        An Exception that leaves the block is noted as the failure of the request. Where another
+        batch is making the same image, this waits for it first.
+
+        Args:
+            plan: Of the request.
+            price: US dollars that the call is expected to cost, None where unknown.
 
         Raises:
-            StoreError: If what stands there is not an image or cannot be read.
+            StoreError: If the journal cannot be written.
+            Stopped: If the batch drains while this waits.
         """
-        if (path := self._saved.get(stem)) is None:
-            return None
-        return await to_thread.run_sync(_load, path, limiter=self._threads)
+        await checkpoint_if_cancelled()  # none of the below is one, and a call would begin
+        while plan.item in self._making:
+            with waiting():
+                await self._made.wait()
+        self._making.add(plan.item)
+        try:
+            attempt = Attempt(self, await self.hop(self.archive.begin, plan, price))
+            try:
+                yield attempt
+            except Exception as exc:
+                if attempt.call is not None:
+                    await self.hop(self.archive.fail, attempt.call, exc)
+                raise
+        finally:
+            self._making.discard(plan.item)
+            self._made.ring()
 
-    async def save(self, stem: str, image: Image) -> SavedImage:
-        """Save image under stem, and return when it is durable.
-
-        Where stem is taken meanwhile, the image goes beside it, as ``stem.2``.
+    async def spent(self) -> Spent:
+        """Return what all runs in this directory have paid, and may have paid for nothing.
 
         Raises:
-            StoreError: If it cannot be written.
+            StoreError: If the journal cannot be read.
+        """
+        return await self.hop(self.archive.spent)
+
+    async def further(
+        self, index: int, namespace: str = "", **changes: Any
+    ) -> tuple[Plan, Prompt, dict[str, Any]]:
+        """Plan a further take of a prompt; the earlier ones are kept, and shown until pick.
+
+        Args:
+            index: Position of the prompt in the latest input.
+            namespace: Of that input.
+            changes: Fields of the Prompt to change for this take.
+
+        Returns:
+            The plan, the prompt to ask for, and the settings to ask with beside it.
+
+        Raises:
+            ValueError: If there is no such prompt, or its request was made with bytes or settings
+                that the journal does not keep.
+            TypeError: If changes are not fields of a Prompt.
+        """
+        return await self.hop(self.archive.further, index, namespace, changes)
+
+    async def pick(self, index: int, take: int, namespace: str = "") -> None:
+        """Choose which take of a prompt is shown, and comes when a run resumes.
+
+        Args:
+            index: Position of the prompt in the latest input.
+            take: Number of the take, from 1.
+            namespace: Of that input.
+
+        Raises:
+            ValueError: If there is no such prompt or take.
+        """
+        await self.hop(self.archive.pick, index, take, namespace)
+
+    @property
+    def archive(self) -> Archive:
+        """The open directory; its methods block.
+
+        Raises:
+            RuntimeError: If the store is not open.
+        """
+        if self._opened is None:
+            raise RuntimeError("Store is not open: use 'async with Store(...)'")
+        return self._opened
+
+    def _open(self) -> None:
+        self._opened = Archive(
+            self.directory, fresh=self._fresh, template=self._template, policy=self._policy
+        )
+
+    def _close(self) -> None:
+        archive, self._opened = self.archive, None
+        try:
+            with suppress(StoreError):  # export gives it again
+                write_results(self.directory)
+        finally:
+            archive.close()
+
+    async def hop(self, function: Callable[..., R], *args: object) -> R:
+        """Call function in a thread, whatever is cancelled meanwhile; a cancellation strikes after.
+
+        A scope around this is shielded off. A native ``Task.cancel()`` is not, and may even strike
+        before the thread has begun: then the same call is waited for again.
+        """
+        call = _Once(function, args)
+        interruption: BaseException | None = None
+        with CancelScope(shield=True):
+            while not call.is_done:
+                try:
+                    await to_thread.run_sync(call, limiter=self._threads)
+                except get_cancelled_exc_class() as exc:
+                    interruption = exc
+        if interruption is not None:
+            raise interruption
+        return call.result()
+
+
+class Attempt:
+    """A call noted in the journal; made by Store.attempt.
+
+    Attributes:
+        call: The call, until its image has come.
+        saved: The image, where it was made meanwhile and no call is needed.
+    """
+
+    def __init__(self, store: Store, begun: Call | SavedImage) -> None:
+        self._store = store
+        self._began = perf_counter()
+        self.call = begun if isinstance(begun, Call) else None
+        self.saved = begun if isinstance(begun, SavedImage) else None
+
+    async def save(self, image: Image) -> SavedImage:
+        """Save the image that the call brought, and return when it is durable.
+
+        Raises:
+            StoreError: If it cannot be written now. It is kept in memory, and written when the
+                disk takes another, or when the store is left.
 
         Cancellation: strikes when the image is saved, since it is paid for.
         """
-        with CancelScope(shield=True):
-            path, digest = await to_thread.run_sync(
-                _publish, self.directory, stem, image, limiter=self._threads
-            )
-        self._saved[stem] = path
-        return SavedImage(
-            path=path,
-            mime_type=image.mime_type,
-            size_mb=len(image.data) / 1e6,
-            sha256=digest,
-            cost=image.cost,
-            model=image.model,
-            usage=image.usage,
-            text=image.text,
-        )
+        call, self.call = self.call, None
+        if call is None:
+            raise RuntimeError("this call has brought its image already")
+        mine = turn.get(None)
+        elapsed = perf_counter() - self._began - (mine.seconds if mine else 0.0)
+        return await self._store.hop(self._store.archive.save, call, image, elapsed)
 
 
-def _plan(index: int, prompt: Prompt, namespace: str) -> str:
-    images = [
-        hashlib.sha256(image if isinstance(image, bytes) else Path(image).read_bytes()).hexdigest()
-        for image in prompt.images
-    ]
-    settings = [prompt.model, prompt.aspect_ratio, prompt.image_size, prompt.seed]
-    content = json.dumps([namespace, prompt.id, prompt.text, images, *settings])
-    key = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{index:04d}-{_slug(prompt.filename or prompt.id or prompt.text)}-{key[:6]}"
+class _Once(Generic[R]):
+    """A call that is made once, however often it is asked for."""
 
+    def __init__(self, function: Callable[..., R], args: tuple[object, ...]) -> None:
+        self._call = function, args
+        self._lock = Lock()
+        self.is_done = False
 
-def _slug(text: str) -> str:
-    """Return text as one component that is safe in a file name everywhere."""
-    plain = unicodedata.normalize("NFKD", text[:500]).encode("ascii", "ignore").decode().lower()
-    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
-    if len(words) > _SLUG_LENGTH:
-        words = words[: _SLUG_LENGTH + 1].rpartition("-")[0] or words[:_SLUG_LENGTH]
-    return words or "prompt"
+    def __call__(self) -> None:
+        with self._lock:
+            if not self.is_done:
+                function, args = self._call
+                try:
+                    self._value: R = function(*args)
+                    self._error: BaseException | None = None
+                except BaseException as exc:  # noqa: BLE001 - raised where it is waited for
+                    self._error = exc
+                self.is_done = True
 
-
-def _open(directory: Path) -> dict[str, Path]:
-    """Create directory, see that it can be written to, and return its images by stem."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f".{secrets.token_hex(8)}.part"
-        probe.touch(exist_ok=False)
-        probe.unlink()
-        with os.scandir(directory) as entries:
-            return {
-                Path(entry.name).stem: directory / entry.name
-                for entry in entries
-                if entry.is_file(follow_symlinks=False)
-                and Path(entry.name).suffix in EXTENSIONS.values()
-            }
-    except OSError as exc:
-        raise StoreError(f"cannot save images in {directory}: {exc.strerror}") from exc
-
-
-def _load(path: Path) -> SavedImage:
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        raise StoreError(f"cannot read {path}: {exc.strerror}") from exc
-    if (mime_type := sniff_mime_type(data)) is None:
-        raise StoreError(f"{path} is in the way and is not an image: move it elsewhere")
-    digest = hashlib.sha256(data).hexdigest()
-    return SavedImage(path, mime_type, len(data) / 1e6, digest, resumed=True)
-
-
-def _publish(directory: Path, stem: str, image: Image) -> tuple[Path, str]:
-    """Write image durably under a free name and return its path and SHA-256."""
-    temporary = directory / f".{secrets.token_hex(8)}.part"
-    try:
-        try:
-            _write(temporary, image.data)
-            for turn in count(1):
-                suffix = "" if turn == 1 else f".{turn}"
-                path = directory / f"{stem}{suffix}{image.extension}"
-                if _move_to_free_name(temporary, path):
-                    break
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_directory(directory)
-    except OSError as exc:
-        raise StoreError(f"cannot save {directory / stem}: {exc.strerror}") from exc
-    return path, hashlib.sha256(image.data).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with open(os.open(path, flags, 0o666), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _move_to_free_name(temporary: Path, path: Path) -> bool:
-    """Give the file its final name, or return False if that is taken."""
-    try:
-        os.link(temporary, path)  # unlike a rename, it never replaces
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links, such as exFAT
-        if os.path.lexists(path):
-            return False
-        os.rename(temporary, path)
-    return True
-
-
-def _sync_directory(directory: Path) -> None:
-    if os.name == "nt":
-        return  # a directory cannot be opened there, and its entries are journalled
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def result(self) -> R:
+        """Return what the call returned, or raise what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._value

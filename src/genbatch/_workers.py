@@ -176,9 +176,7 @@ class Workers(Generic[P, T]):
                     )
                 except BaseException as exc:  # noqa: BLE001 - a cancellation may be generate's own
                     error = as_failure(exc, "generate")
-                    outcome = Failure(
-                        index, prompt, error, perf_counter() - began - mine.seconds
-                    )
+                    outcome = Failure(index, prompt, error, perf_counter() - began - mine.seconds)
                     del error
                 finally:
                     if limiter is not None:

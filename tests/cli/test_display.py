@@ -29,10 +29,11 @@ def progress(done: int, total: int = 1632, failed: int = 0) -> Progress:
     width=st.integers(24, 200),
     done=st.integers(0, 10_000),
     failed=st.integers(0, 10_000),
+    held=st.sampled_from(["", "rate limited: 12 s, capacity 4"]),
 )
-def test_the_bar_is_one_line_that_fits(width: int, done: int, failed: int) -> None:
+def test_the_bar_is_one_line_that_fits(width: int, done: int, failed: int, held: str) -> None:
     console = Console(file=io.StringIO(), width=width)
-    lines = console.render_lines(_bar(progress(done, 10_000, min(failed, done)), width))
+    lines = console.render_lines(_bar(progress(done, 10_000, min(failed, done)), 1.5, held, width))
     shown = ["".join(segment.text for segment in line) for line in lines]
     assert len(shown) == 1
     assert f"{done}/10000" in shown[0]
@@ -41,11 +42,15 @@ def test_the_bar_is_one_line_that_fits(width: int, done: int, failed: int) -> No
 
 def test_the_bar_shows_everything_on_80_columns_and_the_least_on_40() -> None:
     console = Console(file=io.StringIO(), width=80)
-    console.print(_bar(progress(812, failed=3), 80))
-    console.print(_bar(progress(812, failed=3), 40), width=40)
-    wide, narrow = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert wide.strip("━╺╸ ") == "812/1632  3 failed  20 in flight  78.4/s  0:10 left"
+    console.print(_bar(progress(812, failed=3), 27.3, "", 80))
+    console.print(_bar(progress(812, failed=3), 27.3, "", 40), width=40)
+    console.print(_bar(progress(812, failed=3), 27.3, "rate limited: 12 s, capacity 4", 80))
+    wide, narrow, held = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert wide.strip("━╺╸ ") == "812/1632  3 failed  20 in flight  $27.30  78.4/s  0:10 left"
     assert narrow.strip("━╺╸ ") == "812/1632  3 failed  0:10 left"
+    assert held.strip("━╺╸ ") == (
+        "812/1632  3 failed  $27.30  78.4/s  rate limited: 12 s, capacity 4"
+    )
 
 
 @given(text=st.text(st.characters(codec="utf-8")), limit=st.integers(1, 400))
@@ -69,8 +74,8 @@ def test_an_error_without_a_message_is_named() -> None:
 def test_lines_come_once_for_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     with Display(QuietConsole(stderr=True)) as display:
         for done in range(101):
-            display.show(progress(done, 100))
-            display.show(progress(done, 100))
+            display.show(progress(done, 100), 0.0)
+            display.show(progress(done, 100), 0.0)
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("/")[0] for line in lines] == [str(n) for n in range(10, 101, 10)]
 

@@ -1,8 +1,13 @@
-"""Every Python block of the README runs as it stands, against a FakeGemini, on both backends."""
+"""Every Python block of the README runs as it stands, against a FakeGemini, on both backends.
+
+Those of docs/testing.md are files of somebody's own tests, named in their first line.
+"""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,11 +16,14 @@ import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+import genbatch.testing
 from genbatch.testing import FakeGemini
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = BLOCK.findall(README)
+TESTING = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -73,3 +81,21 @@ def test_links_to_files_of_the_project_lead_somewhere() -> None:
     assert targets
     for target in targets:
         assert (ROOT / target).exists(), target
+
+
+def test_the_tests_that_the_documentation_shows_pass(tmp_path: Path) -> None:
+    blocks = BLOCK.findall(TESTING)
+    names = [re.match(r"# (\w+\.py)\n", block) for block in blocks]
+    for name, block in zip(names, blocks, strict=True):
+        assert name, block
+        (tmp_path / name[1]).write_text(block, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    tests = sum(block.count("\nasync def test_") for block in blocks)
+    assert tests
+    assert f"{2 * tests} passed" in done.stdout, done.stdout
+
+
+def test_every_named_fault_stands_in_the_documentation() -> None:
+    names = set(genbatch.testing.__all__) - {"Call", "Stats"}
+    assert names <= set(re.findall(r"\w+", TESTING))

@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,9 @@ from genbatch._errors import (
 )
 from genbatch._image import sniff_mime_type
 from genbatch._prompt import Prompt
+from genbatch._throttle import Throttle
 from genbatch.gemini import GeminiClient, _retry, _sdk
+from genbatch.gemini._connection import Connection
 from genbatch.testing import (
     FakeGemini,
     Fault,
@@ -101,8 +103,11 @@ async def test_image_usage_and_cost_come_over_the_wire() -> None:
     assert server.calls[0].headers["x-goog-api-key"] == KEY
 
 
-async def test_client_sets_no_bound_of_its_own() -> None:
-    async with FakeGemini(latency=math.inf) as server, client_for(server) as client:
+async def test_client_sets_no_bound_but_its_throttles() -> None:
+    async with (
+        FakeGemini(latency=math.inf) as server,
+        client_for(server, throttle=Throttle(capacity=150)) as client,
+    ):
         async with anyio.create_task_group() as tasks:
             for number in range(150):
                 tasks.start_soon(client.generate_image, f"cat {number}")
@@ -152,7 +157,6 @@ PASSING: list[tuple[Fault, type[GenbatchError], bool]] = [
     (Fault(status=502), Unavailable, False),
     (html_page(503), Unavailable, False),
     (Fault(status=504), Unavailable, False),
-    (rate_limited(), RateLimited, False),
     (Fault(reset=True), Unavailable, True),
     (Fault(truncate=0), Unavailable, True),
     (Fault(truncate=60), Unavailable, True),
@@ -185,11 +189,21 @@ async def test_fault_that_does_not_pass_is_the_calls_error(
         assert server.stats.calls == 4
 
 
-@pytest.mark.parametrize("fault", [rate_limited(7), rate_limited(7, in_header=True)])
-async def test_delay_the_server_asks_for_is_waited(fault: Fault, pauses: list[float]) -> None:
-    async with fake(fault) as server, client_for(server) as client:
+@pytest.mark.parametrize("fault", [rate_limited(0.05), rate_limited(1, in_header=True)])
+async def test_a_rate_limit_is_waited_out_and_is_no_retry(fault: Fault) -> None:
+    async with fake(fault) as server, client_for(server, max_retries=0) as client:
         await client.generate_image("a cat")
-    assert pauses == [7.0]
+        assert server.stats.calls == 2
+        assert client.throttle().episodes == 1
+
+
+async def test_a_rate_limit_without_patience_is_the_calls_error() -> None:
+    settings: dict[str, Any] = {"throttle": Throttle(patience=0)}
+    async with fake(rate_limited(53)) as server, client_for(server, **settings) as client:
+        error = await failure_of(client)
+        assert type(error) is RateLimited
+        assert (error.status, error.retry_after, error.maybe_paid) == (429, 53.0, False)
+        assert server.stats.calls == 1
 
 
 @pytest.mark.parametrize("fault", [Fault(delay=math.inf), stalled(), Fault(drip=(1, 0.01))])
@@ -289,6 +303,12 @@ async def test_key_is_in_no_log_error_or_repr(caplog: pytest.LogCaptureFixture) 
             shown += repr(error) + "".join(traceback.format_exception(error))
             shown += locals_outside_tests(error)
         shown += repr(client) + str(vars(client))
+        # Our own connections log nothing; those of httpx log all they can.
+        async with (
+            httpx.AsyncClient() as http_client,
+            client_for(server, http_client=http_client) as foreign,
+        ):
+            await foreign.generate_image("a cat")
     shown += "\n".join(record.getMessage() for record in caplog.records)
     assert "httpcore" in caplog.text
     assert "Unauthorized" in shown
@@ -311,35 +331,19 @@ async def test_closing_leaves_no_socket_open() -> None:
     gc.collect()
 
 
-class Acting(httpx.AsyncByteStream):
-    """Acts as soon as the answer it carries has ended."""
-
-    def __init__(self, inner: Any, act: Callable[[], object]) -> None:
-        self.inner = inner
-        self.act = act
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self.inner:
-            yield chunk
-        self.act()
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-
 @pytest.fixture
 def at_end_of_answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
     """Return what arranges for an act right after the last byte of every answer."""
 
     def arrange(act: Callable[[], object]) -> None:
-        send = httpx.AsyncHTTPTransport.handle_async_request
+        receive = Connection._receive
 
-        async def acting(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
-            response = await send(self, request)
-            response.stream = Acting(response.stream, act)
-            return response
+        async def acting(self: Connection, http: Any) -> Any:
+            received = await receive(self, http)
+            act()
+            return received
 
-        monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", acting)
+        monkeypatch.setattr(Connection, "_receive", acting)
 
     return arrange
 

@@ -12,6 +12,7 @@ from anyio.abc import ObjectReceiveStream
 from genbatch import (
     Failure,
     GeminiClient,
+    GenbatchError,
     Image,
     Outcome,
     OutcomeStream,
@@ -20,6 +21,7 @@ from genbatch import (
     SavedImage,
     Store,
     Success,
+    TimedOut,
     collect,
     generate_images,
     stream,
@@ -103,6 +105,30 @@ async def images(client: GeminiClient, prompts: list[str], directory: Path, stor
         assert_type(saved, OutcomeStream[str, SavedImage])
     async with generate_images(client, [Prompt("a cup")], store=store) as stored:
         assert_type(stored, OutcomeStream[Prompt, SavedImage])
+
+
+async def settings(client: GeminiClient) -> None:
+    image = await client.generate_image(
+        "a cup",
+        thinking="high",
+        temperature=0.5,
+        seed=7,
+        system_instruction="Draw in ink.",
+        generation_config={"topP": 0.5},
+    )
+    assert_type(image.extras, tuple[Image, ...])
+    assert_type(await client.models(), list[str])
+    assert_type(Prompt("a cup").variants(3), tuple[Prompt, ...])
+
+
+def trouble(error: GenbatchError) -> None:
+    assert_type(error.status, int | None)
+    assert_type(error.retry_after, float | None)
+    assert_type(error.request_id, str | None)
+    assert_type(error.maybe_paid, bool)
+    assert_type(error.attempts, int)
+    also_builtin: type[TimeoutError] = TimedOut
+    assert issubclass(also_builtin, GenbatchError)
 
 
 async def fake() -> None:

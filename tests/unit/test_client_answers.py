@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genbatch._errors import Blocked, InvalidResponse, NoImage
-from genbatch._image import Usage
+from genbatch._image import Image, SavedImage, Usage
 from genbatch.gemini._answer import image_from
 from genbatch.gemini._json import excerpt, parse_answer
 
@@ -62,7 +63,40 @@ def test_image_counts_whatever_the_finish_reason() -> None:
 
 
 def test_broken_image_does_not_hide_a_whole_one() -> None:
-    assert image_from(answer(inline(b""), inline(PNG)), MODEL).data == PNG
+    image = image_from(answer(inline(b""), inline(PNG)), MODEL)
+    assert image.data == PNG
+    assert image.extras == ()
+
+
+def test_further_images_are_extras_of_the_first_which_alone_has_the_bill() -> None:
+    usage = {"promptTokenCount": 5, "candidatesTokenCount": 3360}
+    content = answer(inline(JPEG), {"text": "Two."}, inline(b"?"), inline(PNG), usageMetadata=usage)
+    content["candidates"].append({"content": {"parts": [inline(b"GIF89a...")]}})
+    image = image_from(content, MODEL)
+    assert image.data == JPEG
+    assert image.text == "Two."
+    assert image.cost == pytest.approx(3360 * 30e-6, rel=0.01)
+    assert image.extras == (
+        Image(PNG, "image/png", MODEL),
+        Image(b"GIF89a...", "image/gif", MODEL),
+    )
+
+
+def test_thoughts_are_counted_and_not_priced() -> None:
+    counts = {"promptTokenCount": 5, "candidatesTokenCount": 1120, "totalTokenCount": 1625}
+    usage = {**counts, "thoughtsTokenCount": 500}
+    image = image_from(answer(inline(PNG), usageMetadata=usage), MODEL)
+    assert image.usage == Usage(5, 1120, 1625, thought_tokens=500)
+    assert image.cost == image_from(answer(inline(PNG), usageMetadata=counts), MODEL).cost
+
+
+def test_notebook_shows_png_and_jpeg(tmp_path: Path) -> None:
+    shown = {"image/png": (PNG, None), "image/jpeg": (None, JPEG), "image/gif": (None, None)}
+    for mime_type, data in (("image/png", PNG), ("image/jpeg", JPEG), ("image/gif", b"GIF89a")):
+        path = tmp_path / "image"
+        path.write_bytes(data)
+        for image in (Image(data, mime_type, MODEL), SavedImage(path, mime_type, 0.0, "")):
+            assert (image._repr_png_(), image._repr_jpeg_()) == shown[mime_type]
 
 
 @pytest.mark.parametrize(
@@ -79,9 +113,35 @@ def test_what_is_no_image_is_an_invalid_response_that_may_be_paid(
     part: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidResponse, match=reason) as caught:
-        image_from(answer(part), MODEL)
+        image_from(answer(part, responseId="r"), MODEL)
     assert caught.value.maybe_paid
     assert caught.value.status == 200
+    assert caught.value.request_id == "r"
+
+
+@pytest.mark.parametrize(
+    ("content", "maybe_paid"),
+    [
+        ({"promptFeedback": {"blockReason": "SAFETY"}}, False),
+        (
+            {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}},
+            False,
+        ),
+        ({"candidates": []}, False),
+        ({"candidates": [], "usageMetadata": {"candidatesTokenCount": 1120}}, True),
+        ({"candidates": [{"finishReason": "IMAGE_SAFETY"}]}, True),
+        ({"candidates": [{"finishReason": "NO_IMAGE"}]}, True),
+        (answer({"text": "I can only describe it."}), True),
+    ],
+)
+def test_answer_without_an_image_may_be_paid_once_the_model_was_asked(
+    content: dict[str, Any], maybe_paid: bool
+) -> None:
+    with pytest.raises((Blocked, NoImage)) as caught:
+        image_from({**content, "responseId": "r"}, MODEL)
+    assert caught.value.maybe_paid == maybe_paid
+    assert caught.value.status == 200
+    assert caught.value.request_id == "r"
 
 
 def test_blocked_prompt_tells_the_reason() -> None:

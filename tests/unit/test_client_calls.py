@@ -19,6 +19,7 @@ import pytest
 
 from genbatch._errors import GenbatchError, InvalidResponse, Rejected, Unauthorized, Unavailable
 from genbatch._prompt import Prompt
+from genbatch._throttle import Throttle
 from genbatch.gemini import GeminiClient, _retry, _sdk
 
 pytestmark = pytest.mark.anyio
@@ -112,6 +113,107 @@ async def test_settings_of_a_prompt_override_those_of_the_call(
     }
 
 
+async def test_every_setting_is_sent_under_its_name_on_the_wire(
+    client: GeminiClient, service: Service
+) -> None:
+    await client.generate_image(
+        "a cat", thinking="high", temperature=0.0, seed=7, system_instruction="Draw in ink."
+    )
+    assert service.sent()["generationConfig"] == {
+        "responseModalities": ["IMAGE"],
+        "thinkingConfig": {"thinkingLevel": "HIGH"},
+        "temperature": 0.0,
+        "seed": 7,
+    }
+    (part,) = service.sent()["systemInstruction"]["parts"]
+    assert part == {"text": "Draw in ink."}
+
+
+async def test_seed_of_a_prompt_overrides_that_of_the_call(
+    client: GeminiClient, service: Service
+) -> None:
+    await client.generate_image(Prompt("a cat", seed=0), seed=7)
+    assert service.sent()["generationConfig"]["seed"] == 0
+
+
+async def test_generation_config_goes_out_in_either_spelling(
+    client: GeminiClient, service: Service
+) -> None:
+    safety = {"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}
+    config = {
+        "top_p": 0.5,
+        "topK": 8,
+        "responseModalities": ["TEXT", "IMAGE"],
+        "safety_settings": [safety],
+        "imageConfig": {"imageSize": "4K"},
+    }
+    await client.generate_image("a cat", generation_config=config)
+    sent = service.sent()
+    assert sent["generationConfig"] == {
+        "topP": 0.5,
+        "topK": 8,
+        "responseModalities": ["TEXT", "IMAGE"],
+        "imageConfig": {"imageSize": "4K"},
+    }
+    assert sent["safetySettings"] == [safety]
+
+
+async def test_what_the_sdk_does_not_know_goes_out_as_it_is(
+    client: GeminiClient, service: Service
+) -> None:
+    await client.generate_image("a cat", seed=7, generation_config={"brushWidth": {"in_mm": [1]}})
+    assert service.sent()["generationConfig"] == {
+        "responseModalities": ["IMAGE"],
+        "seed": 7,
+        "brushWidth": {"in_mm": [1]},
+    }
+    assert service.requests[0].headers["x-goog-api-key"] == KEY
+    assert service.requests[0].headers["x-server-timeout"] == "120"
+
+
+async def test_named_settings_win_over_generation_config(
+    client: GeminiClient, service: Service
+) -> None:
+    config = {
+        "temperature": 1.0,
+        "image_config": {"image_size": "4K", "aspect_ratio": "16:9"},
+        "thinking_config": {"thinking_level": "HIGH", "include_thoughts": True},
+    }
+    await client.generate_image(
+        "a cat", temperature=0.5, image_size="2K", thinking="minimal", generation_config=config
+    )
+    assert service.sent()["generationConfig"] == {
+        "responseModalities": ["IMAGE"],
+        "temperature": 0.5,
+        "imageConfig": {"imageSize": "2K", "aspectRatio": "16:9"},
+        "thinkingConfig": {"thinkingLevel": "MINIMAL", "includeThoughts": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": "hot"}, "temperature: Input should be a valid number"),
+        ({"generation_config": {"topP": "much"}}, "top_?[pP]: Input should be a valid number"),
+        ({"generation_config": {"imageConfig": {"hue": 1}}}, "hue: Extra inputs are not permitted"),
+        ({"generation_config": {"image_config": 3}}, "ImageConfig: Input should be a valid dict"),
+        ({"generation_config": {"safety_settings": [{"category": 3}]}}, "generation_config: 'int'"),
+        ({"generation_config": {"top_p": 1, "topP": 1}}, "'top_p' twice: as 'topP' too"),
+        ({"generation_config": {"http_options": {}}}, "must not have 'http_options'"),
+        ({"generation_config": {"automaticContinuation": 1}}, "not have 'automaticContinuation'"),
+        ({"image_size": "4K", "model": "lite"}, "makes 1K only, got image_size='4K'"),
+        ({"thinking": "ultra"}, "got thinking='ultra'"),
+    ],
+)
+async def test_setting_that_cannot_be_is_named_before_anything_is_sent(
+    settings: dict[str, Any], message: str, client: GeminiClient, service: Service
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        await client.generate_image("a cat", **settings)
+    assert "\n" not in str(caught.value)
+    assert service.requests == []
+
+
 async def test_input_images_follow_the_text_with_their_true_type(
     client: GeminiClient, service: Service, tmp_path: Path
 ) -> None:
@@ -193,7 +295,7 @@ async def test_client_may_be_closed_by_another_task(service: Service) -> None:
 async def test_opening_leaves_the_event_loop_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
 
-    def open_http_client() -> httpx.AsyncClient:
+    def open_http_client(*_: object, **__: object) -> httpx.AsyncClient:
         threads.append(threading.get_ident())
         return httpx.AsyncClient()
 
@@ -217,7 +319,8 @@ async def test_environment_cannot_change_key_service_or_version(
         "HTTPS_PROXY": "nonsense://proxy",
     }.items():
         monkeypatch.setenv(name, value)
-    async with GeminiClient(KEY, http_client=service.http_client()) as client:
+    http_client = service.http_client()
+    async with GeminiClient(KEY, vertexai=False, http_client=http_client) as client:
         await client.generate_image("a cat")
     assert service.requests[0].headers["x-goog-api-key"] == KEY
     assert "googleapis.com/v1beta/models/" in str(service.requests[0].url)
@@ -247,6 +350,82 @@ async def test_redirect_is_not_followed(library: Any) -> None:
         with pytest.raises(Rejected, match="redirect"):
             await client.generate_image("a cat")
     assert len(service.requests) == 1
+
+
+def listed(*names: str, token: str | None = None) -> dict[str, Any]:
+    methods = ["generateContent", "countTokens"]
+    models = [{"name": f"models/{name}", "supportedGenerationMethods": methods} for name in names]
+    return {"models": models, **({"nextPageToken": token} if token else {})}
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_models_that_make_images_are_listed_from_every_page(library: Any) -> None:
+    pages = [
+        listed("gemini-nano-banana-2.1", "gemini-9-flash", token="next"),
+        listed("gemini-9-image"),
+    ]
+    pages[1]["models"] += [
+        {"name": "models/imagen-9", "supportedGenerationMethods": ["predict"]},
+        {"displayName": "without a name"},
+    ]
+    tokens = []
+
+    def answer(request: Any) -> Any:
+        assert request.headers["x-goog-api-key"] == KEY
+        assert (request.method, request.url.path) == ("GET", "/v1beta/models")
+        tokens.append(request.url.params.get("pageToken"))
+        return library.Response(200, json=pages[len(tokens) - 1])
+
+    http_client = library.AsyncClient(transport=library.MockTransport(answer))
+    async with GeminiClient(KEY, http_client=http_client) as client:
+        assert await client.models() == ["gemini-nano-banana-2.1", "gemini-9-image"]
+    assert tokens == [None, "next"]
+
+
+async def test_list_of_models_that_never_ends_is_an_error(
+    client: GeminiClient, service: Service
+) -> None:
+    service.reply = listed("gemini-9-image", token="again")
+    with pytest.raises(InvalidResponse, match="more than 100 pages"):
+        await client.models()
+    assert len(service.requests) == 100
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+@pytest.mark.parametrize(
+    ("status", "reply", "expected"),
+    [
+        (400, {"error": {"details": [{"reason": "API_KEY_INVALID"}]}}, Unauthorized),
+        (404, "<h1>Not found", Rejected),
+        (503, {"error": {"message": "busy"}}, Unavailable),
+        (200, "<html>", InvalidResponse),
+        (200, {"models": 7}, InvalidResponse),
+        (200, {"models": [7]}, InvalidResponse),
+        (200, {"models": [{"name": 7}]}, InvalidResponse),
+        (200, [1], InvalidResponse),
+        (200, ConnectionResetError("reset"), Unavailable),
+    ],
+)
+async def test_trouble_with_the_list_of_models_is_translated_and_never_paid(
+    library: Any, status: int, reply: Any, expected: type[GenbatchError]
+) -> None:
+    service = Service(status, reply, library)
+    async with GeminiClient(KEY, http_client=service.http_client(), max_retries=0) as client:
+        with pytest.raises(GenbatchError, match="the service") as caught:
+            await client.models()
+    assert type(caught.value) is expected
+    assert not caught.value.maybe_paid
+    assert "use 'flash'" not in str(caught.value)
+
+
+async def test_empty_list_of_models_is_empty(client: GeminiClient, service: Service) -> None:
+    service.reply = {"models": []}
+    assert await client.models() == []
+
+
+async def test_closed_client_lists_no_models(service: Service) -> None:
+    with pytest.raises(RuntimeError, match="not open"):
+        await GeminiClient(KEY, http_client=service.http_client()).models()
 
 
 @pytest.fixture
@@ -295,7 +474,9 @@ async def test_key_that_the_server_echoes_is_shown_nowhere(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     service = Service(status, body)
-    async with GeminiClient(KEY, http_client=service.http_client()) as client:
+    throttle = Throttle(patience=0)
+    http_client = service.http_client()
+    async with GeminiClient(KEY, http_client=http_client, throttle=throttle) as client:
         with pytest.raises(GenbatchError) as caught:
             await client.generate_image("a cat")
     shown = "".join(traceback.format_exception(caught.value))

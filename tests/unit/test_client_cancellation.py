@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -15,16 +14,14 @@ import httpx
 import pytest
 
 from backends import only_asyncio
-from genbatch._errors import Unavailable
-from genbatch.gemini import GeminiClient, _retry, _sdk
-from genbatch.gemini._transport import LateReleaseTransport
+from genbatch.gemini import GeminiClient, _retry, _sdk, _transport
+from genbatch.gemini._connection import Connection
+from genbatch.gemini._turns import Turns
+from genbatch.testing import FakeGemini
 
 pytestmark = pytest.mark.anyio
 
 KEY = "AIza-canary-key-that-nobody-may-see"
-PNG = b"\x89PNG\r\n\x1a\n the rest of a picture"
-PART = {"inlineData": {"data": base64.b64encode(PNG).decode()}}
-ANSWER = {"candidates": [{"content": {"parts": [PART]}}]}
 
 
 @pytest.fixture
@@ -62,109 +59,108 @@ async def test_each_attempt_has_a_deadline_of_its_own(
     assert len(deadlines) == 3
 
 
-class AnswerThenAct(httpx.AsyncByteStream):
-    """The body of an answer; acts right after its last byte, and awaits to be closed."""
-
-    def __init__(self, act: Callable[[], object]) -> None:
-        self.act = act
-        self.closed = 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield json.dumps(ANSWER).encode()
-        self.act()
-
-    async def aclose(self) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.closed += 1
+@asynccontextmanager
+async def serving(size: int = 8) -> AsyncIterator[GeminiClient]:
+    """A client of a server whose images are size pixels long."""
+    async with (
+        FakeGemini(image_size=size) as server,
+        GeminiClient(KEY, base_url=server.url, max_retries=0) as client,
+    ):
+        yield client
 
 
-class Streams(httpx.AsyncBaseTransport):
-    """Answers with each body in turn."""
+@pytest.fixture
+def at_last_byte(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Return what arranges for an act as soon as the last byte of an answer has been read."""
 
-    def __init__(self, *bodies: httpx.AsyncByteStream) -> None:
-        self.bodies = list(bodies)
-        self.closed = False
+    def arrange(act: Callable[[], object]) -> None:
+        receive = Connection._receive
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, stream=self.bodies.pop(0))
+        async def acting(self: Connection, http: Any) -> Any:
+            received = await receive(self, http)
+            act()
+            return received
 
-    async def aclose(self) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.closed = True
+        monkeypatch.setattr(Connection, "_receive", acting)
 
-
-def client_of(*bodies: httpx.AsyncByteStream) -> GeminiClient:
-    transport = LateReleaseTransport(Streams(*bodies))
-    return GeminiClient(KEY, http_client=httpx.AsyncClient(transport=transport), max_retries=0)
+    return arrange
 
 
-async def test_cancelled_scope_does_not_take_an_answer_that_has_arrived() -> None:
+# A large image comes in many pieces, a small one in the same as its head.
+@pytest.mark.parametrize("size", [8, 600])
+async def test_cancelled_scope_does_not_take_an_answer_that_has_arrived(
+    size: int, at_last_byte: Callable[[Callable[[], object]], None]
+) -> None:
     image = None
-    with anyio.CancelScope() as scope:
-        async with client_of(AnswerThenAct(scope.cancel)) as client:
+    async with serving(size) as client:
+        with anyio.CancelScope() as scope:
+            at_last_byte(scope.cancel)
             image = await client.generate_image("a cat")
             await anyio.lowlevel.checkpoint()
             raise AssertionError("the cancellation must strike at the next checkpoint")
     assert image is not None
-    assert image.data == PNG
+    assert image.mime_type == "image/png"
     assert scope.cancelled_caught
 
 
 @only_asyncio
-async def test_native_cancel_does_not_take_an_answer_that_has_arrived() -> None:
+@pytest.mark.parametrize("size", [8, 600])
+async def test_native_cancel_does_not_take_an_answer_that_has_arrived(
+    size: int, at_last_byte: Callable[[Callable[[], object]], None]
+) -> None:
     task = asyncio.current_task()
     assert task is not None
-    async with client_of(AnswerThenAct(task.cancel)) as client:
+    async with serving(size) as client:
+        at_last_byte(task.cancel)
         image = await client.generate_image("a cat")
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(0)
         task.uncancel()
-    assert image.data == PNG
+    assert image.mime_type == "image/png"
 
 
 async def test_deadline_that_passes_at_the_last_byte_does_not_take_the_answer(
-    deadlines: list[anyio.CancelScope],
+    deadlines: list[anyio.CancelScope], at_last_byte: Callable[[Callable[[], object]], None]
 ) -> None:
     def expire() -> None:
         deadlines[-1].deadline = -math.inf
 
-    async with client_of(AnswerThenAct(expire)) as client:
-        assert (await client.generate_image("a cat")).data == PNG
+    at_last_byte(expire)
+    async with serving() as client:
+        assert (await client.generate_image("a cat")).mime_type == "image/png"
         await anyio.lowlevel.checkpoint()
 
 
-async def test_connection_is_given_back_before_the_next_request_and_at_the_end() -> None:
-    first, second = AnswerThenAct(lambda: None), AnswerThenAct(lambda: None)
-    transport = LateReleaseTransport(Streams(first, second))
-    async with (
-        httpx.AsyncClient(transport=transport) as http_client,
-        GeminiClient(KEY, http_client=http_client) as client,
-    ):
-        await client.generate_image("one")
-        assert first.closed == 0
-        await client.generate_image("two")
-        assert (first.closed, second.closed) == (1, 0)
-    assert (first.closed, second.closed) == (1, 1)
+async def test_cancelled_scope_does_not_take_an_answer_that_waits_to_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the socket's becoming readable and the turn to read it, calls may queue."""
+    turn = Connection._turn
+    image = None
+    with anyio.CancelScope() as scope:
 
+        async def cancelled_in_the_queue(self: Connection) -> None:
+            scope.cancel()
+            await turn(self)
 
-async def test_connection_whose_answer_is_cut_off_is_closed_at_once() -> None:
-    def cut() -> None:
-        raise httpx.ReadError("reset")
-
-    body = AnswerThenAct(cut)
-    async with client_of(body) as client:
-        with pytest.raises(Unavailable) as caught:
-            await client.generate_image("a cat")
-    assert caught.value.maybe_paid
-    assert body.closed == 1
+        async with serving() as client:
+            monkeypatch.setattr(Connection, "_turn", cancelled_in_the_queue)
+            image = await client.generate_image("a cat")
+            await anyio.lowlevel.checkpoint()
+    assert image is not None
+    assert scope.cancelled_caught
 
 
 async def test_cancelled_block_still_closes_the_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    transport = Streams()
-    monkeypatch.setattr(_sdk, "open_http_client", lambda: httpx.AsyncClient(transport=transport))
+    lanes = _transport.Lanes(Turns(), None)
+    client = _transport.LaneClient(lanes)
+    monkeypatch.setattr(_sdk, "open_http_client", lambda *_args, **_options: client)
     with anyio.CancelScope() as scope:
-        async with GeminiClient(KEY):
+        async with FakeGemini(image_size=8) as server, GeminiClient(KEY, base_url=server.url) as it:
+            await it.generate_image("a cat")
+            (connection,) = lanes._idle
             scope.cancel()
-    assert transport.closed
+    assert client.is_closed
+    assert connection._socket.fileno() == -1

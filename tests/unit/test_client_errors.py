@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpcore
+import httpcore2
 import httpx
 import httpx2
+import pydantic
 import pytest
 from google.genai import errors
 
@@ -15,17 +18,19 @@ from genbatch._errors import (
     QuotaExhausted,
     RateLimited,
     Rejected,
+    TimedOut,
     Unauthorized,
     Unavailable,
 )
 from genbatch.gemini._settings import Secret
-from genbatch.gemini._translate import showable, translate
+from genbatch.gemini._translate import THIRD_PARTY, showable, translate
 
 KEY = "AIza-canary-key-that-nobody-may-see"
 MODEL = "gemini-3-pro-image"
 
 
-def translated(exc: Exception) -> Exception:
+def translated(exc: Exception) -> GenbatchError:
+    assert isinstance(exc, THIRD_PARTY)
     return translate(exc, model=MODEL, timeout=120.0, secret=Secret(KEY))
 
 
@@ -41,7 +46,6 @@ def from_status(
     with pytest.raises(errors.APIError) as caught:
         errors.APIError.raise_error(status, body, httpx.Response(status, headers=headers))
     error = translated(caught.value)
-    assert isinstance(error, GenbatchError)
     assert error.status == status
     return error
 
@@ -163,12 +167,14 @@ def test_other_limits_pass(message: str) -> None:
     assert type(from_status(429, message)) is RateLimited
 
 
-@pytest.mark.parametrize("library", [httpx, httpx2])
+@pytest.mark.parametrize("library", [httpx, httpx2, httpcore, httpcore2])
 @pytest.mark.parametrize(
     ("name", "maybe_paid"),
     [
         ("ConnectError", False),
         ("WriteError", False),
+        ("ProxyError", False),
+        ("UnsupportedProtocol", False),
         ("ReadError", True),
         ("RemoteProtocolError", True),
     ],
@@ -188,19 +194,88 @@ def test_socket_error_that_httpx_let_through_is_unavailable() -> None:
 
 @pytest.mark.parametrize("library", [httpx, httpx2])
 def test_damaged_answer_is_an_invalid_response(library: Any) -> None:
-    for exc in (library.DecodingError("bad gzip"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x")):
+    damaged = [library.DecodingError("bad gzip"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x")]
+    try:
+        pydantic.TypeAdapter(int).validate_python("x")
+    except pydantic.ValidationError as exc:
+        damaged.append(exc)
+    assert len(damaged) == 3
+    for exc in damaged:
         error = translated(exc)
         assert type(error) is InvalidResponse
         assert error.maybe_paid
 
 
 @pytest.mark.parametrize(
-    "exc", [TimeoutError(), httpx.ReadTimeout(""), httpx2.ConnectTimeout(""), httpx.PoolTimeout("")]
+    ("exc", "maybe_paid"),
+    [
+        (TimeoutError(), True),
+        (httpx.ReadTimeout(""), True),
+        (httpcore.ReadTimeout(""), True),
+        (httpx2.ConnectTimeout(""), False),
+        (httpx.WriteTimeout(""), False),
+        (httpcore2.PoolTimeout(""), False),
+    ],
 )
-def test_timeouts_stay_timeouts(exc: Exception) -> None:
+def test_timeout_may_have_been_paid_once_the_request_was_sent(
+    exc: Exception, maybe_paid: bool
+) -> None:
     error = translated(exc)
-    assert type(error) is TimeoutError
+    assert type(error) is TimedOut
     assert str(error) == f"no answer from {MODEL} within 120 s"
+    assert error.maybe_paid is maybe_paid
+
+
+@pytest.mark.parametrize("status", [400, 403, 408, 429, 503])
+def test_every_error_answer_tells_the_delay_asked_for(status: int) -> None:
+    error = from_status(status, details=[retry_info("1.5s")], headers={"retry-after": "7"})
+    assert error.retry_after == 7.0
+
+
+def test_delay_beside_a_daily_quota_is_not_told() -> None:
+    assert from_status(429, details=[quota("PerDay"), retry_info("47s")]).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("details", "headers", "expected"),
+    [
+        ([], {}, None),
+        ([], {"x-request-id": "r-1"}, "r-1"),
+        ([], {"X-Goog-Request-Id": "r-2"}, "r-2"),
+        ([{"@type": "google.rpc.RequestInfo", "requestId": "r-3"}], {"x-request-id": "r"}, "r-3"),
+        ([{"requestId": 7}], {}, "7"),
+        ([{"requestId": ""}, {"requestId": None}], {}, None),
+        ([], {"x-request-id": "r" * 300}, "r" * 99 + "…"),
+        ([], {"x-request-id": KEY}, "[API key]"),
+    ],
+)
+def test_request_id_comes_from_the_error_or_a_header(
+    details: list[object], headers: dict[str, str], expected: str | None
+) -> None:
+    assert from_status(503, details=details, headers=headers).request_id == expected
+
+
+def of_missing(model: str) -> str:
+    exc = errors.APIError(404, {"error": {"message": "It is not found."}})
+    return str(translate(exc, model=model, timeout=120.0, secret=Secret(KEY)))
+
+
+@pytest.mark.parametrize(
+    "model", ["gemini-3.1-flash-image", "gemini-2.5-flash-image", "imagen-4.0-generate-001"]
+)
+def test_retired_model_is_told_with_the_one_to_use(model: str) -> None:
+    assert of_missing(model) == (
+        f"{model} was shut down: use 'flash' (gemini-nano-banana-2.1); "
+        "the service says (404): It is not found."
+    )
+
+
+def test_unknown_model_is_told_with_those_there_are() -> None:
+    assert of_missing("gemini-99-image") == (
+        "gemini-99-image was not found: use 'flash' (gemini-nano-banana-2.1), "
+        "'pro' (gemini-3-pro-image) or 'lite' (gemini-3.1-flash-lite-image); "
+        "the service says (404): It is not found."
+    )
 
 
 def test_key_that_the_server_echoes_is_hidden() -> None:

@@ -12,12 +12,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
-import httpx
 import pytest
 from anyio.abc import SocketStream
 
@@ -27,6 +25,7 @@ from genbatch.testing import (
     Fault,
     Stats,
     _server,
+    _service,
     bad_base64,
     blocked,
     broken_json,
@@ -40,25 +39,9 @@ from genbatch.testing import (
     redirect,
     stalled,
 )
+from wire import KEY, PATH, answer_to, asking, client_of, png_of, png_size
 
 pytestmark = pytest.mark.anyio
-
-PATH = "/v1beta/models/gemini-nano-banana-2.1:generateContent"
-KEY = {"x-goog-api-key": "canary"}
-
-
-def asking(prompt: str = "a red fox", *parts: object, **config: object) -> dict[str, Any]:
-    contents = [{"role": "user", "parts": [{"text": prompt}, *parts]}]
-    return {"contents": contents, "generationConfig": config}
-
-
-@asynccontextmanager
-async def client_of(server: FakeGemini) -> AsyncIterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(
-        base_url=server.url, headers=KEY, limits=limits, timeout=30, verify=False
-    ) as client:
-        yield client
 
 
 async def connect(server: FakeGemini) -> SocketStream:
@@ -111,15 +94,6 @@ async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(30):
         while not condition():
             await anyio.lowlevel.checkpoint()
-
-
-def png_of(answer: httpx.Response) -> bytes:
-    part = answer.json()["candidates"][0]["content"]["parts"][1]
-    return base64.b64decode(part["inlineData"]["data"], validate=True)
-
-
-def png_size(png: bytes) -> tuple[int, int]:
-    return int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
 
 
 class TestAnswers:
@@ -203,6 +177,7 @@ class TestAnswers:
         assert call.number == 1
         assert call.model == "gemini-nano-banana-2.1"
         assert call.prompt == "fox\nand owl"
+        assert call.path == PATH
         assert call.body == body
         assert call.headers["x-extra"] == "1"
         assert call.headers["x-goog-api-key"] == "canary"
@@ -245,7 +220,8 @@ class TestAnswers:
         async with FakeGemini(image_size=8) as server, client_of(server) as client:
             await client.post(PATH, json=asking())
             stats = await client.get("/stats")
-        assert stats.json() == {"calls": 1, "images": 1, "in_flight": 0, "peak": 1}
+        counts = {"calls": 1, "images": 1, "in_flight": 0, "peak": 1, "limited": 0}
+        assert stats.json() == counts
 
 
 class TestRefusals:
@@ -433,17 +409,13 @@ class TestFaults:
             {"truncate": -1},
             {"drip": (0, 1)},
             {"drip": (1, -1)},
+            {"drip_head": True},
         ],
         ids=str,
     )
     def test_a_value_out_of_range_is_refused(self, wrong: Any) -> None:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Fault(**wrong)
-
-
-async def answer_to(fault: Fault) -> httpx.Response:
-    async with FakeGemini(image_size=8, faults=[fault]) as server, client_of(server) as client:
-        return await client.post(PATH, json=asking())
 
 
 async def received_until_broken(server: FakeGemini) -> tuple[bytes, int | None]:
@@ -650,7 +622,7 @@ class TestCounting:
             assert go_on.wait(30)
             return b"png"
 
-        monkeypatch.setattr(_server, "draw", draw)
+        monkeypatch.setattr(_service, "draw", draw)
         async with FakeGemini() as server:
             async with await connect(server) as stream:
                 await stream.send(request_bytes())
@@ -785,7 +757,20 @@ async def test_a_connection_that_cannot_be_accepted_does_not_end_the_server(
         assert (await client.post(PATH, json=asking())).status_code == 200
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 0}, {"latency": -0.1}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image_size": 0},
+        {"latency": -0.1},
+        {"quota": "60/h"},
+        {"quota": "-1/min"},
+        {"daily": -1},
+        {"speed": 0},
+        {"speed": math.nan},
+        {"speed": math.inf},
+    ],
+    ids=str,
+)
 def test_an_argument_out_of_range_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FakeGemini(**wrong)

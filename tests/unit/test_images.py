@@ -19,10 +19,11 @@ from genbatch import (
     Store,
     StoreError,
     Success,
+    _store,
     generate_images,
 )
 from genbatch._image import sniff_mime_type
-from genbatch.testing import FakeGemini, blocked
+from genbatch.testing import FakeGemini, blocked, several_images
 
 pytestmark = pytest.mark.anyio
 
@@ -99,20 +100,126 @@ async def test_namespaces_share_no_images(
 async def test_settings_of_the_run_hold_unless_a_prompt_brings_its_own(
     server: FakeGemini, client: GeminiClient
 ) -> None:
-    prompts = [Prompt("plain"), Prompt("own", model="pro", aspect_ratio="1:1")]
+    prompts = [Prompt("plain"), Prompt("own", model="pro", aspect_ratio="1:1", seed=0)]
     async with generate_images(
-        client, prompts, model="lite", aspect_ratio="16:9", image_size="2K", max_concurrent=1
+        client,
+        prompts,
+        aspect_ratio="16:9",
+        image_size="2K",
+        thinking="high",
+        temperature=0.5,
+        seed=7,
+        system_instruction="Draw in ink.",
+        generation_config={"topP": 0.5},
+        max_concurrent=1,
     ) as outcomes:
         async for outcome in outcomes:
             outcome.unwrap()
     plain, own = server.calls
-    assert (plain.model, own.model) == ("gemini-3.1-flash-lite-image", "gemini-3-pro-image")
+    assert (plain.model, own.model) == ("gemini-nano-banana-2.1", "gemini-3-pro-image")
+    config = {
+        "responseModalities": ["IMAGE"],
+        "imageConfig": {"aspectRatio": "16:9", "imageSize": "2K"},
+        "thinkingConfig": {"thinkingLevel": "HIGH"},
+        "temperature": 0.5,
+        "topP": 0.5,
+        "seed": 7,
+    }
+    assert plain.body["generationConfig"] == config
+    own_ratio = {"imageConfig": {"aspectRatio": "1:1", "imageSize": "2K"}, "seed": 0}
+    assert own.body["generationConfig"] == config | own_ratio
+    for call in server.calls:
+        assert call.body["systemInstruction"]["parts"] == [{"text": "Draw in ink."}]
 
-    def image_config(call: Any) -> Any:
-        return call.body["generationConfig"]["imageConfig"]
 
-    assert image_config(plain) == {"aspectRatio": "16:9", "imageSize": "2K"}
-    assert image_config(own) == {"aspectRatio": "1:1", "imageSize": "2K"}
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "lite", "image_size": "4K"}, "makes 1K only, got image_size='4K'"),
+        ({"aspect_ratio": "7:5"}, "got aspect_ratio='7:5'"),
+        ({"thinking": "deeply"}, "thinks minimal, medium or high, got thinking='deeply'"),
+        ({"model": "a b"}, "not a model id: 'a b'"),
+    ],
+)
+async def test_setting_of_the_run_that_cannot_be_raises_at_the_call(
+    settings: dict[str, Any], message: str, client: GeminiClient
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate_images(client, PROMPTS, **settings)
+
+
+async def test_setting_of_a_prompt_that_cannot_be_fails_it_alone_before_its_call(
+    server: FakeGemini, client: GeminiClient, tmp_path: Path
+) -> None:
+    prompts = [Prompt("small", image_size="16K"), Prompt("fine"), Prompt("flat", model="pro")]
+    async with generate_images(
+        client, prompts, aspect_ratio="1:8", save_dir=tmp_path, ordered=True
+    ) as outcomes:
+        small, fine, flat = [outcome async for outcome in outcomes]
+    assert isinstance(small, Failure)
+    assert "makes 1K, 2K or 4K, got image_size='16K'" in str(small.error)
+    assert isinstance(fine, Success)
+    assert isinstance(flat, Failure)
+    assert "got aspect_ratio='1:8'" in str(flat.error)
+    assert server.stats.calls == 1
+
+
+async def test_image_of_other_settings_is_another_image(
+    server: FakeGemini, client: GeminiClient, tmp_path: Path
+) -> None:
+    every: list[dict[str, Any]] = [
+        {},
+        {"seed": 7},
+        {"thinking": "high"},
+        {"temperature": 0.5},
+        {"system_instruction": "Draw in ink."},
+        {"generation_config": {"topP": 0.5}},
+        {"generation_config": {"topP": 0.6}},
+    ]
+    for resumed in (False, True):
+        for settings in every:
+            async with generate_images(
+                client, ["a cat"], save_dir=tmp_path, **settings
+            ) as outcomes:
+                assert (await outcomes.receive()).unwrap().resumed is resumed
+    assert server.stats.images == len({str(call.body) for call in server.calls}) == len(every)
+
+
+async def test_further_images_of_an_answer_are_saved_and_found_again(tmp_path: Path) -> None:
+    async with (
+        FakeGemini(image_size=32, faults=[several_images(3)]) as server,
+        GeminiClient("a-key", base_url=server.url) as client,
+    ):
+        seen = []
+        for _ in range(2):
+            async with generate_images(client, ["a cat"], save_dir=tmp_path) as outcomes:
+                seen.append((await outcomes.receive()).unwrap())
+    made, found = seen
+    stem = made.path.stem
+    assert [path.name for path in made.extras] == [f"{stem}-2.png", f"{stem}-3.png"]
+    assert found.resumed
+    assert (found.path, found.extras) == (made.path, made.extras)
+    assert len({path.read_bytes() for path in (made.path, *made.extras)}) == 3
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+async def test_where_an_image_stands_its_extras_do_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stops the saving, it is made anew as a whole."""
+    published = []
+
+    def stop(temporary: Path, path: Path) -> bool:
+        published.append(path.name)
+        raise OSError(28, "No space left on device")
+
+    extras = (Image(b"GIF89a", "image/gif", "m"),)
+    async with Store(tmp_path) as store:
+        monkeypatch.setattr(_store, "_move_to_free_name", stop)
+        with pytest.raises(StoreError):
+            await store.save("cat", Image(b"GIF87a", "image/gif", "m", extras=extras))
+    assert published == ["cat-2.gif"]
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_failure_of_one_prompt_leaves_the_others(tmp_path: Path) -> None:

@@ -10,6 +10,16 @@ import pytest
 
 import genbatch
 
+SETTINGS = {
+    "model": "flash",
+    "aspect_ratio": None,
+    "image_size": None,
+    "thinking": None,
+    "temperature": None,
+    "seed": None,
+    "system_instruction": None,
+    "generation_config": None,
+}
 CORE = {"max_concurrent": 5, "limiter": None, "ordered": False, "fail_fast": False}
 
 
@@ -41,6 +51,9 @@ def test_collect() -> None:
     assert inspect.iscoroutinefunction(genbatch.collect)
 
 
+MONEY = {"budget": None, "price": None}
+
+
 def test_generate_images() -> None:
     positional, options = parameters(genbatch.generate_images)
     assert positional == ["client", "prompts"]
@@ -49,21 +62,29 @@ def test_generate_images() -> None:
         "store": None,
         **CORE,
         "namespace": "",
-        "model": "flash",
-        "aspect_ratio": None,
-        "image_size": None,
+        **SETTINGS,
+        **MONEY,
     }
 
 
 def test_gemini_client() -> None:
     positional, options = parameters(genbatch.GeminiClient)
     assert positional == ["api_key"]
-    assert list(options) == ["base_url", "http_client", "max_retries", "timeout"]
+    vertex = ["vertexai", "project", "location", "credentials"]
+    connection = ["base_url", "http_client", "trust_env", "throttle"]
+    assert list(options) == [*vertex, *connection, "max_retries", "timeout"]
     assert options["max_retries"] == 3
     assert parameters(genbatch.GeminiClient.generate_image) == (
         ["self", "prompt"],
-        {"model": "flash", "aspect_ratio": None, "image_size": None},
+        SETTINGS | MONEY,
     )
+
+
+def test_throttle() -> None:
+    options = {"capacity": None, "pace": None, "burst": 1, "patience": 1800.0}
+    assert parameters(genbatch.Throttle) == ([], options)
+    assert parameters(genbatch.Throttle.run) == (["self", "call"], {})
+    assert parameters(genbatch.throttled) == (["generate", "throttle"], {})
 
 
 @pytest.mark.parametrize(
@@ -75,10 +96,10 @@ def test_gemini_client() -> None:
             genbatch.Prompt,
             "text id filename model aspect_ratio image_size images seed metadata",
         ),
-        (genbatch.Image, "data mime_type model usage text cost response_id"),
+        (genbatch.Image, "data mime_type model usage text cost response_id extras"),
         (
             genbatch.SavedImage,
-            "path mime_type size_mb sha256 cost resumed model usage text",
+            "path mime_type size_mb sha256 cost resumed model usage text extras",
         ),
     ],
 )

@@ -1,178 +1,351 @@
+"""The store under event loops, with threads, cancellation and concurrent batches."""
+
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import os
-import stat
-import subprocess
-import sys
-import unicodedata
+import json
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from genbatch import Image, Prompt, Store, StoreError
-from genbatch._store import _plan
+from archives import image
+from backends import only_asyncio
+from genbatch import Blocked, Prompt, Store, StoreError
+from genbatch import _files as files
+from genbatch._archive import Archive
+from genbatch._batch import Batch
+from genbatch._plan import Plan
+from genbatch._reports import export, verify
 
 pytestmark = pytest.mark.anyio
 
-PNG = Image(
-    b"\x89PNG\r\n\x1a\n and the rest", "image/png", "some-model", text="Here it is", cost=0.5
-)
-JPEG = Image(b"\xff\xd8\xff and the rest", "image/jpeg", "some-model")
+PROMPTS = [f"a cup, number {number}" for number in range(40)]
 
 
-def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+async def make(store: Store, plan: Plan, number: int = 0) -> None:
+    async with store.attempt(plan, 0.25) as attempt:
+        await attempt.save(image(number))
 
 
-async def test_an_image_is_saved_whole_under_its_name_and_true_extension(tmp_path: Path) -> None:
+async def run(store: Store, prompts: list[str], *, whole: bool = True) -> list[Plan]:
+    """Plan prompts one by one, make what is missing, and return the plans."""
+    batch = store.batch()
+    plans = []
+    for index, prompt in enumerate(prompts):
+        plan = await batch.plan(index, Prompt(prompt))
+        if plan.saved is None and plan.error is None:
+            await make(store, plan, index)
+        plans.append(plan)
+    await batch.end(whole=whole)
+    return plans
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    return await anyio.to_thread.run_sync(function, *args)
+
+
+async def test_a_run_resumes_what_another_made(tmp_path: Path) -> None:
     async with Store(tmp_path / "new" / "out") as store:
-        saved = await store.save("0001-cup-abcdef", PNG)
-        await store.save("0002-mug-abcdef", JPEG)
-    assert names(tmp_path / "new" / "out") == ["0001-cup-abcdef.png", "0002-mug-abcdef.jpg"]
-    assert saved.path == tmp_path / "new" / "out" / "0001-cup-abcdef.png"
-    assert await anyio.to_thread.run_sync(lambda: saved.data) == PNG.data
-    assert saved.sha256 == hashlib.sha256(PNG.data).hexdigest()
-    assert saved.size_mb == len(PNG.data) / 1e6
-    assert (saved.mime_type, saved.resumed) == ("image/png", False)
-    assert (saved.cost, saved.text, saved.model) == (0.5, "Here it is", "some-model")
+        await run(store, PROMPTS)
+    async with Store(tmp_path / "new" / "out") as store:
+        plans = await run(store, [*PROMPTS, "one more"])
+    assert [plan.saved is not None for plan in plans] == [True] * 40 + [False]
+    for index, plan in enumerate(plans[:40]):
+        assert plan.saved is not None
+        assert plan.saved.resumed
+        assert await in_thread(read, plan.saved.path) == image(index).data
 
 
-async def test_an_image_of_an_earlier_run_is_found(tmp_path: Path) -> None:
+async def test_a_save_returns_what_is_on_disk(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
-        saved = await store.save("0001-cup-abcdef", PNG)
-        assert (await store.find("0001-cup-abcdef")) is not None
+        plan = await store.batch().plan(0, Prompt("a cup"))
+        extra = image(1, mime_type="image/jpeg")
+        async with store.attempt(plan) as attempt:
+            saved = await attempt.save(image(0, text="Here", extras=(extra,)))
+        assert await in_thread(read, saved.path) == image(0).data
+        assert [path.name for path in saved.extras] == [f"{plan.stem}-2.jpg"]
+        assert (saved.cost, saved.model, saved.text, saved.resumed) == (0.5, "m", "Here", False)
+
+
+async def test_results_are_written_when_the_store_is_left(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
-        found = await store.find("0001-cup-abcdef")
-        assert await store.find("0002-mug-abcdef") is None
-    assert found is not None
-    assert found.resumed
-    assert (found.path, found.sha256, found.size_mb) == (saved.path, saved.sha256, saved.size_mb)
+        await run(store, PROMPTS[:3])
+    lines = (await in_thread(read, tmp_path / "results.jsonl")).splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == PROMPTS[:3]
+    assert [json.loads(line) for line in lines] == await in_thread(lambda: list(export(tmp_path)))
 
 
-async def test_nothing_is_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"prompt": "mine"}\n', "no JSON", "[1]"])
+async def test_results_of_others_are_left_alone(tmp_path: Path, content: str) -> None:
+    await in_thread((tmp_path / "results.jsonl").write_text, content)
     async with Store(tmp_path) as store:
-        (tmp_path / "0001-cup-abcdef.png").write_text("somebody else's")
-        saved = await store.save("0001-cup-abcdef", PNG)
-    assert (tmp_path / "0001-cup-abcdef.png").read_text() == "somebody else's"
-    assert saved.path.name == "0001-cup-abcdef.2.png"
-    assert saved.path.read_bytes() == PNG.data
+        await run(store, PROMPTS[:3])
+    assert (await in_thread(read, tmp_path / "results.jsonl")).decode() == content
 
 
-async def test_a_planted_symlink_is_not_written_through(tmp_path: Path) -> None:
-    target = tmp_path / "elsewhere"
-    out = tmp_path / "out"
-    async with Store(out) as store:
-        (out / "0001-cup-abcdef.png").symlink_to(target)
-        assert await store.find("0001-cup-abcdef") is None
-        saved = await store.save("0001-cup-abcdef", PNG)
-    async with Store(out) as store:
-        assert await store.find("0001-cup-abcdef") is None
-    assert not target.exists()
-    assert saved.path.name == "0001-cup-abcdef.2.png"
-
-
-async def test_a_file_that_is_no_image_is_not_taken_for_one(tmp_path: Path) -> None:
-    (tmp_path / "0001-cup-abcdef.png").write_text("a text")
-    async with Store(tmp_path) as store:
-        with pytest.raises(StoreError, match=r"0001-cup-abcdef\.png is in the way"):
-            await store.find("0001-cup-abcdef")
-
-
-async def test_an_image_that_vanished_is_reported(tmp_path: Path) -> None:
-    async with Store(tmp_path) as store:
-        saved = await store.save("0001-cup-abcdef", PNG)
-        saved.path.unlink()
-        with pytest.raises(StoreError, match="cannot read"):
-            await store.find("0001-cup-abcdef")
-
-
-async def test_saving_is_not_cancelled(tmp_path: Path) -> None:
-    async with Store(tmp_path) as store:
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await store.save("0001-cup-abcdef", PNG)
-    assert names(tmp_path) == ["0001-cup-abcdef.png"]
-
-
-async def test_a_file_system_without_hard_links_will_do(
+async def test_a_resumed_run_asks_the_journal_seldom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def link(source: object, target: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", link)
+    prompts = [f"prompt {number}" for number in range(400)]
     async with Store(tmp_path) as store:
-        await store.save("0001-cup-abcdef", PNG)
-        await store.save("0001-cup-abcdef", JPEG)
-        await store.save("0001-cup-abcdef", PNG)
-    assert names(tmp_path) == [f"0001-cup-abcdef{end}" for end in (".2.png", ".jpg", ".png")]
-
-
-async def test_a_write_that_fails_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fsync(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
+        batch = store.batch()
+        for index, prompt in enumerate(prompts):
+            await batch.plan(index, Prompt(prompt))
+        await batch.end(whole=True)
+    asked = []
+    plan = Archive.plan
+    monkeypatch.setattr(Archive, "plan", lambda *args: asked.append(args) or plan(*args))
     async with Store(tmp_path) as store:
-        monkeypatch.setattr(os, "fsync", fsync)
-        with pytest.raises(StoreError, match=r"cannot save .*0001.*: No space left on device"):
-            await store.save("0001-cup-abcdef", PNG)
-    assert names(tmp_path) == []
-
-
-async def test_bytes_are_synced_before_they_have_a_name_and_the_name_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[str] = []
-    fsync, link = os.fsync, os.link
-
-    def recording_fsync(descriptor: int) -> None:
-        is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-        steps.append("sync directory" if is_directory else "sync file")
-        fsync(descriptor)
-
-    def recording_link(source: str, target: str) -> None:
-        steps.append("link")
-        link(source, target)
-
-    monkeypatch.setattr(os, "fsync", recording_fsync)
-    monkeypatch.setattr(os, "link", recording_link)
-    async with Store(tmp_path) as store:
-        await store.save("0001-cup-abcdef", PNG)
-    assert steps == ["sync file", "link", "sync directory"]
-
-
-async def test_a_full_disk_is_reported_by_a_real_one(tmp_path: Path) -> None:
-    """A file size limit writes a part and then refuses, as a full disk does."""
-    script = f"""
-import resource, signal
-import anyio
-from genbatch import Image, Store, StoreError
-async def main():
-    async with Store({str(tmp_path)!r}) as store:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (80, 80))
-        image = Image(b"\\x89PNG\\r\\n\\x1a\\n" + bytes(92), "image/png", "some-model")
-        try:
-            await store.save("0001-cup-abcdef", image)
-        except StoreError as exc:
-            print(exc)
-anyio.run(main)
-"""
-    # Coverage, where it is measured, could not write its own file there.
-    environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
-    result = await anyio.run_process(
-        [sys.executable, "-c", script], stderr=subprocess.STDOUT, env=environment
+        await run_unmade(store, ["new", *prompts[:200], "new too", *prompts[200:]])
+    assert len(asked) < 16
+    assert [row["index"] for row in await in_thread(lambda: list(export(tmp_path)))] == list(
+        range(402)
     )
-    assert b"cannot save" in result.stdout
-    assert b"File too large" in result.stdout
-    assert names(tmp_path) == []
+
+
+async def run_unmade(store: Store, prompts: list[str]) -> list[Plan]:
+    batch = store.batch()
+    plans = [await batch.plan(index, Prompt(prompt)) for index, prompt in enumerate(prompts)]
+    await batch.end(whole=True)
+    return plans
+
+
+async def test_equal_prompts_keep_their_images_in_any_order(tmp_path: Path) -> None:
+    first = ["a", "same", "b", "same", "c", "same"]
+    async with Store(tmp_path) as store:
+        await run(store, first)
+    for order in (first, ["same"] * 3 + ["a", "b", "c"], ["c", "same", "a", "same", "b", "same"]):
+        async with Store(tmp_path) as store:
+            plans = await run_unmade(store, order)
+            assert all(plan.saved is not None for plan in plans)
+            assert len({plan.key for plan in plans}) == 6
+
+
+async def test_changed_metadata_reaches_the_journal_of_a_resumed_run(tmp_path: Path) -> None:
+    for value in (1, 2):
+        async with Store(tmp_path) as store:
+            batch = store.batch()
+            for index, prompt in enumerate(PROMPTS):
+                await batch.plan(index, Prompt(prompt, metadata={"row": value + index}))
+            await batch.end(whole=True)
+    rows = await in_thread(lambda: list(export(tmp_path)))
+    assert [row["metadata"] for row in rows] == [{"row": 2 + index} for index in range(40)]
+
+
+async def test_prompts_planned_at_once_share_a_look_into_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    plan = Archive.plan
+
+    def counted(self: Archive, batch: int, namespace: str, wanted: list[Any], *rest: Any) -> Any:
+        asked.append(len(wanted))
+        return plan(self, batch, namespace, wanted, *rest)
+
+    monkeypatch.setattr(Archive, "plan", counted)
+    async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
+        batch = store.batch()
+        for index, prompt in enumerate(PROMPTS):
+            tasks.start_soon(batch.plan, index, Prompt(prompt))
+    assert sum(asked) == len(PROMPTS)
+    assert len(asked) <= 3
+
+
+async def test_an_error_of_the_journal_reaches_each_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(*args: Any) -> None:
+        raise StoreError("full")
+
+    monkeypatch.setattr(Archive, "plan", plan)
+    errors: list[StoreError] = []
+
+    async def one(batch: Batch, index: int) -> None:
+        with pytest.raises(StoreError, match="full") as caught:
+            await batch.plan(index, Prompt(PROMPTS[index]))
+        errors.append(caught.value)
+
+    async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
+        batch = store.batch()
+        for index in range(5):
+            tasks.start_soon(one, batch, index)
+    assert len({id(error) for error in errors}) == 5
+
+
+async def test_an_error_of_the_call_is_noted(tmp_path: Path) -> None:
+    async with Store(tmp_path) as store:
+        plan = await store.batch().plan(0, Prompt("a cup"))
+        with pytest.raises(Blocked):
+            async with store.attempt(plan):
+                raise Blocked("no", reason="SAFETY")
+    async with Store(tmp_path) as store:
+        again = await store.batch().plan(0, Prompt("a cup"))
+    assert isinstance(again.error, Blocked)
+
+
+async def test_a_cancelled_call_counts_as_possibly_paid(tmp_path: Path) -> None:
+    async with Store(tmp_path) as store:
+        plan = await store.batch().plan(0, Prompt("a cup"))
+        with anyio.CancelScope() as scope:
+            async with store.attempt(plan, 0.25):
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+        assert await store.spent() == (0.0, 0.25, 0, 1)
+
+
+async def test_an_image_is_saved_though_its_scope_is_cancelled(tmp_path: Path) -> None:
+    async with Store(tmp_path) as store:
+        plan = await store.batch().plan(0, Prompt("a cup"))
+        with anyio.CancelScope() as scope:
+            async with store.attempt(plan) as attempt:
+                scope.cancel()
+                await attempt.save(image())
+        again = await store.batch().plan(0, Prompt("a cup"))
+    assert again.saved is not None
+
+
+@only_asyncio
+@pytest.mark.parametrize("when", ["before", "in the thread", "twice"])
+async def test_an_image_is_saved_though_its_task_is_cancelled(
+    tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A native cancel() goes through every shield, and may strike before the thread has begun."""
+    import asyncio
+
+    begun, go_on = threading.Event(), threading.Event()
+    publish = files.publish
+
+    def slow(*args: Any) -> str:
+        begun.set()
+        assert go_on.wait(5)
+        return publish(*args)
+
+    monkeypatch.setattr(files, "publish", slow)
+    async with Store(tmp_path) as store:
+        plan = await store.batch().plan(0, Prompt("a cup"))
+
+        async def save() -> None:
+            async with store.attempt(plan) as attempt:
+                if when != "in the thread":
+                    task.cancel()
+                await attempt.save(image())
+
+        task = asyncio.create_task(save())
+        await in_thread(begun.wait, 5)
+        if when != "before":
+            task.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await store.batch().plan(0, Prompt("a cup"))).saved is not None
+        assert (await store.spent()).maybe_images == 0
+
+
+@only_asyncio
+async def test_a_cancelled_task_leaves_those_that_wait_with_it_unharmed(tmp_path: Path) -> None:
+    import asyncio
+
+    async with Store(tmp_path) as store:
+        batch = store.batch()
+        tasks = [
+            asyncio.create_task(batch.plan(index, Prompt(prompt)))
+            for index, prompt in enumerate(PROMPTS)
+        ]
+        await anyio.lowlevel.checkpoint()
+        for task in tasks[::3]:
+            task.cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(each, Plan) for each in done) >= 26
+
+
+async def test_a_store_can_be_opened_under_cancellation(tmp_path: Path) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        async with Store(tmp_path):
+            await anyio.lowlevel.checkpoint()
+    async with Store(tmp_path):
+        pass  # nobody holds it
+
+
+async def test_two_batches_that_want_one_image_pay_once(tmp_path: Path) -> None:
+    paid: list[int] = []
+
+    async def batch_of(store: Store, number: int) -> None:
+        plan = await store.batch().plan(0, Prompt("a cup"))
+        async with store.attempt(plan) as attempt:
+            if attempt.saved is None:
+                paid.append(number)
+                await anyio.lowlevel.checkpoint()
+                await attempt.save(image(number))
+            else:
+                assert attempt.saved.resumed
+
+    async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(batch_of, store, number)
+    assert len(paid) == 1
+
+
+async def test_twenty_batches_at_once_share_a_store(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    async def one(store: Store, number: int) -> None:
+        with anyio.CancelScope() as scope:
+            batch = store.batch(f"tenant-{number}")
+            for index, prompt in enumerate(PROMPTS[:6]):
+                if number % 4 == 3 and index == 3:
+                    scope.cancel()
+                plan = await batch.plan(index, Prompt(prompt))
+                async with store.attempt(plan) as attempt:
+                    made.append((await attempt.save(image(number))).path.name)
+
+    async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(one, store, number)
+    assert len(made) == len(set(made))
+    assert len(made) == 15 * 6 + 5 * 3
+    assert await in_thread(lambda: list(verify(tmp_path))) == []
+
+
+async def test_further_takes_and_picks_go_through_the_store(tmp_path: Path) -> None:
+    async with Store(tmp_path) as store:
+        await run(store, PROMPTS[:2])
+        plan, prompt, settings = await store.further(1, text="another")
+        assert (prompt.text, settings) == ("another", {})
+        await make(store, plan, 9)
+        await store.pick(1, 2)
+    rows = await in_thread(lambda: list(export(tmp_path)))
+    assert [row["take"] for row in rows] == [1, 2]
+
+
+async def test_misuse_is_told(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(RuntimeError, match="not open"):
+        await store.spent()
+    with pytest.raises(RuntimeError, match="not open"):
+        store.batch()
+    with pytest.raises(ValueError, match="name template"):
+        Store(tmp_path, name="{colour}")
+    async with store:
+        with pytest.raises(RuntimeError, match="open already"):
+            await store.__aenter__()
+        plan = await store.batch().plan(0, Prompt("a cup"))
+        async with store.attempt(plan) as attempt:
+            await attempt.save(image())
+            with pytest.raises(RuntimeError, match="brought its image"):
+                await attempt.save(image())
+        with pytest.raises(StoreError, match="in use"):
+            await Store(tmp_path).__aenter__()
+    async with store:
+        assert (await store.spent()).images == 1
 
 
 @pytest.mark.parametrize("kind", ["file", "below a file"])
@@ -184,71 +357,12 @@ async def test_an_unusable_directory_is_one_clear_error(tmp_path: Path, kind: st
             pass
 
 
-PROMPT = Prompt("Coffee cup on wooden table", model="m")
+def test_a_store_may_be_made_before_any_loop_and_used_in_two(tmp_path: Path) -> None:
+    store = Store(tmp_path)
 
+    async def once() -> list[Plan]:
+        async with store:
+            return await run(store, PROMPTS[:3])
 
-def test_a_name_has_the_index_the_prompt_and_a_part_of_the_key() -> None:
-    name = _plan(7, PROMPT, "")
-    start, _, key = name.rpartition("-")
-    assert start == "0007-coffee-cup-on-wooden-table"
-    assert len(key) == 6
-    assert int(key, 16) >= 0
-
-
-def test_a_name_takes_filename_before_id_before_text() -> None:
-    with_id = dataclasses.replace(PROMPT, id="row 9")
-    assert _plan(0, with_id, "").startswith("0000-row-9-")
-    assert _plan(0, dataclasses.replace(with_id, filename="My Cup"), "").startswith("0000-my-cup-")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"text": "Tea cup"},
-        {"id": "1"},
-        {"model": "n"},
-        {"aspect_ratio": "16:9"},
-        {"image_size": "2K"},
-        {"seed": 1},
-        {"images": (b"GIF89a",)},
-    ],
-)
-def test_the_key_covers_everything_that_changes_the_image(change: dict[str, object]) -> None:
-    changed = dataclasses.replace(PROMPT, **change)  # type: ignore[arg-type]
-    assert _plan(0, changed, "")[-6:] != _plan(0, PROMPT, "")[-6:]
-    assert _plan(0, changed, "") == _plan(0, changed, "")
-
-
-def test_the_key_covers_the_namespace() -> None:
-    assert _plan(0, PROMPT, "a")[-6:] != _plan(0, PROMPT, "b")[-6:]
-
-
-async def test_the_key_covers_the_content_of_input_images(tmp_path: Path) -> None:
-    path = tmp_path / "in.gif"
-    prompt = dataclasses.replace(PROMPT, images=(path,))
-    path.write_bytes(b"GIF89a one")
-    async with Store(tmp_path / "out") as store:
-        before = await store.plan(0, prompt)
-        path.write_bytes(b"GIF89a two")
-        after = await store.plan(0, prompt)
-        path.unlink()
-        with pytest.raises(FileNotFoundError):
-            await store.plan(0, prompt)
-    assert before != after
-
-
-@given(st.text(min_size=1).filter(str.strip), st.integers(0, 10**6))
-def test_every_name_is_one_safe_component(text: str, index: int) -> None:
-    name = _plan(index, Prompt(text, model="m"), "") + ".png"
-    assert len(name) < 80
-    assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
-    assert name.count(".") == 1
-    assert unicodedata.normalize("NFD", name) == name
-
-
-@pytest.mark.parametrize("text", ["../../etc/passwd", "CON", "a" * 300, "a\0b", "‮gpj", "☕️"])
-def test_a_hostile_prompt_makes_a_harmless_name(text: str) -> None:
-    name = _plan(0, Prompt(text, model="m"), "")
-    assert os.path.basename(name) == name
-    assert name.isascii()
-    assert name.isprintable()
+    assert all(plan.saved is None for plan in anyio.run(once))
+    assert all(plan.saved is not None for plan in anyio.run(once, backend="trio"))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import typer
 
-from genbatch import Unauthorized
+from genbatch import GeminiClient, Throttle, Unauthorized
 from genbatch._inputs import read_prompts
+from genbatch.testing import FakeGemini
 
 from . import _options as options
 from ._demo import PROMPTS
 from ._display import QuietConsole, plain
 from ._launch import run_demo, run_real, serve
-from ._run import Options, Prompts, RunClient
+from ._plan import foresee
+from ._run import Options, Prompts
 from ._summary import report
 
 _NEXT = """
@@ -58,6 +62,15 @@ def run_command(
     aspect_ratio: options.AspectRatio = None,
     image_size: options.ImageSize = None,
     limit: options.Limit = None,
+    budget: options.Budget = None,
+    max_images: options.MaxImages = None,
+    price: options.Price = None,
+    pace: options.Pace = None,
+    timeout: options.Timeout = 120.0,
+    deadline: options.Deadline = None,
+    patience: options.Patience = 1800.0,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
     backend: options.Backend = "asyncio",
     base_url: options.BaseUrl = None,
     demo: options.Demo = False,
@@ -72,6 +85,8 @@ def run_command(
 
     - `genbatch run prompts.txt`
     - `genbatch run prompts.csv -o foxes -k 50 --model pro --aspect-ratio 16:9`
+    - `genbatch run prompts.txt --budget 5 --pace 10/min`
+    - `genbatch run prompts.txt --dry-run`
     - `head prompts.txt | genbatch run - --demo`
     """
     if demo and base_url:
@@ -81,11 +96,39 @@ def run_command(
         where = f"no prompts in {plain(prompts)}" if limit != 0 else "--limit 0"
         QuietConsole().say(f"Nothing to do: {where}.")
         return 0
-    asked = Options(output, max_concurrent, model, aspect_ratio, image_size)
-    if not demo:
-        return report(run_real(_client(base_url), batch, asked, backend), asked)
-    result, server = run_demo(batch, asked, 0.25, backend)
-    return report(result, asked, server)
+    asked = Options(
+        output,
+        max_concurrent,
+        model,
+        aspect_ratio,
+        image_size,
+        budget=budget,
+        max_images=max_images,
+        price=price,
+        deadline=deadline,
+    )
+    plan = foresee(batch, asked, pace)
+    if dry_run:
+        QuietConsole().say(plan.line)
+        return 0
+    if demo:
+        result, server = run_demo(batch, asked, 0.25, backend)
+        return report(result, asked, server)
+    client = _client(base_url, timeout, partial(_throttle, pace, patience))
+    QuietConsole(stderr=True).say(plan.line)
+    if plan.is_expensive and budget is None and not yes and not _confirmed(prompts):
+        QuietConsole().say("Nothing was made.")
+        return 0
+    return report(run_real(client, batch, asked, backend), asked)
+
+
+def _throttle(pace: str | None, patience: float, model: str) -> Throttle:
+    return Throttle(pace=pace, patience=patience)
+
+
+def _confirmed(prompts: str) -> bool:
+    """Ask where somebody is there to answer."""
+    return prompts == "-" or not sys.stdin.isatty() or typer.confirm("Go on?", err=True)
 
 
 def _read(prompts: str, limit: int | None) -> Prompts:
@@ -94,9 +137,11 @@ def _read(prompts: str, limit: int | None) -> Prompts:
     return read_prompts(prompts, limit=limit)
 
 
-def _client(base_url: str | None) -> RunClient:
+def _client(
+    base_url: str | None, timeout: float, throttle: Callable[[str], Throttle]
+) -> GeminiClient:
     try:
-        return RunClient(base_url=base_url)
+        return GeminiClient(base_url=base_url, timeout=timeout, throttle=throttle)
     except Unauthorized as error:  # there is none; nothing was refused yet
         missing = "no API key: set GEMINI_API_KEY (or GOOGLE_API_KEY), or try --demo without one"
         raise ValueError(missing) from error
@@ -131,6 +176,9 @@ def serve_command(
     host: options.Host = "127.0.0.1",
     port: options.Port = 8765,
     latency: options.Latency = 0.25,
+    quota: options.Quota = None,
+    daily: options.Daily = None,
+    retry_info: options.RetryInfo = True,
     backend: options.Backend = "asyncio",
     debug: options.Debug = False,
 ) -> int:
@@ -140,6 +188,10 @@ def serve_command(
 
     - `genbatch serve-fake --latency 2`
     - `genbatch serve-fake --port 9000`
+    - `genbatch serve-fake --quota 5/min --daily 100 --no-retry-info`
     """
-    serve(host, port, latency, backend)
+    fake = FakeGemini(
+        latency=latency, quota=quota, daily=daily, retry_info=retry_info, port=port, host=host
+    )
+    serve(fake, f"{host} port {port}", backend)
     return 0

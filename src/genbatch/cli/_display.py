@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -18,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from genbatch import Failure, Progress, Prompt
+from genbatch import Failure, Progress, Prompt, Throttle
 
 _NARROWEST_BAR = 8
 _STEP = 10  # percent between two lines where there is no bar
@@ -59,6 +60,7 @@ class Display:
         animated = console.is_terminal and not console.is_dumb_terminal
         self._live = Live(console=console, auto_refresh=False, transient=True) if animated else None
         self._next_percent = float(_STEP)
+        self._is_held = False
 
     def __enter__(self) -> Display:
         if self._live:
@@ -74,13 +76,23 @@ class Display:
         if self._live:
             self._live.stop()
 
-    def show(self, progress: Progress) -> None:
-        """Redraw the bar, or print a line if another tenth is done."""
+    def show(self, progress: Progress, spent: float, throttles: Iterable[Throttle] = ()) -> None:
+        """Redraw the bar, or print a line if another tenth is done or calls are held back.
+
+        Args:
+            progress: How far the batch is.
+            spent: US dollars for its images.
+            throttles: What may hold its calls back.
+        """
+        held = next((str(throttle) for throttle in throttles if throttle.paused_for), "")
         if self._live:
-            self._live.update(_bar(progress, self._console.width), refresh=True)
-        elif (percent := progress.percent or 0) >= self._next_percent:
-            self._next_percent = percent - percent % _STEP + _STEP
-            self._console.say("  ".join(_figures(progress)))
+            self._live.update(_bar(progress, spent, held, self._console.width), refresh=True)
+            return
+        percent = progress.percent or 0
+        if percent >= self._next_percent or (held and not self._is_held):
+            self._next_percent = max(self._next_percent, percent - percent % _STEP + _STEP)
+            self._console.say("  ".join(_figures(progress, spent, held)))
+        self._is_held = bool(held)
 
     def failure(self, failure: Failure[str | Prompt]) -> None:
         """Print which prompt failed, and why."""
@@ -107,13 +119,12 @@ def why(failure: Failure[Any]) -> str:
     return plain(f"{type(failure.error).__name__}: {failure.error}".removesuffix(": "))
 
 
-def _bar(progress: Progress, width: int) -> RenderableType:
+def _bar(progress: Progress, spent: float, held: str, width: int) -> RenderableType:
     """Draw the bar and as many of the figures as fit beside it."""
-    figures = _figures(progress)
-    for least in (2, 2, 1):  # in flight, rate and, on the narrowest, failed or time left
-        if len("  ".join(figures)) + _NARROWEST_BAR < width:
-            break
-        del figures[least : least + 1]
+    figures = _figures(progress, spent, held)
+    # In flight, dollars, rate and, on the narrowest, failed or time left.
+    while len("  ".join(figures)) + _NARROWEST_BAR >= width and len(figures) > 1:
+        del figures[2 if len(figures) > 3 else 1]
     row = Table.grid(padding=(0, 1), expand=True)
     row.add_column(ratio=1)
     row.add_column(no_wrap=True)
@@ -124,14 +135,18 @@ def _bar(progress: Progress, width: int) -> RenderableType:
     return row
 
 
-def _figures(progress: Progress) -> list[str]:
+def _figures(progress: Progress, spent: float, held: str) -> list[str]:
     figures = [
         f"{progress.done}/{progress.total}",
         f"{progress.failed} failed",
         f"{progress.in_flight} in flight",
-        _rate(progress.rate),
     ]
-    if progress.eta is not None:
+    if spent:
+        figures.append(f"${spent:.2f}")
+    figures.append(_rate(progress.rate))
+    if held:
+        figures.append(held)
+    elif progress.eta is not None:
         figures.append(f"{clock(progress.eta)} left")
     return figures
 

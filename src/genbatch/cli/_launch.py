@@ -9,15 +9,16 @@ from typing import TypeVar
 
 import anyio
 
+from genbatch import GeminiClient
 from genbatch.testing import FakeGemini
 
 from ._display import Display, QuietConsole
-from ._run import Options, Prompts, Result, RunClient, run_batch
+from ._run import Options, Prompts, Result, run_batch
 
 R = TypeVar("R")
 
 
-def run_real(client: RunClient, prompts: Prompts, options: Options, backend: str) -> Result:
+def run_real(client: GeminiClient, prompts: Prompts, options: Options, backend: str) -> Result:
     """Run a batch against the service."""
 
     async def batch() -> Result:
@@ -35,7 +36,7 @@ def run_demo(
     async def batch() -> tuple[Result, str]:
         async with (
             FakeGemini(latency=latency) as fake,
-            RunClient(api_key="fake", base_url=fake.url) as client,
+            GeminiClient(api_key="fake", vertexai=False, base_url=fake.url) as client,
         ):
             # Its own namespace, or a real run would take the placeholders for its images.
             asked = replace(options, namespace="demo")
@@ -45,11 +46,11 @@ def run_demo(
     return _run(batch, backend)
 
 
-def serve(host: str, port: int, latency: float, backend: str) -> None:
-    """Serve the fake until a signal comes."""
+def serve(fake: FakeGemini, where: str, backend: str) -> None:
+    """Serve a fake until a signal comes; where it serves is for the error if it cannot."""
 
     async def fake_service() -> None:
-        async with FakeGemini(latency=latency, host=host, port=port) as fake:
+        async with fake:
             out = QuietConsole()
             out.say(f"A fake of the Gemini API is at {fake.url}; Ctrl-C ends it. In another shell:")
             out.say(f"  export GOOGLE_GEMINI_BASE_URL={fake.url} GEMINI_API_KEY=fake")
@@ -60,7 +61,7 @@ def serve(host: str, port: int, latency: float, backend: str) -> None:
     try:
         _run(fake_service, backend)
     except OSError as error:
-        raise ValueError(f"cannot serve at {host} port {port}: {error}; try --port 0") from error
+        raise ValueError(f"cannot serve at {where}: {error}; try --port 0") from error
 
 
 async def _signal() -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from genbatch._pace import parse_interval
+
 from ._display import QuietConsole
 
 
@@ -41,6 +43,21 @@ def _check_backend(backend: str) -> str:
         install = f"python -m pip install 'genbatch[{backend}]'"
         raise typer.BadParameter(f"{backend} is not installed; run {install}")
     return backend
+
+
+def _check_pace(pace: str | None) -> str | None:
+    if pace is not None:
+        try:
+            parse_interval(pace)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+    return pace
+
+
+def _check_seconds(seconds: float | None) -> float | None:
+    if seconds is not None and not seconds > 0:
+        raise typer.BadParameter("must be more than 0 seconds")
+    return seconds
 
 
 def _check_host(host: str) -> str:
@@ -82,6 +99,50 @@ AspectRatio = Annotated[
 ImageSize = Annotated[
     str | None, typer.Option(metavar="SIZE", help="1K, 2K or 4K.", show_default=False)
 ]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, metavar="USD", help="Never pay for more, by expected price.", show_default=False
+    ),
+]
+MaxImages = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Never pay for more images.", show_default=False),
+]
+Price = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, metavar="USD", help="Of an image, instead of the table's.", show_default=False
+    ),
+]
+Pace = Annotated[
+    str | None,
+    typer.Option(
+        callback=_check_pace,
+        metavar="N/min",
+        help="Start no faster, such as 5/min, evenly spaced.",
+        show_default=False,
+    ),
+]
+Timeout = Annotated[
+    float, typer.Option(callback=_check_seconds, metavar="SECONDS", help="For each attempt.")
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(
+        callback=_check_seconds, metavar="SECONDS", help="For the whole run.", show_default=False
+    ),
+]
+Patience = Annotated[
+    float,
+    typer.Option(
+        min=0.0, metavar="SECONDS", help="How long a rate limit may last without a success."
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it would do and cost, and make no call.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before an expensive run.")]
 Limit = Annotated[
     int | None,
     typer.Option(min=0, metavar="N", help="Only the first N prompts.", show_default=False),
@@ -100,3 +161,17 @@ Demo = Annotated[
 Host = Annotated[str, typer.Option(callback=_check_host, metavar="HOST", help="Loopback only.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0 for any free one.")]
 Latency = Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long a call takes.")]
+Quota = Annotated[
+    str | None,
+    typer.Option(metavar="N/min", help="Calls of a model in any minute.", show_default=False),
+]
+Daily = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Calls of a model in a day.", show_default=False),
+]
+RetryInfo = Annotated[
+    bool,
+    typer.Option(
+        "--retry-info/--no-retry-info", help="Tell a call beyond the quota how long to wait."
+    ),
+]

@@ -1,31 +1,34 @@
 """Running one batch: outcomes are shown and counted, and what ends a run early is noticed.
 
-1. The first Ctrl-C or SIGTERM starts no further prompt and waits for the calls in flight, whose
-   images are paid for; the second cancels them.
-2. A daily quota and a full disk stop a run in the first of these ways, a refused key in the second.
+1. The first Ctrl-C or SIGTERM starts no further call, drops those that wait for their turn, and
+   waits for those in flight, whose images are paid for; the second cancels them.
+2. A deadline, a used-up budget and a full disk end a run in the first of these ways, a refused key
+   in the second. A used-up quota ends the calls of its model.
 """
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
 
 from genbatch import (
+    Budget,
+    BudgetExhausted,
     Failure,
     GeminiClient,
-    Image,
     Outcome,
     OutcomeStream,
     Prompt,
     QuotaExhausted,
     SavedImage,
+    Stopped,
     StoreError,
     Success,
     Unauthorized,
@@ -40,6 +43,9 @@ _REDRAW = 0.1  # seconds
 Prompts: TypeAlias = PromptFile | Sequence[str | Prompt]
 Images: TypeAlias = OutcomeStream[str | Prompt, SavedImage]
 
+# What ends calls before they are made: the prompt has not failed, a later run makes it.
+_NOT_MADE = (BudgetExhausted, QuotaExhausted, Stopped, StoreError, Unauthorized)
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -51,6 +57,10 @@ class Options:
     aspect_ratio: str | None = None
     image_size: str | None = None
     namespace: str = ""
+    budget: float | None = None
+    max_images: int | None = None
+    price: float | None = None
+    deadline: float | None = None
 
 
 @dataclass(slots=True)
@@ -58,20 +68,22 @@ class Result:
     """What came of a batch.
 
     Attributes:
+        budget: What the calls have cost.
         made: Images made in this run.
         resumed: Images that an earlier run had made.
         failed: Prompts that failed.
-        cost: US dollars for the images made, as far as known.
+        not_made: Prompts whose call was not made, or not to its end, because the run stopped.
         size_mb: Megabytes of all images.
         seconds: How long it took.
         stopped: The error that ended the run early, if any.
         interrupted: Number of the signal that ended it early, 0 if none.
     """
 
+    budget: Budget = field(default_factory=Budget)
     made: int = 0
     resumed: int = 0
     failed: int = 0
-    cost: float = 0.0
+    not_made: int = 0
     size_mb: float = 0.0
     seconds: float = 0.0
     stopped: Exception | None = None
@@ -86,6 +98,11 @@ class Result:
             return 3
         return 1 if self.failed else 0
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether something has ended the run early."""
+        return bool(self.interrupted or self.stopped)
+
     def add(self, outcome: Outcome[str | Prompt, SavedImage]) -> None:
         """Count an outcome."""
         match outcome:
@@ -93,102 +110,77 @@ class Result:
                 self.size_mb += image.size_mb
                 self.resumed += image.resumed
                 self.made += not image.resumed
-                self.cost += 0.0 if image.resumed else image.cost or 0.0
+            case Failure(error=error) if isinstance(error, _NOT_MADE):
+                if not self.is_ending:
+                    self.stopped = error
             case Failure():
                 self.failed += 1
 
 
-class RunClient(GeminiClient):
-    """Knows that the service refused the key or has no quota before another call can start."""
-
-    refused = False
-
-    async def generate_image(
-        self,
-        prompt: str | Prompt,
-        *,
-        model: str = "flash",
-        aspect_ratio: str | None = None,
-        image_size: str | None = None,
-    ) -> Image:
-        """Generate one image; see GeminiClient."""
-        try:
-            return await super().generate_image(
-                prompt, model=model, aspect_ratio=aspect_ratio, image_size=image_size
-            )
-        except (Unauthorized, QuotaExhausted):
-            self.refused = True
-            raise
-
-
-class _Source:
-    """The prompts, up to where the run is stopped."""
-
-    def __init__(self, prompts: Prompts, client: RunClient) -> None:
-        self.prompts = prompts
-        self.client = client
-        self.stopped = False
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def __iter__(self) -> Iterator[str | Prompt]:
-        for prompt in self.prompts:
-            if self.stopped or self.client.refused:
-                return
-            yield prompt
-
-
 async def run_batch(
-    client: RunClient, prompts: Prompts, options: Options, display: Display
+    client: GeminiClient, prompts: Prompts, options: Options, display: Display
 ) -> Result:
     """Make an image of every prompt, show how it goes, and return what came of it."""
-    result, source = Result(), _Source(prompts, client)
+    result = Result(Budget(options.budget, max_images=options.max_images))
     began = time.monotonic()
     batch = generate_images(
         client,
-        source,
+        prompts,
         save_dir=options.save_dir,
         max_concurrent=options.max_concurrent,
         namespace=options.namespace,
         model=options.model,
         aspect_ratio=options.aspect_ratio,
         image_size=options.image_size,
+        budget=result.budget,
+        price=options.price,
     )
     async with batch as outcomes, anyio.create_task_group() as tasks:
-        tasks.start_soon(_redraw, outcomes, display)
-        tasks.start_soon(_heed_signals, result, source, display, tasks.cancel_scope)
+        tasks.start_soon(_redraw, outcomes, client, result.budget, display)
+        tasks.start_soon(_heed_signals, result, outcomes, display, tasks.cancel_scope)
+        if options.deadline is not None:
+            tasks.start_soon(_heed_deadline, options.deadline, result, outcomes, display)
         async for outcome in outcomes:
-            _settle(outcome, result, source, display)
+            result.add(outcome)
+            _heed(outcome, result, outcomes, display)
             if isinstance(result.stopped, Unauthorized):
                 break
         tasks.cancel_scope.cancel()
     result.seconds = time.monotonic() - began
+    result.not_made = len(prompts) - result.made - result.resumed - result.failed
     return result
 
 
-def _settle(
-    outcome: Outcome[str | Prompt, SavedImage], result: Result, source: _Source, display: Display
+def _heed(
+    outcome: Outcome[str | Prompt, SavedImage], result: Result, outcomes: Images, display: Display
 ) -> None:
-    result.add(outcome)
     if not isinstance(outcome, Failure):
         return
-    if not isinstance(outcome.error, Unauthorized | QuotaExhausted | StoreError):
+    if not isinstance(outcome.error, _NOT_MADE):
         display.failure(outcome)
-        return
-    source.stopped = True
-    result.stopped = result.stopped or outcome.error
+    elif not isinstance(outcome.error, QuotaExhausted):  # another model may have some left
+        outcomes.drain()
 
 
-async def _redraw(outcomes: Images, display: Display) -> None:
+async def _redraw(outcomes: Images, client: GeminiClient, budget: Budget, display: Display) -> None:
     with display:
         while True:
-            display.show(outcomes.progress)
+            display.show(outcomes.progress, budget.spent, client.throttles.values())
             await anyio.sleep(_REDRAW)
 
 
+async def _heed_deadline(
+    seconds: float, result: Result, outcomes: Images, display: Display
+) -> None:
+    await anyio.sleep(seconds)
+    if not result.is_ending:
+        result.stopped = Stopped(f"the deadline of {seconds:g} s has passed")
+        outcomes.drain()
+        display.note("The deadline has passed: waiting for the calls in flight.")
+
+
 async def _heed_signals(
-    result: Result, source: _Source, display: Display, scope: anyio.CancelScope
+    result: Result, outcomes: Images, display: Display, scope: anyio.CancelScope
 ) -> None:
     # On Windows not every event loop can: there, KeyboardInterrupt ends the run at once.
     with (
@@ -200,5 +192,5 @@ async def _heed_signals(
                 scope.cancel()
                 return
             result.interrupted = number
-            source.stopped = True
+            outcomes.drain()
             display.note("Stopping: waiting for the calls in flight. Ctrl-C again cancels them.")

@@ -21,13 +21,18 @@ def report(result: Result, options: Options, server: str | None = None) -> int:
     out = QuietConsole()
     images = _count(result.made + result.resumed, "image")
     line = f"{images} in {plain(options.save_dir)}, {result.failed} failed"
+    if result.not_made:
+        line += f", {result.not_made} not made"
     if result.resumed:
         line += f", {result.resumed} already there"
     out.say((line, "bold"))
     figures = [_duration(result.seconds), f"{result.size_mb:.1f} MB"]
-    if result.cost:
-        figures.append(f"${result.cost:.2f}" + (" on the real service" if server else ""))
+    if result.budget.spent:
+        figures.append(f"${result.budget.spent:.2f}" + (" on the real service" if server else ""))
     out.say(", ".join(figures))
+    if result.budget.maybe_images and not server:
+        calls = _count(result.budget.maybe_images, "call")
+        out.say(f"perhaps ${result.budget.maybe_spent:.2f} more, for {calls} without an image")
     if server:
         out.say(server)
     if (reason := _reason(result)) is not None:

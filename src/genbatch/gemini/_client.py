@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from anyio import to_thread
 
+from genbatch._budget import Account, Budget
+from genbatch._errors import GenbatchError, InvalidResponse
 from genbatch._image import Image
 from genbatch._prompt import Prompt
+from genbatch._throttle import Throttle
 
 from ._answer import image_from
-from ._request import prepare
+from ._models import makes_images, model_id
+from ._models import price as price_of
+from ._request import ImageRequest, Settings, prepare
 from ._retry import with_retries
-from ._settings import check_http_client, find_base_url, find_key
+from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
 if TYPE_CHECKING:
     import httpx
     import httpx2
+    from google.auth.credentials import Credentials
 
     from ._sdk import Wire
 
 _FILE_THREADS = 4
+_MOST_PAGES = 100  # of a list of models; a server could send pages for ever
 
 
 class GeminiClient:
@@ -36,16 +46,29 @@ class GeminiClient:
     Args:
         api_key: Where blank, GEMINI_API_KEY, then GOOGLE_API_KEY is taken. It is sent to
             base_url only, never after a redirect, and shown in no message, log or repr.
-        base_url: Https, or http for a loopback host. Where None, GOOGLE_GEMINI_BASE_URL, then
-            Google's own.
+        vertexai: Whether to call Vertex, with credentials in place of a key; its express mode,
+            with a key, is not supported. Where None, GOOGLE_GENAI_USE_VERTEXAI tells.
+        project: Of Vertex. Where None, GOOGLE_CLOUD_PROJECT, then that of the credentials.
+        location: Of Vertex. Where None, GOOGLE_CLOUD_LOCATION, then ``"global"``.
+        credentials: Of google-auth, for Vertex, and refreshed in time. Where None, the machine's
+            application default credentials.
+        base_url: Https, or http for a loopback host. Where None, GOOGLE_GEMINI_BASE_URL (for
+            Vertex GOOGLE_VERTEX_BASE_URL), then Google's own.
         http_client: Used instead of the client's own connections and never closed here; its
-            timeouts do not apply. The client's own take no proxy from the environment.
-        max_retries: Most attempts of a call after its first.
-        timeout: Seconds each attempt may take in all.
+            timeouts do not apply.
+        trust_env: Whether the client's own connections take HTTP_PROXY, HTTPS_PROXY, ALL_PROXY
+            and NO_PROXY from the environment; only ``http://`` proxies will do.
+        throttle: What keeps calls within the service's limits: one for all models, or a function
+            that makes one for a model's full id. Where None, each model has a Throttle of its own,
+            which waits out rate limits; ``Throttle(patience=0)`` lets them be the caller's error.
+        max_retries: Most attempts of a call after its first; those that a rate limit rejects do
+            not count.
+        timeout: Seconds each attempt may take in all; waiting for the throttle does not count.
 
     Raises:
-        Unauthorized: If there is no key.
-        ValueError: If a setting is out of range, or http_client follows redirects.
+        Unauthorized: If there is no key; on entering, if there are no credentials.
+        ValueError: If a setting is out of range, a key or a setting of Vertex is given in vain, or
+            http_client follows redirects; on entering, if no project is known.
         TypeError: If http_client is not asynchronous.
     """
 
@@ -53,8 +76,14 @@ class GeminiClient:
         self,
         api_key: str | None = None,
         *,
+        vertexai: bool | None = None,
+        project: str | None = None,
+        location: str | None = None,
+        credentials: Credentials | None = None,
         base_url: str | None = None,
         http_client: httpx.AsyncClient | httpx2.AsyncClient | None = None,
+        trust_env: bool = False,
+        throttle: Throttle | Callable[[str], Throttle] | None = None,
         max_retries: int = 3,
         timeout: float = 120.0,
     ) -> None:
@@ -64,21 +93,32 @@ class GeminiClient:
             raise ValueError(f"timeout must be > 0, got {timeout}")
         if http_client is not None:
             check_http_client(http_client)
-        self._secret = find_key(api_key, os.environ)
-        self._base_url = find_base_url(base_url, os.environ)
+            if trust_env:
+                raise ValueError("give trust_env or http_client, not both")
+        self._vertex = find_vertex(
+            vertexai, project, location, credentials, api_key=api_key, environ=os.environ
+        )
+        vertex = self._vertex is not None
+        self._secret = Secret(name="token") if vertex else find_key(api_key, os.environ)
+        self._base_url = find_base_url(base_url, os.environ, vertex=vertex)
         self._http_client = http_client
+        self._trust_env = trust_env
+        self._make_throttle = throttle
+        self._throttles: dict[str, Throttle] = {}
         self._max_retries = max_retries
         self._timeout = timeout
-        # Its own: anyio's default limiter is shared with everything else in the app.
-        self._threads = anyio.CapacityLimiter(_FILE_THREADS)
         self._wire: Wire | None = None
 
     def __repr__(self) -> str:
-        return f"<GeminiClient base_url={self._base_url!r}>"
+        vertex = "" if self._vertex is None else f" {self._vertex!r}"
+        return f"<GeminiClient base_url={self._base_url!r}{vertex}>"
 
     async def __aenter__(self) -> Self:
         if self._wire is not None:
             raise RuntimeError("GeminiClient is open already")
+        # Its own: anyio's default limiter is shared with everything else in the app. Made here: it
+        # belongs to the event loop that first uses it.
+        self._threads = anyio.CapacityLimiter(_FILE_THREADS)
         # Imports and certificates take a second, too long for the event loop.
         self._wire = await to_thread.run_sync(self._connect, limiter=self._threads)
         return self
@@ -86,7 +126,19 @@ class GeminiClient:
     def _connect(self) -> Wire:
         from ._sdk import Wire
 
-        return Wire(self._secret, self._base_url, self._http_client, self._timeout)
+        access = None
+        if self._vertex is not None:
+            from ._credentials import Access
+
+            access = Access(self._vertex, self._secret, self._threads)
+        return Wire(
+            self._secret,
+            self._base_url,
+            self._http_client,
+            self._timeout,
+            access,
+            trust_env=self._trust_env,
+        )
 
     async def __aexit__(
         self,
@@ -107,6 +159,13 @@ class GeminiClient:
         model: str = "flash",
         aspect_ratio: str | None = None,
         image_size: str | None = None,
+        thinking: str | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        system_instruction: str | None = None,
+        generation_config: Mapping[str, Any] | None = None,
+        budget: Account | None = None,
+        price: float | None = None,
     ) -> Image:
         """Generate one image.
 
@@ -115,41 +174,129 @@ class GeminiClient:
             model: ``"flash"``, ``"pro"``, ``"lite"``, or any full model id.
             aspect_ratio: Such as ``"16:9"``; the model's default where None.
             image_size: ``"1K"``, ``"2K"`` or ``"4K"``; the model's default where None.
+            thinking: ``"minimal"``, ``"medium"`` or ``"high"``; the model's default where None.
+            temperature: How freely to sample; the model's default where None.
+            seed: Asks for repeatable sampling.
+            system_instruction: Told to the model before the prompt.
+            generation_config: Any other field of google-genai's GenerateContentConfig, in snake or
+                camel case; what google-genai does not know goes into the request's
+                generationConfig as it is. The settings above win over it.
+            budget: A Budget that each attempt is paid from.
+            price: US dollars an image, in place of the price table's.
 
         Returns:
-            The image, its type read from the bytes.
+            The image, its type read from the bytes; further ones of the answer are its extras.
 
         Raises:
-            ValueError: If the prompt is blank, or an input image of it is no image.
+            ValueError: If the prompt is blank, a setting is not one the model can do, or an input
+                image is no image; nothing has been sent.
             OSError: If an input image cannot be read.
-            RateLimited: If the service still asks to slow down after the retries, or asks to wait
-                for more than two minutes.
+            RateLimited: If the service rejects calls for now, and has done nothing else for as long
+                as the throttle has patience.
             QuotaExhausted: If the model has no quota left today, or none at all.
             Unavailable: If the service cannot be reached, or fails, retries included.
-            TimeoutError: If no attempt was answered in time.
+            TimedOut: If no attempt was answered in time; also a TimeoutError.
             InvalidResponse: If the answer is no image; damaged ones are retried.
-            Rejected: If the service refuses the request.
+            Rejected: If the service refuses the request, or has no such model.
             Unauthorized: If it refuses the key.
             Blocked: If a filter took the prompt or the image.
             NoImage: If the model answered without one.
+            BudgetExhausted: If an attempt could exceed the budget.
             RuntimeError: If the client is not open.
 
-        Retries: Only what may pass: lost connections, timeouts, 408, 429, 500, 502, 503, 504 and
-        damaged answers. An attempt that was sent may be billed, so a retry may be paid for twice.
+        Retries: Only what may pass: lost connections, timeouts, 408, 500, 502, 503, 504 and damaged
+        answers. An attempt that was sent may be billed, so a retry may be paid for twice. A 429 is
+        no error: the call waits for the throttle, and is made again.
 
         Cancellation: An answer that has arrived is returned, and the cancellation strikes at the
         caller's next checkpoint. With an http_client of one's own, a native ``Task.cancel()`` may
         still lose it.
         """
-        wire = self._wire
-        if wire is None:
-            raise RuntimeError("GeminiClient is not open: use 'async with GeminiClient(...)'")
-        request = await prepare(
-            prompt,
+        wire = self._opened()
+        settings = Settings(
             model=model,
             aspect_ratio=aspect_ratio,
             image_size=image_size,
-            limiter=self._threads,
+            thinking=thinking,
+            temperature=temperature,
+            seed=seed,
+            system_instruction=system_instruction,
+            generation_config=generation_config,
         )
-        answer = await with_retries(lambda: wire.ask(request), self._max_retries)
-        return image_from(answer, request.model)
+        request = await prepare(prompt, settings, self._threads)
+        account = Budget() if budget is None else budget
+        attempt = partial(self._attempt, wire, request, account, price)
+        admitted = partial(self.throttle(request.model).run, attempt)
+        return await with_retries(admitted, self._max_retries, _image_or_error)
+
+    async def _attempt(
+        self, wire: Wire, request: ImageRequest, account: Account, price: float | None
+    ) -> Image | GenbatchError:
+        """Make one attempt and return its image, or why an answer that is paid for has none."""
+        expected = price_of(request.model, request.settings.image_size) if price is None else price
+        async with account.attempt(expected) as attempt:
+            answer = await wire.ask(request)
+            try:
+                image = image_from(answer, request.model)
+            except GenbatchError as error:
+                attempt.failed(error)
+                return error
+            if price is not None:
+                image = replace(image, cost=price)
+            attempt.paid(image.cost)
+            return image
+
+    def throttle(self, model: str = "flash") -> Throttle:
+        """Return what keeps the calls of a model within the service's limits.
+
+        Raises:
+            ValueError: If model cannot be a model id.
+        """
+        model = model_id(model)
+        if model not in self._throttles:
+            made = self._make_throttle
+            if made is None:
+                made = Throttle()
+            elif not isinstance(made, Throttle):
+                made = made(model)
+            self._throttles[model] = made
+        return self._throttles[model]
+
+    @property
+    def throttles(self) -> Mapping[str, Throttle]:
+        """Those of the models called so far, by full id."""
+        return self._throttles
+
+    async def models(self) -> list[str]:
+        """Return the ids of the models that this key can make images with.
+
+        The service does not say which models make images: those of ids it is known of or that
+        sound like it are returned.
+
+        Raises:
+            Unauthorized: If the service refuses the key.
+            GenbatchError: If the list cannot be had, retries included; as for generate_image.
+            RuntimeError: If the client is not open.
+        """
+        wire = self._opened()
+        found: dict[str, None] = {}
+        token: str | None = None
+        for _ in range(_MOST_PAGES):
+            names, token = await with_retries(
+                partial(wire.list_models, token), self._max_retries, lambda page: page
+            )
+            found |= dict.fromkeys(filter(makes_images, names))
+            if token is None:
+                return list(found)
+        raise InvalidResponse(f"the service's list of models has more than {_MOST_PAGES} pages")
+
+    def _opened(self) -> Wire:
+        if self._wire is None:
+            raise RuntimeError("GeminiClient is not open: use 'async with GeminiClient(...)'")
+        return self._wire
+
+
+def _image_or_error(result: Image | GenbatchError) -> Image:
+    if isinstance(result, GenbatchError):
+        raise result
+    return result

@@ -8,46 +8,77 @@ from typing import TypeVar
 
 from anyio import sleep
 
-from genbatch._errors import InvalidResponse, RateLimited, Unavailable
+from genbatch._errors import (
+    GenbatchError,
+    InvalidResponse,
+    Stopped,
+    TimedOut,
+    Unavailable,
+)
+from genbatch._waiting import waiting
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 LONGEST_ASKED = 120.0  # seconds; a service that asks for more is not waited for
 
+# What may pass by itself. A rate limit is the throttle's.
+_PASSING = (Unavailable, TimedOut, InvalidResponse)
 
-async def with_retries(attempt: Callable[[], Awaitable[T]], max_retries: int) -> T:
-    """Make attempts until one returns, fails for good, or is the last.
 
-    Between attempts it sleeps outside any timeout of theirs.
+async def with_retries(
+    attempt: Callable[[], Awaitable[A]], max_retries: int, read: Callable[[A], T]
+) -> T:
+    """Make attempts until one is answered, fails for good, or is the last.
+
+    Between attempts it waits: outside any timeout of theirs, and not in flight.
 
     Args:
         attempt: Makes one; InvalidResponse from it means an answer damaged on its way.
         max_retries: Most attempts after the first.
+        read: Makes the result of an answer. An error of it is final: the answer was as the model
+            meant it, and is paid for.
 
     Raises:
-        TimeoutError: If the last attempt timed out; tells how many there were.
-        Exception: Any other error of the last attempt, unchanged.
+        GenbatchError: That of the last attempt. It tells how many there were, and whether any of
+            them may have been paid for.
     """
-    made = 0
+    made, maybe_paid = 0, False
     while True:
         made += 1
+        answered = False
         try:
-            return await attempt()
-        except TimeoutError as exc:
-            if made > max_retries:
-                attempts = "1 attempt" if made == 1 else f"{made} attempts"
-                raise TimeoutError(f"{exc} ({attempts})") from exc
-            pause = backoff(made)
-        except (RateLimited, Unavailable, InvalidResponse) as exc:
-            if made > max_retries:
+            answer = await attempt()
+            answered = True
+            return read(answer)
+        except GenbatchError as error:
+            error.attempts = made
+            error.maybe_paid = maybe_paid = maybe_paid or error.maybe_paid
+            pause = None if answered or made > max_retries else _pause_after(error, made)
+            if pause is None or not await _wait(pause):
                 raise
-            asked = exc.retry_after if isinstance(exc, RateLimited) else None
-            if asked is not None and asked > LONGEST_ASKED:
-                raise  # whoever waits that long wants to know
-            pause = backoff(made) if asked is None else asked
-        await sleep(pause)
+
+
+def _pause_after(error: GenbatchError, made: int) -> float | None:
+    """Return seconds to wait after an attempt that failed, None if it failed for good."""
+    if not isinstance(error, _PASSING):
+        return None
+    if error.retry_after is None:
+        return backoff(made)
+    # Whoever is asked to wait longer wants to know.
+    return error.retry_after if error.retry_after <= LONGEST_ASKED else None
+
+
+async def _wait(seconds: float) -> bool:
+    """Wait, and return whether another attempt may be made: not if the batch stops meanwhile."""
+    try:
+        with waiting():
+            await sleep(seconds)
+    except Stopped:
+        return False
+    return True
 
 
 def backoff(made: int) -> float:

@@ -17,15 +17,21 @@ from anyio import fail_after
 from google import genai
 from google.genai import types
 
+from genbatch._errors import GenbatchError, InvalidResponse
+
 from ._config import config_of, contents_of
 from ._json import JsonObject, parse_answer
 from ._request import ImageRequest
+from ._sdk_types import build
 from ._settings import Secret
 from ._translate import THIRD_PARTY, showable, translate, without_frames
-from ._transport import open_http_client
+from ._transport import open_http_client, set_aside
+from ._turns import Turns
 
 if TYPE_CHECKING:
     import httpx2
+
+    from ._credentials import Access
 
 
 class Wire:
@@ -33,47 +39,73 @@ class Wire:
 
     Args:
         secret: The key.
-        base_url: Where to send it.
+        base_url: Where to send it; None for where the SDK does.
         http_client: Stays the caller's; None opens one of our own.
         timeout: Seconds an attempt may take in all.
+        access: To Vertex, where that is called; the key is then its token.
+        trust_env: Whether connections of our own take proxies from the environment.
+
+    Raises:
+        ValueError: If a proxy of the environment cannot be used.
     """
 
     def __init__(
         self,
         secret: Secret,
-        base_url: str,
+        base_url: str | None,
         http_client: httpx.AsyncClient | httpx2.AsyncClient | None,
         timeout: float,
+        access: Access | None = None,
+        *,
+        trust_env: bool = False,
     ) -> None:
         self._secret = secret
+        self._access = access
         self._timeout = timeout
-        self._owned = open_http_client() if http_client is None else None
+        self._turns = Turns()
+        self._owned = None
+        if http_client is None:
+            self._owned = open_http_client(self._turns, trust_env=trust_env)
         options = types.HttpOptions(
             httpx_async_client=self._owned or http_client,
             # Not used. The one the SDK would build reads proxies from the environment.
             httpx_client=httpx.Client(transport=httpx.BaseTransport()),
             base_url=base_url,
-            api_version="v1beta",
+            api_version="v1beta" if access is None else "v1beta1",
             timeout=None if math.isinf(timeout) else math.ceil(timeout * 1000),
         )
         with _no_warning_about_two_keys():
-            self._sdk = genai.Client(api_key=secret.reveal(), vertexai=False, http_options=options)
+            build()
+            if access is None:
+                key = secret.reveal()
+                self._sdk = genai.Client(api_key=key, vertexai=False, http_options=options)
+            else:
+                self._sdk = genai.Client(
+                    vertexai=True,
+                    project=access.project,
+                    location=access.location,
+                    credentials=access.for_sdk,
+                    http_options=options,
+                )
 
     async def ask(self, request: ImageRequest) -> JsonObject:
         """Make one attempt.
 
         Returns:
-            The answer's JSON. Nothing awaits after the SDK has read it, so a cancellation
-            cannot take it away.
+            The answer's JSON. Nothing awaits after its last byte, so no cancellation can take it
+            away.
 
         Raises:
-            TimeoutError: If the answer is not whole in time, however steadily it drips.
+            TimedOut: If the answer is not whole in time, however steadily it drips.
             GenbatchError: If the service or the way to it failed.
         """
+        if self._access is not None:
+            await self._access.ensure_fresh()
+        await self._turns.take()
         # Built outside the try: a setting of the wrong type is the caller's mistake.
         contents, config = contents_of(request), config_of(request)
         try:
-            with fail_after(self._timeout):
+            with fail_after(self._timeout), set_aside() as aside:
                 answer = await self._sdk.aio.models.generate_content(
                     model=request.model, contents=contents, config=config
                 )
@@ -81,13 +113,48 @@ class Wire:
             error = self._translate(exc, request.model)
         else:
             assert answer.sdk_http_response is not None  # noqa: S101 - narrows the type
-            body = self._secret.hide(answer.sdk_http_response.body or "")
+            if aside.body is None:  # a client that is not ours
+                aside.body = answer.sdk_http_response.body
             del answer  # or an error's traceback would hold the body as it was sent
-            return parse_answer(body, request.model)
+            return parse_answer(aside.take(), request.model, self._secret.hide)
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
 
-    def _translate(self, exc: Exception, model: str) -> Exception:
+    async def list_models(self, token: str | None) -> tuple[list[str], str | None]:
+        """Ask for one page of the models there are, in one attempt.
+
+        Args:
+            token: Of the page; None for the first.
+
+        Returns:
+            Ids of those that answer generateContent, and the token of the next page if any.
+
+        Raises:
+            GenbatchError: If the service or the way to it failed.
+        """
+        if self._access is not None:
+            await self._access.ensure_fresh()
+        config = types.ListModelsConfig(page_size=1000, page_token=token)
+        try:
+            with fail_after(self._timeout):
+                page = await self._sdk.aio.models.list(config=config)
+        except THIRD_PARTY as exc:
+            error = self._translate(exc, "the service")
+            error.maybe_paid = False  # lists are free
+        # The SDK trusts a list of models to have the right shape.
+        except (AttributeError, KeyError, TypeError):
+            error = InvalidResponse("the service sent a list of models that is none")
+        else:
+            names = [
+                (model.name or "").rpartition("models/")[2]
+                for model in page.page
+                # Vertex does not say what a model answers.
+                if "generateContent" in (model.supported_actions or ["generateContent"])
+            ]
+            return names, page.config.get("page_token") or None
+        raise error
+
+    def _translate(self, exc: Exception, model: str) -> GenbatchError:
         error = translate(exc, model=model, timeout=self._timeout, secret=self._secret)
         error.__cause__ = without_frames(exc) if showable(exc, self._secret) else None
         return error

@@ -3,34 +3,67 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from genbatch._errors import Unauthorized
+
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
+
+# Both become parts of a URL, the location of its host.
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]*", re.ASCII)
+_LOCATION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 
 DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
 
 
 class Secret:
-    """An API key that is shown only where it is asked for."""
+    """An API key or a token that is shown only where it is asked for.
 
-    __slots__ = ("_key",)
+    Args:
+        key: The key; blank for a token that is not there yet.
+        name: What messages call it.
+    """
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    __slots__ = ("_keys", "name")
+
+    def __init__(self, key: str = "", *, name: str = "API key") -> None:
+        self._keys: tuple[str, ...] = (key,)
+        self.name = name
 
     def __repr__(self) -> str:
-        return "<API key>"
+        return f"<{self.name}>"
 
     def reveal(self) -> str:
         """Return the key."""
-        return self._key
+        return self._keys[0]
+
+    def renew(self, key: str) -> None:
+        """Put key in place of the one before, which stays hidden: calls may be under way with it.
+
+        Raises:
+            ValueError: If it could not be sent in an HTTP header.
+        """
+        self._keys = (_sendable(key, self.name), *self._keys[:1])
 
     def hide(self, text: str) -> str:
         """Return text without the key: a server may echo it."""
-        # A shorter key is a stand-in from a test; replacing it would only garble the text.
-        return text.replace(self._key, "[API key]") if len(self._key) >= 8 else text
+        for key in self._keys:
+            # A shorter key is a stand-in from a test; replacing it would only garble the text.
+            if len(key) >= 8:
+                text = text.replace(key, f"[{self.name}]")
+        return text
+
+
+def _sendable(key: str, name: str) -> str:
+    if any(not "!" <= character <= "~" for character in key):
+        raise ValueError(f"the {name} has characters that cannot be sent in an HTTP header")
+    return key
 
 
 def find_key(api_key: str | None, environ: Mapping[str, str]) -> Secret:
@@ -43,19 +76,96 @@ def find_key(api_key: str | None, environ: Mapping[str, str]) -> Secret:
     for key in (api_key, environ.get("GEMINI_API_KEY"), environ.get("GOOGLE_API_KEY")):
         if not key or not key.strip():
             continue
-        if any(not "!" <= character <= "~" for character in key.strip()):
-            raise ValueError("the API key has characters that cannot be sent in an HTTP header")
-        return Secret(key.strip())
+        return Secret(_sendable(key.strip(), "API key"))
     raise Unauthorized("no API key: set GEMINI_API_KEY (or GOOGLE_API_KEY), or pass api_key=")
 
 
-def find_base_url(base_url: str | None, environ: Mapping[str, str]) -> str:
-    """Return the service's URL: argument, GOOGLE_GEMINI_BASE_URL, or Google's own.
+@dataclass(frozen=True, slots=True)
+class Vertex:
+    """Where on Vertex to call, and on whose account.
+
+    Attributes:
+        project: Project id or number; None for that of the credentials.
+        location: Such as ``"global"`` or ``"europe-west4"``.
+        credentials: Credentials of google-auth; None for the default ones of the machine.
+    """
+
+    project: str | None
+    location: str
+    credentials: Credentials | None = field(repr=False)
+
+
+def find_vertex(
+    vertexai: bool | None,
+    project: str | None,
+    location: str | None,
+    credentials: Credentials | None,
+    *,
+    api_key: str | None,
+    environ: Mapping[str, str],
+) -> Vertex | None:
+    """Return how Vertex is to be called, None where it is not.
+
+    Arguments come first; where Vertex is asked for, GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_LOCATION
+    stand in for those that are blank.
+
+    Args:
+        vertexai: None leaves it to GOOGLE_GENAI_USE_VERTEXAI.
+        project: Id or number of a project.
+        location: Name of a region, or ``"global"``.
+        credentials: Credentials of google-auth.
+        api_key: Vertex takes none here: its express mode is not supported.
+        environ: The environment.
+
+    Raises:
+        ValueError: If one is malformed, given without Vertex, or there is a key with it.
+    """
+    if vertexai is None:
+        vertexai = environ.get("GOOGLE_GENAI_USE_VERTEXAI", "").strip().lower() in ("true", "1")
+    if not vertexai:
+        given = {"project": project, "location": location, "credentials": credentials}
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name}= is for Vertex: pass vertexai=True too")
+        return None
+    if api_key and api_key.strip():
+        raise ValueError("Vertex takes credentials=, no api_key=; vertexai=False uses the key")
+    project = project or environ.get("GOOGLE_CLOUD_PROJECT") or None
+    location = location or environ.get("GOOGLE_CLOUD_LOCATION") or "global"
+    if project is not None:
+        check_project(project)
+    if not _LOCATION.fullmatch(location):
+        raise ValueError(f"not a location: {location!r}")
+    return Vertex(project, location, credentials)
+
+
+def check_project(project: str) -> None:
+    """Refuse what would not fit into a path.
+
+    Raises:
+        ValueError: If it cannot be a project.
+    """
+    if not _PROJECT.fullmatch(project):
+        raise ValueError(f"not a project: {project!r}")
+
+
+def find_base_url(
+    base_url: str | None, environ: Mapping[str, str], *, vertex: bool = False
+) -> str | None:
+    """Return the service's URL: argument, environment, or Google's own.
+
+    Args:
+        base_url: Where blank, GOOGLE_GEMINI_BASE_URL, or for Vertex GOOGLE_VERTEX_BASE_URL.
+        environ: The environment.
+        vertex: Whether it is for Vertex. Its own URL depends on the location: None.
 
     Raises:
         ValueError: If the key could leave the machine unencrypted, or it is no base URL.
     """
-    url = (base_url or environ.get("GOOGLE_GEMINI_BASE_URL") or "").strip() or DEFAULT_BASE_URL
+    name = "GOOGLE_VERTEX_BASE_URL" if vertex else "GOOGLE_GEMINI_BASE_URL"
+    url = (base_url or environ.get(name) or "").strip()
+    if not url:
+        return None if vertex else DEFAULT_BASE_URL
     parts = urlsplit(url)
     # Checked first: the messages below show the URL, and this may hold a password.
     if "@" in parts.netloc or parts.query or parts.fragment:

@@ -1,4 +1,4 @@
-"""The one boundary where errors of google-genai, httpx and httpx2 become genbatch's."""
+"""The one boundary where errors of google-genai and the HTTP libraries become genbatch's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 
+import httpcore
+import httpcore2
 import httpx
 import httpx2
 from google.genai import errors
@@ -17,37 +19,52 @@ from genbatch._errors import (
     QuotaExhausted,
     RateLimited,
     Rejected,
+    TimedOut,
     Unauthorized,
     Unavailable,
 )
 
 from ._json import JsonObject, excerpt, mapping, objects
+from ._models import advice
 from ._settings import Secret
+
+
+def _named(*names: str) -> tuple[type[Exception], ...]:
+    """Return the exceptions of these names in every HTTP library.
+
+    Those of httpcore too: a transport of the caller's own may let them through.
+    """
+    libraries = (httpx, httpx2, httpcore, httpcore2)
+    return tuple(
+        getattr(library, name) for library in libraries for name in names if hasattr(library, name)
+    )
+
 
 # What an attempt may raise. ValueError and RecursionError: the SDK reads the JSON of error
 # answers and lets through what it cannot. OSError: timeouts, and sockets httpx left untranslated.
-THIRD_PARTY = (
+THIRD_PARTY: tuple[type[Exception], ...] = (
     errors.APIError,
-    httpx.HTTPError,
-    httpx2.HTTPError,
     OSError,
     ValueError,
     RecursionError,
+    *_named("HTTPError", "NetworkError", "ProtocolError", "ProxyError", "TimeoutException"),
+    *_named("UnsupportedProtocol"),
 )
-_TIMEOUTS = (TimeoutError, httpx.TimeoutException, httpx2.TimeoutException)
-_GARBAGE = (ValueError, RecursionError, httpx.DecodingError, httpx2.DecodingError)
+_TIMEOUTS: tuple[type[Exception], ...] = (TimeoutError, *_named("TimeoutException"))
+_GARBAGE: tuple[type[Exception], ...] = (ValueError, RecursionError, *_named("DecodingError"))
 # The request was not sent whole, so there was nothing to bill.
-_UNSENT = (
-    httpx.ConnectError,
-    httpx.WriteError,
-    httpx.ProxyError,
-    httpx2.ConnectError,
-    httpx2.WriteError,
-    httpx2.ProxyError,
+_UNSENT = _named(
+    "ConnectError",
+    "ConnectTimeout",
+    "PoolTimeout",
+    "ProxyError",
+    "UnsupportedProtocol",
+    "WriteError",
+    "WriteTimeout",
 )
 
 
-def translate(exc: Exception, *, model: str, timeout: float, secret: Secret) -> Exception:
+def translate(exc: Exception, *, model: str, timeout: float, secret: Secret) -> GenbatchError:
     """Return genbatch's error for what an attempt raised.
 
     Args:
@@ -59,7 +76,8 @@ def translate(exc: Exception, *, model: str, timeout: float, secret: Secret) -> 
     if isinstance(exc, errors.APIError):
         return _from_status(exc, model, secret)
     if isinstance(exc, _TIMEOUTS):
-        return TimeoutError(f"no answer from {model} within {timeout:g} s")
+        message = f"no answer from {model} within {timeout:g} s"
+        return TimedOut(message, maybe_paid=not isinstance(exc, _UNSENT))
     reason = excerpt(secret.hide(str(exc))) or type(exc).__name__
     if isinstance(exc, _GARBAGE):
         return InvalidResponse(f"{model} sent an unreadable answer: {reason}", maybe_paid=True)
@@ -91,46 +109,57 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
 
 
 def _from_status(exc: errors.APIError, model: str, secret: Secret) -> GenbatchError:
-    status = exc.code
     message = excerpt(secret.hide(str(exc.message or ""))) or "no message"
     details = objects(mapping(mapping(exc.details).get("error")).get("details"))
+    headers: Mapping[str, str] = exc.response.headers if exc.response is not None else {}
+    error = _of_status(exc.code, message, details, model)
+    error.status = exc.code
+    if request_id := _request_id(details, headers):
+        error.request_id = excerpt(secret.hide(request_id), 100)
+    # The delay that comes with a daily quota is of seconds, and not to be believed.
+    if not isinstance(error, QuotaExhausted):
+        error.retry_after = _retry_after(details, headers)
+    return error
+
+
+def _of_status(status: int, message: str, details: list[JsonObject], model: str) -> GenbatchError:
     if status == 429:
-        return _too_many(message, details, _headers(exc), model)
+        return _too_many(message, details, model)
     if status in (401, 403) or _key_is_invalid(details):
-        return Unauthorized(f"{model} refused the API key ({status}): {message}", status=status)
+        return Unauthorized(f"{model} refused the API key ({status}): {message}")
     if 300 <= status < 400:
-        return Rejected(f"a redirect of {model} ({status}) was not followed", status=status)
+        return Rejected(f"a redirect of {model} ({status}) was not followed")
     if status == 408 or status >= 500:
-        return Unavailable(f"{model} is not available ({status}): {message}", status=status)
+        return Unavailable(f"{model} is not available ({status}): {message}")
+    if status == 404 and (hint := advice(model)):
+        return Rejected(f"{model} {hint}; the service says (404): {message}")
     if status >= 400:
-        return Rejected(f"{model} refused the request ({status}): {message}", status=status)
+        return Rejected(f"{model} refused the request ({status}): {message}")
     return InvalidResponse(
-        f"{model} sent an unexpected answer ({status}): {message}", status=status, maybe_paid=True
+        f"{model} sent an unexpected answer ({status}): {message}", maybe_paid=True
     )
 
 
-def _too_many(
-    message: str, details: list[JsonObject], headers: Mapping[str, str], model: str
-) -> GenbatchError:
+def _too_many(message: str, details: list[JsonObject], model: str) -> GenbatchError:
     # First: such an answer may name a PerDay quota too, but tomorrow changes nothing about it.
     if re.search(r"\blimit:\s*0(?!\.?\d)", message):
-        text = f"no quota for {model}: enable billing or choose another model"
-        return QuotaExhausted(text, status=429)
+        return QuotaExhausted(f"no quota for {model}: enable billing or choose another model")
     violations = (v for detail in details for v in objects(detail.get("violations")))
     # Believed even beside a retryDelay of seconds, which such answers have.
     if any("PerDay" in str(violation.get("quotaId")) for violation in violations):
-        text = f"daily quota of {model} is used up: rerun after midnight Pacific"
-        return QuotaExhausted(text, status=429)
-    retry_after = _retry_after(details, headers)
-    return RateLimited(f"too many calls of {model}: {message}", retry_after=retry_after)
+        return QuotaExhausted(f"daily quota of {model} is used up: rerun after midnight Pacific")
+    return RateLimited(f"too many calls of {model}: {message}")
 
 
 def _key_is_invalid(details: list[JsonObject]) -> bool:
     return any(detail.get("reason") == "API_KEY_INVALID" for detail in details)
 
 
-def _headers(exc: errors.APIError) -> Mapping[str, str]:
-    return exc.response.headers if exc.response is not None else {}
+def _request_id(details: list[JsonObject], headers: Mapping[str, str]) -> str:
+    """Return the service's id of the request, from the error itself or a header, or nothing."""
+    named = (detail["requestId"] for detail in details if detail.get("requestId"))
+    told = headers.get("x-request-id") or headers.get("x-goog-request-id") or ""
+    return str(next(named, told))
 
 
 def _retry_after(details: list[JsonObject], headers: Mapping[str, str]) -> float | None:

@@ -1,83 +1,225 @@
-"""The client's own connection pool, which never loses an answer that has arrived.
+"""The client's own connections: lanes, of which each call has one to itself.
 
-Giving a connection back to the pool awaits, and httpx does it between the last byte of an answer
-and its return: a cancellation that lands there, such as a native ``task.cancel()``, throws away
-an image that is already paid for. Here a connection whose answer is whole is put aside without
-awaiting anything, and given back before the next request is sent.
+1. A call takes the lane that was given back last, or opens one: there are never more than there
+   are calls at once, and what a call costs does not depend on how many there are.
+2. A lane is given back when its answer is whole, and closed if the call ended in any other way.
+3. The body of a good answer is set aside as the bytes that came: on its way through the SDK it
+   would be decoded and copied several times.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import NamedTuple
 
+import anyio
+import h11
 import httpx
 
+from ._connection import LARGEST_ANSWER, Body, Connection, Origin, errors_of_httpx, open_socket
+from ._proxy import Proxies, Proxy
+from ._turns import Turns
 
-def open_http_client() -> httpx.AsyncClient:
-    """Return a client that trusts no environment, follows no redirect and limits nothing."""
-    # A limited pool could wait for a connection that is only put aside. And whoever calls
-    # the client bounds its calls already.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    transport = LateReleaseTransport(httpx.AsyncHTTPTransport(limits=limits, trust_env=False))
-    return httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
+# Longer than most pauses between calls, shorter than a server or a router keeps idle ones.
+_KEPT_IDLE = 30.0
 
 
-class LateReleaseTransport(httpx.AsyncBaseTransport):
-    """Gives connections back at the next request instead of at the end of the answer."""
+class Aside:
+    """Where the body of a good answer is set down, None where none has come."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self._inner = inner
-        self._finished: list[httpx.AsyncByteStream] = []
+    __slots__ = ("body",)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        await self._release()
-        request.stream = _Body(request.read())
-        response = await self._inner.handle_async_request(request)
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - narrows the type
-        response.stream = _LateReleaseStream(response.stream, self._finished)
-        return response
+    def __init__(self) -> None:
+        self.body: str | Body | None = None
 
-    async def aclose(self) -> None:
-        await self._release()
-        await self._inner.aclose()
-
-    async def _release(self) -> None:
-        while self._finished:
-            await self._finished.pop().aclose()
+    def take(self) -> str | Body:
+        """Return the body and forget it."""
+        body, self.body = self.body, None
+        return b"" if body is None else body
 
 
-class _Body(httpx.AsyncByteStream):
-    """A request's body in one chunk.
+_aside: ContextVar[Aside] = ContextVar("aside")
 
-    httpx's own is an asynchronous generator, which a cancelled request leaves unfinished: trio
-    then warns of it.
+
+@contextmanager
+def set_aside() -> Iterator[Aside]:
+    """Have lanes keep the body of a good answer back while the block runs."""
+    aside = Aside()
+    token = _aside.set(aside)
+    try:
+        yield aside
+    finally:
+        _aside.reset(token)
+
+
+def open_http_client(turns: Turns, *, trust_env: bool = False) -> httpx.AsyncClient:
+    """Return a client over lanes that follows no redirect and limits nothing.
+
+    Building the certificates blocks for some 20 ms.
+
+    Args:
+        turns: For the steps of every call.
+        trust_env: Take proxies, and nothing else, from the environment.
+
+    Raises:
+        ValueError: If a proxy of the environment cannot be used.
+    """
+    return LaneClient(Lanes(turns, Proxies() if trust_env else None))
+
+
+class LaneClient(httpx.AsyncClient):
+    """Hands requests to lanes as they are.
+
+    What httpx does in between, redirects, cookies, authentication, environment, is what this
+    client must not do, and costs as much as sending the request.
     """
 
-    def __init__(self, content: bytes) -> None:
-        self._chunks = iter([content])
+    def __init__(self, lanes: Lanes) -> None:
+        super().__init__(transport=lanes, follow_redirects=False, trust_env=False)
+        self._lanes = lanes
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
+    async def request(  # type: ignore[override]  # of all that httpx takes, the SDK gives this
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        timeout: float | None = None,
+    ) -> httpx.Response:
+        """Send a request and return its answer, read whole. Timeouts do not apply."""
+        content = content or b""
+        sent = {
+            **(headers or {}),
+            "host": _address(url).host,
+            "content-length": str(len(content)),
+            # Unpacking megabytes would stall the loop, and images hardly shrink.
+            "accept-encoding": "identity",
+        }
+        return await self._lanes.call(method.upper(), url, [*sent.items()], content)
 
-    async def __anext__(self) -> bytes:
-        for chunk in self._chunks:
-            return chunk
-        raise StopAsyncIteration
 
+class Lanes(httpx.AsyncBaseTransport):
+    """A stack of idle connections.
 
-class _LateReleaseStream(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, finished: list[httpx.AsyncByteStream]) -> None:
-        self._inner = inner
-        self._finished = finished
-        self._whole = False
+    Args:
+        turns: For the steps of every call.
+        proxies: How servers are reached, None: directly.
+    """
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._inner:
-            yield chunk
-        self._whole = True
+    def __init__(self, turns: Turns, proxies: Proxies | None) -> None:
+        self._turns = turns
+        self._proxies = proxies
+        self._context = httpx.create_ssl_context(trust_env=False)
+        self._context.set_alpn_protocols(["http/1.1"])
+        self._idle: deque[Connection] = deque()
+        self._busy: set[Connection] = set()
+        self._closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        headers = request.headers.multi_items()
+        return await self.call(request.method, str(request.url), headers, request.read())
+
+    async def call(
+        self, method: str, url: str, headers: list[tuple[str, str]], content: bytes
+    ) -> httpx.Response:
+        """Send a request over a lane and return its answer, read whole.
+
+        Raises:
+            httpx.HTTPError: If the server cannot be reached, or its answer is no whole one.
+        """
+        origin, target, _ = _address(url)
+        proxy = self._proxies.of(*origin) if self._proxies else None
+        if proxy and origin.scheme == "http":
+            target, headers = url, [*headers, *proxy.headers]
+        with errors_of_httpx():
+            request = h11.Request(method=method, target=target, headers=headers)
+        connection = self._take(origin) or await self._open(origin, proxy)
+        self._busy.add(connection)
+        try:
+            answer, body = await connection.exchange(request, content)
+        finally:
+            self._give_back(connection)
+        return _response_of(answer, body)
+
+    def _take(self, origin: Origin) -> Connection | None:
+        oldest = anyio.current_time() - _KEPT_IDLE
+        while self._idle and self._idle[0].idle_since < oldest:
+            self._idle.popleft().close()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.origin == origin and connection.is_quiet():
+                return connection
+            connection.close()
+        return None
+
+    async def _open(self, origin: Origin, proxy: Proxy | None) -> Connection:
+        host, port = (proxy.host, proxy.port) if proxy else (origin.host, origin.port)
+        connection = Connection(await open_socket(host, port), origin, self._turns)
+        try:
+            if origin.scheme == "https":
+                if proxy:
+                    await connection.tunnel(proxy.headers)
+                await connection.start_tls(self._context)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _give_back(self, connection: Connection) -> None:
+        self._busy.discard(connection)
+        if connection.is_reusable and not self._closed:
+            connection.idle_since = anyio.current_time()
+            self._idle.append(connection)
+        else:
+            connection.close()
 
     async def aclose(self) -> None:
-        if self._whole:
-            self._finished.append(self._inner)
-        else:
-            await self._inner.aclose()
+        """Close every connection; calls that are under way fail with a ReadError."""
+        self._closed = True
+        for connection in (*self._idle, *self._busy):
+            connection.close()
+        self._idle.clear()
+
+
+class _Address(NamedTuple):
+    origin: Origin
+    target: str
+    host: str
+
+
+@lru_cache(maxsize=64)  # there is one for each model
+def _address(url: str) -> _Address:
+    """Return where a request goes, what its first line names, and its Host header."""
+    parsed = httpx.URL(url)
+    port = parsed.port or (443 if parsed.scheme == "https" else 80)
+    origin = Origin(parsed.scheme, parsed.raw_host.decode("ascii"), port)
+    return _Address(origin, parsed.raw_path.decode("ascii"), parsed.netloc.decode("ascii"))
+
+
+def _response_of(answer: h11.Response, body: Body) -> httpx.Response:
+    if dict(answer.headers).get(b"content-encoding", b"identity").lower() != b"identity":
+        body = _unpacked(body)
+    aside = _aside.get(None)
+    if answer.status_code == 200 and aside is not None:
+        aside.body = body
+        return httpx.Response(200, content=b"{}")
+    headers = [(name, value) for name, value in answer.headers if name != b"content-encoding"]
+    return httpx.Response(answer.status_code, headers=headers, content=bytes(body))
+
+
+def _unpacked(body: Body) -> bytes:
+    """Return what gzip or deflate packed: not asked for, but a server may still do so."""
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells the two apart by their heads
+    try:
+        content = unpacking.decompress(body, LARGEST_ANSWER)
+    except zlib.error as exc:
+        raise httpx.DecodingError(str(exc)) from exc
+    if not unpacking.eof:
+        raise httpx.DecodingError("its packed body is cut off or too large")
+    return content

@@ -1,22 +1,24 @@
 """What a FakeGemini does to a call instead of answering it well.
 
-A Fault describes it in terms of HTTP; the functions below make the ones that have a name. An
-answer of another shape is one more function here.
+A Fault describes it in terms of HTTP. The functions below make the ones that have a name and
+concern the connection or an error; those that concern the content of an answer are in _answers.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ._wire import Reply, candidate, error_body, error_reply
+from ._access import key_error, token_error
+from ._catalogue import not_found
+from ._quota import quota_error
+from ._wire import JsonObject, Reply, error_body, error_reply
 
 _HTML = {"content-type": "text/html; charset=UTF-8"}
-_TYPES = "type.googleapis.com/google.rpc."
-_METRIC = "generativelanguage.googleapis.com/generate_requests_per_model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +33,12 @@ class Fault:
         delay: Seconds to wait before answering, added to the server's latency.
         headers: Added to the response, or in place of its own.
         body: Answer this in place of the image; a mapping is sent as JSON. Status 200 by default.
+        edit: Called in a thread with the JSON of the answer once the image is made, which it may
+            change; what it returns is sent.
         truncate: Announce the whole body, send this many bytes of it, then close the connection.
         reset: Close with a TCP reset and no answer; with truncate, after that part of the body.
         drip: (bytes, seconds): send the body in pieces of so many bytes, so many seconds apart.
+        drip_head: Whether drip holds for the status line and the headers too.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -43,9 +48,11 @@ class Fault:
     delay: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | str | Mapping[str, object] | None = None
+    edit: Callable[[JsonObject], object] | None = None
     truncate: int | None = None
     reset: bool = False
     drip: tuple[int, float] | None = None
+    drip_head: bool = False
 
     def __post_init__(self) -> None:
         if self.status is not None and not 200 <= self.status <= 599:
@@ -56,6 +63,8 @@ class Fault:
             raise ValueError(f"truncate must be >= 0, got {self.truncate}")
         if self.drip is not None and not (self.drip[0] >= 1 and self.drip[1] >= 0):
             raise ValueError(f"drip must be (bytes >= 1, seconds >= 0), got {self.drip}")
+        if self.drip_head and self.drip is None:
+            raise ValueError("drip_head needs drip, which says how fast")
 
 
 def cuts_before_answer(fault: Fault) -> bool:
@@ -71,6 +80,9 @@ def reply_in_place(fault: Fault) -> Reply | None:
     if isinstance(fault.body, Mapping):
         return Reply(status, json.dumps(fault.body).encode())
     return Reply(status, fault.body.encode() if isinstance(fault.body, str) else fault.body)
+
+
+# Refused by the service
 
 
 def rate_limited(
@@ -89,48 +101,36 @@ def rate_limited(
     return Fault(
         status=429,
         headers={"retry-after": seconds} if in_header and seconds else {},
-        body=_quota_error(period, limit=250 if per_day else 10, wait=wait),
+        body=quota_error(period, limit=250 if per_day else 10, wait=wait),
     )
 
 
 def no_quota() -> Fault:
     """Return the 429 of a project without paid access: its limit is 0."""
-    return Fault(status=429, body=_quota_error("PerDay", limit=0, wait=None))
+    return Fault(status=429, body=quota_error("PerDay", limit=0, wait=None))
 
 
-def blocked(reason: str = "PROHIBITED_CONTENT") -> Fault:
-    """Return an answer that refuses the prompt: feedback and no candidates."""
-    return Fault(body={"promptFeedback": {"blockReason": reason}})
+def bad_key(key: str = "a-wrong-key") -> Fault:
+    """Return the 400 that refuses an API key, and repeats it."""
+    return Fault(status=400, body=key_error(key))
 
 
-def filtered(reason: str = "IMAGE_SAFETY") -> Fault:
-    """Return an answer whose candidate has a finish reason and no content."""
-    return Fault(body={"candidates": [{"finishReason": reason, "index": 0}]})
+def bad_token() -> Fault:
+    """Return the 401 that refuses an OAuth token of Vertex, as when it has expired."""
+    return Fault(status=401, body=token_error())
 
 
-def no_image(text: str = "I can only describe it.", *, finish_reason: str = "STOP") -> Fault:
-    """Return an answer that has text and no image."""
-    return Fault(body={"candidates": [candidate([{"text": text}], finish_reason)]})
+def retired_model(model: str = "gemini-2.5-flash-image") -> Fault:
+    """Return the 404 for a model that was shut down."""
+    return Fault(status=404, body=error_body(404, not_found(model)))
 
 
-def no_candidates() -> Fault:
-    """Return an answer with an empty list of candidates."""
-    return Fault(body={"candidates": []})
+# Something between here and the service
 
 
-def not_an_image(content: bytes = b"not an image") -> Fault:
-    """Return an answer whose image part holds content, labelled a PNG."""
-    return _inline(base64.b64encode(content).decode())
-
-
-def bad_base64() -> Fault:
-    """Return an answer whose image part is no base64."""
-    return _inline("iVBORw0KGgo*not*base64*")
-
-
-def broken_json() -> Fault:
-    """Return a complete answer of HTTP whose JSON stops in the middle."""
-    return Fault(body='{"candidates": [{"content": {"role": "model", "parts": [{"inlineDa')
+def redirect(location: str, status: int = 307) -> Fault:
+    """Return a redirect to location."""
+    return Fault(status=status, headers={"location": location})
 
 
 def html_page(status: int = 200) -> Fault:
@@ -139,9 +139,17 @@ def html_page(status: int = 200) -> Fault:
     return Fault(status=status, body=page, headers=_HTML)
 
 
-def redirect(location: str, status: int = 307) -> Fault:
-    """Return a redirect to location."""
-    return Fault(status=status, headers={"location": location})
+# The connection
+
+
+def reset(after: int | None = None) -> Fault:
+    """Return a TCP reset: in place of an answer, or after so many bytes of its body."""
+    return Fault(reset=True, truncate=after)
+
+
+def short_body(after: int = 100) -> Fault:
+    """Return an answer whose connection closes after so many bytes of its body."""
+    return Fault(truncate=after)
 
 
 def stalled(after: int = 100) -> Fault:
@@ -149,23 +157,23 @@ def stalled(after: int = 100) -> Fault:
     return Fault(drip=(after, math.inf))
 
 
-def _inline(encoded: str) -> Fault:
-    part = {"inlineData": {"mimeType": "image/png", "data": encoded}}
-    return Fault(body={"candidates": [candidate([part])]})
+def slow_headers(after: int = 20, seconds: float = math.inf) -> Fault:
+    """Return an answer whose headers come so many bytes at a time, so many seconds apart.
+
+    Like the rest of it, which is an image made and billed; by default nothing follows the first
+    bytes, ever.
+    """
+    return Fault(drip=(after, seconds), drip_head=True)
 
 
-def _quota_error(period: str, *, limit: int, wait: float | None) -> Mapping[str, object]:
-    message = (
-        "You exceeded your current quota, please check your plan and billing details.\n"
-        f"* Quota exceeded for metric: {_METRIC}, limit: {limit}"
-    )
-    violation = {
-        "quotaMetric": _METRIC,
-        "quotaId": f"GenerateRequests{period}PerProjectPerModel",
-        "quotaValue": str(limit),
-    }
-    details: list[object] = [{"@type": f"{_TYPES}QuotaFailure", "violations": [violation]}]
-    if wait is not None:
-        message += f"\nPlease retry in {wait:g}s."
-        details.append({"@type": f"{_TYPES}RetryInfo", "retryDelay": f"{wait:g}s"})
-    return error_body(429, message, details)
+def dripping(size: int = 8, seconds: float = 0.3) -> Fault:
+    """Return an answer whose body comes in pieces of size bytes, so many seconds apart."""
+    return Fault(drip=(size, seconds))
+
+
+@contextmanager
+def closed_port() -> Iterator[str]:
+    """Yield the URL of a port that refuses connections while the block runs."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))  # and not listened on, so nobody else can take it either
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"

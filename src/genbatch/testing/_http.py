@@ -159,12 +159,17 @@ class Connection:
         head = self._http.send(response) or b""
         rest = (self._http.send(h11.Data(data=body)) or b"")[: fault.truncate]
         self._http.send(h11.EndOfMessage())
-        # Without a drip one piece, or two: the last then fits the buffers of the socket, so that
-        # sending it is not waiting for the client.
-        size = fault.drip[0] if fault.drip else _CHUNK
-        first = min(size, len(rest)) if fault.drip else max(len(rest) - _CHUNK, 0) or len(rest)
-        later = [rest[start : start + size] for start in range(first, len(rest), size)]
-        return [head + rest[:first], *later]
+        wire = head + rest
+        if fault.drip:
+            size = fault.drip[0]
+            first = size if fault.drip_head else len(head) + size
+        else:
+            # One piece, or two: the last then fits the buffers of the socket, so that sending it
+            # is not waiting for the client.
+            size = _CHUNK
+            first = len(head) + (max(len(rest) - _CHUNK, 0) or len(rest))
+        later = [wire[start : start + size] for start in range(first, len(wire), size)]
+        return [wire[:first], *later]
 
     @asynccontextmanager
     async def watched(self, *, on_hang_up: Callable[[], None]) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,28 +22,16 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from ._draw import draw
-from ._faults import Fault, cuts_before_answer, reply_in_place
-from ._http import Connection, Disconnected, Request, pause
-from ._wire import (
-    Call,
-    Reply,
-    called_model,
-    dimensions,
-    error_reply,
-    image_reply,
-    json_reply,
-    parse_call,
-    refusal,
-    seed_of,
-)
+from ._faults import Fault
+from ._http import Connection, Disconnected, Request
+from ._quota import Quota
+from ._service import Service, split
+from ._wire import Call, Reply, called_model, json_reply, parse_call
 
 _BACKLOG = 2048
 _LARGEST_BODY = 100_000_000  # bytes of a request
 _KEPT_BODY = 16_000  # bytes of a request that the list of calls keeps
 _KEPT_CALLS = 10_000
-_DRAWING_THREADS = 4
-_NO_FAULT = Fault()
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -56,31 +44,43 @@ class Stats:
         images: Images made, that is, paid for.
         in_flight: Calls being answered now.
         peak: Most calls that were ever in flight at once.
+        limited: Calls refused because a quota was used up.
     """
 
     calls: int
     images: int
     in_flight: int
     peak: int
+    limited: int = 0
 
 
 class FakeGemini:
     """A server on this machine that answers generateContent with drawn images.
 
-    Enter it with ``async with``, under asyncio or trio, and point a client at ``url``. Any
-    non-empty API key and any model that is not retired will do. ``GET /stats`` answers the stats.
+    Enter it with ``async with``, under asyncio or trio, and point a client at ``url``. It speaks
+    Gemini's own API and Vertex's, and lists models; ``GET /stats`` answers the stats.
 
     Args:
         latency: Seconds each call takes, or a function that tells them for a call.
         image_size: Longer side of the images in pixels; the request's aspect ratio decides the
             other.
         faults: What goes wrong, call by call (None: nothing, as after the last), or a function
-            that tells it for a call. Calls refused as wrong use none up.
+            that tells it for a call. Calls refused as wrong or beyond the quota use none up.
+        quota: Calls of each model in any 60 s, such as ``"60/min"``; None for any number. A call
+            beyond it is refused at once, and uses nothing up.
+        daily: Calls of each model in a day, which begins with the first; None for any number.
+        retry_info: Whether a refusal says when there is quota again.
+        speed: Seconds of the service that pass in one second here: divides latency, minutes and
+            days of the quota, and the waits it asks for. Faults keep their times.
+        api_keys: Keys that are valid, looked up at every request, so a set may change meanwhile;
+            None for any that is not empty.
+        tokens: The same for the OAuth tokens of Vertex.
+        models: Ids of the models there are; None for any but the retired, some of them listed.
         port: Port to listen on, 0 for a free one.
         host: Address to listen on.
 
     Raises:
-        ValueError: If image_size is below 1 or latency below 0.
+        ValueError: If an argument is malformed or out of range.
         OSError: On entering, if host and port cannot be listened on.
 
     Cancellation: leaving the block cancels every call and closes every connection.
@@ -94,6 +94,13 @@ class FakeGemini:
         latency: float | Callable[[Call], float] = 0.0,
         image_size: int = 512,
         faults: Iterable[Fault | None] | Callable[[Call], Fault | None] = (),
+        quota: str | None = None,
+        daily: int | None = None,
+        retry_info: bool = True,
+        speed: float = 1.0,
+        api_keys: Container[str] | None = None,
+        tokens: Container[str] | None = None,
+        models: Collection[str] | None = None,
         port: int = 0,
         host: str = "127.0.0.1",
     ) -> None:
@@ -101,16 +108,22 @@ class FakeGemini:
             raise ValueError(f"image_size must be >= 1, got {image_size}")
         if not callable(latency) and not latency >= 0:
             raise ValueError(f"latency must be >= 0, got {latency}")
-        self._latency = latency
-        self._image_size = image_size
-        self._faults = faults if callable(faults) else _one_by_one(faults)
+        self._service = Service(
+            latency=latency,
+            image_size=image_size,
+            faults=faults if callable(faults) else _one_by_one(faults),
+            quota=Quota(quota, daily, retry_info=retry_info, speed=speed),
+            speed=speed,
+            api_keys=api_keys,
+            tokens=tokens,
+            models=models,
+        )
         self._address = host, port
         self._url: str | None = None
         self._stack = AsyncExitStack()
-        self._drawing = anyio.CapacityLimiter(_DRAWING_THREADS)
         self._calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
         self._in_flight: set[Connection] = set()
-        self._received = self._images = self._peak = 0
+        self._received = self._peak = 0
 
     @property
     def url(self) -> str:
@@ -122,7 +135,9 @@ class FakeGemini:
     @property
     def stats(self) -> Stats:
         """The counters as they are now."""
-        return Stats(self._received, self._images, len(self._in_flight), self._peak)
+        service = self._service
+        in_flight = len(self._in_flight)
+        return Stats(self._received, service.images, in_flight, self._peak, service.limited)
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -149,6 +164,7 @@ class FakeGemini:
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         failure: BaseException | None = None
+        self._service.begin()
         with _listen(*self._address) as listener:
             self._url = _url(listener)
             async with anyio.create_task_group() as tasks:
@@ -179,11 +195,12 @@ class FakeGemini:
     async def _converse(self, connection: Connection) -> None:
         try:
             while request := await connection.next_request():
-                model = called_model(request.method, request.target)
+                path, _ = split(request.target)
+                model = called_model(request.method, path)
                 if model is None:
                     await connection.send(self._page(request))
                 else:
-                    await self._serve_call(model, request, connection)
+                    await self._serve_call(model, path, request, connection)
         except* Disconnected:
             pass  # the client's choice, at any time
         finally:
@@ -192,15 +209,17 @@ class FakeGemini:
     def _page(self, request: Request) -> Reply:
         if request.method == "GET" and request.target == "/stats":
             return json_reply(asdict(self.stats))
-        return error_reply(404, f"{request.method} {request.target} is not served here.")
+        return self._service.page(request.method, request.target, request.headers)
 
-    async def _serve_call(self, model: str, request: Request, connection: Connection) -> None:
+    async def _serve_call(
+        self, model: str, path: str, request: Request, connection: Connection
+    ) -> None:
         self._received += 1
         number = self._received
         with self._counted(connection) as release:
             async with connection.watched(on_hang_up=release):
-                call = await self._parse(number, model, request)
-                reply, fault = await self._answer(call)
+                call = await self._parse(number, model, path, request)
+                reply, fault = await self._service.answer(call)
                 await connection.send(reply, fault, before_last=release)
 
     @contextmanager
@@ -219,36 +238,15 @@ class FakeGemini:
         finally:
             release()
 
-    async def _parse(self, number: int, model: str, request: Request) -> Call:
-        parse = partial(parse_call, number, model, request.headers, request.body)
+    async def _parse(self, number: int, model: str, path: str, request: Request) -> Call:
+        parse = partial(parse_call, number, model, path, request.headers, request.body)
         if len(request.body) <= _KEPT_BODY:
             call = parse()
             self._calls.append(call)
         else:  # input images: slow enough to parse to hold up the event loop
-            call = await anyio.to_thread.run_sync(parse, limiter=self._drawing)
+            call = await anyio.to_thread.run_sync(parse, limiter=self._service.threads)
             self._calls.append(replace(call, body={}))
         return call
-
-    async def _answer(self, call: Call) -> tuple[Reply, Fault]:
-        if (error := refusal(call)) is not None:
-            return error, _NO_FAULT
-        fault = self._faults(call) or _NO_FAULT
-        latency = self._latency(call) if callable(self._latency) else self._latency
-        await pause(latency + fault.delay)
-        if cuts_before_answer(fault):
-            return Reply(500, b""), fault  # which no client sees
-        if (reply := reply_in_place(fault)) is not None:
-            return reply, fault
-        reply = await anyio.to_thread.run_sync(self._make, call, limiter=self._drawing)
-        self._images += 1
-        return replace(reply, status=fault.status or 200), fault
-
-    def _make(self, call: Call) -> Reply:
-        width, height = dimensions(call, self._image_size)
-        seed = seed_of(call)
-        return image_reply(
-            call, draw(call.prompt, model=call.model, seed=seed, width=width, height=height)
-        )
 
 
 def _one_by_one(faults: Iterable[Fault | None]) -> Callable[[Call], Fault | None]:

@@ -7,10 +7,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, TypeAlias
+
+JsonObject: TypeAlias = dict[str, Any]
 
 JSON = {"content-type": "application/json; charset=UTF-8"}
+TYPES = "type.googleapis.com/google.rpc."
 
 _STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -37,12 +39,13 @@ _MESSAGES = {
     503: "The model is overloaded. Please try again later.",
     504: "Deadline expired before operation could complete.",
 }
-_NO_KEY = (
-    "Method doesn't allow unregistered callers (callers without established identity). Please use "
-    "API Key or other form of API consumer identity to call this API."
+_CALLS = (
+    re.compile(r"/v1beta/models/([^/:]+):generateContent"),
+    re.compile(
+        r"/v1beta1/projects/[^/]+/locations/[^/]+"
+        r"/publishers/google/models/([^/:]+):generateContent"
+    ),
 )
-_CALL = re.compile(r"/v1beta/models/([^/:]+):generateContent")
-_RETIRED = re.compile(r"gemini-3\.1-flash-image|gemini-2\.5-flash-image|imagen-.*")
 _RATIO = re.compile(r"([1-9]\d?):([1-9]\d?)")
 _TOKENS = {"1K": 1120, "2K": 1680, "4K": 2520}  # billed for one image
 _TOKENS_PER_INPUT_IMAGE = 258
@@ -58,6 +61,7 @@ class Call:
         prompt: Text of every part, joined by newlines.
         body: The JSON object sent, empty if it was none.
         headers: Request headers, names in lower case.
+        path: Path of the request, which tells Gemini's own API from Vertex.
     """
 
     number: int
@@ -66,6 +70,7 @@ class Call:
     body: Mapping[str, Any] = field(repr=False)
     # Not in the repr: the key is in there, and test reports print reprs.
     headers: Mapping[str, str] = field(repr=False)
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +82,15 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
 
 
-def called_model(method: str, target: str) -> str | None:
+def called_model(method: str, path: str) -> str | None:
     """Return the model that a request line calls, or None if it calls none."""
-    match = _CALL.fullmatch(unquote(target.partition("?")[0]))
-    return match[1] if match and method == "POST" else None
+    if method != "POST":
+        return None
+    matches = (pattern.fullmatch(path) for pattern in _CALLS)
+    return next((match[1] for match in matches if match), None)
 
 
-def parse_call(number: int, model: str, headers: Mapping[str, str], body: bytes) -> Call:
+def parse_call(number: int, model: str, path: str, headers: Mapping[str, str], body: bytes) -> Call:
     """Return the call that body describes; a body that is no JSON object counts as empty."""
     try:
         content = json.loads(body)
@@ -93,22 +100,13 @@ def parse_call(number: int, model: str, headers: Mapping[str, str], body: bytes)
         content = {}
     texts = (part.get("text") for part in _parts(content))
     prompt = "\n".join(text for text in texts if isinstance(text, str))
-    return Call(number, model, prompt, content, headers)
+    return Call(number, model, prompt, content, headers, path)
 
 
 def refusal(call: Call) -> Reply | None:
-    """Return the error the service answers a wrong request with, None for a right one."""
-    if not call.headers.get("x-goog-api-key"):
-        return error_reply(403, _NO_KEY)
+    """Return the error the service answers a wrong body with, None for a right one."""
     if not call.body:
         return error_reply(400, "Invalid JSON payload received. Expected a JSON object.")
-    if _RETIRED.fullmatch(call.model):
-        return error_reply(
-            404,
-            f"models/{call.model} is not found for API version v1beta, or is not supported for "
-            "generateContent. Call ListModels to see the list of available models and their "
-            "supported methods.",
-        )
     if not _parts(call.body):
         return error_reply(400, "* GenerateContentRequest.contents: contents is not specified\n")
     ratio, size = _ratio_and_size(call)
@@ -131,17 +129,13 @@ def seed_of(call: Call) -> object:
     return _mapping(call.body.get("generationConfig")).get("seed")
 
 
-def image_reply(call: Call, png: bytes) -> Reply:
-    """Return the answer to call that brings an image."""
-    parts = [
-        {"text": "Here is the image you asked for."},
-        {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(png).decode()}},
-    ]
+def image_answer(call: Call, png: bytes) -> JsonObject:
+    """Return the JSON of the answer to call that brings an image."""
     inputs = sum("inlineData" in part or "fileData" in part for part in _parts(call.body))
     prompt_tokens = max(1, len(call.prompt) // 4) + _TOKENS_PER_INPUT_IMAGE * inputs
     tokens = _TOKENS[_ratio_and_size(call)[1]]
-    answer = {
-        "candidates": [candidate(parts)],
+    return {
+        "candidates": [candidate([{"text": "Here is the image you asked for."}, inline(png)])],
         "usageMetadata": {
             "promptTokenCount": prompt_tokens,
             "candidatesTokenCount": tokens,
@@ -150,13 +144,24 @@ def image_reply(call: Call, png: bytes) -> Reply:
         "modelVersion": call.model,
         "responseId": f"fake-{call.number}",
     }
-    return json_reply(answer)
 
 
-def candidate(parts: Iterable[object], finish_reason: str = "STOP") -> dict[str, object]:
+def candidate(parts: Iterable[object], finish_reason: str = "STOP") -> JsonObject:
     """Return one candidate of an answer."""
     content = {"role": "model", "parts": list(parts)}
     return {"content": content, "finishReason": finish_reason, "index": 0}
+
+
+def inline(content: bytes) -> JsonObject:
+    """Return a part that holds content, labelled a PNG."""
+    return {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(content).decode()}}
+
+
+def images_in(answer: object) -> int:
+    """Return how many images an answer has, drafts apart."""
+    candidates = [_mapping(each) for each in _sequence(_mapping(answer).get("candidates"))]
+    parts = _parts({"contents": [each.get("content") for each in candidates]})
+    return sum("inlineData" in part and not part.get("thought") for part in parts)
 
 
 def json_reply(content: object, status: int = 200) -> Reply:
@@ -171,9 +176,9 @@ def error_reply(status: int, message: str | None = None, details: Iterable[objec
 
 def error_body(
     status: int, message: str | None = None, details: Iterable[object] = ()
-) -> dict[str, object]:
+) -> JsonObject:
     """Return the JSON object that the service describes an error with."""
-    error: dict[str, object] = {
+    error: JsonObject = {
         "code": status,
         "message": message or _MESSAGES.get(status, f"The service answered {status}."),
         "status": _STATUSES.get(status, "UNKNOWN"),

@@ -1,0 +1,287 @@
+"""Archive: the directory, the journal and the lock of a store, as one; everything here blocks.
+
+1. A row of an image implies its file, complete; both are on disk when save returns.
+2. An image on its way to a disk that is full is kept, and written with the next one or at close.
+3. A call of which no end is known stays an attempt, to be counted as possibly paid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from threading import Lock as ThreadLock
+from typing import Any
+
+from . import _files as files
+from ._errors import GenbatchError, StoreError
+from ._image import Image, SavedImage
+from ._journal import Journal, Spent
+from ._lock import Lock
+from ._plan import Plan, Policy, details
+from ._planning import Naming, Wanted, adopt_lost, adopt_orphans, at, find_or_add, further
+from ._prompt import Prompt
+
+HIDDEN = ".genbatch"  # the directory of what is not for the eye
+JOURNAL = "journal.sqlite"
+LOCK = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that was begun: its number, and what it is to make."""
+
+    number: int
+    plan: Plan
+    take: int
+    name: str
+
+
+@dataclass(slots=True)
+class _Paid:
+    """An image on its way to the disk, and which of its files have arrived."""
+
+    call: Call
+    image: Image
+    elapsed: float
+    arrived: list[str] = field(default_factory=list)
+
+
+class Archive:
+    """A directory, locked, with its journal open.
+
+    Args:
+        directory: Created, with its parents.
+        fresh: Whether to refuse a directory that has anything in it.
+        template: How files are named; see Store.
+        policy: What is made again.
+
+    Raises:
+        StoreError: If directory cannot be written to, another runner is in it, its journal cannot
+            be read, or it is not empty and was to be.
+    """
+
+    def __init__(self, directory: Path, *, fresh: bool, template: str, policy: Policy) -> None:
+        self.directory = directory
+        self._naming = Naming(directory, template)
+        self._policy = policy
+        self._unsaved: list[_Paid] = []
+        self._unsaved_lock = ThreadLock()
+        hidden = directory / HIDDEN
+        try:
+            files.make_directory(directory)
+            if fresh and any(directory.iterdir()):
+                raise StoreError(f"{directory} is not empty, and was to be fresh")
+            hidden.mkdir(mode=0o700, exist_ok=True)
+            with ExitStack() as undo:
+                self._lock = Lock(hidden / LOCK)
+                undo.callback(self._lock.release)
+                files.sweep(directory)
+                files.sync_directory(directory)
+                self.journal = Journal(hidden / JOURNAL)
+                undo.callback(self.journal.close)
+                with self.journal.writing() as journal:
+                    self._session = journal.insert("session", began=time.time())
+                    adopt_orphans(journal, directory)
+                undo.pop_all()
+        except OSError as exc:
+            raise files.disk_error(f"cannot save images in {directory}", directory, exc) from exc
+
+    def close(self) -> None:
+        """Write what could not be written so far, if it can be now, and let the next one in.
+
+        Raises:
+            StoreError: If a paid image still cannot be written.
+        """
+        try:
+            self._save_unsaved()
+            if self._unsaved:
+                raise StoreError(
+                    f"{len(self._unsaved)} paid images are lost: {self.directory} took no more"
+                )
+        finally:
+            self.journal.close()
+            self._lock.release()
+
+    def begin_batch(self, namespace: str) -> int:
+        """Return the number of a new input."""
+        with self.journal.writing(durable=False) as journal:
+            journal.prune()
+            return journal.insert("batch", session=self._session, namespace=namespace)
+
+    def end_batch(self, batch: int, places: dict[int, int], *, whole: bool) -> None:
+        """Note the last places of an input, and where it is whole, forget the earlier ones."""
+        with self.journal.writing() as journal:
+            journal.put(batch, places.items())
+            if whole:
+                journal.supersede(batch)
+
+    def plan(
+        self, batch: int, namespace: str, wanted: list[Wanted], places: dict[int, int], ahead: int
+    ) -> list[tuple[str, int, Plan]]:
+        """Plan what is wanted, in this order, and return what probably comes next.
+
+        Args:
+            batch: The input that they belong to.
+            namespace: Of that input.
+            wanted: Get their plans, or errors.
+            places: Items of that input planned before, with their positions.
+            ahead: How many to return at most of those that came next in an earlier input, as
+                digest, ordinal and plan.
+        """
+        with self.journal.writing(durable=False) as journal:
+            journal.put(batch, places.items())
+            last: int | None = None
+            for each in wanted:
+                try:
+                    known = find_or_add(journal, batch, namespace, each, self._naming)
+                except StoreError as exc:
+                    each.error = exc
+                    continue
+                journal.put(batch, [(known.item, each.index)])
+                each.plan = self._policy.plan(known, self.directory)
+                last = known.item
+            following = [] if last is None else journal.following(last, batch, ahead)
+        return [
+            (known.digest, known.ordinal, self._policy.plan(known, self.directory))
+            for known in following
+        ]
+
+    def begin(self, plan: Plan, price: float | None) -> Call | SavedImage:
+        """Note that a call begins, or return the image if it has been made meanwhile.
+
+        Args:
+            plan: Of its request.
+            price: US dollars that it is expected to cost, None where unknown.
+        """
+        with self.journal.writing() as journal:
+            if not plan.further:
+                adopt_lost(journal, self.directory, plan)
+                saved = self._policy.plan(journal.item(plan.item), self.directory).saved
+                if saved is not None:
+                    return saved
+            take = journal.next_take(plan.item)
+            name = plan.stem if take == 1 else f"{plan.stem}-take{take}"
+            number = journal.insert(
+                "attempt",
+                item=plan.item,
+                name=name,
+                prompt=plan.asked,
+                price=price,
+                began=time.time(),
+            )
+            return Call(number, plan, take, name)
+
+    def fail(self, call: Call, error: Exception) -> None:
+        """Note why a call brought no image, and forget it if it cannot have been paid."""
+        with self.journal.writing() as journal:
+            if not call.plan.further:
+                journal.execute(
+                    "UPDATE item SET kind = ?, message = ?, detail = ? WHERE id = ?",
+                    (type(error).__name__, str(error), details(error), call.plan.item),
+                )
+            if not _maybe_paid(error):
+                journal.execute("DELETE FROM attempt WHERE id = ?", (call.number,))
+
+    def save(self, call: Call, image: Image, elapsed: float) -> SavedImage:
+        """Save an image with its extras, and return when both files and row are on disk.
+
+        Raises:
+            StoreError: If it cannot be written now; it is kept, to be written later.
+        """
+        paid = _Paid(call, image, elapsed)
+        try:
+            saved = self._save(paid)
+        except StoreError:
+            with self._unsaved_lock:
+                self._unsaved.append(paid)
+            raise
+        if self._unsaved:  # space is back
+            self._save_unsaved()
+        return saved
+
+    def _save_unsaved(self) -> None:
+        with self._unsaved_lock:
+            waiting, self._unsaved = self._unsaved, []
+            for paid in waiting:
+                try:
+                    self._save(paid)
+                except StoreError:
+                    self._unsaved.append(paid)
+
+    def _save(self, paid: _Paid) -> SavedImage:
+        call, image = paid.call, paid.image
+        stems = [f"{call.name}-{number}" for number, _ in enumerate(image.extras, 2)]
+        parts = list(zip([*stems, call.name], [*image.extras, image], strict=True))
+        # The image after its extras: where it stands, its answer is there whole.
+        for stem, part in parts[len(paid.arrived) :]:
+            file = files.publish(self.directory, stem, part.extension, part.data)
+            paid.arrived.append(file)
+        *extras, file = paid.arrived
+        digest = hashlib.sha256(image.data).hexdigest()
+        with self.journal.writing() as journal:
+            journal.add_image(
+                call.plan.item,
+                call.take,
+                pick=not call.plan.further,
+                file=file,
+                sha256=digest,
+                bytes=len(image.data),
+                mime_type=image.mime_type,
+                model=image.model,
+                usage=" ".join(map(str, astuple(image.usage))) if image.usage else None,
+                text=image.text,
+                cost=image.cost,
+                elapsed=paid.elapsed,
+                response_id=image.response_id,
+                extras=json.dumps(extras) if extras else None,
+                prompt=call.plan.asked,
+            )
+            journal.execute("DELETE FROM attempt WHERE id = ?", (call.number,))
+        return SavedImage(
+            path=self.directory / file,
+            mime_type=image.mime_type,
+            size_mb=len(image.data) / 1e6,
+            sha256=digest,
+            cost=image.cost,
+            model=image.model,
+            usage=image.usage,
+            text=image.text,
+            extras=tuple(self.directory / extra for extra in extras),
+        )
+
+    def spent(self) -> Spent:
+        """Return what all runs in the directory have paid."""
+        with self.journal.writing() as journal:
+            return Spent.read(journal)
+
+    def further(
+        self, index: int, namespace: str, changes: Mapping[str, Any]
+    ) -> tuple[Plan, Prompt, dict[str, Any]]:
+        """Plan a further take of the prompt at an index, and return it with what to ask for.
+
+        Raises:
+            ValueError: If there is no such prompt, or not all of its request is known.
+        """
+        with self.journal.writing() as journal:
+            return further(journal, index, namespace, changes)
+
+    def pick(self, index: int, take: int, namespace: str) -> None:
+        """Choose the take that is shown.
+
+        Raises:
+            ValueError: If there is no such prompt or take.
+        """
+        with self.journal.writing() as journal:
+            if not journal.pick(at(journal, index, namespace).item, take):
+                raise ValueError(f"prompt {index} has no take {take}")
+
+
+def _maybe_paid(error: Exception) -> bool:
+    if isinstance(error, GenbatchError):
+        return error.maybe_paid
+    return not isinstance(error, ValueError | TypeError | OSError)  # raised before anything is sent

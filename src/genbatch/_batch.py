@@ -1,0 +1,156 @@
+"""Batch: one input of a store, planned prompt by prompt as it is pulled.
+
+An input that an earlier run has read comes in the same order, mostly. So each look into the journal
+brings along what came next then: a run that resumes asks once in a thousand prompts, and keeps no
+more than those in memory. What is not foreseen is looked up, for all who wait together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from copy import copy
+from functools import partial
+from typing import Protocol, TypeVar
+
+from ._archive import Archive
+from ._keys import content_digest
+from ._plan import Plan, metadata_to_json
+from ._planning import Wanted
+from ._prompt import Prompt
+from ._source import Bell
+
+R = TypeVar("R")
+
+_LEAST_AHEAD = 16
+_MOST_AHEAD = 1024  # plans foreseen, about a kilobyte each
+
+
+class Place(Protocol):
+    """What a batch needs of a store."""
+
+    @property
+    def archive(self) -> Archive:
+        """The open directory."""
+
+    async def hop(self, function: Callable[..., R], *args: object) -> R:
+        """Call a function that blocks."""
+
+
+class Batch:
+    """One input of a store; made by Store.batch.
+
+    Args:
+        place: Does the work in threads; open when the first prompt is planned.
+        namespace: Its prompts share no image with those of another.
+    """
+
+    def __init__(self, place: Place, namespace: str) -> None:
+        self._place = place
+        self._namespace = namespace
+        self._number = 0
+        self._foreseen: dict[str, deque[Plan]] = {}
+        self._hits = 0
+        self._places: dict[int, int] = {}  # of items that were foreseen, not yet in the journal
+        self._wanted: list[Wanted] = []
+        self._asking = False
+        self._answered = Bell()
+
+    async def plan(
+        self, index: int, prompt: Prompt, settings: Mapping[str, object] | None = None
+    ) -> Plan:
+        """Return what is known of a prompt's request, and fix the name of its file.
+
+        Args:
+            index: Position of the prompt in this input.
+            prompt: With its full model id and every setting of its own.
+            settings: What else is asked for, by name.
+
+        Raises:
+            OSError: If an input image cannot be read.
+            StoreError: If the journal cannot be written, or no name is free.
+        """
+        if prompt.images:
+            digest = await self._place.hop(content_digest, self._namespace, prompt, settings)
+        else:
+            digest = content_digest(self._namespace, prompt, settings)
+        if (plan := self._recall(digest, index, prompt)) is not None:
+            return plan
+        wanted = Wanted.of(index, prompt, settings, digest)
+        self._wanted.append(wanted)
+        while (plan := wanted.plan) is None:
+            if wanted.error is not None:
+                raise wanted.error
+            if self._asking:
+                await self._answered.wait()
+            # What the others have asked for may have brought it along.
+            elif wanted in self._wanted and (plan := self._recall(digest, index, prompt)):
+                self._wanted.remove(wanted)
+                return plan
+            else:
+                await self._ask()
+        return plan
+
+    async def end(self, *, whole: bool) -> None:
+        """Note the order of the input.
+
+        Args:
+            whole: Whether it was read to its end: it then takes the place of earlier ones.
+
+        Raises:
+            StoreError: If the journal cannot be written.
+        """
+        if self._number:
+            places, self._places = self._places, {}
+            await self._place.hop(
+                partial(self._place.archive.end_batch, self._number, places, whole=whole)
+            )
+
+    def _recall(self, digest: str, index: int, prompt: Prompt) -> Plan | None:
+        """Return the plan if it was foreseen."""
+        if (plans := self._foreseen.get(digest)) is None:
+            return None
+        plan = plans.popleft()
+        if not plans:
+            del self._foreseen[digest]
+        if (plan.metadata or prompt.metadata) and plan.metadata != metadata_to_json(prompt):
+            return None
+        self._hits += 1
+        self._places[plan.item] = index
+        return plan
+
+    async def _ask(self) -> None:
+        """Look up all that is wanted now."""
+        self._asking = True
+        wanted, self._wanted = self._wanted, []
+        places, self._places = self._places, {}
+        ahead = min(max(4 * self._hits, _LEAST_AHEAD), _MOST_AHEAD)
+        try:
+            following = await self._place.hop(self._plan, wanted, places, ahead)
+        except Exception as exc:  # noqa: BLE001 - each that waits must hear of it
+            self._places = places | self._places
+            for each in wanted:
+                each.error = copy(exc)  # each prompt its own: a raised one grows its traceback
+        else:
+            if following:
+                self._foresee(following)
+        finally:
+            self._asking = False
+            self._answered.ring()
+
+    def _plan(
+        self, wanted: list[Wanted], places: dict[int, int], ahead: int
+    ) -> list[tuple[str, int, Plan]]:
+        if not self._number:
+            self._number = self._place.archive.begin_batch(self._namespace)
+        return self._place.archive.plan(self._number, self._namespace, wanted, places, ahead)
+
+    def _foresee(self, following: list[tuple[str, int, Plan]]) -> None:
+        self._hits = 0
+        self._foreseen = {}
+        ordinals: dict[str, int] = {}
+        for digest, ordinal, plan in following:
+            # Equal prompts get their images in order; one that was taken meanwhile is not to come.
+            if plan.item not in self._places and ordinal == ordinals.get(digest, 0):
+                ordinals[digest] = ordinal + 1
+                self._foreseen.setdefault(digest, deque()).append(plan)

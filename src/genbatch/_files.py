@@ -1,0 +1,189 @@
+"""Files: images published atomically, under names that are never overwritten.
+
+1. A file under its final name is complete and on disk, whatever was killed when.
+2. Nothing that stands under another's name is overwritten or written through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+from ._errors import StoreError
+from ._image import EXTENSIONS
+
+_PIECE = 1 << 20  # bytes
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
+
+
+def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
+    """Write data durably under a free name and return that: stem, or ``stem.2`` where it is taken.
+
+    Raises:
+        StoreError: If it cannot be written; nothing of it stands under a final name then.
+    """
+    temporary = _temporary(directory)
+    try:
+        try:
+            _write(temporary, data)
+            for turn in count(1):
+                name = f"{stem}{'' if turn == 1 else f'.{turn}'}{extension}"
+                if _move_to_free_name(temporary, directory / name):
+                    break
+        finally:
+            temporary.unlink(missing_ok=True)
+        try:
+            sync_directory(directory)
+        except BaseException:
+            os.unlink(directory / name)  # it may not last, and would be in the way of the next try
+            raise
+    except OSError as exc:
+        raise disk_error(f"cannot save {directory / stem}", directory, exc) from exc
+    return name
+
+
+def replace(path: Path, lines: Iterator[str]) -> None:
+    """Write lines durably in place of the file at path, which is ours.
+
+    Raises:
+        StoreError: If it cannot be written; the old file stands as it was then.
+    """
+    temporary = _temporary(path.parent)
+    try:
+        try:
+            with open(_create(temporary), "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as exc:
+        raise disk_error(f"cannot write {path}", path.parent, exc) from exc
+
+
+def sweep(directory: Path) -> None:
+    """Remove the temporary files that a killed process has left."""
+    with os.scandir(directory) as entries:
+        left = [entry.path for entry in entries if is_temporary(entry.name)]
+    for path in left:
+        os.unlink(path)
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file of that name is one on its way to its final name."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def find(directory: Path, stem: str) -> str | None:
+    """Return the name of whatever stands under stem with the extension of an image, if anything."""
+    for extension in EXTENSIONS.values():
+        if os.path.lexists(directory / (stem + extension)):
+            return stem + extension
+    return None
+
+
+def read(path: Path) -> bytes | None:
+    """Return the bytes of the regular file at path, None if something else stands there."""
+    try:
+        with _open(path) as file:
+            return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    except OSError:
+        return None
+
+
+def digest(path: Path) -> tuple[str, int] | None:
+    """Return SHA-256, in hex, and size of the regular file at path, None if there is none."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with _open(path) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                size += len(piece)
+    except OSError:
+        return None
+    return digest.hexdigest(), size
+
+
+def make_directory(directory: Path) -> None:
+    """Create directory, with its parents, durably."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_directory(each.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in directory durable."""
+    if os.name == "nt":
+        return  # a directory cannot be opened there, and its entries are journalled
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def disk_error(what: str, directory: Path, exc: Exception) -> StoreError:
+    """Return the error of something that the disk of directory did not take."""
+    why = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
+    disk = directory.absolute()
+    while not os.path.ismount(disk) and disk != disk.parent:
+        disk = disk.parent
+    try:
+        free = f", {shutil.disk_usage(disk).free / 1e6:.1f} MB free"
+    except OSError:
+        free = ""
+    return StoreError(f"{what}: {why} (disk {disk}{free})")
+
+
+def _temporary(directory: Path) -> Path:
+    return directory / f".{secrets.token_hex(8)}.part"
+
+
+def _create(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    return os.open(path, flags | _SAFE, 0o666)
+
+
+def _open(path: Path) -> BinaryIO:
+    # Not through a link, and not waiting for the other end of a pipe.
+    return open(os.open(path, os.O_RDONLY | _SAFE | getattr(os, "O_NONBLOCK", 0)), "rb")
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = _create(path)
+    try:
+        left = memoryview(data)
+        while left:  # a full disk may take a part without an error
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _move_to_free_name(temporary: Path, path: Path) -> bool:
+    """Give the file its final name, or return False if that is taken."""
+    try:
+        os.link(temporary, path)  # unlike a rename, it never replaces
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links, such as exFAT
+        if os.path.lexists(path):
+            return False
+        os.rename(temporary, path)
+    return True
+
+
+_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)

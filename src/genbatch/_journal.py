@@ -1,0 +1,299 @@
+"""Journal: the SQLite file of a directory, and what is asked of it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+from ._errors import StoreError
+from ._files import disk_error, sync_directory
+from ._schema import SCHEMA, VERSION, check_version, version
+
+_PATIENCE = 30.0  # seconds to wait for another process that writes
+_MOST_UNFINISHED = 16  # inputs; each costs as many rows as were read of it
+
+_PRUNE = """
+DELETE FROM place WHERE EXISTS (
+    SELECT 1 FROM place AS later, batch AS old, batch AS now
+    WHERE later.item = place.item AND later.batch > place.batch
+        AND old.id = place.batch AND now.id = later.batch AND old.session < now.session)
+"""
+
+
+class Known(NamedTuple):
+    """An item and the image picked for it, if it has one."""
+
+    item: int
+    digest: str
+    ordinal: int
+    name: str
+    metadata: str
+    kind: str | None
+    message: str | None
+    detail: str | None
+    take: int | None
+    file: str
+    sha256: str
+    bytes: int
+    mime_type: str
+    model: str | None
+    usage: str | None
+    text: str
+    cost: float | None
+    extras: str | None
+
+
+class Spent(NamedTuple):
+    """What all runs in a directory have paid.
+
+    Attributes:
+        usd: US dollars for images, as far as prices are known.
+        maybe_usd: US dollars of calls that may have been billed but brought no image.
+        images: Images paid for.
+        maybe_images: Calls that may have been billed but brought no image; those that run now too.
+    """
+
+    usd: float
+    maybe_usd: float
+    images: int
+    maybe_images: int
+
+    @classmethod
+    def read(cls, journal: Transaction) -> Spent:
+        """Return it from a journal."""
+        usd, images = journal.first("SELECT total(cost), count(*) FROM image")
+        maybe_usd, maybe_images = journal.first("SELECT total(price), count(*) FROM attempt")
+        return cls(usd, maybe_usd, images, maybe_images)
+
+
+KNOWN = """item.id, digest, ordinal, name, metadata, kind, message, detail,
+    image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras"""
+_PICKED = "image ON image.item = item.id AND image.take = item.pick"
+
+
+class Journal:
+    """The journal of one directory, open for writing; its methods block, in any thread.
+
+    Args:
+        path: Created with mode 0600 if missing.
+
+    Raises:
+        StoreError: If it cannot be opened, is damaged, or a newer genbatch has written it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()
+        try:
+            _create(path)
+            self._connection = sqlite3.connect(
+                path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+        except (OSError, sqlite3.Error) as exc:
+            raise _error(path, exc) from exc
+
+    def _prepare(self) -> None:
+        connection = self._connection
+        check_version(connection, self.path)
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreError(f"the file system of {self.path} cannot hold a journal: use another")
+        if not version(connection):
+            connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT")
+
+    def close(self) -> None:
+        """Close it; without effect on what is committed."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def writing(self, *, durable: bool = True) -> Iterator[Transaction]:
+        """Run the block as one transaction, whole or not at all, on disk when the block is left.
+
+        Args:
+            durable: If False, it is on disk only with the next one that is, three times as fast:
+                for what a power cut may undo.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        with self._lock:
+            connection = self._connection
+            try:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                connection.execute("BEGIN IMMEDIATE")
+                yield Transaction(connection)
+                connection.execute("COMMIT")
+            except sqlite3.Error as exc:
+                raise _error(self.path, exc) from exc
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+
+class Transaction:
+    """What can be read and written within one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+
+    def insert(self, table: str, **values: object) -> int:
+        """Insert a row and return its id."""
+        marks = ", ".join("?" * len(values))
+        sql = f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})"  # noqa: S608 - our names
+        return self.execute(sql, tuple(values.values())).lastrowid or 0
+
+    def first(self, sql: str, *values: object) -> Any:
+        """Return the first row that a query finds, None if there is none."""
+        return self.execute(sql, values).fetchone()
+
+    def item(self, item: int) -> Known:
+        """Return what is known of an item."""
+        sql = f"SELECT {KNOWN} FROM item LEFT JOIN {_PICKED} WHERE item.id = ?"  # noqa: S608
+        return Known._make(self.first(sql, item))
+
+    def nth(self, digest: str, ordinal: int) -> Known | None:
+        """Return what is known of the request that comes after ordinal equal ones."""
+        sql = f"SELECT {KNOWN} FROM item LEFT JOIN {_PICKED} WHERE digest = ? AND ordinal = ?"  # noqa: S608
+        row = self.first(sql, digest, ordinal)
+        return None if row is None else Known._make(row)
+
+    def ordinal(self, digest: str, batch: int) -> int:
+        """Return how many items of a digest have a place in a batch: they have the lowest ordinals.
+
+        Searched by doubling and halving: an input may be one prompt a hundred thousand times.
+        """
+        if not self._has_place(digest, 0, batch):
+            return 0
+        low, high = 0, 1  # low has a place
+        while self._has_place(digest, high, batch):
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._has_place(digest, middle, batch):
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _has_place(self, digest: str, ordinal: int, batch: int) -> bool:
+        sql = """SELECT 1 FROM item JOIN place ON place.item = item.id AND place.batch = ?
+            WHERE digest = ? AND ordinal = ?"""
+        return self.first(sql, batch, digest, ordinal) is not None
+
+    def put(self, batch: int, places: Iterable[tuple[int, int]]) -> None:
+        """Note the places of items in a batch, as pairs of item and position."""
+        sql = "INSERT OR REPLACE INTO place (item, batch, position) VALUES (?, ?, ?)"
+        self.executemany(sql, ((item, batch, position) for item, position in places))
+
+    def following(self, item: int, batch: int, count: int) -> list[Known]:
+        """Return what came after an item in the last input that had it, but those in batch now."""
+        last = self.first(
+            "SELECT batch, position FROM place WHERE item = ? AND batch < ? ORDER BY batch DESC",
+            item,
+            batch,
+        )
+        if last is None:
+            return []
+        sql = f"""SELECT {KNOWN} FROM place JOIN item ON item.id = place.item LEFT JOIN {_PICKED}
+            WHERE place.batch = ? AND position > ? AND NOT EXISTS (
+                SELECT 1 FROM place AS now WHERE now.item = item.id AND now.batch = ?)
+            ORDER BY position LIMIT ?"""  # noqa: S608
+        return [Known._make(row) for row in self.execute(sql, (*last, batch, count))]
+
+    def is_free(self, folded: str) -> bool:
+        """Return whether no item has that name."""
+        return self.first("SELECT 1 FROM item WHERE folded = ?", folded) is None
+
+    def has_file(self, file: str) -> bool:
+        """Return whether a file is the image of a row."""
+        return self.first("SELECT 1 FROM image WHERE file = ?", file) is not None
+
+    def ordinal_of_next(self, digest: str) -> int:
+        """Return the ordinal of the next item of a digest that is added."""
+        (last,) = self.first("SELECT max(ordinal) FROM item WHERE digest = ?", digest)
+        return 0 if last is None else int(last) + 1
+
+    def at(self, index: int, namespace: str) -> Known | None:
+        """Return the item at an index of the latest input of a namespace."""
+        row = self.first(
+            """SELECT item FROM place JOIN batch ON batch.id = place.batch
+            WHERE namespace = ? AND position = ? ORDER BY batch DESC""",
+            namespace,
+            index,
+        )
+        return None if row is None else self.item(*row)
+
+    def next_take(self, item: int) -> int:
+        """Return the number of the next take of an item, from 1."""
+        (last,) = self.first("SELECT max(take) FROM image WHERE item = ?", item)
+        return int(last or 0) + 1
+
+    def pick(self, item: int, take: int) -> bool:
+        """Pick a take of an item, or return False if it has no such take."""
+        return (
+            self.execute(
+                "UPDATE item SET pick = ? WHERE id = ? AND ? IN "
+                "(SELECT take FROM image WHERE item = ?)",
+                (take, item, take, item),
+            ).rowcount
+            > 0
+        )
+
+    def add_image(self, item: int, take: int, *, pick: bool = True, **columns: object) -> None:
+        """Note an image; where it is not to be picked, it is only if there is no other."""
+        self.insert("image", item=item, take=take, **columns)
+        self.execute(
+            """UPDATE item SET pick = ?, kind = NULL, message = NULL, detail = NULL
+            WHERE id = ? AND (? OR pick IS NULL)""",
+            (take, item, pick),
+        )
+
+    def supersede(self, batch: int) -> None:
+        """Forget earlier inputs of the namespace of a batch that was read to its end."""
+        old = """SELECT old.id FROM batch AS old JOIN batch AS now USING (namespace)
+            WHERE now.id = ? AND old.session < now.session"""
+        self.execute(f"DELETE FROM place WHERE batch IN ({old})", (batch,))  # noqa: S608
+        self.execute(f"DELETE FROM batch WHERE id IN ({old})", (batch,))  # noqa: S608
+
+    def prune(self) -> None:
+        """Where many inputs were not read to their end, keep the last place of each item."""
+        (batches,) = self.first(
+            "SELECT count(*) FROM batch AS old WHERE session < "
+            "(SELECT max(session) FROM batch AS now WHERE now.namespace = old.namespace)"
+        )
+        if batches > _MOST_UNFINISHED:
+            self.execute(_PRUNE)
+            self.execute(
+                "DELETE FROM batch WHERE session < (SELECT max(id) FROM session) "
+                "AND id NOT IN (SELECT batch FROM place)"
+            )
+
+
+def _create(path: Path) -> None:
+    """Create the file readable for its owner only; SQLite gives its others the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
+    sync_directory(path.parent)
+
+
+def _error(path: Path, exc: Exception) -> StoreError:
+    if type(exc) is sqlite3.DatabaseError:  # not one of its subclasses
+        return StoreError(
+            f"{path} is damaged ({exc}): move it elsewhere and run again, "
+            "which takes the images up whose names have their key"
+        )
+    return disk_error(f"cannot write {path}", path.parent, exc)

@@ -1,0 +1,73 @@
+"""Keys: what makes two requests the same one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Set
+from json.encoder import encode_basestring_ascii
+from pathlib import Path
+
+from ._prompt import Prompt
+
+
+def content_digest(
+    namespace: str, prompt: Prompt, settings: Mapping[str, object] | None = None
+) -> str:
+    """Return the SHA-256, in hex, of all that a request asks for.
+
+    Neither the place of the prompt in its batch nor its metadata is a part of it.
+
+    Args:
+        namespace: Equal prompts in different namespaces ask for different images.
+        prompt: With its full model id and every setting of its own. Input images that are paths
+            are read, which blocks.
+        settings: What else is asked for, by name.
+
+    Raises:
+        OSError: If an input image cannot be read.
+        TypeError: If a setting has no text that is the same in every process.
+    """
+    images = [
+        hashlib.sha256(image if isinstance(image, bytes) else Path(image).read_bytes()).hexdigest()
+        for image in prompt.images
+    ]
+    # A JSON list, but written twice as fast: a resumed run does nothing else so often.
+    parts = [
+        _text(namespace),
+        _text(prompt.id),
+        _text(prompt.text),
+        json.dumps(images) if images else "[]",
+        _text(prompt.model),
+        _text(prompt.aspect_ratio),
+        _text(prompt.image_size),
+        "null" if prompt.seed is None else str(prompt.seed),
+    ]
+    if settings:  # as values of any type, which JSON may not have
+        parts.append(_text(json.dumps(settings, sort_keys=True, default=_plain)))
+    return _sha256(f"[{', '.join(parts)}]")
+
+
+def key_of(digest: str, ordinal: int) -> str:
+    """Return the key of the request that comes after ordinal equal ones in its input."""
+    return _sha256(f"{digest}:{ordinal}") if ordinal else digest
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else encode_basestring_ascii(value)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """Return value as what JSON knows, or as a text."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Set):
+        return sorted(map(repr, value))
+    text = repr(value)
+    if " at 0x" in text:  # an address: another in each process, and so a new image in each run
+        raise TypeError(f"a setting must have a lasting text, got {text}")
+    return text

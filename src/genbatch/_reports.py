@@ -1,0 +1,229 @@
+"""Reports: what stands in a directory, read while another process may be at work in it.
+
+Everything here blocks, and reads in order without keeping what it has read. The rows of one report
+are those of one moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from . import _files as files
+from ._archive import HIDDEN, JOURNAL, LOCK
+from ._errors import StoreError
+from ._image import EXTENSIONS, Usage
+from ._journal import Spent, Transaction
+from ._keys import key_of
+from ._lock import Holder, holder
+from ._plan import FINAL
+from ._schema import check_version
+
+RESULTS = "results.jsonl"
+
+_ROW = """
+SELECT now.position, item.digest, item.ordinal, item.namespace, coalesce(image.prompt, item.prompt),
+    item.metadata, item.kind, item.message, item.pick,
+    (SELECT max(take) FROM image AS every WHERE every.item = item.id),
+    image.take, file, sha256, bytes, mime_type, model, usage, text, cost, elapsed, response_id,
+    extras, made
+"""
+_ONE = "LEFT JOIN image ON image.item = item.id AND image.take = item.pick"
+_EVERY = "LEFT JOIN image ON image.item = item.id"
+# An item is shown where the last input that had it had it.
+_IN_BATCH = """
+FROM place AS now JOIN item ON item.id = now.item {images}
+WHERE now.batch = ? AND NOT EXISTS (
+    SELECT 1 FROM place AS later WHERE later.item = now.item AND later.batch > now.batch)
+ORDER BY now.position, image.take
+"""
+_SUPERSEDED = """
+FROM item LEFT JOIN place AS now ON now.item = item.id LEFT JOIN image ON image.item = item.id
+WHERE now.item IS NULL ORDER BY item.id, image.take
+"""
+_BATCHES = "SELECT id FROM batch ORDER BY session DESC, id"
+_COUNTS = """
+SELECT iif(pick IS NULL, coalesce(kind, ''), 'done'), count(*) FROM item
+WHERE EXISTS (SELECT 1 FROM place WHERE place.item = item.id) GROUP BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a directory has come; what the latest input no longer asks for is not counted.
+
+    Attributes:
+        done: Prompts that have an image.
+        failed: Prompts that were refused for good, by kind of error.
+        transient: Prompts that failed otherwise, and are tried again, by kind of error.
+        to_do: Prompts that were planned, and neither have an image nor failed.
+        spent: What all runs have paid; calls that run now count as possibly paid.
+        runner: Who is at work in the directory now, None if nobody.
+    """
+
+    done: int
+    failed: dict[str, int]
+    transient: dict[str, int]
+    to_do: int
+    spent: Spent
+    runner: Holder | None
+
+    @property
+    def planned(self) -> int:
+        """Prompts of the latest input, as far as it was read."""
+        return self.done + sum(self.failed.values()) + sum(self.transient.values()) + self.to_do
+
+
+def status(directory: str | os.PathLike[str]) -> Status:
+    """Return how far a directory has come.
+
+    Raises:
+        StoreError: If there is no journal in it, or it cannot be read.
+    """
+    path = Path(directory)
+    with _reading(path) as journal:
+        counts = dict(journal.execute(_COUNTS).fetchall())
+        spent = Spent.read(journal)
+    done, to_do = counts.pop("done", 0), counts.pop("", 0)
+    failed = {kind: counts.pop(kind) for kind in FINAL if kind in counts}
+    runner = None
+    with suppress(OSError):
+        runner = holder(path / HIDDEN / LOCK)
+    return Status(done, failed, counts, to_do, spent, runner)
+
+
+def export(directory: str | os.PathLike[str], *, all: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield a row for each prompt of the latest input, in its order, as plain JSON values.
+
+    Args:
+        directory: That a Store has written.
+        all: Whether to yield every take, and after them what the latest input does not ask for any
+            more; its index is None.
+
+    Raises:
+        StoreError: If there is no journal in directory, or it cannot be read.
+    """
+    in_batch = _ROW + _IN_BATCH.format(images=_EVERY if all else _ONE)
+    with _reading(Path(directory)) as journal:
+        for (batch,) in journal.execute(_BATCHES).fetchall():
+            yield from map(_row, journal.execute(in_batch, (batch,)))
+        if all:
+            yield from map(_row, journal.execute(_ROW + _SUPERSEDED))
+
+
+def verify(directory: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield what is wrong with a directory, a line each: nothing, if all is well.
+
+    Every image that was made is looked for and its SHA-256 compared, superseded ones and takes that
+    are not picked too; files without a row and what a killed process has left are named.
+
+    Raises:
+        StoreError: If there is no journal in directory, or it cannot be read.
+    """
+    path = Path(directory)
+    with _reading(path) as journal:
+        extras: set[str] = set()  # rare, so few
+        rows = journal.execute("SELECT file, sha256, bytes, extras FROM image ORDER BY item, take")
+        for file, sha256, size, names in rows:
+            found = files.digest(path / file)
+            if found is None:
+                yield f"{path / file} is missing"
+            elif found != (sha256, size):
+                yield f"{path / file} has changed: {found[1]} bytes, {size} were saved"
+            for extra in json.loads(names or "[]"):
+                extras.add(extra)
+                if files.digest(path / extra) is None:
+                    yield f"{path / extra} is missing"
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if files.is_temporary(entry.name):
+                    yield f"{path / entry.name} is left from a write that was cut off"
+                elif Path(entry.name).suffix in EXTENSIONS.values() and entry.name not in extras:
+                    if not journal.has_file(entry.name):
+                        yield f"{path / entry.name} belongs to no prompt"
+
+
+def write_results(directory: Path) -> None:
+    """Write what export yields to results.jsonl; a file of that name that is not ours is left.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    path = directory / RESULTS
+    rows = export(directory)
+    if _is_ours(path) and (first := next(rows, None)):
+        files.replace(path, (f"{_dump(row)}\n" for row in chain([first], rows)))
+
+
+_dump = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            row = json.loads(file.readline(1 << 20) or "null")
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return row is None or (isinstance(row, dict) and {"key", "sha256"} <= row.keys())
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[Transaction]:
+    path = directory / HIDDEN / JOURNAL
+    if not path.is_file():
+        raise StoreError(f"{directory} has no journal: nothing was run into it")
+    # Where the disk is read-only, SQLite cannot make the files that readers and writers share.
+    wal = path.with_name(path.name + "-wal")
+    frozen = not wal.exists() and not os.access(path.parent, os.W_OK)
+    uri = f"{path.absolute().as_uri()}?{'immutable=1' if frozen else 'mode=ro'}"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+            check_version(connection, path)
+            connection.execute("BEGIN")
+            yield Transaction(connection)
+    except sqlite3.Error as exc:
+        raise StoreError(f"cannot read {path}: {exc}") from exc
+
+
+def _row(row: tuple[Any, ...]) -> dict[str, Any]:
+    """Return a row of the journal as what stands in results.jsonl."""
+    (index, digest, ordinal, namespace, prompt, metadata, kind, message, pick, takes, *image) = row
+    (take, file, sha256, size, mime_type, model, usage, text, cost, elapsed, response, extras, made
+    ) = image  # fmt: skip
+    asked = json.loads(prompt)
+    status = "done" if take is not None else "to do" if kind is None else "failed"
+    return {
+        "index": index,
+        "id": asked.pop("id", None),
+        "prompt": asked.pop("text"),
+        "status": status,
+        "file": file,
+        "error": None if status != "failed" else {"kind": kind, "message": message},
+        "sha256": sha256,
+        "bytes": size,
+        "mime_type": mime_type,
+        "model": model or asked.pop("model", None),
+        "asked": {name: value for name, value in asked.items() if name != "model"},
+        "cost": cost,
+        "usage": asdict(Usage(*map(int, usage.split()))) if usage else None,
+        "text": text or "",
+        "elapsed": elapsed,
+        "response_id": response,
+        "extras": json.loads(extras) if extras else [],
+        "take": take,
+        "takes": takes or 0,
+        "picked": take is not None and take == pick,
+        "made": made,
+        "namespace": namespace,
+        "key": key_of(digest, ordinal),
+        "metadata": json.loads(metadata) if metadata else {},
+    }

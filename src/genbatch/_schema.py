@@ -1,0 +1,60 @@
+"""Schema: the tables of a journal.
+
+An *item* is a request, found again by the digest of its content and its ordinal among equal ones
+of its input. It keeps the file name planned for it, its *images*, one a take, of which one is
+picked, and why it failed where it did. An *attempt* is a call that was begun and of which no good
+or harmless end is known: possibly paid. A *batch* is one input; a *place* says where in it an item
+stands. A batch read to its end supersedes those of its namespace from earlier sessions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from ._errors import StoreError
+
+VERSION = 1
+
+SCHEMA = """
+CREATE TABLE session (id INTEGER PRIMARY KEY, began REAL NOT NULL);
+CREATE TABLE batch (
+    id INTEGER PRIMARY KEY, session INTEGER NOT NULL, namespace TEXT NOT NULL);
+CREATE TABLE item (
+    id INTEGER PRIMARY KEY, digest TEXT NOT NULL, ordinal INTEGER NOT NULL,
+    name TEXT NOT NULL, folded TEXT NOT NULL UNIQUE, namespace TEXT NOT NULL,
+    prompt TEXT NOT NULL, metadata TEXT NOT NULL, pick INTEGER,
+    kind TEXT, message TEXT, detail TEXT,
+    UNIQUE (digest, ordinal));
+CREATE TABLE place (
+    item INTEGER NOT NULL, batch INTEGER NOT NULL, position INTEGER NOT NULL,
+    PRIMARY KEY (item, batch)) WITHOUT ROWID;
+CREATE UNIQUE INDEX place_order ON place (batch, position);
+CREATE TABLE attempt (
+    id INTEGER PRIMARY KEY, item INTEGER NOT NULL, name TEXT NOT NULL, prompt TEXT,
+    price REAL, began REAL NOT NULL);
+CREATE TABLE image (
+    item INTEGER NOT NULL, take INTEGER NOT NULL, file TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL,
+    bytes INTEGER NOT NULL, mime_type TEXT NOT NULL, model TEXT, usage TEXT,
+    text TEXT NOT NULL DEFAULT '', cost REAL, elapsed REAL, response_id TEXT, extras TEXT,
+    prompt TEXT, made TEXT NOT NULL DEFAULT (datetime()),
+    PRIMARY KEY (item, take));
+"""
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """Return the version of the schema of a journal, 0 if it is empty."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a journal that this version of genbatch does not know.
+
+    Raises:
+        StoreError: If a newer one has written it.
+    """
+    if (found := version(connection)) > VERSION:
+        raise StoreError(
+            f"{path} was written by a newer genbatch (schema {found}, this one knows {VERSION}): "
+            "update genbatch"
+        )

@@ -1,0 +1,163 @@
+"""Google credentials for Vertex: a token that is fresh whenever a call is sent.
+
+Slow to import, so only an opening client that calls Vertex does it.
+
+1. A token is replaced 600 s before it expires, and one with a shorter life at half of it: metadata
+   servers hand out what they have, and that must not mean a refresh for each call.
+2. One refresh serves every call that waits for it. Its failure is the error of all of them, and
+   the next call tries again.
+3. It runs in a thread that a cancelled call leaves behind; whoever waits next waits for that one.
+4. The SDK gets credentials that only carry the token and never expire. With those that may, it
+   would use asyncio to refresh them, also under trio.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+import anyio
+import google.auth
+import google.oauth2.credentials
+from anyio import to_thread
+from google.auth.credentials import Credentials, with_scopes_if_required
+from google.auth.exceptions import GoogleAuthError, TransportError
+from google.auth.transport.requests import Request
+
+from genbatch._errors import GenbatchError, Unauthorized, Unavailable
+
+from ._json import excerpt
+from ._settings import Secret, Vertex, check_project
+
+AHEAD = 600.0  # seconds before a token expires that it is replaced
+_REQUEST_TIMEOUT = 30.0  # seconds; google-auth's own two minutes are long for a call to wait
+_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+_NONE = "no Google credentials{}: run 'gcloud auth application-default login' or pass credentials="
+
+
+class Access:
+    """Access to Vertex for one project, kept fresh.
+
+    Blocks for up to seconds where credentials are to be found: make it in a thread.
+
+    Args:
+        vertex: The project and the credentials, or None for the machine's own of either.
+        secret: Takes the token, and keeps it out of messages.
+        threads: Bounds the threads that refresh.
+
+    Attributes:
+        project: Its id or number.
+        location: Where to call.
+        for_sdk: Carries the token; for nothing but the SDK.
+
+    Raises:
+        Unauthorized: If there are no credentials.
+        ValueError: If there is no project.
+    """
+
+    def __init__(self, vertex: Vertex, secret: Secret, threads: anyio.CapacityLimiter) -> None:
+        self._credentials, found = _find(vertex.credentials)
+        project = vertex.project or found
+        if not project:
+            raise ValueError("no Google Cloud project: pass project= or set GOOGLE_CLOUD_PROJECT")
+        check_project(project)
+        self.project = project
+        self.location = vertex.location
+        quota_project = getattr(self._credentials, "quota_project_id", None)
+        self.for_sdk = google.oauth2.credentials.Credentials(  # type: ignore[no-untyped-call]
+            token=None, quota_project_id=quota_project
+        )
+        self._secret = secret
+        self._threads = threads
+        # Made here, in a thread, it belongs to no event loop until it is first waited for.
+        self._lock = anyio.Lock()
+        self._refreshing = threading.Lock()
+        self._stale_at = 0.0  # by time.monotonic(): clocks of the wall jump
+        self._refreshes = 0
+        self._failure: Callable[[], GenbatchError] | None = None
+        if self._credentials.token:
+            self._take_token(of_unknown_age=True)
+
+    async def ensure_fresh(self) -> None:
+        """Return once the token is fresh.
+
+        Raises:
+            Unauthorized: If the credentials are refused.
+            Unavailable: If they could not be refreshed for now.
+
+        Cancellation: Leaves at once, and disturbs no other call that waits.
+        """
+        if time.monotonic() < self._stale_at:
+            return
+        seen = self._refreshes
+        async with self._lock:
+            if self._refreshes == seen:
+                refresh = partial(self._refresh, seen)
+                await to_thread.run_sync(refresh, abandon_on_cancel=True, limiter=self._threads)
+        if self._failure is not None:
+            raise self._failure()
+
+    def _refresh(self, seen: int) -> None:
+        # One that was left behind by its call may still be at it.
+        with self._refreshing:
+            if self._refreshes != seen:
+                return
+            try:
+                request = partial(Request(), timeout=_REQUEST_TIMEOUT)
+                self._credentials.refresh(request)  # type: ignore[no-untyped-call]
+                self._take_token()
+                self._failure = None
+            # Credentials may be anybody's code. What they raise is not chained: its frames hold
+            # secrets, and it is raised once for each call that waits.
+            except Exception as exc:  # noqa: BLE001
+                self._failure = self._translate(exc)
+            finally:
+                self._refreshes += 1
+
+    def _take_token(self, *, of_unknown_age: bool = False) -> None:
+        token, expiry = self._credentials.token, self._credentials.expiry
+        if not token:
+            raise ValueError("they have no token")
+        self._secret.renew(token)
+        self.for_sdk.token = token
+        left = float("inf") if expiry is None else _seconds_until(expiry)
+        ahead = AHEAD if left > AHEAD or of_unknown_age else left / 2
+        self._stale_at = time.monotonic() + left - ahead
+
+    def _translate(self, exc: Exception) -> Callable[[], GenbatchError]:
+        said = exc.args[0] if exc.args and isinstance(exc.args[0], str) else type(exc).__name__
+        for name in ("token", "refresh_token", "client_secret"):
+            if isinstance(secret := getattr(self._credentials, name, None), str) and secret:
+                said = said.replace(secret, f"[{name}]")
+        passing = isinstance(exc, (TransportError, OSError)) or (
+            isinstance(exc, GoogleAuthError) and exc.retryable
+        )
+        if passing:
+            return partial(Unavailable, f"Google credentials not refreshed: {excerpt(said)}")
+        return partial(Unauthorized, f"Google credentials were refused: {excerpt(said)}")
+
+
+def _find(credentials: Credentials | None) -> tuple[Credentials, str | None]:
+    """Return credentials for Vertex and the project that belongs to them, if one does."""
+    if credentials is not None:
+        project = getattr(credentials, "project_id", None)
+        scoped = with_scopes_if_required(credentials, _SCOPES)  # type: ignore[no-untyped-call]
+        return scoped, project if isinstance(project, str) else None
+    try:
+        return google.auth.default(scopes=_SCOPES)
+    except GoogleAuthError as exc:
+        # Worth telling only where somebody has named a file.
+        named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+        reason = f" ({excerpt(str(exc))})" if named else ""
+        raise Unauthorized(_NONE.format(reason)) from exc
+
+
+def _seconds_until(expiry: datetime) -> float:
+    """Return seconds until a time in UTC, which google-auth tells without a zone."""
+    if expiry.tzinfo is None:
+        expiry = expiry.replace(tzinfo=UTC)
+    return (expiry - datetime.now(UTC)).total_seconds()

@@ -1,0 +1,58 @@
+"""The SDK's types of a request, cheaper to read, and built before they are needed."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import httpx
+from google import genai
+from google.genai import types
+
+
+class Content(types.Content):
+    """What is sent in one turn of a conversation.
+
+    The SDK asks ``name in content`` before it looks for an attribute of that name. Its own types
+    have no such test, so Python walks through all their fields, finds pairs that equal no name,
+    and says no. Asked fifty times for each request, that is half of what the SDK costs.
+    """
+
+    def __contains__(self, name: object) -> bool:
+        return False
+
+
+class Part(types.Part):
+    """A text or an image in a Content."""
+
+    def __contains__(self, name: object) -> bool:
+        return False
+
+
+class Config(types.GenerateContentConfig):
+    """How an image is made."""
+
+    def __contains__(self, name: object) -> bool:
+        return False
+
+
+@cache
+def build() -> None:
+    """Make a call that goes nowhere: it builds all types of one.
+
+    They are built when they are first used, which would stall the event loop for 50 ms.
+    """
+    nowhere = httpx.MockTransport(lambda _: httpx.Response(200, content=b"{}"))
+    with httpx.Client(transport=nowhere, trust_env=False) as http_client:
+        options = types.HttpOptions(
+            httpx_client=http_client,
+            httpx_async_client=httpx.AsyncClient(transport=nowhere, trust_env=False),
+        )
+        sdk = genai.Client(api_key="none", vertexai=False, http_options=options)
+        sdk.models.generate_content(
+            model="none",
+            contents=Content(role="user", parts=[Part(text="none")]),
+            config=Config(
+                should_return_http_response=True,
+                automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+            ),
+        )

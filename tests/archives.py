@@ -1,0 +1,70 @@
+"""How tests open an archive, plan in it and save to it, without an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from genbatch import Image, Prompt
+from genbatch._archive import Archive, Call
+from genbatch._keys import content_digest
+from genbatch._names import DEFAULT_TEMPLATE
+from genbatch._plan import Plan, Policy
+from genbatch._planning import Wanted
+
+
+def image(number: int = 0, **changes: Any) -> Image:
+    """Return an image like no other of another number."""
+    data = b"\x89PNG\r\n\x1a\n" + f"image {number}".encode() * 20
+    return Image(**{"data": data, "mime_type": "image/png", "model": "m", "cost": 0.5} | changes)
+
+
+def open_archive(
+    directory: Path, *, fresh: bool = False, template: str = DEFAULT_TEMPLATE, **policy: Any
+) -> Archive:
+    return Archive(directory, fresh=fresh, template=template, policy=Policy(**policy))
+
+
+@contextmanager
+def opened(directory: Path, **options: Any) -> Iterator[Archive]:
+    archive = open_archive(directory, **options)
+    try:
+        yield archive
+    finally:
+        archive.close()
+
+
+def wanted(index: int, prompt: str | Prompt, namespace: str = "") -> Wanted:
+    prompt = Prompt.of(prompt)
+    return Wanted.of(index, prompt, None, content_digest(namespace, prompt, None))
+
+
+def plan_all(
+    archive: Archive, prompts: list[Any], namespace: str = "", *, whole: bool = True
+) -> list[Plan]:
+    """Plan an input as a whole, and return the plans."""
+    batch = archive.begin_batch(namespace)
+    asked = [wanted(index, prompt, namespace) for index, prompt in enumerate(prompts)]
+    archive.plan(batch, namespace, asked, {}, 0)
+    archive.end_batch(batch, {}, whole=whole)
+    for each in asked:
+        if each.error is not None:
+            raise each.error
+    return [each.plan for each in asked if each.plan is not None]
+
+
+def begin(archive: Archive, plan: Plan, price: float | None = 0.25) -> Call:
+    call = archive.begin(plan, price)
+    assert isinstance(call, Call)
+    return call
+
+
+def make_all(archive: Archive, prompts: list[Any], namespace: str = "") -> list[Plan]:
+    """Plan an input and make every image that is missing."""
+    plans = plan_all(archive, prompts, namespace)
+    for number, plan in enumerate(plans):
+        if plan.saved is None and plan.error is None:
+            archive.save(begin(archive, plan), image(number), 1.0)
+    return plans

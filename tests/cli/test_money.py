@@ -1,0 +1,199 @@
+"""What a run costs: said before, bounded on the way, told afterwards; and what holds it up."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import COMMAND, Genbatch, Serve, images, started, write_prompts
+from genbatch.testing import Call, Fault, rate_limited
+
+PARTI = Path(__file__).parents[3] / "shared" / "data" / "PartiPrompts.tsv"
+
+
+@pytest.mark.skipif(not PARTI.exists(), reason="no PartiPrompts here")
+def test_a_dry_run_says_what_it_would_do_and_makes_no_call(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    fake = serve()
+    done = genbatch("run", str(PARTI), "--dry-run", "--pace", "10/min")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "1,632 prompts · 0 done · 1,632 to make · flash = gemini-nano-banana-2.1 1K · about $54.88"
+        " · about 2:43:12 at 10/min\n"
+    )
+    assert fake.stats.calls == 0
+    assert not Path("genbatch-out").exists()
+
+
+def test_a_dry_run_needs_no_key(genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    write_prompts(3)
+    done = genbatch("run", "prompts.txt", "--dry-run", "--model", "some-new-model")
+    assert done.returncode == 0
+    assert done.stdout == ("3 prompts · 0 done · 3 to make · some-new-model · price unknown\n")
+
+
+def test_a_budget_ends_a_run_before_the_call_that_could_exceed_it(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    fake = serve()
+    write_prompts(8)
+    done = genbatch("run", "prompts.txt", "--budget", "0.12", "-k", "8")
+    assert done.returncode == 3
+    assert fake.stats.images == len(images("genbatch-out")) == 3
+    assert "3 images in genbatch-out, 0 failed, 5 not made" in done.stdout
+    assert done.stderr.splitlines()[-1] == (
+        "genbatch: stopped: the budget of $0.12 is used up: 3 images, $0.10;"
+        " finished images are kept, the same command resumes"
+    )
+
+
+def test_a_budget_needs_a_price(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve()
+    write_prompts(2)
+    refused = genbatch("run", "prompts.txt", "--budget", "1", "--model", "some-new-model")
+    assert refused.returncode == 2
+    assert "no price of some-new-model is known" in refused.stderr
+    assert fake.stats.calls == 0
+    done = genbatch(
+        "run", "prompts.txt", "--budget", "1", "--model", "some-new-model", "--price", "0.6"
+    )
+    assert done.returncode == 3
+    assert fake.stats.images == 1
+    assert "$0.60" in done.stdout
+
+
+def test_most_images_end_a_run(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve()
+    write_prompts(5)
+    done = genbatch("run", "prompts.txt", "--max-images", "2")
+    assert done.returncode == 3
+    assert fake.stats.images == 2
+    assert "stopped: max_images of 2 is reached: 2 images" in done.stderr
+
+
+def test_calls_that_may_have_been_billed_are_told_apart(genbatch: Genbatch, serve: Serve) -> None:
+    serve(faults=[Fault(truncate=60)])
+    write_prompts(2)
+    done = genbatch("run", "prompts.txt", "-k", "1")
+    assert done.returncode == 0
+    assert "perhaps $0.03 more, for 1 call without an image" in done.stdout
+
+
+def test_a_deadline_lets_calls_in_flight_finish(genbatch: Genbatch, serve: Serve) -> None:
+    def slow_but_the_first(call: Call) -> Fault | None:
+        return None if call.number == 1 else Fault(delay=1.0)
+
+    serve(faults=slow_but_the_first)
+    write_prompts(8)
+    done = genbatch("run", "prompts.txt", "-k", "2", "--deadline", "0.5")
+    assert done.returncode == 3
+    assert "stopped: the deadline of 0.5 s has passed" in done.stderr
+    assert " 0 failed, " in done.stdout
+    assert 2 <= len(images("genbatch-out")) < 8
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--pace", "fast"], ["--pace", "0/min"], ["--deadline", "0"], ["--timeout", "0"]],
+)
+def test_a_bound_that_makes_no_sense_is_refused(genbatch: Genbatch, option: list[str]) -> None:
+    write_prompts(1)
+    done = genbatch("run", "prompts.txt", *option)
+    assert done.returncode == 2
+    assert done.stderr.startswith("genbatch: Invalid value for")
+
+
+def test_a_rate_limit_is_shown_and_waited_out(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve(faults=[rate_limited(1)])
+    write_prompts(3)
+    done = genbatch("run", "prompts.txt", "-k", "1")
+    assert done.returncode == 0
+    assert (fake.stats.calls, fake.stats.images) == (4, 3)
+    assert "rate limited: 1 s, capacity" in done.stderr
+
+
+def test_without_patience_a_rate_limit_fails_its_prompt(genbatch: Genbatch, serve: Serve) -> None:
+    serve(faults=[rate_limited(1)])
+    write_prompts(2)
+    done = genbatch("run", "prompts.txt", "-k", "1", "--patience", "0")
+    assert done.returncode == 1
+    assert "RateLimited: too many calls" in done.stderr
+    assert len(images("genbatch-out")) == 1
+
+
+def test_an_interrupt_does_not_wait_for_a_rate_limit(serve: Serve) -> None:
+    fake = serve(faults=lambda call: rate_limited(53))
+    write_prompts(8)
+    with started(["run", "prompts.txt", "-k", "4"]) as process:
+        until = time.monotonic() + 30
+        while fake.stats.calls < 1 and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "0 images in genbatch-out, 0 failed, 8 not made" in out
+
+
+def test_a_refused_key_is_found_out_by_the_first_calls_alone(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    fake = serve(faults=lambda call: Fault(status=403))
+    write_prompts(200)
+    assert genbatch("run", "prompts.txt", "-k", "100").returncode == 3
+    assert fake.stats.calls <= 20
+
+
+def test_a_service_that_always_fails_ends_the_run(genbatch: Genbatch, serve: Serve) -> None:
+    serve()  # for its key
+    closed = "http://127.0.0.1:9"  # a port that nothing listens at
+    write_prompts(200)
+    done = genbatch("run", "prompts.txt", "-k", "100", "--base-url", closed)
+    assert done.returncode == 3
+    assert "stopped: 20 calls in a row have failed: the service could not be reached" in done.stderr
+
+
+def _on_a_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
+    """Run the command on a terminal where somebody types an answer."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True
+    ) as process:
+        os.close(theirs)
+        os.write(ours, answer)
+        shown = b""
+        try:
+            while piece := os.read(ours, 4096):
+                shown += piece
+        except OSError:  # the other side has closed
+            pass
+        os.close(ours)
+        return process.wait(30), shown.decode()
+
+
+def test_an_expensive_run_asks_first(serve: Serve) -> None:
+    fake = serve()
+    write_prompts(400)
+    code, shown = _on_a_terminal(b"n\n", "run", "prompts.txt")
+    assert code == 0
+    assert "about $13.45" in " ".join(shown.split())
+    assert "Go on? [y/N]" in shown
+    assert "Nothing was made." in shown
+    assert fake.stats.calls == 0
+
+
+def test_who_says_yes_is_not_asked(serve: Serve) -> None:
+    serve()
+    write_prompts(2)
+    code, shown = _on_a_terminal(b"", "run", "prompts.txt", "--price", "6", "--yes")
+    assert code == 0
+    assert "Go on?" not in shown
+    assert len(images("genbatch-out")) == 2

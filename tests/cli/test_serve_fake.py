@@ -1,0 +1,59 @@
+"""``genbatch serve-fake``: a fake service with quotas for other programs."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import httpx
+import pytest
+
+from commands import Genbatch, started
+from genbatch.cli._main import run
+from wire import PATH, asking, details_of
+
+
+@pytest.mark.parametrize(
+    ("options", "statuses", "delays"),
+    [
+        (["--quota", "2/min"], [200, 200, 429], True),
+        (["--quota", "2/min", "--no-retry-info"], [200, 200, 429], False),
+        (["--daily", "1"], [200, 429, 429], True),
+    ],
+)
+def test_quotas_hold(options: list[str], statuses: list[int], delays: bool) -> None:
+    with started(["serve-fake", "--port", "0", "--latency", "0", *options]) as server:
+        assert server.stdout
+        url = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+        assert url
+        with httpx.Client(base_url=url[0], headers={"x-goog-api-key": "k"}, trust_env=False) as to:
+            answers = [to.post(PATH, json=asking()) for _ in statuses]
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=60)
+    assert [answer.status_code for answer in answers] == statuses
+    assert ("RetryInfo" in details_of(answers[-1])) is delays
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--quota 5", "quota must be like '60/min', got '5'"),
+        ("--daily -1", "Invalid value for '--daily'"),
+    ],
+)
+def test_a_malformed_quota_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    assert run(["serve-fake", *arguments.split()]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("genbatch: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+def test_a_demo_takes_no_notice_of_an_environment_that_asks_for_vertex(
+    genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+    done = genbatch("demo")
+    assert (done.returncode, done.stderr.count("Error")) == (0, 0)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genbatch import Prompt
+from genbatch._keys import content_digest, key_of
+from genbatch._names import (
+    DEFAULT_TEMPLATE,
+    candidates,
+    check_template,
+    folded,
+    safe_name,
+    slug,
+)
+
+PROMPT = Prompt("Coffee cup on wooden table", model="m")
+KEY = "0123456789abcdef" * 4
+HOSTILE = [
+    "../../etc/passwd",
+    "CON",
+    "nul.png",
+    "com1",
+    "a" * 300,
+    "a\0b",
+    "\u202egpj",
+    "☕️",
+    "...",
+    " ",
+]
+
+
+def first_name(prompt: Prompt, index: int = 7, template: str = DEFAULT_TEMPLATE) -> str:
+    return next(candidates(template, index, prompt, KEY))
+
+
+def test_a_name_has_the_index_the_prompt_and_a_part_of_the_key() -> None:
+    assert first_name(PROMPT) == "0007-coffee-cup-on-wooden-table-012345"
+
+
+def test_a_name_takes_the_id_before_the_text() -> None:
+    assert first_name(dataclasses.replace(PROMPT, id="row 9")) == "0007-row-9-012345"
+
+
+def test_a_filename_is_the_name() -> None:
+    assert first_name(dataclasses.replace(PROMPT, filename="My Cup_2.PNG")) == "My-Cup_2"
+    assert first_name(dataclasses.replace(PROMPT, filename="Becher für Öl")) == "Becher-für-Öl"
+    assert first_name(dataclasses.replace(PROMPT, filename="猫")) == "猫"
+
+
+def test_a_template_says_how_names_are_made() -> None:
+    assert first_name(PROMPT, template="{index:05d}_{slug}") == "00007_coffee-cup-on-wooden-table"
+    prompt = dataclasses.replace(PROMPT, id="a/b")
+    assert first_name(prompt, template="../{id}/{key}") == "a-b-012345"
+
+
+@pytest.mark.parametrize("template", ["{color}", "{index", "{index:x!}", "{0}", "{slug.__class__}"])
+def test_a_template_that_cannot_be_is_refused(template: str) -> None:
+    with pytest.raises(ValueError, match="name template"):
+        check_template(template)
+
+
+def test_where_a_name_is_taken_the_key_tells_them_apart() -> None:
+    names = list(candidates("{slug}", 0, PROMPT, KEY))
+    stem = "coffee-cup-on-wooden-table"
+    assert names == [stem, *(f"{stem}-{KEY[:length]}" for length in (6, 12, 64))]
+
+
+@given(st.text(min_size=1).filter(str.strip), st.integers(0, 10**6))
+def test_every_name_is_one_safe_component(text: str, index: int) -> None:
+    name = first_name(Prompt(text), index)
+    assert len(name) < 80
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+@given(st.text())
+def test_every_filename_is_one_safe_component(text: str) -> None:
+    name = safe_name(text)
+    assert 0 < len(name.encode()) <= 121
+    assert os.path.basename(name) == name
+    assert not set(name) & set('<>:"/\\|?*\0 ')
+    assert name.isprintable()
+    assert not name.startswith((".", "-"))
+    assert not name.endswith((".", "-"))
+    assert unicodedata.normalize("NFC", name) == name
+    assert safe_name(name) in (name, f"_{name}") or len(name.encode()) > 110 or "." in name
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_text_makes_a_harmless_name(text: str) -> None:
+    for name in (safe_name(text), slug(text)):
+        assert os.path.basename(name) == name
+        assert name.isascii()
+        assert name.isprintable()
+        assert len(name) <= 120
+    assert safe_name(text).partition(".")[0].lower() not in ("con", "nul", "com1")
+
+
+def test_names_that_a_file_system_takes_for_the_same_fold_alike() -> None:
+    assert folded("CAFÉ") == folded(unicodedata.normalize("NFD", "café"))
+    assert folded("straße") == folded("STRASSE")
+    assert folded("a") != folded("b")
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"text": "Tea cup"},
+    {"id": "1"},
+    {"model": "n"},
+    {"aspect_ratio": "16:9"},
+    {"image_size": "2K"},
+    {"seed": 1},
+    {"images": (b"GIF89a",)},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_the_key_covers_everything_that_changes_the_image(change: dict[str, Any]) -> None:
+    changed = dataclasses.replace(PROMPT, **change)
+    assert content_digest("", changed) != content_digest("", PROMPT)
+    assert content_digest("", changed) == content_digest("", dataclasses.replace(changed))
+
+
+def test_the_key_covers_the_namespace_the_settings_and_the_ordinal() -> None:
+    assert content_digest("a", PROMPT) != content_digest("b", PROMPT)
+    assert content_digest("", PROMPT, {"thinking": "high"}) != content_digest("", PROMPT)
+    digest = content_digest("", PROMPT)
+    assert len({key_of(digest, ordinal) for ordinal in range(5)}) == 5
+
+
+def test_the_key_does_not_cover_metadata_and_filename() -> None:
+    other = dataclasses.replace(PROMPT, metadata={"a": 1}, filename="b")
+    assert content_digest("", other) == content_digest("", PROMPT)
+
+
+def test_the_key_covers_the_content_of_input_images(tmp_path: Path) -> None:
+    path = tmp_path / "in.gif"
+    prompt = dataclasses.replace(PROMPT, images=(path,))
+    path.write_bytes(b"GIF89a one")
+    before = content_digest("", prompt)
+    path.write_bytes(b"GIF89a two")
+    assert content_digest("", prompt) != before
+
+
+def test_the_key_is_the_same_in_every_process() -> None:
+    script = """
+from genbatch import Prompt
+from genbatch._keys import content_digest
+prompt = Prompt("a\\ud800\\u2028é", model="m", seed=7)
+print(content_digest("n", prompt, {"b": {"z", "y"}, "a": b"x"}))
+"""
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    ]
+    assert len(set(runs)) == 1
+    assert len(runs[0].strip()) == 64
+
+
+def test_a_setting_without_a_lasting_text_is_refused() -> None:
+    settings = {"generation_config": MappingProxyType({"tools": object()})}
+    with pytest.raises(TypeError, match="lasting text"):
+        content_digest("", PROMPT, settings)
