@@ -32,7 +32,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from anyio import (
-    TASK_STATUS_IGNORED,
     BrokenResourceError,
     CancelScope,
     CapacityLimiter,
@@ -188,7 +187,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
         self._ordered = ordered
         self._bell = Bell()
         self._ended = Event()
-        self._unbroken = 0  # reads since the last one that let others run
+        self._unbroken = 0  # reads since the last checkpoint
 
     @property
     def progress(self) -> Progress:
@@ -218,7 +217,6 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
             try:
                 outcome = self._receive.receive_nowait()
             except WouldBlock:
-                self._unbroken = 0
                 await self._bell.wait()
             except EndOfStream:
                 break
@@ -250,9 +248,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
         self._workers.stop()
         self._bell.ring()
 
-    async def _run(
-        self, block: CancelScope, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED
-    ) -> None:
+    async def _run(self, block: CancelScope, *, task_status: TaskStatus[None]) -> None:
         try:
             await self._workers.run(
                 self._put_in_order if self._ordered else self._put, task_status=task_status

@@ -203,7 +203,8 @@ class Workers(Generic[P, T]):
                 if self._running is token:  # nobody else ran meanwhile
                     await self._be_fair()
         except BaseException as exc:  # noqa: BLE001 - sorted by _keep_exit
-            if not self._keep_exit(exc):
+            self._keep_exit(exc)
+            if not self._stopped:
                 self._start(self._work)  # somebody cancelled this task alone, between two calls
 
     async def _feed(self, prompts: AsyncIterable[P]) -> None:
@@ -212,18 +213,16 @@ class Workers(Generic[P, T]):
         except BaseException as exc:  # noqa: BLE001 - sorted by _keep_exit
             self._keep_exit(exc)
 
-    def _keep_exit(self, exc: BaseException) -> bool:
+    def _keep_exit(self, exc: BaseException) -> None:
         """Keep an exit for raise_exit: out of a task it would end the loop, or be grouped.
 
-        Raise exc if it is the batch's own cancellation, return False if another's.
+        Raise exc if it is the batch's own cancellation; let another's pass.
         """
         if (rest := without_cancellation(exc)) is not None:
             self.exit = rest
             self.stop()
-            return True
-        if is_cancelled():
+        elif is_cancelled():
             raise exc
-        return False
 
     async def _be_fair(self) -> None:
         """Checkpoint after every 64 calls of all workers together that did not."""

@@ -525,7 +525,7 @@ async def test_a_group_out_of_the_block_is_not_wrapped() -> None:
 
 
 @pytest.mark.parametrize("exit_type", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("culprit", ["generate", "source"])
+@pytest.mark.parametrize("culprit", ["generate", "source", "asynchronous source"])
 async def test_an_exit_out_of_a_call_or_the_source_ends_the_block_bare(
     exit_type: type[BaseException], culprit: str
 ) -> None:
@@ -538,11 +538,16 @@ async def test_an_exit_out_of_a_call_or_the_source_ends_the_block_bare(
         yield from range(3)
         raise exit_type("now")
 
+    async def asynchronous_source() -> AsyncIterator[int]:
+        for number in source():
+            yield number
+
+    make = asynchronous_source if culprit.startswith("async") else source
     with pytest.raises(exit_type, match="now"), anyio.fail_after(30):
-        async with stream(generate, source()):
+        async with stream(generate, make()):
             await anyio.sleep_forever()
     with pytest.raises(exit_type, match="now"):
-        await collect(generate, source())
+        await collect(generate, make())
 
 
 async def test_cleanup_errors_beside_a_cancellation_count_as_failures() -> None:
