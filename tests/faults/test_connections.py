@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import os
 import random
@@ -15,9 +16,9 @@ import anyio.lowlevel
 import pytest
 
 from backends import only_asyncio
-from genbatch import GeminiClient, collect
+from genbatch import GeminiClient, Throttle, collect
 from genbatch.gemini import _transport
-from genbatch.testing import FakeGemini
+from genbatch.testing import FakeGemini, Fault
 
 pytestmark = pytest.mark.anyio
 
@@ -47,14 +48,31 @@ async def test_there_are_never_more_connections_than_calls_and_they_are_used_aga
     opened: list[int],
 ) -> None:
     async with (
-        FakeGemini(image_size=8, latency=0.01) as server,
-        GeminiClient("a-key", base_url=server.url) as client,
+        FakeGemini(image_size=8, latency=0.1) as server,
+        GeminiClient("a-key", base_url=server.url, throttle=Throttle(capacity=100)) as client,
     ):
         for _ in range(2):
-            outcomes = await collect(client.generate_image, map(str, range(300)), max_concurrent=40)
+            prompts = map(str, range(1000))
+            outcomes = await collect(client.generate_image, prompts, max_concurrent=100)
             assert all(outcome.unwrap() for outcome in outcomes)
-            assert len(opened) <= 40
-        assert server.stats.calls == 600
+            assert len(opened) <= 100
+        assert server.stats.calls == 2000
+        assert server.stats.peak > 30
+
+
+async def test_large_images_come_whole_and_beside_each_other() -> None:
+    content = b"\x89PNG\r\n\x1a\n" + random.Random(7).randbytes(5_000_000)
+    body = {
+        "candidates": [
+            {"content": {"parts": [{"inlineData": {"data": base64.b64encode(content).decode()}}]}}
+        ]
+    }
+    async with (
+        FakeGemini(faults=[Fault(body=body)] * 4) as server,
+        GeminiClient("a-key", base_url=server.url) as client,
+    ):
+        outcomes = await collect(client.generate_image, map(str, range(4)), max_concurrent=4)
+    assert [outcome.unwrap().data == content for outcome in outcomes] == [True] * 4
 
 
 async def pass_time(passes: int) -> None:

@@ -99,6 +99,8 @@ def _images(inline: list[object], model: str) -> tuple[list[Image], str]:
 
 
 def _decoded(encoded: object) -> bytes:
+    if isinstance(encoded, bytes):  # as it came
+        return encoded
     if not isinstance(encoded, str | memoryview):
         return b""
     try:

@@ -23,15 +23,17 @@ import anyio.abc
 import h11
 import httpx
 
+from ._ahead import Ahead
 from ._turns import Turns
 
 T = TypeVar("T")
-Body: TypeAlias = bytes | bytearray
+Body: TypeAlias = bytes | bytearray | Ahead
 
 # Of bytes in a body. Images take up to 20 MB as base64; more than this only fills the memory.
 LARGEST_ANSWER = 64 * 2**20
 _PIECE = 1024 * 1024  # bytes received in a step: half a millisecond at most
 _WAKE = 1024 * 1024  # bytes that a wait is worth
+_LARGE = 4 * _PIECE  # of a body: below, decoding it as it comes costs more than it spares
 _HEAD = 64 * 1024
 _TLS_RECORD = 2**14 + 2048  # bytes, at most, that TLS may have taken from the socket already
 
@@ -155,9 +157,11 @@ class Connection:
             return response, content
         _check_size(length)
         first = http.trailing_data[0]
-        body = bytearray(length)
-        body[: len(first)] = first[:length]
-        await self._fill(memoryview(body)[len(first) :])
+        body: Ahead | bytearray = Ahead(length) if length >= _LARGE else bytearray(length)
+        place = body.content if isinstance(body, Ahead) else memoryview(body)
+        begun = min(len(first), length)
+        place[:begun] = first[:begun]
+        await self._fill(place, begun, body.advance if isinstance(body, Ahead) else None)
         # DONE would be MUST_CLOSE if one of the two sides had said that it closes.
         self.is_reusable = http.our_state is h11.DONE and len(first) <= length
         return response, body
@@ -188,7 +192,10 @@ class Connection:
             else:
                 return b"".join(pieces)
 
-    async def _fill(self, rest: memoryview) -> None:
+    async def _fill(
+        self, body: memoryview, begun: int, advance: Callable[[int], None] | None
+    ) -> None:
+        rest = body[begun:]
         while rest:
             receive = partial(self._socket.recv_into, rest[:_PIECE])
             received = await self._attempt(receive, expected=len(rest) - self._kept_back)
@@ -196,6 +203,8 @@ class Connection:
                 raise httpx.RemoteProtocolError(f"the answer was cut off {len(rest)} bytes early")
             self._in_step += received
             rest = rest[received:]
+            if advance is not None:
+                advance(len(body) - len(rest))
 
     async def _some(self) -> bytes:
         data = await self._attempt(partial(self._socket.recv, _HEAD))

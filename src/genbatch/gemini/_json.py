@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -11,13 +10,13 @@ from pydantic_core import from_json
 
 from genbatch._errors import InvalidResponse
 
-JsonObject: TypeAlias = dict[str, Any]
+from ._ahead import DATA, QUOTE, Ahead
 
-_DATA = re.compile(rb'"data"\s*:\s*"')
+JsonObject: TypeAlias = dict[str, Any]
 
 
 def parse_answer(
-    body: str | bytes | bytearray, model: str, hide: Callable[[str], str] = str
+    body: str | bytes | bytearray | Ahead, model: str, hide: Callable[[str], str] = str
 ) -> JsonObject:
     """Return the JSON object that body holds.
 
@@ -27,21 +26,24 @@ def parse_answer(
         hide: Applied to every string but the data of images, which nothing shows.
 
     Returns:
-        It. Where body is bytes, the data of images are views of it, not strings: an image is
-        neither copied nor parsed.
+        It. Where body is not a string, the data of images are views of it, not strings: an image is
+        neither copied nor parsed; one that was decoded as it came is bytes.
 
     Raises:
         InvalidResponse: If it holds something else; shows the beginning of it.
     """
     try:
-        images: list[memoryview] = []
+        images: list[memoryview | bytes] = []
         small = body if isinstance(body, str) else _without_images(body, images)
         return _object(_shown(from_json(small), hide, images))
     # An image is paid for: a stray byte or half a character in the text beside it, which the fast
     # and strict parser refuses, must not lose it. Garbage may nest deeper than either goes.
     except (ValueError, RecursionError):
-        text = body if isinstance(body, str) else body.decode("utf-8-sig", "replace")
-        body = small = text = hide(text)  # every name: tracebacks hold them
+        content = body.content if isinstance(body, Ahead) else body
+        text = (
+            content if isinstance(content, str) else bytes(content).decode("utf-8-sig", "replace")
+        )
+        body = content = small = text = hide(text)  # every name: tracebacks hold them
         images.clear()
     try:
         return _object(json.loads(text))
@@ -51,18 +53,25 @@ def parse_answer(
         raise InvalidResponse(message, status=200, maybe_paid=True) from exc
 
 
-def _without_images(body: bytes | bytearray, images: list[memoryview]) -> bytes:
+def _without_images(body: bytes | bytearray | Ahead, images: list[memoryview | bytes]) -> bytes:
     """Return body with numbers in place of the data of images, which go to images."""
-    view = memoryview(body)
+    ahead = body if isinstance(body, Ahead) else None
+    view = memoryview(body.content if isinstance(body, Ahead) else body)
     pieces: list[bytes | memoryview] = []
     end = 0
     # Only ever a name: within a string of JSON its quotes would be escaped.
-    while found := _DATA.search(body, end):
+    while found := DATA.search(view, end):
         start = found.end()
         pieces += [view[end : start - 1], b"%d" % len(images)]
         # Base64 has no quote that could be escaped. What is cut short here parses as no JSON.
-        end = body.index(b'"', start)
-        images.append(view[start:end])
+        if ahead is not None and ahead.image is not None and ahead.start == start:
+            end = ahead.end
+            images.append(ahead.image)
+        elif quote := QUOTE.search(view, start):
+            end = quote.start()
+            images.append(view[start:end])
+        else:
+            raise ValueError("an image without an end")
         end += 1
     return b"".join([*pieces, view[end:]])
 
@@ -73,7 +82,7 @@ def _object(value: Any) -> JsonObject:
     return value
 
 
-def _shown(value: Any, hide: Callable[[str], str], images: list[memoryview]) -> Any:
+def _shown(value: Any, hide: Callable[[str], str], images: list[memoryview | bytes]) -> Any:
     """Return value with hide applied to its strings, and images in their places."""
     if isinstance(value, str):
         return hide(value)
@@ -87,7 +96,7 @@ def _shown(value: Any, hide: Callable[[str], str], images: list[memoryview]) -> 
     return value
 
 
-def _image(value: Any, images: list[memoryview]) -> Any:
+def _image(value: Any, images: list[memoryview | bytes]) -> Any:
     return images[value] if type(value) is int and 0 <= value < len(images) else value
 
 

@@ -21,6 +21,7 @@ import anyio
 import h11
 import httpx
 
+from ._ahead import Ahead
 from ._connection import LARGEST_ANSWER, Body, Connection, Origin, errors_of_httpx, open_socket
 from ._proxy import Proxies, Proxy
 from ._turns import Turns
@@ -210,14 +211,18 @@ def _response_of(answer: h11.Response, body: Body) -> httpx.Response:
         aside.body = body
         return httpx.Response(200, content=b"{}")
     headers = [(name, value) for name, value in answer.headers if name != b"content-encoding"]
-    return httpx.Response(answer.status_code, headers=headers, content=bytes(body))
+    return httpx.Response(answer.status_code, headers=headers, content=_bytes_of(body))
+
+
+def _bytes_of(body: Body) -> bytes:
+    return bytes(body.content if isinstance(body, Ahead) else body)
 
 
 def _unpacked(body: Body) -> bytes:
     """Return what gzip or deflate packed: not asked for, but a server may still do so."""
     unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells the two apart by their heads
     try:
-        content = unpacking.decompress(body, LARGEST_ANSWER)
+        content = unpacking.decompress(_bytes_of(body), LARGEST_ANSWER)
     except zlib.error as exc:
         raise httpx.DecodingError(str(exc)) from exc
     if not unpacking.eof:
