@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -44,3 +45,10 @@ async def foreign_cancellation() -> BaseException:
             caught = exc
             raise
     return caught
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let everything else run until condition holds, where there is no event to wait for."""
+    with anyio.fail_after(60):
+        while not condition():
+            await anyio.lowlevel.checkpoint()

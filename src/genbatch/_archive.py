@@ -94,15 +94,11 @@ class Archive:
     def close(self) -> None:
         """Write what could not be written so far, if it can be now, and let the next one in.
 
-        Raises:
-            StoreError: If a paid image still cannot be written.
+        What still cannot be is lost. Its StoreError was raised when it was saved, and its call
+        stays counted as possibly paid.
         """
         try:
             self._save_unsaved()
-            if self._unsaved:
-                raise StoreError(
-                    f"{len(self._unsaved)} paid images are lost: {self.directory} took no more"
-                )
         finally:
             self.journal.close()
             self._lock.release()

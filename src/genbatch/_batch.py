@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from typing import Protocol, TypeVar
 
 from ._archive import Archive
+from ._errors import StoreError
 from ._keys import content_digest
 from ._plan import Plan, metadata_to_json
 from ._planning import Wanted
@@ -92,19 +94,16 @@ class Batch:
         return plan
 
     async def end(self, *, whole: bool) -> None:
-        """Note the order of the input.
+        """Note the order of the input; where the disk is full, the next run does.
 
         Args:
             whole: Whether it was read to its end: it then takes the place of earlier ones.
-
-        Raises:
-            StoreError: If the journal cannot be written.
         """
         if self._number:
             places, self._places = self._places, {}
-            await self._place.hop(
-                partial(self._place.archive.end_batch, self._number, places, whole=whole)
-            )
+            end = partial(self._place.archive.end_batch, self._number, places, whole=whole)
+            with suppress(StoreError):  # what matters more has told of the disk
+                await self._place.hop(end)
 
     def _recall(self, digest: str, index: int, prompt: Prompt) -> Plan | None:
         """Return the plan if it was foreseen."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import fields, replace
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from anyio import CapacityLimiter
@@ -165,46 +164,58 @@ def generate_images(
         budget = Budget()
     elif budget.usd is not None and price is None and price_of(settings.model, image_size) is None:
         raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
-    stops = Stops()
     place = store if save_dir is None else Store(save_dir)
+    batch = None if place is None else Batch(place, namespace)
+    run = _Run(client, _Completion(settings), budget, price, place, batch)
+    workers = Workers(run.generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
+    outcomes = open_stream(workers, ordered)
+    if place is None or batch is None:
+        return outcomes
+    return _inside(nullcontext() if place is store else place, batch, workers, outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What all prompts of a batch share, and how an image comes of one."""
+
+    client: GeminiClient
+    complete: _Completion
+    budget: Budget
+    price: float | None
+    place: Store | None
     batch: Batch | None
+    stops: Stops = field(default_factory=Stops)
 
-    complete = _Completion(settings)
-
-    async def generate(index: int, prompt: PT) -> Image | SavedImage:
-        request, others = complete(prompt)
-        if batch is None:
-            return await make(request, others)
-        plan = await batch.plan(index, request, others)
+    async def generate(self, index: int, prompt: str | Prompt) -> Image | SavedImage:
+        """Return the image of a prompt, saved and from an earlier run where that is asked for."""
+        request, others = self.complete(prompt)
+        if self.place is None or self.batch is None:
+            self.stops.check(str(request.model))
+            with self.stops.learning(str(request.model)):
+                return await self._ask(request, others)
+        plan = await self.batch.plan(index, request, others)
         if plan.saved is not None:
             return plan.saved
         if plan.error is not None:
             raise plan.error
-        return await make(request, others, plan)
+        return await self._make(self.place, plan, request, others)
 
-    async def make(
-        request: Prompt, others: dict[str, Any], plan: Plan | None = None
-    ) -> Image | SavedImage:
-        model = str(request.model)
-        stops.check(model)
-        ask = partial(client.generate_image, request, **others, price=price)
-        with stops.learning(model):
-            if place is None or plan is None:
-                return await ask(budget=stops.guard(model, budget))
-            expected = price_of(model, request.image_size) if price is None else price
+    async def _make(
+        self, place: Store, plan: Plan, request: Prompt, others: dict[str, Any]
+    ) -> SavedImage:
+        model, price = str(request.model), self.price
+        self.stops.check(model)
+        expected = price_of(model, request.image_size) if price is None else price
+        with self.stops.learning(model):
             async with place.attempt(plan, expected) as attempt:
                 if attempt.saved is not None:
                     return attempt.saved
-                image = await ask(budget=stops.guard(model, budget))
+                image = await self._ask(request, others)
                 return await attempt.save(image)
 
-    workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
-    outcomes = open_stream(workers, ordered)
-    if place is None:
-        batch = None
-        return outcomes
-    batch = Batch(place, namespace)
-    return _inside(nullcontext() if place is store else place, batch, workers, outcomes)
+    async def _ask(self, request: Prompt, others: dict[str, Any]) -> Image:
+        account = self.stops.guard(str(request.model), self.budget)
+        return await self.client.generate_image(request, **others, budget=account, price=self.price)
 
 
 class _Completion:

@@ -6,8 +6,9 @@
 2. All rejections of calls started before the last cut are one episode: one cut, to 97 % of what the
    service kept of the calls in flight, at most by half. Then growth of 1 % for a clean round, 2 %
    for the next, 4 %, ... as long as 80 % is in use.
-3. Nothing starts until the service's delay has passed; where it names none, 1 s, doubled for each
-   episode in a row, up to 60 s. Delays overlap, they do not add up.
+3. Nothing starts until the service's delay has passed; where it names none, 1 s, or what four calls
+   take if that is less, doubled for each episode in a row, up to 60 s. Delays overlap, they do not
+   add up.
 4. Where the service asks to wait longer than a call takes, or rejects with few calls in flight, it
    counts starts in a time: the shortest usual window, up to 60 s, that is as full as it ever was.
    From then on starts are evenly spaced at 97 % of that, and this rate grows as capacity does.
@@ -32,6 +33,9 @@ CAPACITY_ROUND = 15.0  # seconds: a rejected probe costs a pause of one or more
 RATE_ROUND = 0.25  # of a window
 GUESS_STEP = 0.25  # from a rate that may be far too low
 IN_USE = 0.8  # a limit that is not used is not tested by a success
+FIRST_PAUSE = 1.0  # seconds, where the service names none
+SHORTEST_PAUSE = 0.05
+FEW_CALLS = 4  # a pause of as many is enough at first, where calls take next to no time
 LONGEST_PAUSE = 60.0
 NEAR = 0.05  # of a delay: as good as the same
 SPREAD = 0.25  # of a pause of our own, so that clients do not all come back as one
@@ -214,12 +218,12 @@ class Limits:
         self._episode.rejected += 1
         self._last = -math.inf  # the pause says when the next may start, as if this one never had
         room_at = self._cut(start.at, now, asked)
+        self._room_at = room_at if asked is None else -math.inf
         if asked is not None:
             self._paused_until = max(self._paused_until, now + asked)
-            return
-        self._room_at = room_at
-        if is_new:
-            pause = min(LONGEST_PAUSE, 2.0 ** min(self._row - 1, 99))
+        elif is_new:
+            first = min(FIRST_PAUSE, max(SHORTEST_PAUSE, FEW_CALLS * (self._duration or math.inf)))
+            pause = min(LONGEST_PAUSE, first * 2.0 ** min(self._row - 1, 99))
             pause *= 1 + SPREAD * random()  # noqa: S311 - spreads load, guards nothing
             self._paused_until = max(self._paused_until, now + pause)
 

@@ -57,8 +57,7 @@ class Store:
     Raises:
         ValueError: If name is malformed.
         StoreError: On entering, if directory cannot be written to, another runner is in it, its
-            journal is damaged or of a newer genbatch, or it is not empty although fresh. On
-            leaving, if a paid image could not be written to the last.
+            journal is damaged or of a newer genbatch, or it is not empty although fresh.
     """
 
     def __init__(

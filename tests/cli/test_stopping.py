@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def test_a_refused_key_stops_the_run_at_the_first_call(
     assert announced.startswith("8 prompts · 0 done · 8 to make · flash = ")
     assert re.fullmatch(rf"genbatch: stopped: .*\({status}\).*", stopped)
     assert CANARY not in done.stdout + done.stderr
-    assert not any(CANARY.encode() in path.read_bytes() for path in Path().rglob("*.*"))
+    files = [path for path in Path().rglob("*") if path.is_file()]
+    assert not any(CANARY.encode() in path.read_bytes() for path in files)
 
 
 def test_a_refused_key_cancels_the_calls_in_flight(genbatch: Genbatch, serve: Serve) -> None:
@@ -71,18 +73,20 @@ def test_an_impossible_folder_is_one_line_before_any_call(
     assert re.fullmatch(rf"genbatch: .*{folder}.*", done.stderr.splitlines()[-1])
 
 
-def test_an_image_that_cannot_be_saved_stops_the_run(genbatch: Genbatch, serve: Serve) -> None:
+def test_a_disk_that_takes_no_more_stops_the_run(genbatch: Genbatch, serve: Serve) -> None:
     fake = serve()
-    write_prompts(1)
-    genbatch("run", "prompts.txt")
-    (in_the_way,) = images("genbatch-out")
-    in_the_way.write_bytes(b"not an image")
-    write_prompts(40)
-    done = genbatch("run", "prompts.txt", "-k", "1")
+    write_prompts(100)
+
+    def limit_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+
+    done = genbatch("run", "prompts.txt", "-k", "1", preexec_fn=limit_files)
     assert done.returncode == 3
-    assert fake.stats.calls < 40
-    assert in_the_way.read_bytes() == b"not an image"
-    assert re.search(rf"genbatch: stopped: [^\n]*{re.escape(in_the_way.name)}", done.stderr)
+    assert fake.stats.calls < 100
+    assert re.search(r"genbatch: stopped: [^\n]*\(disk /[^\n]*MB free\)", done.stderr)
+    assert genbatch("run", "prompts.txt").returncode == 0
+    assert len(images("genbatch-out")) == 100
+    assert fake.stats.images <= 101
 
 
 # Exit codes 130 and 143

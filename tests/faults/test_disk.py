@@ -110,7 +110,7 @@ def test_an_image_whose_row_could_not_be_written_is_not_written_twice(
     assert list(verify(tmp_path)) == []
 
 
-def test_images_that_a_disk_never_took_are_told_at_the_end(
+def test_an_image_that_the_disk_never_took_stays_counted_as_possibly_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = open_archive(tmp_path)
@@ -119,8 +119,7 @@ def test_images_that_a_disk_never_took_are_told_at_the_end(
     monkeypatch.setattr(os, "rename", full)
     with pytest.raises(StoreError, match="No space left"):
         archive.save(call, image(), 1.0)
-    with pytest.raises(StoreError, match=f"1 paid images are lost: {tmp_path} took no more"):
-        archive.close()
+    archive.close()
     monkeypatch.undo()
     with opened(tmp_path) as archive:
         assert plan_all(archive, ["a cup"])[0].saved is None

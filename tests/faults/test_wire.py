@@ -17,7 +17,7 @@ import httpx
 import httpx2
 import pytest
 
-from backends import only_asyncio
+from backends import only_asyncio, until
 from genbatch._errors import (
     Blocked,
     GenbatchError,
@@ -82,12 +82,6 @@ async def failure_of(client: GeminiClient) -> GenbatchError:
     with pytest.raises(GenbatchError) as caught:
         await client.generate_image("a cat")
     return caught.value
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(60):
-        while not condition():
-            await anyio.lowlevel.checkpoint()
 
 
 async def test_image_usage_and_cost_come_over_the_wire() -> None:

@@ -20,7 +20,7 @@ import pytest
 from google.auth.credentials import Credentials
 from google.auth.exceptions import RefreshError, TransportError
 
-from backends import only_asyncio
+from backends import only_asyncio, until
 from genbatch import GeminiClient, Unauthorized, Unavailable
 from genbatch.gemini import _credentials
 from genbatch.gemini._credentials import Access
@@ -78,12 +78,6 @@ async def access_of(credentials: Credentials | None, project: str | None = "p") 
     access = await anyio.to_thread.run_sync(make)
     access._refreshing = CountedLock()  # type: ignore[assignment]
     return access
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(30):
-        while not condition():
-            await anyio.lowlevel.checkpoint()
 
 
 def waiting(access: Access) -> int:

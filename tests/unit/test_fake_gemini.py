@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ import anyio
 import pytest
 from anyio.abc import SocketStream
 
+from backends import until
 from genbatch.testing import (
     Call,
     FakeGemini,
@@ -87,13 +88,6 @@ async def hang_up(stream: SocketStream, *, reset: bool) -> None:
         raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     await stream.aclose()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let everything else run until condition holds."""
-    with anyio.fail_after(30):
-        while not condition():
-            await anyio.lowlevel.checkpoint()
 
 
 class TestAnswers:

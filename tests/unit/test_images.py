@@ -14,20 +14,25 @@ from genbatch import (
     Failure,
     GeminiClient,
     Image,
+    ImageMissing,
     Prompt,
     SavedImage,
     Store,
     StoreError,
     Success,
-    _store,
     generate_images,
 )
 from genbatch._image import sniff_mime_type
+from genbatch._reports import export
 from genbatch.testing import FakeGemini, blocked, several_images
 
 pytestmark = pytest.mark.anyio
 
 PROMPTS = [f"a cup of tea, number {index}" for index in range(12)]
+
+
+def images(directory: Path) -> list[Path]:
+    return list(directory.glob("*.png"))
 
 
 @pytest.fixture
@@ -65,7 +70,7 @@ async def test_with_save_dir_each_value_is_on_disk_before_it_is_seen(
                 case _:
                     raise AssertionError(outcome)
         assert outcomes.progress.done == len(PROMPTS)
-    assert len(list((tmp_path / "out").iterdir())) == len(PROMPTS)
+    assert len(images(tmp_path / "out")) == len(PROMPTS)
 
 
 async def test_running_again_makes_only_what_is_missing(
@@ -78,6 +83,113 @@ async def test_running_again_makes_only_what_is_missing(
     assert server.stats.images == len(PROMPTS)
     assert [second[index].resumed for index in range(12)] == [True] * 5 + [False] * 7
     assert [second[index].sha256 for index in range(5)] == [first[i].sha256 for i in range(5)]
+
+
+async def test_moving_prompts_makes_no_call_and_inserting_one_makes_one(
+    server: FakeGemini, client: GeminiClient, tmp_path: Path
+) -> None:
+    async with generate_images(client, PROMPTS, save_dir=tmp_path) as outcomes:
+        first = {outcome.prompt: outcome.unwrap().path async for outcome in outcomes}
+    for prompts, calls in ((PROMPTS[::-1], 12), (["new", *PROMPTS[::-1]], 13)):
+        async with generate_images(client, prompts, save_dir=tmp_path) as outcomes:
+            again = {outcome.prompt: outcome.unwrap().path async for outcome in outcomes}
+        assert server.stats.calls == calls
+        assert again.items() >= first.items()
+    rows = await anyio.to_thread.run_sync(lambda: list(export(tmp_path)))
+    assert [row["prompt"] for row in rows] == ["new", *PROMPTS[::-1]]
+
+
+async def test_only_an_input_read_to_its_end_takes_the_place_of_the_last(
+    client: GeminiClient, tmp_path: Path
+) -> None:
+    async def shown() -> set[str]:
+        rows = await anyio.to_thread.run_sync(lambda: list(export(tmp_path)))
+        return {row["prompt"] for row in rows}
+
+    async def prompts() -> AsyncIterator[str]:
+        for index in range(100):
+            yield f"another, number {index}"
+
+    async with generate_images(client, PROMPTS, save_dir=tmp_path) as outcomes:
+        async for _ in outcomes:
+            pass
+    async with generate_images(client, prompts(), save_dir=tmp_path, max_concurrent=2) as outcomes:
+        await outcomes.receive()
+    assert await shown() > set(PROMPTS)
+    async with generate_images(client, prompts(), save_dir=tmp_path) as outcomes:
+        async for _ in outcomes:
+            pass
+    assert await shown() == {f"another, number {index}" for index in range(100)}
+
+
+async def test_what_was_refused_for_good_is_asked_again_only_on_request(tmp_path: Path) -> None:
+    async with (
+        FakeGemini(faults=[blocked("SAFETY")], image_size=32) as server,
+        GeminiClient("a-key", base_url=server.url) as client,
+    ):
+        for _ in range(2):
+            async with generate_images(client, ["a cup"], save_dir=tmp_path) as outcomes:
+                outcome = await outcomes.receive()
+            assert isinstance(outcome, Failure)
+            assert isinstance(outcome.error, Blocked)
+            assert (outcome.error.reason, server.stats.calls) == ("SAFETY", 1)
+        async with (
+            Store(tmp_path, retry_failed={"Blocked"}) as store,
+            generate_images(client, ["a cup"], store=store) as outcomes,
+        ):
+            (await outcomes.receive()).unwrap()
+    assert server.stats.calls == 2
+
+
+async def test_a_deleted_image_is_paid_again_only_on_request(
+    server: FakeGemini, client: GeminiClient, tmp_path: Path
+) -> None:
+    async with generate_images(client, PROMPTS, save_dir=tmp_path) as outcomes:
+        paths = [outcome.unwrap().path async for outcome in outcomes]
+    paths[3].unlink()
+    async with generate_images(client, PROMPTS, save_dir=tmp_path) as outcomes:
+        failures = [outcome async for outcome in outcomes if isinstance(outcome, Failure)]
+    assert [type(failure.error) for failure in failures] == [ImageMissing]
+    assert server.stats.calls == 12
+    async with (
+        Store(tmp_path, redo_missing=True) as store,
+        generate_images(client, PROMPTS, store=store) as outcomes,
+    ):
+        assert len([outcome.unwrap() async for outcome in outcomes]) == 12
+    assert server.stats.calls == 13
+
+
+async def test_a_directory_has_one_runner_at_a_time(client: GeminiClient, tmp_path: Path) -> None:
+    async with generate_images(client, PROMPTS, save_dir=tmp_path):
+        with pytest.raises(StoreError, match="is in use by process"):
+            async with generate_images(client, PROMPTS, save_dir=tmp_path):
+                pass
+
+
+async def test_twenty_batches_at_once_some_of_them_cancelled_share_a_store(
+    client: GeminiClient, tmp_path: Path
+) -> None:
+    ended: list[int] = []
+
+    async def run(store: Store, number: int) -> None:
+        with anyio.CancelScope() as scope:
+            async with generate_images(
+                client, PROMPTS, store=store, namespace=str(number // 2)
+            ) as outcomes:
+                seen = []
+                async for outcome in outcomes:
+                    outcome.unwrap()
+                    seen.append(outcome.index)
+                    if number % 5 == 0 and len(seen) == 3:
+                        scope.cancel()
+            assert sorted(seen) == list(range(12))
+            ended.append(number)
+
+    async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(run, store, number)
+    assert sorted(ended) == [number for number in range(20) if number % 5]
+    assert len(images(tmp_path)) == 10 * 12  # two batches of a namespace share their images
 
 
 async def test_equal_prompts_make_separate_images(client: GeminiClient, tmp_path: Path) -> None:
@@ -200,26 +312,7 @@ async def test_further_images_of_an_answer_are_saved_and_found_again(tmp_path: P
     assert found.resumed
     assert (found.path, found.extras) == (made.path, made.extras)
     assert len({path.read_bytes() for path in (made.path, *made.extras)}) == 3
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-async def test_where_an_image_stands_its_extras_do_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever stops the saving, it is made anew as a whole."""
-    published = []
-
-    def stop(temporary: Path, path: Path) -> bool:
-        published.append(path.name)
-        raise OSError(28, "No space left on device")
-
-    extras = (Image(b"GIF89a", "image/gif", "m"),)
-    async with Store(tmp_path) as store:
-        monkeypatch.setattr(_store, "_move_to_free_name", stop)
-        with pytest.raises(StoreError):
-            await store.save("cat", Image(b"GIF87a", "image/gif", "m", extras=extras))
-    assert published == ["cat-2.gif"]
-    assert list(tmp_path.iterdir()) == []
+    assert len(images(tmp_path)) == 3
 
 
 async def test_a_failure_of_one_prompt_leaves_the_others(tmp_path: Path) -> None:
@@ -244,7 +337,7 @@ async def test_batches_share_a_store(
 
         group.start_soon(run, PROMPTS[:6])
         group.start_soon(run, PROMPTS[6:])
-    assert server.stats.images == len(list(tmp_path.iterdir())) == 12
+    assert server.stats.images == len(images(tmp_path)) == 12
 
 
 async def test_break_leaves_few_calls_and_nothing_half_written(tmp_path: Path) -> None:
@@ -257,7 +350,7 @@ async def test_break_leaves_few_calls_and_nothing_half_written(tmp_path: Path) -
             async for _ in outcomes:
                 break
         assert server.stats.calls <= 11
-    assert all(path.suffix == ".png" for path in tmp_path.iterdir())
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".jsonl", ""}
 
 
 async def test_what_has_been_paid_for_and_has_arrived_is_saved_whatever_is_cancelled(
@@ -278,7 +371,7 @@ async def test_what_has_been_paid_for_and_has_arrived_is_saved_whatever_is_cance
             async for _ in outcomes:
                 pass
     assert scope.cancelled_caught
-    assert 1 <= len(list(tmp_path.iterdir())) <= server.stats.images <= 5
+    assert 1 <= len(images(tmp_path)) <= server.stats.images <= 5
 
 
 async def test_an_unusable_directory_is_told_before_any_call(

@@ -180,6 +180,33 @@ async def test_an_error_of_the_journal_reaches_each_that_waits(
     assert len({id(error) for error in errors}) == 5
 
 
+async def test_input_images_are_a_part_of_the_key_by_their_content(tmp_path: Path) -> None:
+    path = tmp_path / "in.gif"
+    prompt = Prompt("a cup", images=(path,))
+    async with Store(tmp_path / "out") as store:
+        await in_thread(path.write_bytes, b"GIF89a one")
+        before = await store.batch().plan(0, prompt)
+        await in_thread(path.write_bytes, b"GIF89a two")
+        after = await store.batch().plan(0, prompt)
+        await in_thread(path.unlink)
+        with pytest.raises(FileNotFoundError):
+            await store.batch().plan(0, prompt)
+    assert before.key != after.key
+
+
+async def test_a_disk_that_takes_no_order_does_not_end_a_batch_badly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise StoreError("full")
+
+    async with Store(tmp_path) as store:
+        batch = store.batch()
+        await batch.plan(0, Prompt("a cup"))
+        monkeypatch.setattr(Archive, "end_batch", full)
+        await batch.end(whole=True)
+
+
 async def test_an_error_of_the_call_is_noted(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
         plan = await store.batch().plan(0, Prompt("a cup"))

@@ -16,6 +16,8 @@ from backends import only_asyncio
 from genbatch import (
     QuotaExhausted,
     RateLimited,
+    Stopped,
+    Success,
     Throttle,
     TimedOut,
     Unavailable,
@@ -234,6 +236,24 @@ def test_a_waiting_call_is_not_in_flight(backend: str) -> None:
     virtual.run(backend, main)
 
 
+@backends
+def test_a_batch_that_drains_drops_the_calls_that_wait(backend: str) -> None:
+    async def main() -> None:
+        throttle = Throttle(capacity=1)
+        generate = throttled(Service(50.0, limited(1000)).generate, throttle)
+        async with stream(generate, range(3), max_concurrent=3) as outcomes:
+            await anyio.sleep(10)
+            outcomes.drain()
+            seen = {outcome.index: outcome async for outcome in outcomes}
+        assert isinstance(seen.pop(0), Success)
+        for outcome in seen.values():
+            with pytest.raises(Stopped):
+                outcome.unwrap()
+        assert (throttle.waiting, throttle.in_flight) == (0, 0)
+
+    virtual.run(backend, main)
+
+
 # Capacity
 
 
@@ -307,8 +327,9 @@ def test_a_fixed_capacity_is_neither_exceeded_nor_changed(backend: str) -> None:
         await batch(service, throttle, 200, 50)
         assert service.peak == 3
         assert throttle.capacity == 3
-        await batch(Service(*[limited()] * 3, verdict=0.1), throttle, 3, 3)
-        assert throttle.capacity == 3
+        fresh = Throttle(capacity=3)
+        await batch(Service(*[limited()] * 3, verdict=0.1), fresh, 3, 3)
+        assert fresh.capacity == 3
 
     virtual.run(backend, main)
 
@@ -406,6 +427,19 @@ def test_a_rate_that_is_not_used_does_not_grow(backend: str) -> None:
         assert throttle.rate == rate
         await batch(Service(), throttle, 30, 5)
         assert throttle.rate > rate
+
+    virtual.run(backend, main)
+
+
+@backends
+def test_a_rate_that_was_only_guessed_grows_in_larger_steps(backend: str) -> None:
+    async def main() -> None:
+        throttle = Throttle()
+        await batch(Service(*[1.0] * 10, limited()), throttle, 11, 1)
+        rate = throttle.rate
+        assert rate is not None
+        await batch(Service(), throttle, 25, 5)
+        assert throttle.rate == pytest.approx(1.25 * rate)
 
     virtual.run(backend, main)
 
