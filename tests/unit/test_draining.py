@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from itertools import count
 
 import anyio
@@ -11,7 +12,9 @@ from anyio import Event, create_task_group, wait_all_tasks_blocked
 
 import virtual
 from genbatch import Failure, Outcome, Stopped, Success, collect, stream
+from genbatch._stream import open_stream
 from genbatch._waiting import waiting
+from genbatch._workers import Workers
 
 pytestmark = pytest.mark.anyio
 in_virtual_time = pytest.mark.parametrize("backend", virtual.BACKENDS)
@@ -220,6 +223,29 @@ async def test_a_prompt_that_comes_as_the_batch_drains_is_not_called() -> None:
         come.set()
         outcomes.drain()
         assert [outcome async for outcome in outcomes] == []
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("ends", ["whole", "drained", "broken"])
+async def test_a_source_tells_whether_it_was_read_to_its_end(asynchronous: bool, ends: str) -> None:
+    def plain() -> Iterator[int]:
+        yield from range(9)
+        if ends == "broken":
+            raise KeyError("source")
+
+    async def slow() -> AsyncIterator[int]:
+        for number in plain():
+            yield number
+
+    workers = Workers(echo, slow() if asynchronous else plain(), 2, None, False)
+    async with open_stream(workers, ordered=False) as outcomes:
+        assert not workers.source.read_to_end
+        if ends == "drained":
+            outcomes.drain()
+        with suppress(KeyError):
+            async for _ in outcomes:
+                pass
+    assert workers.source.read_to_end == (ends == "whole")
 
 
 @in_virtual_time
