@@ -51,13 +51,14 @@ def test_a_block_of_the_readme_runs(
     monkeypatch.setattr(anyio, "run", partial(anyio.run, backend=backend))
     exec(compile(BLOCKS[number], f"README.md, block {number}", "exec"), {})
     assert server.stats.images == 3
-    assert capsys.readouterr().out.count("\n") == (1 if number == 0 else 3)
+    assert capsys.readouterr().out.count("\n") == [1, 3, 3, 3, 4][number]
 
 
 def test_the_readme_has_the_three_patterns_and_the_reference_implementation() -> None:
     assert ["collect(" in BLOCKS[0], "match" in BLOCKS[1], "progress" in BLOCKS[2]] == [True] * 3
     assert "generate_images(" in BLOCKS[3]
-    assert len(BLOCKS) == 4
+    assert "budget" in BLOCKS[4]
+    assert len(BLOCKS) == 5
 
 
 def test_the_file_name_that_the_readme_shows_is_the_true_one(

@@ -129,6 +129,15 @@ async def test_equal_prompts_keep_their_images_in_any_order(tmp_path: Path) -> N
             assert len({plan.key for plan in plans}) == 6
 
 
+async def test_what_was_planned_already_is_not_foreseen_again(tmp_path: Path) -> None:
+    async with Store(tmp_path) as store:
+        await run(store, ["a cup", "same"])
+    async with Store(tmp_path) as store:
+        plans = await run_unmade(store, ["same", "a cup", "same"])
+    assert [plan.saved is not None for plan in plans] == [True, True, False]
+    assert len({plan.key for plan in plans}) == 3
+
+
 async def test_changed_metadata_reaches_the_journal_of_a_resumed_run(tmp_path: Path) -> None:
     for value in (1, 2):
         async with Store(tmp_path) as store:
