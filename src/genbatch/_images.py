@@ -190,15 +190,14 @@ class _Run:
         """Return the image of a prompt, saved and from an earlier run where that is asked for."""
         request, others = self.complete(prompt)
         if self.place is None or self.batch is None:
-            self.stops.check(str(request.model))
-            with self.stops.learning(str(request.model)):
-                return await self._ask(request, others)
-        plan = await self.batch.plan(index, request, others)
-        if plan.saved is not None:
-            return plan.saved
-        if plan.error is not None:
-            raise plan.error
-        return await self._make(self.place, plan, request, others)
+            return await self._ask(request, others)
+        with self.stops.learning_of_disk():
+            plan = await self.batch.plan(index, request, others)
+            if plan.saved is not None:
+                return plan.saved
+            if plan.error is not None:
+                raise plan.error
+            return await self._make(self.place, plan, request, others)
 
     async def _make(
         self, place: Store, plan: Plan, request: Prompt, others: dict[str, Any]
@@ -206,16 +205,20 @@ class _Run:
         model, price = str(request.model), self.price
         self.stops.check(model)
         expected = price_of(model, request.image_size) if price is None else price
-        with self.stops.learning(model):
-            async with place.attempt(plan, expected) as attempt:
-                if attempt.saved is not None:
-                    return attempt.saved
-                image = await self._ask(request, others)
-                return await attempt.save(image)
+        async with place.attempt(plan, expected) as attempt:
+            if attempt.saved is not None:
+                return attempt.saved
+            image = await self._ask(request, others)
+            return await attempt.save(image)
 
     async def _ask(self, request: Prompt, others: dict[str, Any]) -> Image:
-        account = self.stops.guard(str(request.model), self.budget)
-        return await self.client.generate_image(request, **others, budget=account, price=self.price)
+        model = str(request.model)
+        self.stops.check(model)
+        account = self.stops.guard(model, self.budget)
+        with self.stops.learning(model):
+            return await self.client.generate_image(
+                request, **others, budget=account, price=self.price
+            )
 
 
 class _Completion:

@@ -40,7 +40,10 @@ class Stops:
 
     @contextmanager
     def learning(self, model: str) -> Iterator[None]:
-        """Learn from what comes of a call of a model, or of saving its image, in the block."""
+        """Learn from what comes of a call of a model, in the block.
+
+        Nothing may be awaited between the call and the block's end: others would start meanwhile.
+        """
         try:
             yield
         except Stopped:
@@ -51,6 +54,15 @@ class Stops:
             raise
         self._unavailable = 0
 
+    @contextmanager
+    def learning_of_disk(self) -> Iterator[None]:
+        """Learn from what comes of the store, in the block."""
+        try:
+            yield
+        except StoreError as exc:
+            self._stop(exc)
+            raise
+
     def _failed(self, model: str, error: Exception) -> None:
         if isinstance(error, Unavailable | TimeoutError):
             self._unavailable += 1
@@ -59,7 +71,7 @@ class Stops:
                 self._stop(Stopped(f"{row}: {error}"))
         elif isinstance(error, GenbatchError) and error.status is not None:
             self._unavailable = 0  # it has answered
-        if isinstance(error, Unauthorized | StoreError):
+        if isinstance(error, Unauthorized):
             self._stop(error)
         elif isinstance(error, QuotaExhausted):
             self._models.setdefault(model, error)

@@ -254,6 +254,17 @@ def test_what_a_killed_process_left_is_swept_and_what_it_published_is_adopted(
     assert (tmp_path / ".mine.part").exists()
 
 
+def test_a_take_that_is_adopted_is_not_picked(tmp_path: Path) -> None:
+    with opened(tmp_path) as archive:
+        make_all(archive, ["a cup"])
+        call = begin(archive, archive.further(0, "", {})[0])
+    (tmp_path / f"{call.name}.png").write_bytes(image(2).data)
+    with opened(tmp_path):
+        pass
+    (row,) = export(tmp_path)
+    assert (row["take"], row["takes"]) == (1, 2)
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory as a kill leaves it, all of its journal still in the write-ahead log."""

@@ -120,6 +120,10 @@ async def test_only_an_input_read_to_its_end_takes_the_place_of_the_last(
         async for _ in outcomes:
             pass
     assert await shown() == {f"another, number {index}" for index in range(100)}
+    async with generate_images(client, PROMPTS[:3], save_dir=tmp_path) as outcomes:
+        async for _ in outcomes:
+            pass
+    assert await shown() == set(PROMPTS[:3])
 
 
 async def test_what_was_refused_for_good_is_asked_again_only_on_request(tmp_path: Path) -> None:

@@ -138,6 +138,52 @@ async def test_what_was_planned_already_is_not_foreseen_again(tmp_path: Path) ->
     assert len({plan.key for plan in plans}) == 3
 
 
+async def test_what_was_planned_during_a_look_is_not_foreseen_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, go_on = threading.Event(), threading.Event()
+    plan = Archive.plan
+
+    def slow(*args: Any) -> Any:
+        following = plan(*args)
+        looked.set()
+        assert go_on.wait(5)
+        return following
+
+    async with Store(tmp_path) as store:
+        await run_unmade(store, PROMPTS)
+    async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
+        batch = store.batch()
+        await batch.plan(0, Prompt(PROMPTS[10]))  # foresees what follows it
+        monkeypatch.setattr(Archive, "plan", slow)
+        tasks.start_soon(batch.plan, 1, Prompt(PROMPTS[5]))
+        await in_thread(looked.wait, 5)
+        first = await batch.plan(2, Prompt(PROMPTS[11]))
+        go_on.set()
+        while batch._asking:
+            await anyio.lowlevel.checkpoint()
+        second = await batch.plan(3, Prompt(PROMPTS[11]))
+    assert first.key != second.key
+
+
+async def test_a_look_that_fails_loses_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Store(tmp_path) as store:
+        await run_unmade(store, PROMPTS)
+    async with Store(tmp_path) as store:
+        batch = store.batch()
+        for index in range(5):
+            await batch.plan(index, Prompt(PROMPTS[index]))
+        with monkeypatch.context() as patch:
+            patch.setattr(Archive, "plan", lambda *args: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await batch.plan(5, Prompt("new"))
+        await batch.end(whole=True)
+    rows = await in_thread(lambda: list(export(tmp_path)))
+    assert [row["prompt"] for row in rows] == PROMPTS[:5]
+
+
 async def test_changed_metadata_reaches_the_journal_of_a_resumed_run(tmp_path: Path) -> None:
     for value in (1, 2):
         async with Store(tmp_path) as store:
