@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from ._images import Completion
+from ._keys import content_digest
 from ._prompt import Prompt
-from .gemini._models import model_id
+from ._reports import made_in
 from .gemini._models import price as price_of
+from .gemini._request import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,40 +41,46 @@ class Estimate:
 def estimate(
     prompts: Iterable[str | Prompt],
     *,
+    save_dir: str | os.PathLike[str] | None = None,
+    namespace: str = "",
     model: str = "flash",
-    image_size: str | None = None,
     price: float | None = None,
     rate: float | None = None,
-    done: Iterable[int] = (),
+    **settings: Any,
 ) -> Estimate:
     """Return how many calls a batch will make, and what they are expected to cost.
 
+    It reads files where there is a save_dir or an input image, which blocks.
+
     Args:
-        prompts: Finite; read once.
+        prompts: Finite; read once, and so are their input images.
+        save_dir: Directory that images are saved in; what it has is not made again.
+        namespace: As for generate_images.
         model: ``"flash"``, ``"pro"``, ``"lite"``, or any full model id, for prompts without one.
-        image_size: ``"1K"``, ``"2K"`` or ``"4K"``, for prompts without one.
         price: US dollars an image, in place of the price table's.
         rate: Calls that start in a second.
-        done: Indexes of prompts whose image is there already.
+        settings: The other settings of generate_images, such as ``image_size``.
 
     Raises:
-        ValueError: If a model cannot be one, a prompt is blank, or rate is not above 0.
+        ValueError: If a model cannot do what is asked for, a prompt is blank, or rate is not above
+            0.
+        TypeError: If there is no such setting.
+        OSError: If an input image cannot be read.
+        StoreError: If the journal in save_dir cannot be read.
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
-    made = frozenset(done)
-    default, size = model_id(model), image_size
-    number = skipped = 0
+    complete = Completion(Settings(model=model, **settings).checked())
+    made = Counter({} if save_dir is None else made_in(save_dir))
+    number = done = 0
     cost: float | None = 0.0
-    for index, each in enumerate(prompts):
+    for each in prompts:
         number += 1
-        if index in made:
-            skipped += 1
+        prompt, others = complete(each)
+        if made and made[digest := content_digest(namespace, prompt, others)] > 0:
+            made[digest] -= 1
+            done += 1
             continue
-        prompt = Prompt.of(each)
-        expected = price
-        if expected is None:
-            expected = price_of(prompt.model or default, prompt.image_size or size)
+        expected = price_of(str(prompt.model), prompt.image_size) if price is None else price
         cost = None if cost is None or expected is None else cost + expected
-    seconds = None if rate is None else (number - skipped) / rate
-    return Estimate(number, skipped, cost, seconds)
+    return Estimate(number, done, cost, None if rate is None else (number - done) / rate)

@@ -166,7 +166,7 @@ def generate_images(
         raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
     place = store if save_dir is None else Store(save_dir)
     batch = None if place is None else Batch(place, namespace)
-    run = _Run(client, _Completion(settings), budget, price, place, batch)
+    run = _Run(client, Completion(settings), budget, price, place, batch)
     workers = Workers(run.generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     outcomes = open_stream(workers, ordered)
     if place is None or batch is None:
@@ -179,7 +179,7 @@ class _Run:
     """What all prompts of a batch share, and how an image comes of one."""
 
     client: GeminiClient
-    complete: _Completion
+    complete: Completion
     budget: Budget
     price: float | None
     place: Store | None
@@ -221,7 +221,7 @@ class _Run:
             )
 
 
-class _Completion:
+class Completion:
     """Gives a prompt every setting that it can have, and returns the others beside it."""
 
     def __init__(self, settings: Settings) -> None:

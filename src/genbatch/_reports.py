@@ -49,6 +49,7 @@ FROM item LEFT JOIN place AS now ON now.item = item.id LEFT JOIN image ON image.
 WHERE now.item IS NULL ORDER BY item.id, image.take
 """
 _BATCHES = "SELECT id FROM batch ORDER BY session DESC, id"
+_MADE = "SELECT digest, count(*) FROM item WHERE pick IS NOT NULL GROUP BY digest"
 _COUNTS = """
 SELECT iif(pick IS NULL, coalesce(kind, ''), 'done'), count(*) FROM item
 WHERE EXISTS (SELECT 1 FROM place WHERE place.item = item.id) GROUP BY 1
@@ -116,6 +117,19 @@ def export(directory: str | os.PathLike[str], *, all: bool = False) -> Iterator[
             yield from map(_row, journal.execute(in_batch, (batch,)))
         if all:
             yield from map(_row, journal.execute(_ROW + _SUPERSEDED))
+
+
+def made_in(directory: str | os.PathLike[str]) -> dict[str, int]:
+    """Return how many images there are of each request, by the digest of its content.
+
+    Raises:
+        StoreError: If the journal in directory cannot be read; without one there are none.
+    """
+    path = Path(directory)
+    if not (path / HIDDEN / JOURNAL).is_file():
+        return {}
+    with _reading(path) as journal:
+        return dict(journal.execute(_MADE).fetchall())
 
 
 def verify(directory: str | os.PathLike[str]) -> Iterator[str]:

@@ -55,6 +55,29 @@ def test_a_budget_ends_a_run_before_the_call_that_could_exceed_it(
     )
 
 
+def test_a_budget_holds_over_runs_into_one_directory(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve()
+    write_prompts(8)
+    command = ["run", "prompts.txt", "--budget", "0.15", "-k", "1"]
+    assert genbatch(*command).returncode == 3
+    assert fake.stats.images == 4
+    assert genbatch(*command).returncode == 3
+    assert fake.stats.images == 4
+    assert genbatch("run", "prompts.txt", "--budget", "0.19").returncode == 3
+    assert fake.stats.images == 5
+    planned = genbatch("run", "prompts.txt", "--dry-run").stdout
+    assert planned.startswith("8 prompts · 5 done · 3 to make · ")
+
+
+def test_a_demo_costs_nothing(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve()
+    write_prompts(3)
+    done = genbatch("run", "prompts.txt", "--demo")
+    assert "$0.10 on the real service" in done.stdout
+    assert genbatch("run", "prompts.txt", "--budget", "0.11").returncode == 0
+    assert fake.stats.images == 3
+
+
 def test_a_budget_needs_a_price(genbatch: Genbatch, serve: Serve) -> None:
     fake = serve()
     write_prompts(2)

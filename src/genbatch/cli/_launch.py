@@ -39,7 +39,7 @@ def run_demo(
             GeminiClient(api_key="fake", vertexai=False, base_url=fake.url) as client,
         ):
             # Its own namespace, or a real run would take the placeholders for its images.
-            asked = replace(options, namespace="demo")
+            asked = replace(options, namespace="demo", price=0.0)
             result = await run_batch(client, prompts, asked, _display())
             return result, _counts(fake)
 

@@ -26,7 +26,10 @@ def foresee(prompts: Prompts, options: Options, pace: str | None) -> Plan:
     """Read all prompts, which no call has been made for, and say what they will come to."""
     plan = estimate(
         prompts,
+        save_dir=options.save_dir,
+        namespace=options.namespace,
         model=options.model,
+        aspect_ratio=options.aspect_ratio,
         image_size=options.image_size,
         price=options.price,
         rate=None if pace is None else 1 / parse_interval(pace),

@@ -29,12 +29,14 @@ from genbatch import (
     QuotaExhausted,
     SavedImage,
     Stopped,
+    Store,
     StoreError,
     Success,
     Unauthorized,
     generate_images,
 )
 from genbatch._inputs import PromptFile
+from genbatch._journal import Spent
 
 from ._display import Display
 
@@ -42,6 +44,8 @@ _REDRAW = 0.1  # seconds
 
 Prompts: TypeAlias = PromptFile | Sequence[str | Prompt]
 Images: TypeAlias = OutcomeStream[str | Prompt, SavedImage]
+
+_NOTHING = Spent(0.0, 0.0, 0, 0)
 
 # What ends calls before they are made: the prompt has not failed, a later run makes it.
 _NOT_MADE = (BudgetExhausted, QuotaExhausted, Stopped, StoreError, Unauthorized)
@@ -68,7 +72,8 @@ class Result:
     """What came of a batch.
 
     Attributes:
-        budget: What the calls have cost.
+        budget: What the calls have cost, those of earlier runs included where it bounds this one.
+        earlier: What those have cost then.
         made: Images made in this run.
         resumed: Images that an earlier run had made.
         failed: Prompts that failed.
@@ -80,6 +85,7 @@ class Result:
     """
 
     budget: Budget = field(default_factory=Budget)
+    earlier: Spent = _NOTHING
     made: int = 0
     resumed: int = 0
     failed: int = 0
@@ -88,6 +94,18 @@ class Result:
     seconds: float = 0.0
     stopped: Exception | None = None
     interrupted: int = 0
+
+    @property
+    def cost(self) -> float:
+        """US dollars for the images of this run, as far as prices are known."""
+        return self.budget.spent - self.earlier.usd
+
+    @property
+    def maybe_paid(self) -> tuple[int, float]:
+        """Calls of this run that may have been billed without an image, and US dollars for them."""
+        budget, earlier = self.budget, self.earlier
+        calls = budget.maybe_images - earlier.maybe_images
+        return calls, budget.maybe_spent - earlier.maybe_usd
 
     @property
     def exit_code(self) -> int:
@@ -123,10 +141,35 @@ async def run_batch(
     """Make an image of every prompt, show how it goes, and return what came of it."""
     result = Result(Budget(options.budget, max_images=options.max_images))
     began = time.monotonic()
+    async with Store(options.save_dir) as store:
+        await _carry_over(store, result)
+        await _run_in(store, result, client, prompts, options, display)
+    result.seconds = time.monotonic() - began
+    result.not_made = len(prompts) - result.made - result.resumed - result.failed
+    return result
+
+
+async def _carry_over(store: Store, result: Result) -> None:
+    """Count what earlier runs into the directory have paid towards the bounds of this one."""
+    budget, spent = result.budget, await store.spent()
+    if budget.usd is not None or budget.max_images is not None:
+        budget.spent, budget.images = spent.usd, spent.images
+        budget.maybe_spent, budget.maybe_images = spent.maybe_usd, spent.maybe_images
+        result.earlier = spent
+
+
+async def _run_in(
+    store: Store,
+    result: Result,
+    client: GeminiClient,
+    prompts: Prompts,
+    options: Options,
+    display: Display,
+) -> None:
     batch = generate_images(
         client,
         prompts,
-        save_dir=options.save_dir,
+        store=store,
         max_concurrent=options.max_concurrent,
         namespace=options.namespace,
         model=options.model,
@@ -136,7 +179,7 @@ async def run_batch(
         price=options.price,
     )
     async with batch as outcomes, anyio.create_task_group() as tasks:
-        tasks.start_soon(_redraw, outcomes, client, result.budget, display)
+        tasks.start_soon(_redraw, outcomes, client, result, display)
         tasks.start_soon(_heed_signals, result, outcomes, display, tasks.cancel_scope)
         if options.deadline is not None:
             tasks.start_soon(_heed_deadline, options.deadline, result, outcomes, display)
@@ -146,9 +189,6 @@ async def run_batch(
             if isinstance(result.stopped, Unauthorized):
                 break
         tasks.cancel_scope.cancel()
-    result.seconds = time.monotonic() - began
-    result.not_made = len(prompts) - result.made - result.resumed - result.failed
-    return result
 
 
 def _heed(
@@ -162,10 +202,10 @@ def _heed(
         outcomes.drain()
 
 
-async def _redraw(outcomes: Images, client: GeminiClient, budget: Budget, display: Display) -> None:
+async def _redraw(outcomes: Images, client: GeminiClient, result: Result, display: Display) -> None:
     with display:
         while True:
-            display.show(outcomes.progress, budget.spent, client.throttles.values())
+            display.show(outcomes.progress, result.cost, client.throttles.values())
             await anyio.sleep(_REDRAW)
 
 

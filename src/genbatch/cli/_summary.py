@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from genbatch.gemini._models import price
+
 from ._display import QuietConsole, clock, plain
 from ._run import Options, Result
 
@@ -27,12 +29,15 @@ def report(result: Result, options: Options, server: str | None = None) -> int:
         line += f", {result.resumed} already there"
     out.say((line, "bold"))
     figures = [_duration(result.seconds), f"{result.size_mb:.1f} MB"]
-    if result.budget.spent:
-        figures.append(f"${result.budget.spent:.2f}" + (" on the real service" if server else ""))
+    if server:
+        expected = price(options.model, options.image_size)
+        figures.append(f"${result.made * (expected or 0):.2f} on the real service")
+    elif result.cost:
+        figures.append(f"${result.cost:.2f}")
     out.say(", ".join(figures))
-    if result.budget.maybe_images and not server:
-        calls = _count(result.budget.maybe_images, "call")
-        out.say(f"perhaps ${result.budget.maybe_spent:.2f} more, for {calls} without an image")
+    calls, dollars = result.maybe_paid
+    if calls and not server:
+        out.say(f"perhaps ${dollars:.2f} more, for {_count(calls, 'call')} without an image")
     if server:
         out.say(server)
     if (reason := _reason(result)) is not None:

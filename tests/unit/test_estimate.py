@@ -1,0 +1,59 @@
+"""What a batch will take is told without a call."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from anyio import to_thread
+
+from genbatch import GeminiClient, Prompt, estimate, generate_images
+from genbatch.testing import FakeGemini, Fault
+
+
+def test_an_estimate_counts_calls_dollars_and_seconds() -> None:
+    plan = estimate(["a", "b", "c"], rate=0.5)
+    assert (plan.prompts, plan.done, plan.calls, plan.seconds) == (3, 0, 3, 6.0)
+    assert plan.cost == pytest.approx(3 * 0.0336, rel=0.01)
+
+
+def test_prompts_may_bring_models_and_sizes_of_their_own() -> None:
+    prompts = ["a", Prompt("b", image_size="4K"), Prompt("c", model="pro")]
+    assert estimate(prompts).cost == pytest.approx(0.0336 + 0.0756 + 0.134, rel=0.01)
+    assert estimate(prompts, price=1.0).cost == 3.0
+    assert estimate([*prompts, Prompt("d", model="new")]).cost is None
+    assert estimate([]).cost == 0.0
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="makes 1K only"):
+        estimate(["a"], model="lite", image_size="4K")
+    with pytest.raises(ValueError, match="rate must be > 0"):
+        estimate(["a"], rate=0.0)
+    with pytest.raises(TypeError, match="nonsense"):
+        estimate(["a"], nonsense=1)
+
+
+@pytest.mark.anyio
+async def test_what_is_there_already_is_not_counted(tmp_path: Path) -> None:
+    faults = [None, None, Fault(status=400)]
+    async with (
+        FakeGemini(image_size=8, faults=faults) as server,
+        GeminiClient("a-key", base_url=server.url) as client,
+        generate_images(
+            client, ["a", "a", "b"], save_dir=tmp_path, max_concurrent=1, thinking="high"
+        ) as outcomes,
+    ):
+        assert len([outcome async for outcome in outcomes]) == 3
+
+    def done(save_dir: Path, **settings: str) -> int:
+        return estimate(["new", "b", "a", "a", "a"], save_dir=save_dir, **settings).done
+
+    for save_dir, settings, expected in (
+        (tmp_path, {"thinking": "high"}, 2),
+        (tmp_path, {}, 0),
+        (tmp_path, {"thinking": "high", "namespace": "other"}, 0),
+        (tmp_path / "nowhere", {}, 0),
+    ):
+        assert await to_thread.run_sync(partial(done, save_dir, **settings)) == expected
