@@ -6,7 +6,7 @@
 2. All rejections of calls started before the last cut are one episode: one cut, to 97 % of what the
    service kept of the calls in flight, at most by half. Then growth of 1 % for a clean round, 2 %
    for the next, 4 %, ... as long as 80 % is in use.
-3. Nothing starts until the service's delay has passed; where it names none, 1 s, or what four calls
+3. Nothing starts until the service's delay has passed; where it names none, 1 s, or what five calls
    take if that is less, doubled for each episode in a row, up to 60 s. Delays overlap, they do not
    add up.
 4. Where the service asks to wait longer than a call takes, or rejects with few calls in flight, it
@@ -35,7 +35,7 @@ GUESS_STEP = 0.25  # from a rate that may be far too low
 IN_USE = 0.8  # a limit that is not used is not tested by a success
 FIRST_PAUSE = 1.0  # seconds, where the service names none
 SHORTEST_PAUSE = 0.05
-FEW_CALLS = 4  # a pause of as many is enough at first, where calls take next to no time
+FEW_CALLS = 5  # a pause of as many is enough at first, where calls take next to no time
 LONGEST_PAUSE = 60.0
 NEAR = 0.05  # of a delay: as good as the same
 SPREAD = 0.25  # of a pause of our own, so that clients do not all come back as one
