@@ -29,7 +29,7 @@ def report(result: Result, options: Options, server: str | None = None) -> int:
         line += f", {result.resumed} already there"
     out.say((line, "bold"))
     figures = [_duration(result.seconds), f"{result.size_mb:.1f} MB"]
-    if server:
+    if server and result.made:
         expected = price(options.model, options.image_size)
         figures.append(f"${result.made * (expected or 0):.2f} on the real service")
     elif result.cost:
