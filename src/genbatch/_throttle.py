@@ -144,6 +144,11 @@ class Throttle:
         return max(0.0, self._limits.paused_until - self._now())
 
     @property
+    def paused_until(self) -> float | None:
+        """Time of the event loop's clock at which calls may start again, None outside a pause."""
+        return self._limits.paused_until - self._offset if self.paused_for else None
+
+    @property
     def episodes(self) -> int:
         """How often the service began to reject."""
         return self._limits.episodes

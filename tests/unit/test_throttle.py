@@ -230,6 +230,7 @@ def test_a_waiting_call_is_not_in_flight(backend: str) -> None:
             assert (progress.waiting, progress.in_flight) == (3, 0)
             assert (throttle.waiting, throttle.in_flight) == (3, 0)
             assert throttle.paused_for == pytest.approx(10)
+            assert throttle.paused_until == pytest.approx(anyio.current_time() + 10)
             assert str(throttle) == "rate limited: 10 s, capacity 20"
         assert (throttle.waiting, throttle.in_flight) == (0, 0)
 
@@ -489,6 +490,7 @@ def test_any_other_error_is_the_callers_at_once(backend: str, error: Exception) 
             await throttle.run(service.generate)
         assert len(service.starts) == 1
         assert (throttle.episodes, throttle.in_flight, throttle.paused_for) == (0, 0, 0.0)
+        assert throttle.paused_until is None
 
     virtual.run(backend, main)
 
