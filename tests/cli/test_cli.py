@@ -223,7 +223,10 @@ def test_version(genbatch: Genbatch) -> None:
     assert re.fullmatch(r"genbatch \S.*\n", done.stdout)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["serve-fake"]])
+COMMANDS = ["run", "demo", "status", "export", "verify", "serve-fake"]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_has_examples(genbatch: Genbatch, command: list[str]) -> None:
     done = genbatch(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")

@@ -18,6 +18,7 @@ from ._demo import PROMPTS
 from ._display import QuietConsole, plain
 from ._launch import run_demo, run_real, serve
 from ._plan import foresee
+from ._records import check_folder, print_rows, show_status
 from ._run import Options, Prompts
 from ._summary import report
 
@@ -47,6 +48,7 @@ def root(
     - `genbatch demo` (start here: no key, no cost)
     - `genbatch run prompts.txt`
     - `genbatch run prompts.csv --demo --limit 40`
+    - `genbatch status out`
     - `genbatch serve-fake`
     """
     if context.invoked_subcommand is None:
@@ -169,6 +171,48 @@ def demo_command(
     if code == 0:
         QuietConsole().say(_NEXT.format(folder=plain(output)))
     return code
+
+
+@app.command("status")
+def status_command(
+    folder: options.Folder, as_json: options.AsJson = False, debug: options.Debug = False
+) -> int:
+    """Say how far a folder has come, and what it has cost.
+
+    Examples:
+
+    - `genbatch status out`
+    - `genbatch status out --json`
+    """
+    return show_status(folder, as_json)
+
+
+@app.command("export")
+def export_command(
+    folder: options.Folder,
+    as_csv: options.AsCsv = False,
+    everything: options.Everything = False,
+    debug: options.Debug = False,
+) -> int:
+    """Print a row for each prompt of a folder: its file, cost, error and more.
+
+    Examples:
+
+    - `genbatch export out > images.jsonl`
+    - `genbatch export out --csv > images.csv`
+    """
+    return print_rows(folder, as_csv, everything)
+
+
+@app.command("verify")
+def verify_command(folder: options.Folder, debug: options.Debug = False) -> int:
+    """Compare every image of a folder with what was noted when it was made.
+
+    Examples:
+
+    - `genbatch verify out`
+    """
+    return check_folder(folder)
 
 
 @app.command("serve-fake")

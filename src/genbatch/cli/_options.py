@@ -86,6 +86,15 @@ Prompts = Annotated[
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the images.")
 ]
+Folder = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", help="Folder that images were made in.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="As CSV instead of JSON Lines.")]
+Everything = Annotated[
+    bool, typer.Option("--all", help="Every take, and what the prompts no longer ask for.")
+]
 MaxConcurrent = Annotated[
     int, typer.Option("--max-concurrent", "-k", min=1, metavar="N", help="Most calls at once.")
 ]
