@@ -217,6 +217,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
             try:
                 outcome = self._receive.receive_nowait()
             except WouldBlock:
+                self._unbroken = 0  # waiting lets others run, and a checkpoint more costs a round
                 await self._bell.wait()
             except EndOfStream:
                 break

@@ -149,7 +149,11 @@ class Workers(Generic[P, T]):
             source, limiter, token = self.source, self._limiter, object()
             generate, numbered, mine = self._generate, self._numbered, Turn(self._waits)
             turn.set(mine)
-            clean = tuple(copy_context().items())
+            context = copy_context()
+            size, clean = (
+                len(context),
+                tuple(each for each in context.items() if each[0] is not turn),
+            )
             while not self._stopped:
                 if (pulled := source.pull_nowait()) is None:
                     if source.ended:
@@ -193,7 +197,7 @@ class Workers(Generic[P, T]):
                 del outcome
                 # A contextvar left other than it was found? By identity: == would ask the values,
                 # which may be equal but not the same, or may raise.
-                is_fit = is_fit and len(copy_context()) == len(clean)
+                is_fit = is_fit and len(copy_context()) == size
                 for variable, value in clean:
                     if variable.get(_UNSET) is not value:
                         is_fit = False
