@@ -150,10 +150,8 @@ class Workers(Generic[P, T]):
             generate, numbered, mine = self._generate, self._numbered, Turn(self._waits)
             turn.set(mine)
             context = copy_context()
-            size, clean = (
-                len(context),
-                tuple(each for each in context.items() if each[0] is not turn),
-            )
+            size = len(context)
+            clean = tuple(each for each in context.items() if each[0] is not turn)
             while not self._stopped:
                 if (pulled := source.pull_nowait()) is None:
                     if source.ended:
