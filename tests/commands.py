@@ -11,6 +11,7 @@ from genbatch.testing import FakeGemini
 
 COMMAND = [sys.executable, "-m", "genbatch"]
 CANARY = "canary-key-0123456789"
+PARTI = Path(__file__).parents[2] / "shared" / "data" / "PartiPrompts.tsv"
 
 Finished = subprocess.CompletedProcess[str]
 

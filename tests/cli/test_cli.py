@@ -11,12 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from commands import CANARY, Genbatch, Serve, images, started, write_prompts
+from commands import CANARY, PARTI, Genbatch, Serve, images, started, write_prompts
 from genbatch.cli._main import run
 from genbatch.testing import Fault, blocked, no_image
-
-PARTI = Path(__file__).parents[3] / "shared" / "data" / "PartiPrompts.tsv"
-
 
 # Exit code 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import anyio.lowlevel
 import pytest
 
 from genbatch import (
@@ -23,7 +22,6 @@ from genbatch import (
     generate_images,
 )
 from genbatch._image import sniff_mime_type
-from genbatch.gemini import _retry
 from genbatch.testing import (
     FakeGemini,
     Fault,
@@ -38,22 +36,9 @@ from genbatch.testing import (
     with_drafts,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("pauses")]
 
 FLASH, PRO, LITE = "gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"
-
-
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds slept between attempts; nothing sleeps."""
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await anyio.lowlevel.checkpoint()
-
-    monkeypatch.setattr(_retry, "sleep", sleep)
-    return slept
 
 
 def fake(*faults: Fault | None) -> FakeGemini:

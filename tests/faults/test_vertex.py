@@ -34,7 +34,6 @@ from genbatch import (
     Unavailable,
     collect,
 )
-from genbatch.gemini import _retry
 from genbatch.testing import (
     FakeGemini,
     Fault,
@@ -45,24 +44,11 @@ from genbatch.testing import (
     retired_model,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("pauses")]
 
 TOKEN = "ya29.canary-token-that-nobody-may-see"
 MODEL = "gemini-nano-banana-2.1"
 PATH = "/v1beta1/projects/my-project/locations/europe-west4/publishers/google/models/"
-
-
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds slept between attempts; nothing sleeps."""
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await anyio.lowlevel.checkpoint()
-
-    monkeypatch.setattr(_retry, "sleep", sleep)
-    return slept
 
 
 class Fake(Credentials):

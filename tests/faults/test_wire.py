@@ -32,8 +32,7 @@ from genbatch._errors import (
 from genbatch._image import sniff_mime_type
 from genbatch._prompt import Prompt
 from genbatch._throttle import Throttle
-from genbatch.gemini import GeminiClient, _retry, _sdk
-from genbatch.gemini._connection import Connection
+from genbatch.gemini import GeminiClient, _sdk
 from genbatch.testing import (
     FakeGemini,
     Fault,
@@ -51,23 +50,10 @@ from genbatch.testing import (
     stalled,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("pauses")]
 
 KEY = "AIza-canary-key-that-nobody-may-see"
 MODEL = "gemini-nano-banana-2.1"
-
-
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds slept between attempts; nothing sleeps."""
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await anyio.lowlevel.checkpoint()
-
-    monkeypatch.setattr(_retry, "sleep", sleep)
-    return slept
 
 
 def fake(*faults: Fault | None) -> FakeGemini:
@@ -325,30 +311,13 @@ async def test_closing_leaves_no_socket_open() -> None:
     gc.collect()
 
 
-@pytest.fixture
-def at_end_of_answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Return what arranges for an act right after the last byte of every answer."""
-
-    def arrange(act: Callable[[], object]) -> None:
-        receive = Connection._receive
-
-        async def acting(self: Connection, http: Any) -> Any:
-            received = await receive(self, http)
-            act()
-            return received
-
-        monkeypatch.setattr(Connection, "_receive", acting)
-
-    return arrange
-
-
 async def test_cancelled_scope_does_not_take_a_paid_image(
-    at_end_of_answer: Callable[[Callable[[], object]], None],
+    at_last_byte: Callable[[Callable[[], object]], None],
 ) -> None:
     image = None
     async with fake() as server, client_for(server) as client:
         with anyio.CancelScope() as scope:
-            at_end_of_answer(scope.cancel)
+            at_last_byte(scope.cancel)
             image = await client.generate_image("a cat")
             await anyio.lowlevel.checkpoint()
         assert scope.cancelled_caught
@@ -357,12 +326,12 @@ async def test_cancelled_scope_does_not_take_a_paid_image(
 
 @only_asyncio
 async def test_native_cancel_does_not_take_a_paid_image(
-    at_end_of_answer: Callable[[Callable[[], object]], None],
+    at_last_byte: Callable[[Callable[[], object]], None],
 ) -> None:
     async with fake() as server, client_for(server) as client:
         task = asyncio.current_task()
         assert task is not None
-        at_end_of_answer(task.cancel)
+        at_last_byte(task.cancel)
         image = await client.generate_image("a cat")
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(0)

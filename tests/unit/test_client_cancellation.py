@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -67,23 +66,6 @@ async def serving(size: int = 8) -> AsyncIterator[GeminiClient]:
         GeminiClient(KEY, base_url=server.url, max_retries=0) as client,
     ):
         yield client
-
-
-@pytest.fixture
-def at_last_byte(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Return what arranges for an act as soon as the last byte of an answer has been read."""
-
-    def arrange(act: Callable[[], object]) -> None:
-        receive = Connection._receive
-
-        async def acting(self: Connection, http: Any) -> Any:
-            received = await receive(self, http)
-            act()
-            return received
-
-        monkeypatch.setattr(Connection, "_receive", acting)
-
-    return arrange
 
 
 # A large image comes in many pieces, a small one in the same as its head.

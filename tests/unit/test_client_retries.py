@@ -25,16 +25,10 @@ from genbatch.gemini._retry import backoff, with_retries
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds slept between attempts; nothing sleeps."""
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    monkeypatch.setattr(_retry, "sleep", sleep)
+def pauses(pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """As everywhere, and without jitter."""
     monkeypatch.setattr(_retry, "random", lambda: 0.5)
-    return slept
+    return pauses
 
 
 class Attempts:

@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commands import PARTI
 from genbatch import _inputs
 from genbatch._inputs import read_prompts
-
-PARTI = Path(__file__).parents[3] / "shared" / "data" / "PartiPrompts.tsv"
 
 # Everything a UTF-8 file can hold but NUL, with what readers trip over made likely.
 TRAPS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\ufeff\"\t,'\r\n "

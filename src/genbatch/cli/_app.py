@@ -130,7 +130,8 @@ def _throttle(pace: str | None, patience: float, model: str) -> Throttle:
 
 def _confirmed(prompts: str) -> bool:
     """Ask where somebody is there to answer."""
-    return prompts == "-" or not sys.stdin.isatty() or typer.confirm("Go on?", err=True)
+    is_there = prompts != "-" and sys.stdin is not None and sys.stdin.isatty()
+    return not is_there or typer.confirm("Go on?", err=True)
 
 
 def _read(prompts: str, limit: int | None) -> Prompts:
