@@ -59,8 +59,8 @@ class GeminiClient:
         trust_env: Whether the client's own connections take HTTP_PROXY, HTTPS_PROXY, ALL_PROXY
             and NO_PROXY from the environment; only ``http://`` proxies will do.
         throttle: What keeps calls within the service's limits: one for all models, or a function
-            that makes one for a model's full id. Where None, each model has a Throttle of its own,
-            which waits out rate limits; ``Throttle(patience=0)`` lets them be the caller's error.
+            that makes one for a full id. Where None, each model has its own, which waits out rate
+            limits; ``Throttle(patience=0)`` lets them be the caller's error.
         max_retries: Most attempts of a call after its first; those that a rate limit rejects do
             not count.
         timeout: Seconds each attempt may take in all; waiting for the throttle does not count.
@@ -205,8 +205,7 @@ class GeminiClient:
             RuntimeError: If the client is not open.
 
         Retries: Only what may pass: lost connections, timeouts, 408, 500, 502, 503, 504 and damaged
-        answers. An attempt that was sent may be billed, so a retry may be paid for twice. A 429 is
-        no error: the call waits for the throttle, and is made again.
+        answers; may be paid for twice. A 429 is no error: the call waits, and is made again.
 
         Cancellation: An answer that has arrived is returned, and the cancellation strikes at the
         caller's next checkpoint. With an http_client of one's own, a native ``Task.cancel()`` may

@@ -19,7 +19,6 @@ from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import anyio
-import anyio.abc
 import h11
 import httpx
 
@@ -251,29 +250,6 @@ class Connection:
             self._wake_at = size
             with suppress(OSError):  # Windows wakes for each packet
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-
-
-async def open_socket(host: str, port: int) -> socket.socket:
-    """Return a connected socket that does not block.
-
-    Raises:
-        httpx.ConnectError: If it cannot be connected.
-    """
-    sock: socket.socket | None = None
-    try:
-        # anyio connects, to whichever address answers first, but does not let go of the socket:
-        # a second handle of it stays open when the stream is closed.
-        async with await anyio.connect_tcp(host, port) as stream:
-            theirs = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - no Django
-            sock = socket.fromfd(theirs.fileno(), theirs.family, theirs.type)
-            sock.setblocking(False)
-    except BaseException as exc:
-        if sock is not None:
-            sock.close()
-        if isinstance(exc, OSError):
-            raise httpx.ConnectError(str(exc)) from exc
-        raise
-    return sock
 
 
 def _length(response: h11.Response) -> int | None:
