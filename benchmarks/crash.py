@@ -24,7 +24,7 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
 from genbatch import Failure, GeminiClient, Success, generate_images
-from genbatch._reports import export, status, verify
+from genbatch._store._reports import export, status, verify
 from genbatch.testing import FakeGemini
 
 PROMPTS = 320

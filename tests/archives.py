@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from genbatch import Image, Prompt
-from genbatch._archive import Archive, Call
-from genbatch._keys import content_digest
-from genbatch._names import DEFAULT_TEMPLATE
-from genbatch._plan import Plan, Policy
-from genbatch._planning import Wanted
+from genbatch._store._archive import Archive, Call
+from genbatch._store._keys import content_digest
+from genbatch._store._names import DEFAULT_TEMPLATE
+from genbatch._store._plan import Plan, Policy
+from genbatch._store._planning import Wanted
 
 
 def image(number: int = 0, **changes: Any) -> Image:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._images import Completion
-from ._keys import content_digest
 from ._prompt import Prompt
-from ._reports import made_in
+from ._store._keys import content_digest
+from ._store._reports import made_in
 from .gemini._models import price as price_of
 from .gemini._request import Settings
 

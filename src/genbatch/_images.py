@@ -10,14 +10,14 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from anyio import CapacityLimiter
 
-from ._batch import Batch
 from ._budget import Budget
 from ._image import Image, SavedImage
 from ._outcome import T
-from ._plan import Plan
 from ._prompt import Prompt
 from ._stops import Stops
 from ._store import Store
+from ._store._batch import Batch
+from ._store._plan import Plan
 from ._stream import OutcomeStream, open_stream
 from ._workers import Workers
 from .gemini import GeminiClient

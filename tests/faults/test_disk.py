@@ -16,9 +16,9 @@ import pytest
 
 from archives import begin, image, make_all, open_archive, opened, plan_all
 from genbatch import SavedImage, StoreError
-from genbatch import _files as files
-from genbatch._journal import Journal
-from genbatch._reports import export, status, verify
+from genbatch._store import _files as files
+from genbatch._store._journal import Journal
+from genbatch._store._reports import export, status, verify
 
 PROMPTS = ["a cup", "a mug", "a jug", "a pot", "a pan"]
 

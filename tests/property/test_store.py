@@ -23,10 +23,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from archives import begin, image, open_archive, opened, plan_all
 from genbatch import Blocked, StoreError
-from genbatch import _files as files
-from genbatch._archive import Archive
-from genbatch._journal import Journal
-from genbatch._reports import export, verify
+from genbatch._store import _files as files
+from genbatch._store._archive import Archive
+from genbatch._store._journal import Journal
+from genbatch._store._reports import export, verify
 
 PROMPTS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=8)
 STEPS = st.none() | st.integers(0, 120)

@@ -23,7 +23,7 @@ from genbatch import (
     generate_images,
 )
 from genbatch._image import sniff_mime_type
-from genbatch._reports import export
+from genbatch._store._reports import export
 from genbatch.testing import FakeGemini, blocked, several_images
 
 pytestmark = pytest.mark.anyio

@@ -25,7 +25,7 @@ from genbatch import (
     Unavailable,
 )
 from genbatch._errors import Rejected
-from genbatch._reports import export, status, verify
+from genbatch._store._reports import export, status, verify
 
 PROMPTS = ["a cup", "a mug", "a jug"]
 

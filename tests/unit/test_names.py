@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genbatch import Prompt
-from genbatch._keys import content_digest, key_of
-from genbatch._names import (
+from genbatch._store._keys import content_digest, key_of
+from genbatch._store._names import (
     DEFAULT_TEMPLATE,
     candidates,
     check_template,
@@ -154,7 +154,7 @@ def test_the_key_covers_the_content_of_input_images(tmp_path: Path) -> None:
 def test_the_key_is_the_same_in_every_process() -> None:
     script = """
 from genbatch import Prompt
-from genbatch._keys import content_digest
+from genbatch._store._keys import content_digest
 prompt = Prompt("a\\ud800\\u2028é", model="m", seed=7)
 print(content_digest("n", prompt, {"b": {"z", "y"}, "a": b"x"}))
 """

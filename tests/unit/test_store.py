@@ -15,11 +15,11 @@ import pytest
 from archives import image
 from backends import only_asyncio
 from genbatch import Blocked, Prompt, Store, StoreError
-from genbatch import _files as files
-from genbatch._archive import Archive
-from genbatch._batch import Batch
-from genbatch._plan import Plan
-from genbatch._reports import export, verify
+from genbatch._store import _files as files
+from genbatch._store._archive import Archive
+from genbatch._store._batch import Batch
+from genbatch._store._plan import Plan
+from genbatch._store._reports import export, verify
 
 pytestmark = pytest.mark.anyio
 

@@ -36,7 +36,7 @@ from genbatch import (
     generate_images,
 )
 from genbatch._inputs import PromptFile
-from genbatch._journal import Spent
+from genbatch._store._journal import Spent
 
 from ._display import Display
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ._errors import Blocked, GenbatchError, ImageMissing, NoImage, Rejected
-from ._image import SavedImage, Usage
+from genbatch._errors import Blocked, GenbatchError, ImageMissing, NoImage, Rejected
+from genbatch._image import SavedImage, Usage
+from genbatch._prompt import Prompt
+
 from ._journal import Known
 from ._keys import key_of
-from ._prompt import Prompt
 
 # The same request would only fail again: not asked, nor paid, twice.
 FINAL: dict[str, type[GenbatchError]] = {

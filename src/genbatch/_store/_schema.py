@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from ._errors import StoreError
+from genbatch._errors import StoreError
 
 VERSION = 1
 

@@ -16,10 +16,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from genbatch._errors import StoreError
+from genbatch._image import EXTENSIONS, Usage
+
 from . import _files as files
 from ._archive import HIDDEN, JOURNAL, LOCK
-from ._errors import StoreError
-from ._image import EXTENSIONS, Usage
 from ._journal import Spent, Transaction
 from ._keys import key_of
 from ._lock import Holder, holder

@@ -24,17 +24,18 @@ from typing import Any, Generic, Self
 from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from genbatch._errors import StoreError
+from genbatch._image import Image, SavedImage
+from genbatch._prompt import Prompt
+from genbatch._source import Bell
+from genbatch._waiting import turn, waiting
+
 from ._archive import Archive, Call
 from ._batch import Batch, R
-from ._errors import StoreError
-from ._image import Image, SavedImage
 from ._journal import Spent
 from ._names import DEFAULT_TEMPLATE, check_template
 from ._plan import Plan, Policy
-from ._prompt import Prompt
 from ._reports import write_results
-from ._source import Bell
-from ._waiting import turn, waiting
 
 _THREADS = 8
 

@@ -10,14 +10,15 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from genbatch._errors import StoreError
+from genbatch._image import sniff_mime_type
+from genbatch._prompt import Prompt
+
 from . import _files as files
-from ._errors import StoreError
-from ._image import sniff_mime_type
 from ._journal import Known, Transaction
 from ._keys import key_of
 from ._names import SHORT_KEY, candidates, folded
 from ._plan import Plan, metadata_to_json, prompt_from_json, prompt_to_json
-from ._prompt import Prompt
 
 
 class Naming(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Set
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
-from ._prompt import Prompt
+from genbatch._prompt import Prompt
 
 
 def content_digest(

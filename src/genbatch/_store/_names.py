@@ -7,8 +7,8 @@ import string
 import unicodedata
 from collections.abc import Iterator
 
-from ._image import EXTENSIONS
-from ._prompt import Prompt
+from genbatch._image import EXTENSIONS
+from genbatch._prompt import Prompt
 
 DEFAULT_TEMPLATE = "{index:04d}-{slug}-{key}"
 FIELDS = ("index", "slug", "key", "id")

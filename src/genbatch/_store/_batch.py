@@ -14,13 +14,14 @@ from copy import copy
 from functools import partial
 from typing import Protocol, TypeVar
 
+from genbatch._errors import StoreError
+from genbatch._prompt import Prompt
+from genbatch._source import Bell
+
 from ._archive import Archive
-from ._errors import StoreError
 from ._keys import content_digest
 from ._plan import Plan, metadata_to_json
 from ._planning import Wanted
-from ._prompt import Prompt
-from ._source import Bell
 
 R = TypeVar("R")
 

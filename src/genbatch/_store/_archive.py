@@ -17,14 +17,15 @@ from pathlib import Path
 from threading import Lock as ThreadLock
 from typing import Any
 
+from genbatch._errors import GenbatchError, StoreError
+from genbatch._image import Image, SavedImage
+from genbatch._prompt import Prompt
+
 from . import _files as files
-from ._errors import GenbatchError, StoreError
-from ._image import Image, SavedImage
 from ._journal import Journal, Spent
 from ._lock import Lock
 from ._plan import Plan, Policy, details
 from ._planning import Naming, Wanted, adopt_lost, adopt_orphans, at, find_or_add, further
-from ._prompt import Prompt
 
 HIDDEN = ".genbatch"  # the directory of what is not for the eye
 JOURNAL = "journal.sqlite"

@@ -10,7 +10,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ._errors import StoreError
+from genbatch._errors import StoreError
+
 from ._files import disk_error, sync_directory
 from ._schema import SCHEMA, VERSION, check_version, version
 
