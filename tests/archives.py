@@ -56,9 +56,17 @@ def plan_all(
 
 
 def begin(archive: Archive, plan: Plan, price: float | None = 0.25) -> Call:
-    call = archive.begin(plan, price)
+    """Begin a call and send an attempt of it."""
+    call = archive.begin(plan)
     assert isinstance(call, Call)
+    archive.send(call, price)
     return call
+
+
+def fail(archive: Archive, call: Call, error: Exception) -> None:
+    """Let a call fail, that cannot have been paid."""
+    archive.unsend(call)
+    archive.fail(call, error)
 
 
 def make_all(archive: Archive, prompts: list[Any], namespace: str = "") -> list[Plan]:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from anyio import CapacityLimiter
 
-from ._budget import Budget
+from ._budget import Account, Budget
 from ._image import Image, SavedImage
 from ._outcome import T
 from ._prompt import Prompt
@@ -190,7 +190,7 @@ class _Run:
         """Return the image of a prompt, saved and from an earlier run where that is asked for."""
         request, others = self.complete(prompt)
         if self.place is None or self.batch is None:
-            return await self._ask(request, others)
+            return await self._ask(request, others, self.budget)
         with self.stops.learning_of_disk():
             plan = await self.batch.plan(index, request, others)
             if plan.saved is not None:
@@ -202,22 +202,19 @@ class _Run:
     async def _make(
         self, place: Store, plan: Plan, request: Prompt, others: dict[str, Any]
     ) -> SavedImage:
-        model, price = str(request.model), self.price
-        self.stops.check(model)
-        expected = price_of(model, request.image_size) if price is None else price
-        async with place.attempt(plan, expected) as attempt:
-            if attempt.saved is not None:
-                return attempt.saved
-            image = await self._ask(request, others)
-            return await attempt.save(image)
+        self.stops.check(str(request.model))
+        async with place.making(plan) as making:
+            if making.saved is not None:
+                return making.saved
+            image = await self._ask(request, others, making.noting(self.budget))
+            return await making.save(image)
 
-    async def _ask(self, request: Prompt, others: dict[str, Any]) -> Image:
+    async def _ask(self, request: Prompt, others: dict[str, Any], account: Account) -> Image:
         model = str(request.model)
         self.stops.check(model)
-        account = self.stops.guard(model, self.budget)
         with self.stops.learning(model):
             return await self.client.generate_image(
-                request, **others, budget=account, price=self.price
+                request, **others, budget=self.stops.guard(model, account), price=self.price
             )
 
 

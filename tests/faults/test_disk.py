@@ -294,7 +294,7 @@ def test_a_damaged_log_loses_no_image(killed: Path, tmp_path: Path, damage: str,
     log.write_bytes(content)
     with opened(directory) as archive:
         for plan in plan_all(archive, PROMPTS):
-            assert plan.saved is not None or isinstance(archive.begin(plan, None), SavedImage)
+            assert plan.saved is not None or isinstance(archive.begin(plan), SavedImage)
     assert list(verify(directory)) == []
 
 

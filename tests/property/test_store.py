@@ -21,7 +21,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from archives import begin, image, open_archive, opened, plan_all
+from archives import begin, fail, image, open_archive, opened, plan_all
 from genbatch import Blocked, StoreError
 from genbatch._store import _files as files
 from genbatch._store._archive import Archive
@@ -47,7 +47,7 @@ class _Disk:
         self._steps = 0
         self._unsynced: set[int] = set()  # files, by their number
         self._unnamed: list[Path] = []  # names given since the directory was synced
-        self._journal: dict[str, bytes] = {}
+        self.committed()
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
@@ -184,7 +184,7 @@ class Runs(RuleBasedStateMachine):
                 assert plan.key not in self._made
                 call = begin(archive, plan)
                 if plan.key.startswith(("0", "1")):
-                    archive.fail(call, Blocked("no"))
+                    fail(archive, call, Blocked("no"))
                     self._refused.add(plan.key)
                     continue
                 self._paid += 1

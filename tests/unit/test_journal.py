@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from archives import begin, image, make_all, open_archive, opened, plan_all
+from archives import begin, fail, image, make_all, open_archive, opened, plan_all
 from genbatch import (
     Blocked,
     ImageMissing,
@@ -130,7 +130,7 @@ def test_what_was_refused_for_good_fails_again_without_a_call(
     kind = type(error).__name__
     with opened(tmp_path) as archive:
         (plan,) = plan_all(archive, ["a cup"])
-        archive.fail(begin(archive, plan), error)
+        fail(archive, begin(archive, plan), error)
     for options in ({}, {"retry_failed": ("Other",)}):
         with opened(tmp_path, **options) as archive:
             again = plan_all(archive, ["a cup"])[0].error
@@ -149,7 +149,7 @@ def test_what_was_refused_for_good_fails_again_without_a_call(
 def test_what_may_pass_is_tried_again(tmp_path: Path) -> None:
     with opened(tmp_path) as archive:
         (plan,) = plan_all(archive, ["a cup"])
-        archive.fail(begin(archive, plan), Unavailable("down"))
+        fail(archive, begin(archive, plan), Unavailable("down"))
     assert status(tmp_path).transient == {"Unavailable": 1}
     with opened(tmp_path) as archive:
         plans = make_all(archive, ["a cup"])
@@ -162,10 +162,10 @@ def test_what_may_have_been_paid_is_counted_across_runs(tmp_path: Path) -> None:
     with opened(tmp_path) as archive:
         plans = plan_all(archive, ["a", "b", "c", "d", "e"])
         archive.save(begin(archive, plans[0], 0.25), image(), 1.0)
-        archive.fail(begin(archive, plans[1]), Unavailable("down"))
-        archive.fail(begin(archive, plans[2], 0.25), TimedOut("slow", maybe_paid=True))
+        fail(archive, begin(archive, plans[1]), Unavailable("down"))
+        archive.fail(begin(archive, plans[2], 0.25), TimedOut("slow"))  # perhaps paid
         begin(archive, plans[3], 0.25)  # of no known end
-        archive.fail(begin(archive, plans[4]), ValueError("nothing was sent"))
+        fail(archive, begin(archive, plans[4]), ValueError("nothing was sent"))
     with opened(tmp_path) as archive:
         assert archive.spent() == (0.5, 0.5, 1, 2)
     assert status(tmp_path).spent == (0.5, 0.5, 1, 2)
@@ -233,7 +233,7 @@ def test_a_failed_take_leaves_the_first_as_it_was(tmp_path: Path) -> None:
     with opened(tmp_path) as archive:
         make_all(archive, ["a cup"])
         plan, _, _ = archive.further(0, "", {})
-        archive.fail(begin(archive, plan), Blocked("no"))
+        fail(archive, begin(archive, plan), Blocked("no"))
     assert status(tmp_path).done == 1
     assert status(tmp_path).failed == {}
 

@@ -14,7 +14,7 @@ import pytest
 
 from archives import image
 from backends import only_asyncio
-from genbatch import Blocked, Prompt, Store, StoreError
+from genbatch import Blocked, Budget, Prompt, Store, StoreError, TimedOut, Unavailable
 from genbatch._store import _files as files
 from genbatch._store._archive import Archive
 from genbatch._store._batch import Batch
@@ -27,8 +27,8 @@ PROMPTS = [f"a cup, number {number}" for number in range(40)]
 
 
 async def make(store: Store, plan: Plan, number: int = 0) -> None:
-    async with store.attempt(plan, 0.25) as attempt:
-        await attempt.save(image(number))
+    async with store.making(plan) as making:
+        await making.save(image(number))
 
 
 async def run(store: Store, prompts: list[str], *, whole: bool = True) -> list[Plan]:
@@ -68,8 +68,8 @@ async def test_a_save_returns_what_is_on_disk(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
         plan = await store.batch().plan(0, Prompt("a cup"))
         extra = image(1, mime_type="image/jpeg")
-        async with store.attempt(plan) as attempt:
-            saved = await attempt.save(image(0, text="Here", extras=(extra,)))
+        async with store.making(plan) as making:
+            saved = await making.save(image(0, text="Here", extras=(extra,)))
         assert await in_thread(read, saved.path) == image(0).data
         assert [path.name for path in saved.extras] == [f"{plan.stem}-2.jpg"]
         assert (saved.cost, saved.model, saved.text, saved.resumed) == (0.5, "m", "Here", False)
@@ -266,7 +266,7 @@ async def test_an_error_of_the_call_is_noted(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
         plan = await store.batch().plan(0, Prompt("a cup"))
         with pytest.raises(Blocked):
-            async with store.attempt(plan):
+            async with store.making(plan):
                 raise Blocked("no", reason="SAFETY")
     async with Store(tmp_path) as store:
         again = await store.batch().plan(0, Prompt("a cup"))
@@ -277,19 +277,73 @@ async def test_a_cancelled_call_counts_as_possibly_paid(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
         plan = await store.batch().plan(0, Prompt("a cup"))
         with anyio.CancelScope() as scope:
-            async with store.attempt(plan, 0.25):
+            async with store.making(plan) as making, making.noting(Budget()).attempt(0.25):
                 scope.cancel()
                 await anyio.lowlevel.checkpoint()
         assert await store.spent() == (0.0, 0.25, 0, 1)
+
+
+async def test_every_attempt_that_may_have_been_paid_is_counted_and_no_other(
+    tmp_path: Path,
+) -> None:
+    """The first is lost and the second refused, the third brings the image."""
+    budget = Budget()
+    async with Store(tmp_path) as store:
+        plan = await store.batch().plan(0, Prompt("a cup"))
+        async with store.making(plan) as making:
+            account = making.noting(budget)
+            assert await store.spent() == (0.0, 0.0, 0, 0)  # a call that waits costs nothing
+            with pytest.raises(TimedOut):
+                async with account.attempt(0.25):
+                    assert await store.spent() == (0.0, 0.25, 0, 1)
+                    raise TimedOut("slow", maybe_paid=True)
+            with pytest.raises(Unavailable):
+                async with account.attempt(0.25):
+                    assert await store.spent() == (0.0, 0.5, 0, 2)
+                    raise Unavailable("down")
+            assert await store.spent() == (0.0, 0.25, 0, 1)
+            async with account.attempt(0.25) as attempt:
+                attempt.failed(Blocked("no"))  # an answer without an image, returned
+            assert await store.spent() == (0.0, 0.25, 0, 1)
+            async with account.attempt(0.25) as attempt:
+                attempt.paid(0.5)
+            await making.save(image())
+        spent = await store.spent()
+    assert spent == (0.5, 0.25, 1, 1)
+    assert spent == (budget.spent, budget.maybe_spent, budget.images, budget.maybe_images)
+
+
+async def test_an_attempt_without_a_row_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise StoreError("full")
+
+    budget = Budget()
+    async with Store(tmp_path) as store:
+        plan = await store.batch().plan(0, Prompt("a cup"))
+        async with store.making(plan) as making:
+            account = making.noting(budget)
+            with pytest.raises(TimedOut):
+                async with account.attempt(0.25):
+                    raise TimedOut("slow", maybe_paid=True)
+            with monkeypatch.context() as patch:
+                patch.setattr(Archive, "send", full)
+                with pytest.raises(StoreError, match="full"):
+                    async with account.attempt(0.25):
+                        raise AssertionError
+            spent = await store.spent()
+    assert spent == (0.0, 0.25, 0, 1)
+    assert spent == (budget.spent, budget.maybe_spent, budget.images, budget.maybe_images)
 
 
 async def test_an_image_is_saved_though_its_scope_is_cancelled(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
         plan = await store.batch().plan(0, Prompt("a cup"))
         with anyio.CancelScope() as scope:
-            async with store.attempt(plan) as attempt:
+            async with store.making(plan) as making:
                 scope.cancel()
-                await attempt.save(image())
+                await making.save(image())
         again = await store.batch().plan(0, Prompt("a cup"))
     assert again.saved is not None
 
@@ -315,10 +369,10 @@ async def test_an_image_is_saved_though_its_task_is_cancelled(
         plan = await store.batch().plan(0, Prompt("a cup"))
 
         async def save() -> None:
-            async with store.attempt(plan) as attempt:
+            async with store.making(plan) as making:
                 if when != "in the thread":
                     task.cancel()
-                await attempt.save(image())
+                await making.save(image())
 
         task = asyncio.create_task(save())
         await in_thread(begun.wait, 5)
@@ -362,13 +416,13 @@ async def test_two_batches_that_want_one_image_pay_once(tmp_path: Path) -> None:
 
     async def batch_of(store: Store, number: int) -> None:
         plan = await store.batch().plan(0, Prompt("a cup"))
-        async with store.attempt(plan) as attempt:
-            if attempt.saved is None:
+        async with store.making(plan) as making:
+            if making.saved is None:
                 paid.append(number)
                 await anyio.lowlevel.checkpoint()
-                await attempt.save(image(number))
+                await making.save(image(number))
             else:
-                assert attempt.saved.resumed
+                assert making.saved.resumed
 
     async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
         for number in range(10):
@@ -386,8 +440,8 @@ async def test_twenty_batches_at_once_share_a_store(tmp_path: Path) -> None:
                 if number % 4 == 3 and index == 3:
                     scope.cancel()
                 plan = await batch.plan(index, Prompt(prompt))
-                async with store.attempt(plan) as attempt:
-                    made.append((await attempt.save(image(number))).path.name)
+                async with store.making(plan) as making:
+                    made.append((await making.save(image(number))).path.name)
 
     async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
         for number in range(20):
@@ -420,10 +474,10 @@ async def test_misuse_is_told(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="open already"):
             await store.__aenter__()
         plan = await store.batch().plan(0, Prompt("a cup"))
-        async with store.attempt(plan) as attempt:
-            await attempt.save(image())
+        async with store.making(plan) as making:
+            await making.save(image())
             with pytest.raises(RuntimeError, match="brought its image"):
-                await attempt.save(image())
+                await making.save(image())
         with pytest.raises(StoreError, match="in use"):
             await Store(tmp_path).__aenter__()
     async with store:

@@ -2,7 +2,7 @@
 
 1. A row of an image implies its file, complete; both are on disk when save returns.
 2. An image on its way to a disk that is full is kept, and written with the next one or at close.
-3. A call of which no end is known stays an attempt, to be counted as possibly paid.
+3. An attempt that was sent and of which no end is known keeps its row: it may have been paid.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock as ThreadLock
 from typing import Any
 
-from genbatch._errors import GenbatchError, StoreError
+from genbatch._errors import StoreError
 from genbatch._image import Image, SavedImage
 from genbatch._prompt import Prompt
 
@@ -32,14 +32,14 @@ JOURNAL = "journal.sqlite"
 LOCK = "lock"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """A call that was begun: its number, and what it is to make."""
+    """A call that was begun: what it is to make, and the row of its latest attempt."""
 
-    number: int
     plan: Plan
     take: int
     name: str
+    attempt: int | None = None
 
 
 @dataclass(slots=True)
@@ -148,13 +148,8 @@ class Archive:
             for known in following
         ]
 
-    def begin(self, plan: Plan, price: float | None) -> Call | SavedImage:
-        """Note that a call begins, or return the image if it has been made meanwhile.
-
-        Args:
-            plan: Of its request.
-            price: US dollars that it is expected to cost, None where unknown.
-        """
+    def begin(self, plan: Plan) -> Call | SavedImage:
+        """Begin the call of a request, or return the image if it has been made meanwhile."""
         with self.journal.writing() as journal:
             if not plan.further:
                 adopt_lost(journal, self.directory, plan)
@@ -163,26 +158,39 @@ class Archive:
                     return saved
             take = journal.next_take(plan.item)
             name = plan.stem if take == 1 else f"{plan.stem}-take{take}"
-            number = journal.insert(
+            return Call(plan, take, name)
+
+    def send(self, call: Call, price: float | None) -> None:
+        """Note that an attempt of a call is about to be sent.
+
+        Args:
+            call: That was begun.
+            price: US dollars that it is expected to cost, None where unknown.
+        """
+        with self.journal.writing() as journal:
+            call.attempt = journal.insert(
                 "attempt",
-                item=plan.item,
-                name=name,
-                prompt=plan.asked,
+                item=call.plan.item,
+                name=call.name,
+                prompt=call.plan.asked,
                 price=price,
                 began=time.time(),
             )
-            return Call(number, plan, take, name)
+
+    def unsend(self, call: Call) -> None:
+        """Forget the latest attempt of a call: it cannot have been paid."""
+        with self.journal.writing() as journal:
+            journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
 
     def fail(self, call: Call, error: Exception) -> None:
-        """Note why a call brought no image, and forget it if it cannot have been paid."""
+        """Note why a call brought no image."""
+        if call.plan.further:
+            return
         with self.journal.writing() as journal:
-            if not call.plan.further:
-                journal.execute(
-                    "UPDATE item SET kind = ?, message = ?, detail = ? WHERE id = ?",
-                    (type(error).__name__, str(error), details(error), call.plan.item),
-                )
-            if not _maybe_paid(error):
-                journal.execute("DELETE FROM attempt WHERE id = ?", (call.number,))
+            journal.execute(
+                "UPDATE item SET kind = ?, message = ?, detail = ? WHERE id = ?",
+                (type(error).__name__, str(error), details(error), call.plan.item),
+            )
 
     def save(self, call: Call, image: Image, elapsed: float) -> SavedImage:
         """Save an image with its extras, and return when both files and row are on disk.
@@ -238,7 +246,7 @@ class Archive:
                 extras=json.dumps(extras) if extras else None,
                 prompt=call.plan.asked,
             )
-            journal.execute("DELETE FROM attempt WHERE id = ?", (call.number,))
+            journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
         return SavedImage(
             path=self.directory / file,
             mime_type=image.mime_type,
@@ -276,9 +284,3 @@ class Archive:
         with self.journal.writing() as journal:
             if not journal.pick(at(journal, index, namespace).item, take):
                 raise ValueError(f"prompt {index} has no take {take}")
-
-
-def _maybe_paid(error: Exception) -> bool:
-    if isinstance(error, GenbatchError):
-        return error.maybe_paid
-    return not isinstance(error, ValueError | TypeError | OSError)  # raised before anything is sent

@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -25,14 +24,14 @@ from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thre
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from genbatch._errors import StoreError
-from genbatch._image import Image, SavedImage
 from genbatch._prompt import Prompt
 from genbatch._source import Bell
-from genbatch._waiting import turn, waiting
+from genbatch._waiting import waiting
 
-from ._archive import Archive, Call
+from ._archive import Archive
 from ._batch import Batch, R
 from ._journal import Spent
+from ._making import Making
 from ._names import DEFAULT_TEMPLATE, check_template
 from ._plan import Plan, Policy
 from ._reports import write_results
@@ -81,8 +80,8 @@ class Store:
             raise RuntimeError("Store is open already")
         # Of its own: anyio's default limiter is shared with, say, an app's synchronous endpoints.
         self._threads = CapacityLimiter(_THREADS)
-        self._making: set[int] = set()
-        self._made = Bell()
+        self._running: set[int] = set()
+        self._ended = Bell()
         try:
             await self.hop(self._open)
         except BaseException:
@@ -112,36 +111,35 @@ class Store:
         return Batch(self, namespace)
 
     @asynccontextmanager
-    async def attempt(self, plan: Plan, price: float | None = None) -> AsyncIterator[Attempt]:
-        """Note, around a call, that it is made, and how it ended.
+    async def making(self, plan: Plan) -> AsyncIterator[Making]:
+        """Note what comes of the call of a request, in the block.
 
         An Exception that leaves the block is noted as the failure of the request. Where another
         batch is making the same image, this waits for it first.
 
         Args:
             plan: Of the request.
-            price: US dollars that the call is expected to cost, None where unknown.
 
         Raises:
             StoreError: If the journal cannot be written.
             Stopped: If the batch drains while this waits.
         """
         await checkpoint_if_cancelled()  # none of the below is one, and a call would begin
-        while plan.item in self._making:
+        while plan.item in self._running:
             with waiting():
-                await self._made.wait()
-        self._making.add(plan.item)
+                await self._ended.wait()
+        self._running.add(plan.item)
         try:
-            attempt = Attempt(self, await self.hop(self.archive.begin, plan, price))
+            making = Making(self, await self.hop(self.archive.begin, plan))
             try:
-                yield attempt
+                yield making
             except Exception as exc:
-                if attempt.call is not None:
-                    await self.hop(self.archive.fail, attempt.call, exc)
+                if making.call is not None:
+                    await self.hop(self.archive.fail, making.call, exc)
                 raise
         finally:
-            self._making.discard(plan.item)
-            self._made.ring()
+            self._running.discard(plan.item)
+            self._ended.ring()
 
     async def spent(self) -> Spent:
         """Return what all runs in this directory have paid, and may have paid for nothing.
@@ -225,37 +223,6 @@ class Store:
         if interruption is not None:
             raise interruption
         return call.result()
-
-
-class Attempt:
-    """A call noted in the journal; made by Store.attempt.
-
-    Attributes:
-        call: The call, until its image has come.
-        saved: The image, where it was made meanwhile and no call is needed.
-    """
-
-    def __init__(self, store: Store, begun: Call | SavedImage) -> None:
-        self._store = store
-        self._began = perf_counter()
-        self.call = begun if isinstance(begun, Call) else None
-        self.saved = begun if isinstance(begun, SavedImage) else None
-
-    async def save(self, image: Image) -> SavedImage:
-        """Save the image that the call brought, and return when it is durable.
-
-        Raises:
-            StoreError: If it cannot be written now. It is kept in memory, and written when the
-                disk takes another, or when the store is left.
-
-        Cancellation: strikes when the image is saved, since it is paid for.
-        """
-        call, self.call = self.call, None
-        if call is None:
-            raise RuntimeError("this call has brought its image already")
-        mine = turn.get(None)
-        elapsed = perf_counter() - self._began - (mine.seconds if mine else 0.0)
-        return await self._store.hop(self._store.archive.save, call, image, elapsed)
 
 
 class _Once(Generic[R]):
