@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from genbatch.testing import FakeGemini
+from genbatch.testing import Call, FakeGemini
 
 COMMAND = [sys.executable, "-m", "genbatch"]
 CANARY = "canary-key-0123456789"
@@ -39,3 +41,15 @@ def write_prompts(count: int = 8) -> None:
 
 def images(folder: str) -> list[Path]:
     return sorted(Path(folder).glob("*.png"))
+
+
+def arrival(number: int, latency: Callable[[Call], float]) -> tuple[threading.Event, Any]:
+    """Return an event that the call of this number sets, and the latency that makes it so."""
+    arrived = threading.Event()
+
+    def watched(call: Call) -> float:
+        if call.number == number:
+            arrived.set()
+        return latency(call)
+
+    return arrived, watched

@@ -166,8 +166,8 @@ def generate_images(
         raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
     place = store if save_dir is None else Store(save_dir)
     batch = None if place is None else Batch(place, namespace)
-    run = _Run(client, Completion(settings), budget, price, place, batch)
-    workers = Workers(run.generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
+    generate = _Generate(Run(client, budget, price), Completion(settings), place, batch)
+    workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     outcomes = open_stream(workers, ordered)
     if place is None or batch is None:
         return outcomes
@@ -175,47 +175,56 @@ def generate_images(
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """What all prompts of a batch share, and how an image comes of one."""
+class Run:
+    """What all calls of a batch share."""
 
     client: GeminiClient
-    complete: Completion
     budget: Budget
     price: float | None
-    place: Store | None
-    batch: Batch | None
     stops: Stops = field(default_factory=Stops)
 
-    async def generate(self, index: int, prompt: str | Prompt) -> Image | SavedImage:
-        """Return the image of a prompt, saved and from an earlier run where that is asked for."""
-        request, others = self.complete(prompt)
-        if self.place is None or self.batch is None:
-            return await self._ask(request, others, self.budget)
-        with self.stops.learning_of_disk():
-            plan = await self.batch.plan(index, request, others)
-            if plan.saved is not None:
-                return plan.saved
-            if plan.error is not None:
-                raise plan.error
-            return await self._make(self.place, plan, request, others)
-
-    async def _make(
+    async def make(
         self, place: Store, plan: Plan, request: Prompt, others: dict[str, Any]
     ) -> SavedImage:
+        """Make an image and save it, unless another batch has done so meanwhile."""
         self.stops.check(str(request.model))
         async with place.making(plan) as making:
             if making.saved is not None:
                 return making.saved
-            image = await self._ask(request, others, making.noting(self.budget))
+            image = await self.ask(request, others, making.noting(self.budget))
             return await making.save(image)
 
-    async def _ask(self, request: Prompt, others: dict[str, Any], account: Account) -> Image:
+    async def ask(self, request: Prompt, others: dict[str, Any], account: Account) -> Image:
+        """Make an image, paid from an account."""
         model = str(request.model)
         self.stops.check(model)
         with self.stops.learning(model):
             return await self.client.generate_image(
                 request, **others, budget=self.stops.guard(model, account), price=self.price
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Generate:
+    """How an image comes of each prompt of a batch."""
+
+    run: Run
+    complete: Completion
+    place: Store | None
+    batch: Batch | None
+
+    async def __call__(self, index: int, prompt: str | Prompt) -> Image | SavedImage:
+        """Return the image of a prompt, saved and from an earlier run where that is asked for."""
+        request, others = self.complete(prompt)
+        if self.place is None or self.batch is None:
+            return await self.run.ask(request, others, self.run.budget)
+        with self.run.stops.learning_of_disk():
+            plan = await self.batch.plan(index, request, others)
+            if plan.saved is not None:
+                return plan.saved
+            if plan.error is not None:
+                raise plan.error
+            return await self.run.make(self.place, plan, request, others)
 
 
 class Completion:

@@ -8,17 +8,14 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from commands import CANARY, COMMAND, Genbatch, Serve, images, started, write_prompts
+from commands import CANARY, COMMAND, Genbatch, Serve, arrival, images, started, write_prompts
 from genbatch import StoreError
 from genbatch.cli._main import _explain
-from genbatch.testing import Call, Fault, blocked, rate_limited
+from genbatch.testing import Fault, blocked, rate_limited
 
 # Exit code 3
 
@@ -90,18 +87,6 @@ def test_a_disk_that_takes_no_more_stops_the_run(genbatch: Genbatch, serve: Serv
 
 
 # Exit codes 130 and 143
-
-
-def arrival(number: int, latency: Callable[[Call], float]) -> tuple[threading.Event, Any]:
-    """Return an event that the call of this number sets, and the latency that makes it so."""
-    arrived = threading.Event()
-
-    def watched(call: Call) -> float:
-        if call.number == number:
-            arrived.set()
-        return latency(call)
-
-    return arrived, watched
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -36,7 +36,7 @@ LAYERS = [
     ["_inputs"],
     ["gemini"],
     ["_store"],
-    ["_images", "_estimate"],
+    ["_images", "_takes", "_estimate"],
     ["testing"],
     ["__init__"],
     ["cli", "__main__"],

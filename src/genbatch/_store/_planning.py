@@ -106,7 +106,8 @@ def at(journal: Transaction, index: int, namespace: str) -> Known:
         ValueError: If there is none.
     """
     if (known := journal.at(index, namespace)) is None:
-        raise ValueError(f"no prompt {index} was run{f' in {namespace}' if namespace else ''}")
+        where = f" of namespace {namespace!r}" if namespace else ""
+        raise ValueError(f"there is no prompt {index} in the latest input{where}")
     return known
 
 

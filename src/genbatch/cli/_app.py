@@ -11,16 +11,18 @@ import typer
 
 from genbatch import GeminiClient, Throttle, Unauthorized
 from genbatch._inputs import read_prompts
+from genbatch._store._names import DEFAULT_TEMPLATE
 from genbatch.testing import FakeGemini
 
 from . import _options as options
-from ._demo import PROMPTS
+from ._demo import DEMO, PROMPTS
 from ._display import QuietConsole, plain
-from ._launch import run_demo, run_real, serve
+from ._launch import run, run_demo, run_real, serve
 from ._plan import foresee
 from ._records import check_folder, print_rows, show_status
-from ._run import Options, Prompts
+from ._run import Options, Prompts, run_batch
 from ._summary import report
+from ._takes import parse_indices, pick_take, run_takes
 
 _NEXT = """
 Next: look at the images in {folder}, then make your own:
@@ -73,6 +75,10 @@ def run_command(
     patience: options.Patience = 1800.0,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
+    fresh: options.Fresh = False,
+    name: options.Name = DEFAULT_TEMPLATE,
+    redo_missing: options.RedoMissing = False,
+    retry_failed: options.RetryFailed = None,
     backend: options.Backend = "asyncio",
     base_url: options.BaseUrl = None,
     demo: options.Demo = False,
@@ -108,20 +114,25 @@ def run_command(
         max_images=max_images,
         price=price,
         deadline=deadline,
+        fresh=fresh,
+        name=name,
+        redo_missing=redo_missing,
+        retry_failed=options.kinds_to_retry(retry_failed),
     )
     plan = foresee(batch, asked, pace)
     if dry_run:
         QuietConsole().say(plan.line)
         return 0
+    work = partial(run_batch, batch)
     if demo:
-        result, server = run_demo(batch, asked, 0.25, backend)
+        result, server = run_demo(work, asked, 0.25, backend)
         return report(result, asked, server)
     client = _client(base_url, timeout, partial(_throttle, pace, patience))
     QuietConsole(stderr=True).say(plan.line)
     if plan.is_expensive and budget is None and not yes and not _confirmed(prompts):
         QuietConsole().say("Nothing was made.")
         return 0
-    return report(run_real(client, batch, asked, backend), asked)
+    return report(run_real(client, work, asked, backend), asked)
 
 
 def _throttle(pace: str | None, patience: float, model: str) -> Throttle:
@@ -167,7 +178,7 @@ def demo_command(
     - `genbatch demo -k 20 -o /tmp/demo`
     """
     asked = Options(output, max_concurrent)
-    result, server = run_demo(PROMPTS, asked, 0.5, backend)
+    result, server = run_demo(partial(run_batch, PROMPTS), asked, 0.5, backend)
     code = report(result, asked, server)
     if code == 0:
         QuietConsole().say(_NEXT.format(folder=plain(output)))
@@ -214,6 +225,77 @@ def verify_command(folder: options.Folder, debug: options.Debug = False) -> int:
     - `genbatch verify out`
     """
     return check_folder(folder)
+
+
+@app.command("redo")
+def redo_command(
+    folder: options.Folder,
+    prompts: options.Indices,
+    prompt: options.NewPrompt = None,
+    model: options.NewModel = None,
+    aspect_ratio: options.AspectRatio = None,
+    image_size: options.ImageSize = None,
+    seed: options.Seed = None,
+    max_concurrent: options.MaxConcurrent = 20,
+    budget: options.Budget = None,
+    max_images: options.MaxImages = None,
+    price: options.Price = None,
+    pace: options.Pace = None,
+    timeout: options.Timeout = 120.0,
+    deadline: options.Deadline = None,
+    patience: options.Patience = 1800.0,
+    backend: options.Backend = "asyncio",
+    base_url: options.BaseUrl = None,
+    demo: options.OfDemo = False,
+    debug: options.Debug = False,
+) -> int:
+    """Make another take of prompts that were run before; pick chooses between takes.
+
+    Examples:
+
+    - `genbatch redo out 17 42-45`
+    - `genbatch redo out 17 --prompt "a corgi, seen from above" --model pro`
+    """
+    asked = Options(
+        folder,
+        max_concurrent,
+        budget=budget,
+        max_images=max_images,
+        price=price,
+        deadline=deadline,
+    )
+    changes = {
+        "text": prompt,
+        "model": model,
+        "aspect_ratio": aspect_ratio,
+        "image_size": image_size,
+        "seed": seed,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    work = partial(run_takes, parse_indices(prompts), given)
+    if demo:
+        result, server = run_demo(work, asked, 0.25, backend)
+        return report(result, asked, server)
+    client = _client(base_url, timeout, partial(_throttle, pace, patience))
+    return report(run_real(client, work, asked, backend), asked)
+
+
+@app.command("pick")
+def pick_command(
+    folder: options.Folder,
+    prompt: options.Index,
+    take: options.Take,
+    demo: options.OfDemo = False,
+    debug: options.Debug = False,
+) -> int:
+    """Choose the take of a prompt that export and gallery show.
+
+    Examples:
+
+    - `genbatch pick out 17 2`
+    """
+    run(partial(pick_take, folder, prompt, take, DEMO if demo else ""), "asyncio")
+    return 0
 
 
 @app.command("serve-fake")

@@ -1,4 +1,6 @@
-"""The prompts of ``genbatch demo``."""
+"""What a demo makes, and the namespace it does so in."""
+
+DEMO = "demo"  # of its own, or a real run would take the placeholders for its images
 
 PROMPTS = [
     "A red fox asleep in fresh snow, first light, long lens",

@@ -5,45 +5,43 @@ from __future__ import annotations
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import anyio
 
 from genbatch import GeminiClient
 from genbatch.testing import FakeGemini
 
+from ._demo import DEMO
 from ._display import Display, QuietConsole
-from ._run import Options, Prompts, Result, run_batch
+from ._run import Options, Result
 
 R = TypeVar("R")
+Work: TypeAlias = Callable[[GeminiClient, Options, Display], Awaitable[Result]]
 
 
-def run_real(client: GeminiClient, prompts: Prompts, options: Options, backend: str) -> Result:
-    """Run a batch against the service."""
+def run_real(client: GeminiClient, work: Work, options: Options, backend: str) -> Result:
+    """Work against the service."""
 
     async def batch() -> Result:
         async with client:
-            return await run_batch(client, prompts, options, _display())
+            return await work(client, options, _display())
 
-    return _run(batch, backend)
+    return run(batch, backend)
 
 
-def run_demo(
-    prompts: Prompts, options: Options, latency: float, backend: str
-) -> tuple[Result, str]:
-    """Run a batch against a fake service of its own, and return what that counted too."""
+def run_demo(work: Work, options: Options, latency: float, backend: str) -> tuple[Result, str]:
+    """Work against a fake service of its own, and return what that counted too."""
 
     async def batch() -> tuple[Result, str]:
         async with (
             FakeGemini(latency=latency) as fake,
             GeminiClient(api_key="fake", vertexai=False, base_url=fake.url) as client,
         ):
-            # Its own namespace, or a real run would take the placeholders for its images.
-            asked = replace(options, namespace="demo", price=0.0)
-            result = await run_batch(client, prompts, asked, _display())
-            return result, _counts(fake)
+            asked = replace(options, namespace=DEMO, price=0.0)
+            return await work(client, asked, _display()), _counts(fake)
 
-    return _run(batch, backend)
+    return run(batch, backend)
 
 
 def serve(fake: FakeGemini, where: str, backend: str) -> None:
@@ -59,7 +57,7 @@ def serve(fake: FakeGemini, where: str, backend: str) -> None:
             out.say(_counts(fake))
 
     try:
-        _run(fake_service, backend)
+        run(fake_service, backend)
     except OSError as error:
         raise ValueError(f"cannot serve at {where}: {error}; try --port 0") from error
 
@@ -82,7 +80,8 @@ def _counts(fake: FakeGemini) -> str:
     return f"server: {stats.calls} calls, {stats.images} images, peak {stats.peak}"
 
 
-def _run(function: Callable[[], Awaitable[R]], backend: str) -> R:
+def run(function: Callable[[], Awaitable[R]], backend: str) -> R:
+    """Run an asynchronous function on an event loop, and return what it does."""
     return anyio.run(
         function,
         backend="trio" if backend == "trio" else "asyncio",

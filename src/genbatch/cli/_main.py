@@ -22,7 +22,12 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
     session = Session()
     try:
-        code = app(list(arguments), prog_name="genbatch", standalone_mode=False, obj=session)
+        code = app(
+            [_with_value(each) for each in arguments],
+            prog_name="genbatch",
+            standalone_mode=False,
+            obj=session,
+        )
     # Everything, because the user is owed a line; trio's KeyboardInterrupt comes in a group.
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001
         if session.debug:
@@ -30,6 +35,11 @@ def run(arguments: Sequence[str]) -> int:
         message, code = _explain(error)
         QuietConsole(stderr=True).error(plain(message, 1000))
     return int(code or 0)
+
+
+def _with_value(argument: str) -> str:
+    """Return an option whose value may be left out with the value it has then."""
+    return "--retry-failed=all" if argument == "--retry-failed" else argument
 
 
 def _explain(error: BaseException) -> tuple[str, int]:

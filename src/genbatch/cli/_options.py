@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import typer
 
 from genbatch._pace import parse_interval
+from genbatch._store._names import check_template
+from genbatch._store._plan import FINAL
 
 from ._display import QuietConsole
 
@@ -60,6 +62,29 @@ def _check_seconds(seconds: float | None) -> float | None:
     return seconds
 
 
+def _check_name(template: str) -> str:
+    try:
+        return check_template(template)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _check_kinds(kinds: str | None) -> str | None:
+    if kinds is not None and kinds != "all":
+        known = {kind.lower() for kind in FINAL}
+        if unknown := [kind for kind in kinds.split(",") if kind.strip().lower() not in known]:
+            raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(FINAL)}, all")
+    return kinds
+
+
+def kinds_to_retry(kinds: str | None) -> bool | list[str]:
+    """Return what --retry-failed asks for, as a Store takes it."""
+    if kinds is None or kinds == "all":
+        return kinds == "all"
+    asked = {kind.strip().lower() for kind in kinds.split(",")}
+    return [kind for kind in FINAL if kind.lower() in asked]
+
+
 def _check_host(host: str) -> str:
     if host not in ("127.0.0.1", "::1", "localhost"):
         raise typer.BadParameter("the fake serves this machine only: 127.0.0.1")
@@ -89,6 +114,31 @@ Output = Annotated[
 Folder = Annotated[
     Path,
     typer.Argument(metavar="DIR", help="Folder that images were made in.", show_default=False),
+]
+Indices = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PROMPT...", help="Numbers as export shows them: 17 42-45.", show_default=False
+    ),
+]
+Index = Annotated[
+    int,
+    typer.Argument(
+        min=0, metavar="PROMPT", help="Its number as export shows it.", show_default=False
+    ),
+]
+Take = Annotated[int, typer.Argument(min=1, metavar="TAKE", help="From 1.", show_default=False)]
+NewPrompt = Annotated[
+    str | None,
+    typer.Option("--prompt", metavar="TEXT", help="Another text.", show_default=False),
+]
+NewModel = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="Another model.", show_default=False),
+]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Another seed.", show_default=False)]
+OfDemo = Annotated[
+    bool, typer.Option("--demo", help="Of a folder that --demo made: the images are fakes again.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="As CSV instead of JSON Lines.")]
@@ -155,6 +205,27 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before an exp
 Limit = Annotated[
     int | None,
     typer.Option(min=0, metavar="N", help="Only the first N prompts.", show_default=False),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Refuse a folder that is not empty.")]
+Name = Annotated[
+    str,
+    typer.Option(
+        callback=_check_name,
+        metavar="TEMPLATE",
+        help="How files are named: of {index}, {slug}, {id} and {key}, such as {index:05d}_{slug}.",
+    ),
+]
+RedoMissing = Annotated[
+    bool, typer.Option("--redo-missing", help="Make, and pay, images again whose files are gone.")
+]
+RetryFailed = Annotated[
+    str | None,
+    typer.Option(
+        callback=_check_kinds,
+        metavar="[=KIND]",
+        help="Ask again for what was refused for good: all of it, Blocked, NoImage or Rejected.",
+        show_default=False,
+    ),
 ]
 Backend = Annotated[
     Literal["asyncio", "trio", "uvloop"],

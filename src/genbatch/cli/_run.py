@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 
@@ -37,6 +37,7 @@ from genbatch import (
 )
 from genbatch._inputs import PromptFile
 from genbatch._store._journal import Spent
+from genbatch._store._names import DEFAULT_TEMPLATE
 
 from ._display import Display
 
@@ -65,6 +66,10 @@ class Options:
     max_images: int | None = None
     price: float | None = None
     deadline: float | None = None
+    fresh: bool = False
+    name: str = DEFAULT_TEMPLATE
+    redo_missing: bool = False
+    retry_failed: bool | Collection[str] = False
 
 
 @dataclass(slots=True)
@@ -79,9 +84,11 @@ class Result:
         failed: Prompts that failed.
         not_made: Prompts whose call was not made, or not to its end, because the run stopped.
         size_mb: Megabytes of all images.
+        began: When it did, by the monotonic clock.
         seconds: How long it took.
         stopped: The error that ended the run early, if any.
         interrupted: Number of the signal that ended it early, 0 if none.
+        resume: How to make what was not made.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -91,9 +98,11 @@ class Result:
     failed: int = 0
     not_made: int = 0
     size_mb: float = 0.0
+    began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     stopped: Exception | None = None
     interrupted: int = 0
+    resume: str = "the same command resumes"
 
     @property
     def cost(self) -> float:
@@ -121,6 +130,11 @@ class Result:
         """Whether something has ended the run early."""
         return bool(self.interrupted or self.stopped)
 
+    def end(self, prompts: int) -> None:
+        """Note that the batch has ended, which had so many prompts."""
+        self.seconds = time.monotonic() - self.began
+        self.not_made = prompts - self.made - self.resumed - self.failed
+
     def add(self, outcome: Outcome[str | Prompt, SavedImage]) -> None:
         """Count an outcome."""
         match outcome:
@@ -136,64 +150,79 @@ class Result:
 
 
 async def run_batch(
-    client: GeminiClient, prompts: Prompts, options: Options, display: Display
+    prompts: Prompts, client: GeminiClient, options: Options, display: Display
 ) -> Result:
     """Make an image of every prompt, show how it goes, and return what came of it."""
-    result = Result(Budget(options.budget, max_images=options.max_images))
-    began = time.monotonic()
-    async with Store(options.save_dir) as store:
-        await _carry_over(store, result)
-        await _run_in(store, result, client, prompts, options, display)
-    result.seconds = time.monotonic() - began
-    result.not_made = len(prompts) - result.made - result.resumed - result.failed
+    store = Store(
+        options.save_dir,
+        fresh=options.fresh,
+        name=options.name,
+        redo_missing=options.redo_missing,
+        retry_failed=options.retry_failed,
+    )
+    async with store:
+        result = await begin(store, options)
+        batch = generate_images(
+            client,
+            prompts,
+            store=store,
+            max_concurrent=options.max_concurrent,
+            namespace=options.namespace,
+            model=options.model,
+            aspect_ratio=options.aspect_ratio,
+            image_size=options.image_size,
+            budget=result.budget,
+            price=options.price,
+        )
+        await watch(batch, result, client, options, display)
+    result.end(len(prompts))
     return result
 
 
-async def _carry_over(store: Store, result: Result) -> None:
-    """Count what earlier runs into the directory have paid towards the bounds of this one."""
-    budget, spent = result.budget, await store.spent()
-    if budget.usd is not None or budget.max_images is not None:
+async def begin(store: Store, options: Options) -> Result:
+    """Return a result whose budget knows what earlier runs into the directory have paid."""
+    result = Result(Budget(options.budget, max_images=options.max_images))
+    if options.budget is not None or options.max_images is not None:
+        budget, spent = result.budget, await store.spent()
         budget.spent, budget.images = spent.usd, spent.images
         budget.maybe_spent, budget.maybe_images = spent.maybe_usd, spent.maybe_images
         result.earlier = spent
+    return result
 
 
-async def _run_in(
-    store: Store,
+async def watch(
+    batch: AbstractAsyncContextManager[OutcomeStream[Any, SavedImage]],
     result: Result,
     client: GeminiClient,
-    prompts: Prompts,
     options: Options,
     display: Display,
+    seen: Callable[[Outcome[Any, SavedImage]], Outcome[Any, SavedImage]] = lambda outcome: outcome,
 ) -> None:
-    batch = generate_images(
-        client,
-        prompts,
-        store=store,
-        max_concurrent=options.max_concurrent,
-        namespace=options.namespace,
-        model=options.model,
-        aspect_ratio=options.aspect_ratio,
-        image_size=options.image_size,
-        budget=result.budget,
-        price=options.price,
-    )
+    """Read a batch to its end, show it, and notice what ends it early.
+
+    Args:
+        batch: To be entered here.
+        result: Counts its outcomes.
+        client: Makes its calls.
+        options: What the user asked of it.
+        display: Shows how it goes.
+        seen: Gets each outcome first, and returns what counts.
+    """
     async with batch as outcomes, anyio.create_task_group() as tasks:
         tasks.start_soon(_redraw, outcomes, client, result, display)
         tasks.start_soon(_heed_signals, result, outcomes, display, tasks.cancel_scope)
         if options.deadline is not None:
             tasks.start_soon(_heed_deadline, options.deadline, result, outcomes, display)
         async for outcome in outcomes:
+            outcome = seen(outcome)
             result.add(outcome)
-            _heed(outcome, result, outcomes, display)
+            _heed(outcome, outcomes, display)
             if isinstance(result.stopped, Unauthorized):
                 break
         tasks.cancel_scope.cancel()
 
 
-def _heed(
-    outcome: Outcome[str | Prompt, SavedImage], result: Result, outcomes: Images, display: Display
-) -> None:
+def _heed(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images, display: Display) -> None:
     if not isinstance(outcome, Failure):
         return
     if not isinstance(outcome.error, _NOT_MADE):

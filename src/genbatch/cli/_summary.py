@@ -9,8 +9,6 @@ from genbatch.gemini._models import price
 from ._display import QuietConsole, clock, plain
 from ._run import Options, Result
 
-_RESUME = "finished images are kept, the same command resumes"
-
 
 def report(result: Result, options: Options, server: str | None = None) -> int:
     """Print what came of a batch and return the exit code.
@@ -47,13 +45,18 @@ def report(result: Result, options: Options, server: str | None = None) -> int:
 
 def _reason(result: Result) -> str | None:
     """Return why a batch did not make everything, None if it did."""
+    resume = f"finished images are kept, {result.resume}"
     if result.interrupted:
-        return f"interrupted by {signal.Signals(result.interrupted).name}; {_RESUME}"
-    if result.stopped:
-        return f"stopped: {plain(result.stopped).rstrip('.')}; {_RESUME}"
-    if result.failed:
-        return f"{_count(result.failed, 'prompt')} failed, see above; the same command retries"
-    return None
+        why = f"interrupted by {signal.Signals(result.interrupted).name}"
+    elif result.stopped:
+        why = f"stopped: {plain(result.stopped).rstrip('.')}"
+    elif result.failed:
+        why, resume = f"{_count(result.failed, 'prompt')} failed, see above", result.resume
+    else:
+        return None
+    calls, _ = result.maybe_paid
+    lost = f"; {_count(calls, 'call')} may have been paid without an image" if calls else ""
+    return f"{why}; {resume}{lost}"
 
 
 def _count(number: int, noun: str) -> str:
