@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict, TypeVar, Unpack, overload
@@ -17,6 +17,7 @@ from ._prompt import Prompt
 from ._stops import Stops
 from ._store import Store
 from ._store._batch import Batch
+from ._store._keys import digests_of_texts
 from ._store._plan import Plan
 from ._stream import OutcomeStream, open_stream
 from ._workers import Workers
@@ -164,12 +165,16 @@ def generate_images(
         budget = Budget()
     elif budget.usd is not None and price is None and price_of(settings.model, image_size) is None:
         raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
+    run, complete = Run(client, budget, price), Completion(settings)
     place = store if save_dir is None else Store(save_dir)
-    batch = None if place is None else Batch(place, namespace)
-    generate = _Generate(Run(client, budget, price), Completion(settings), place, batch)
+    if place is None:
+        generate: Callable[..., Awaitable[Any]] = _Generate(run, complete)
+    else:
+        batch = Batch(place, namespace)
+        generate = _GenerateOnce(run, complete, place, batch, namespace)
     workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     outcomes = open_stream(workers, ordered)
-    if place is None or batch is None:
+    if place is None:
         return outcomes
     return _inside(nullcontext() if place is store else place, batch, workers, outcomes)
 
@@ -204,27 +209,45 @@ class Run:
             )
 
 
-@dataclass(frozen=True, slots=True)
 class _Generate:
     """How an image comes of each prompt of a batch."""
 
-    run: Run
-    complete: Completion
-    place: Store | None
-    batch: Batch | None
+    def __init__(self, run: Run, complete: Completion) -> None:
+        self._run = run
+        self._complete = complete
 
-    async def __call__(self, index: int, prompt: str | Prompt) -> Image | SavedImage:
-        """Return the image of a prompt, saved and from an earlier run where that is asked for."""
-        request, others = self.complete(prompt)
-        if self.place is None or self.batch is None:
-            return await self.run.ask(request, others, self.run.budget)
-        with self.run.stops.learning_of_disk():
-            plan = await self.batch.plan(index, request, others)
+    async def __call__(self, index: int, prompt: str | Prompt) -> Image:
+        request, others = self._complete(prompt)
+        return await self._run.ask(request, others, self._run.budget)
+
+
+class _GenerateOnce:
+    """The same, saved, and from an earlier run where it has been made."""
+
+    def __init__(
+        self, run: Run, complete: Completion, place: Store, batch: Batch, namespace: str
+    ) -> None:
+        self._run = run
+        self._complete = complete
+        self._place = place
+        self._batch = batch
+        self._digest = digests_of_texts(namespace, *complete("any text"))
+
+    async def __call__(self, index: int, prompt: str | Prompt) -> SavedImage:
+        plan: Plan | None = None
+        if isinstance(prompt, str):
+            plan = self._batch.recall(self._digest(prompt), index)
+            if plan is not None and plan.saved is not None:
+                return plan.saved  # of most prompts of a run that resumes, so before all else
+        request, others = self._complete(prompt)
+        with self._run.stops.learning_of_disk():
+            if plan is None:
+                plan = await self._batch.plan(index, request, others)
             if plan.saved is not None:
                 return plan.saved
             if plan.error is not None:
                 raise plan.error
-            return await self.run.make(self.place, plan, request, others)
+            return await self._run.make(self._place, plan, request, others)
 
 
 class Completion:

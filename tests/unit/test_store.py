@@ -91,10 +91,11 @@ async def test_results_of_others_are_left_alone(tmp_path: Path, content: str) ->
     assert (await in_thread(read, tmp_path / "results.jsonl")).decode() == content
 
 
+@pytest.mark.parametrize("prompt", ["prompt {}", "the same"])
 async def test_a_resumed_run_asks_the_journal_seldom(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompt: str
 ) -> None:
-    prompts = [f"prompt {number}" for number in range(400)]
+    prompts = [prompt.format(number) for number in range(400)]
     async with Store(tmp_path) as store:
         batch = store.batch()
         for index, prompt in enumerate(prompts):

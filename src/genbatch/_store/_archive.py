@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -22,14 +23,16 @@ from genbatch._image import Image, SavedImage
 from genbatch._prompt import Prompt
 
 from . import _files as files
-from ._journal import Journal, Spent
+from ._journal import Journal, Known, Row, Spent
 from ._lock import Lock
-from ._plan import Plan, Policy, details
+from ._plan import Plan, Policy, details, has_file
 from ._planning import Naming, Wanted, adopt_lost, adopt_orphans, at, find_or_add, further
 
 HIDDEN = ".genbatch"  # the directory of what is not for the eye
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
+
+_FILE = Known._fields.index("file")
 
 
 @dataclass(slots=True)
@@ -119,16 +122,15 @@ class Archive:
 
     def plan(
         self, batch: int, namespace: str, wanted: list[Wanted], places: dict[int, int], ahead: int
-    ) -> list[tuple[str, int, Plan]]:
-        """Plan what is wanted, in this order, and return what probably comes next.
+    ) -> list[Row]:
+        """Plan what is wanted, in this order, and return what probably comes next, for recall.
 
         Args:
             batch: The input that they belong to.
             namespace: Of that input.
             wanted: Get their plans, or errors.
             places: Items of that input planned before, with their positions.
-            ahead: How many to return at most of those that came next in an earlier input, as
-                digest, ordinal and plan.
+            ahead: How many to return at most of those that came next in an earlier input.
         """
         with self.journal.writing(durable=False) as journal:
             journal.put(batch, places.items())
@@ -140,13 +142,16 @@ class Archive:
                     each.error = exc
                     continue
                 journal.put(batch, [(known.item, each.index)])
-                each.plan = self._policy.plan(known, self.directory)
+                each.ordinal, each.plan = known.ordinal, self._policy.plan(known, self.directory)
                 last = known.item
             following = [] if last is None else journal.following(last, batch, ahead)
-        return [
-            (known.digest, known.ordinal, self._policy.plan(known, self.directory))
-            for known in following
-        ]
+        prefix = f"{self.directory}{os.sep}"
+        # What has lost its file is not foreseen: it is looked for again when it is wanted.
+        return [row for row in following if row[_FILE] is None or has_file(row[_FILE], prefix)]
+
+    def recall(self, row: Row) -> Plan:
+        """Return the plan of what has come next; this one method does not block."""
+        return self._policy.plan_of(Known._make(row), self.directory, True)
 
     def begin(self, plan: Plan) -> Call | SavedImage:
         """Begin the call of a request, or return the image if it has been made meanwhile."""

@@ -19,6 +19,7 @@ from genbatch._prompt import Prompt
 from genbatch._source import Bell
 
 from ._archive import Archive
+from ._journal import Row
 from ._keys import content_digest
 from ._plan import Plan, metadata_to_json
 from ._planning import Wanted
@@ -26,7 +27,7 @@ from ._planning import Wanted
 R = TypeVar("R")
 
 _LEAST_AHEAD = 16
-_MOST_AHEAD = 1024  # plans foreseen, about a kilobyte each
+_MOST_AHEAD = 1024  # requests foreseen, about a kilobyte each
 
 
 class Place(Protocol):
@@ -52,7 +53,8 @@ class Batch:
         self._place = place
         self._namespace = namespace
         self._number = 0
-        self._foreseen: dict[str, deque[Plan]] = {}
+        self._foreseen: dict[str, Row] = {}  # by digest
+        self._equal: dict[str, deque[Row]] = {}  # what comes after those, of equal prompts
         self._hits = 0
         self._places: dict[int, int] = {}  # of items that were foreseen, not yet in the journal
         self._wanted: list[Wanted] = []
@@ -77,7 +79,8 @@ class Batch:
             digest = await self._place.hop(content_digest, self._namespace, prompt, settings)
         else:
             digest = content_digest(self._namespace, prompt, settings)
-        if (plan := self._recall(digest, index, prompt)) is not None:
+        metadata = metadata_to_json(prompt)
+        if (plan := self.recall(digest, index, metadata)) is not None:
             return plan
         wanted = Wanted.of(index, prompt, settings, digest)
         self._wanted.append(wanted)
@@ -87,7 +90,7 @@ class Batch:
             if self._asking:
                 await self._answered.wait()
             # What the others have asked for may have brought it along.
-            elif wanted in self._wanted and (plan := self._recall(digest, index, prompt)):
+            elif wanted in self._wanted and (plan := self.recall(digest, index, metadata)):
                 self._wanted.remove(wanted)
                 return plan
             else:
@@ -106,14 +109,20 @@ class Batch:
             with suppress(StoreError):  # what matters more has told of the disk
                 await self._place.hop(end)
 
-    def _recall(self, digest: str, index: int, prompt: Prompt) -> Plan | None:
-        """Return the plan if it was foreseen."""
-        if (plans := self._foreseen.get(digest)) is None:
+    def recall(self, digest: str, index: int, metadata: str = "") -> Plan | None:
+        """Return what is known of a request without asking the journal, None if that must be asked.
+
+        Args:
+            digest: Of its content.
+            index: Position of the prompt in this input.
+            metadata: The prompt's, as JSON.
+        """
+        if (row := self._foreseen.pop(digest, None)) is None:
             return None
-        plan = plans.popleft()
-        if not plans:
-            del self._foreseen[digest]
-        if (plan.metadata or prompt.metadata) and plan.metadata != metadata_to_json(prompt):
+        if self._equal and (equal := self._equal.get(digest)):
+            self._foreseen[digest] = equal.popleft()
+        plan = self._place.archive.recall(row)
+        if plan.metadata != metadata:
             return None
         self._hits += 1
         self._places[plan.item] = index
@@ -133,24 +142,29 @@ class Batch:
                 each.error = copy(exc)  # each prompt its own: a raised one grows its traceback
         else:
             if following:
-                self._foresee(following)
+                self._foresee(following, wanted)
         finally:
             self._asking = False
             self._answered.ring()
 
-    def _plan(
-        self, wanted: list[Wanted], places: dict[int, int], ahead: int
-    ) -> list[tuple[str, int, Plan]]:
+    def _plan(self, wanted: list[Wanted], places: dict[int, int], ahead: int) -> list[Row]:
         if not self._number:
             self._number = self._place.archive.begin_batch(self._namespace)
         return self._place.archive.plan(self._number, self._namespace, wanted, places, ahead)
 
-    def _foresee(self, following: list[tuple[str, int, Plan]]) -> None:
+    def _foresee(self, following: list[Row], wanted: list[Wanted]) -> None:
+        """Keep what probably comes next; equal prompts get their images in order."""
         self._hits = 0
-        self._foreseen = {}
-        ordinals: dict[str, int] = {}
-        for digest, ordinal, plan in following:
-            # Equal prompts get their images in order; one that was taken meanwhile is not to come.
-            if plan.item not in self._places and ordinal == ordinals.get(digest, 0):
-                ordinals[digest] = ordinal + 1
-                self._foreseen.setdefault(digest, deque()).append(plan)
+        self._foreseen, self._equal = {}, {}
+        next_ones = {each.digest: each.ordinal + 1 for each in wanted if each.plan}
+        for row in following:
+            item, digest, ordinal = row[:3]
+            if ordinal != next_ones.get(digest, 0):
+                continue  # one before it is still to come
+            next_ones[digest] = ordinal + 1
+            if item in self._places:
+                continue  # it was taken meanwhile
+            if digest not in self._foreseen:
+                self._foreseen[digest] = row
+            else:
+                self._equal.setdefault(digest, deque()).append(row)

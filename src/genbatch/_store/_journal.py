@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from genbatch._errors import StoreError
 
@@ -24,6 +24,9 @@ DELETE FROM place WHERE EXISTS (
     WHERE later.item = place.item AND later.batch > place.batch
         AND old.id = place.batch AND now.id = later.batch AND old.session < now.session)
 """
+
+
+Row: TypeAlias = tuple[Any, ...]
 
 
 class Known(NamedTuple):
@@ -198,8 +201,11 @@ class Transaction:
         sql = "INSERT OR REPLACE INTO place (item, batch, position) VALUES (?, ?, ?)"
         self.executemany(sql, ((item, batch, position) for item, position in places))
 
-    def following(self, item: int, batch: int, count: int) -> list[Known]:
-        """Return what came after an item in the last input that had it, but those in batch now."""
+    def following(self, item: int, batch: int, count: int) -> list[Row]:
+        """Return what came after an item in the last input that had it, but those in batch now.
+
+        Rows are as in Known, but not yet made into it: a run that resumes reads many.
+        """
         last = self.first(
             "SELECT batch, position FROM place WHERE item = ? AND batch < ? ORDER BY batch DESC",
             item,
@@ -211,7 +217,7 @@ class Transaction:
             WHERE place.batch = ? AND position > ? AND NOT EXISTS (
                 SELECT 1 FROM place AS now WHERE now.item = item.id AND now.batch = ?)
             ORDER BY position LIMIT ?"""  # noqa: S608
-        return [Known._make(row) for row in self.execute(sql, (*last, batch, count))]
+        return self.execute(sql, (*last, batch, count)).fetchall()
 
     def is_free(self, folded: str) -> bool:
         """Return whether no item has that name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
@@ -28,24 +28,41 @@ def content_digest(
         OSError: If an input image cannot be read.
         TypeError: If a setting has no text that is the same in every process.
     """
+    return digests_of_texts(namespace, prompt, settings)(prompt.text)
+
+
+def digests_of_texts(
+    namespace: str, like: Prompt, settings: Mapping[str, object] | None = None
+) -> Callable[[str], str]:
+    """Return a function from the text of a prompt to the digest of its request.
+
+    A run that resumes does nothing else so often, so all but the text is worked out once.
+
+    Args:
+        namespace: As for content_digest.
+        like: What is asked for but for the text.
+        settings: As for content_digest.
+
+    Raises:
+        OSError, TypeError: As content_digest.
+    """
     images = [
         hashlib.sha256(image if isinstance(image, bytes) else Path(image).read_bytes()).hexdigest()
-        for image in prompt.images
+        for image in like.images
     ]
-    # A JSON list, but written twice as fast: a resumed run does nothing else so often.
+    # A JSON list, written piece by piece.
+    before = f"[{_text(namespace)}, {_text(like.id)}, "
     parts = [
-        _text(namespace),
-        _text(prompt.id),
-        _text(prompt.text),
-        json.dumps(images) if images else "[]",
-        _text(prompt.model),
-        _text(prompt.aspect_ratio),
-        _text(prompt.image_size),
-        "null" if prompt.seed is None else str(prompt.seed),
+        json.dumps(images),
+        _text(like.model),
+        _text(like.aspect_ratio),
+        _text(like.image_size),
+        "null" if like.seed is None else str(like.seed),
     ]
     if settings:  # as values of any type, which JSON may not have
         parts.append(_text(json.dumps(settings, sort_keys=True, default=_plain)))
-    return _sha256(f"[{', '.join(parts)}]")
+    after = f", {', '.join(parts)}]"
+    return lambda text: _sha256(before + encode_basestring_ascii(text) + after)
 
 
 def key_of(digest: str, ordinal: int) -> str:

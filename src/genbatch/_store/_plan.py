@@ -64,10 +64,14 @@ class Policy:
 
     def plan(self, known: Known, directory: Path) -> Plan:
         """Return the plan of a request; this looks for its file."""
+        return self.plan_of(known, directory, has_file(known.file, f"{directory}{os.sep}"))
+
+    def plan_of(self, known: Known, directory: Path, is_there: bool) -> Plan:
+        """Return the plan of a request, given whether the file of its image is there."""
         saved: SavedImage | None = None
         error: GenbatchError | None = None
         if known.take is not None:
-            if os.access(f"{directory}{os.sep}{known.file}", os.F_OK):  # faster than stat
+            if is_there:
                 saved = _saved_image(known, directory)
             elif not self.redo_missing:
                 error = ImageMissing(f"{directory / known.file} is gone, but it was paid for")
@@ -86,6 +90,11 @@ class Policy:
         if isinstance(self.retry_failed, bool):
             return self.retry_failed
         return kind in self.retry_failed
+
+
+def has_file(name: str | None, prefix: str) -> bool:
+    """Return whether a file, if there is to be one, is there: a directory before its name."""
+    return name is not None and os.access(prefix + name, os.F_OK)  # faster than stat
 
 
 def _saved_image(known: Known, directory: Path) -> SavedImage:

@@ -37,6 +37,7 @@ class Wanted:
     content: str
     metadata: str
     digest: str
+    ordinal: int = 0  # among equal ones of its input, once it is planned
     plan: Plan | None = None
     error: Exception | None = None
 
