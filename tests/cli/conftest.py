@@ -43,7 +43,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
         def start(**options: Any) -> FakeGemini:
             portal = stack.enter_context(anyio.from_thread.start_blocking_portal())
-            fake = FakeGemini(image_size=16, **options)
+            fake = FakeGemini(**{"image_size": 16} | options)
             stack.enter_context(portal.wrap_async_context_manager(fake))
             monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.url)
             monkeypatch.setenv("GEMINI_API_KEY", CANARY)

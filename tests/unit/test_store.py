@@ -263,6 +263,20 @@ async def test_a_disk_that_takes_no_order_does_not_end_a_batch_badly(
         await batch.end(whole=True)
 
 
+async def test_a_prompt_whose_row_cannot_be_written_is_not_planned(tmp_path: Path) -> None:
+    async with Store(tmp_path) as store:
+        batch, journal = store.batch(), store.archive.journal
+        await batch.plan(0, Prompt("a cup"))
+        with journal.writing() as transaction:
+            (pages,) = transaction.first("PRAGMA page_count")
+        journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match="disk is full"):
+            await batch.plan(1, Prompt("a mug" * 20_000))
+        journal._connection.execute("PRAGMA max_page_count = 1000000")
+        plan = await batch.plan(1, Prompt("a mug" * 20_000))
+        await make(store, plan)
+
+
 async def test_an_error_of_the_call_is_noted(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
         plan = await store.batch().plan(0, Prompt("a cup"))

@@ -134,7 +134,7 @@ class Archive:
         """
         with self.journal.writing(durable=False) as journal:
             journal.put(batch, places.items())
-            last: int | None = None
+            found: list[tuple[Wanted, Known]] = []
             for each in wanted:
                 try:
                     known = find_or_add(journal, batch, namespace, each, self._naming)
@@ -142,9 +142,10 @@ class Archive:
                     each.error = exc
                     continue
                 journal.put(batch, [(known.item, each.index)])
-                each.ordinal, each.plan = known.ordinal, self._policy.plan(known, self.directory)
-                last = known.item
-            following = [] if last is None else journal.following(last, batch, ahead)
+                found.append((each, known))
+            following = journal.following(found[-1][1].item, batch, ahead) if found else []
+        for each, known in found:  # not before the rows are committed
+            each.ordinal, each.plan = known.ordinal, self._policy.plan(known, self.directory)
         prefix = f"{self.directory}{os.sep}"
         # What has lost its file is not foreseen: it is looked for again when it is wanted.
         return [row for row in following if row[_FILE] is None or has_file(row[_FILE], prefix)]

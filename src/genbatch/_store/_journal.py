@@ -227,6 +227,10 @@ class Transaction:
         """Return whether a file is the image of a row."""
         return self.first("SELECT 1 FROM image WHERE file = ?", file) is not None
 
+    def is_attempted(self, name: str) -> bool:
+        """Return whether an attempt was sent whose image is to have that name."""
+        return self.first("SELECT 1 FROM attempt WHERE name = ?", name) is not None
+
     def ordinal_of_next(self, digest: str) -> int:
         """Return the ordinal of the next item of a digest that is added."""
         (last,) = self.first("SELECT max(ordinal) FROM item WHERE digest = ?", digest)

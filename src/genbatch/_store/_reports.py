@@ -51,6 +51,7 @@ WHERE now.item IS NULL ORDER BY item.id, image.take
 """
 _BATCHES = "SELECT id FROM batch ORDER BY session DESC, id"
 _MADE = "SELECT digest, count(*) FROM item WHERE pick IS NOT NULL GROUP BY digest"
+_STRAY = "belongs to no prompt"
 _COUNTS = """
 SELECT iif(pick IS NULL, coalesce(kind, ''), 'done'), count(*) FROM item
 WHERE EXISTS (SELECT 1 FROM place WHERE place.item = item.id) GROUP BY 1
@@ -162,7 +163,9 @@ def verify(directory: str | os.PathLike[str]) -> Iterator[str]:
                     yield f"{path / entry.name} is left from a write that was cut off"
                 elif Path(entry.name).suffix in EXTENSIONS.values() and entry.name not in extras:
                     if not journal.has_file(entry.name):
-                        yield f"{path / entry.name} belongs to no prompt"
+                        waits = journal.is_attempted(Path(entry.name).stem)
+                        what = "waits for the next run to note it" if waits else _STRAY
+                        yield f"{path / entry.name} {what}"
 
 
 def write_results(directory: Path) -> None:
