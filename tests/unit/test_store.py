@@ -267,12 +267,12 @@ async def test_a_prompt_whose_row_cannot_be_written_is_not_planned(tmp_path: Pat
     async with Store(tmp_path) as store:
         batch, journal = store.batch(), store.archive.journal
         await batch.plan(0, Prompt("a cup"))
-        with journal.writing() as transaction:
-            (pages,) = transaction.first("PRAGMA page_count")
-        journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+        sql = journal._connection.execute
+        (pages,) = await in_thread(lambda: sql("PRAGMA page_count").fetchone())
+        await in_thread(sql, f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StoreError, match="disk is full"):
             await batch.plan(1, Prompt("a mug" * 20_000))
-        journal._connection.execute("PRAGMA max_page_count = 1000000")
+        await in_thread(sql, "PRAGMA max_page_count = 1000000")
         plan = await batch.plan(1, Prompt("a mug" * 20_000))
         await make(store, plan)
 
