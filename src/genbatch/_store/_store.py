@@ -36,7 +36,7 @@ from ._names import DEFAULT_TEMPLATE, check_template
 from ._plan import Plan, Policy
 from ._reports import write_results
 
-_THREADS = 8
+_THREADS = 4
 
 
 class Store:

@@ -20,7 +20,8 @@ def show_status(folder: Path, as_json: bool) -> int:
     found = status(folder)
     out = QuietConsole()
     if as_json:
-        out.say(json.dumps({**asdict(found), "spent": found.spent._asdict()}, default=str))
+        runner = found.runner and found.runner._asdict()
+        out.say(json.dumps({**asdict(found), "spent": found.spent._asdict(), "runner": runner}))
         return 0
     for line in _lines(found):
         out.say(plain(line))
