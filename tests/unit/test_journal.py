@@ -171,6 +171,18 @@ def test_what_may_have_been_paid_is_counted_across_runs(tmp_path: Path) -> None:
     assert status(tmp_path).spent == (0.5, 0.5, 1, 2)
 
 
+def test_half_a_character_of_a_service_costs_no_image(tmp_path: Path) -> None:
+    with opened(tmp_path) as archive:
+        plans = plan_all(archive, ["a cup \ud800", "a mug"])
+        made = image(text="so \ud800", response_id="\udfff", model="\ud83d")
+        archive.save(begin(archive, plans[0]), made, 1.0)
+        fail(archive, begin(archive, plans[1]), Blocked("no \ud800", reason="\ud800"))
+    done, failed = export(tmp_path)
+    assert (done["text"], done["status"]) == ("so ?", "done")
+    assert failed["error"] == {"kind": "Blocked", "message": "no ?"}
+    assert list(verify(tmp_path)) == []
+
+
 def test_a_deleted_file_is_reported_and_made_again_only_when_asked_for(tmp_path: Path) -> None:
     with opened(tmp_path) as archive:
         make_all(archive, ["a cup"])

@@ -23,10 +23,11 @@ from genbatch._image import Image, SavedImage
 from genbatch._prompt import Prompt
 
 from . import _files as files
-from ._journal import Journal, Known, Row, Spent
+from ._journal import Journal, Spent, storable
 from ._lock import Lock
 from ._plan import Plan, Policy, details, has_file
 from ._planning import Naming, Wanted, adopt_lost, adopt_orphans, at, find_or_add, further
+from ._schema import Known, Row
 
 HIDDEN = ".genbatch"  # the directory of what is not for the eye
 JOURNAL = "journal.sqlite"
@@ -195,7 +196,7 @@ class Archive:
         with self.journal.writing() as journal:
             journal.execute(
                 "UPDATE item SET kind = ?, message = ?, detail = ? WHERE id = ?",
-                (type(error).__name__, str(error), details(error), call.plan.item),
+                (type(error).__name__, storable(str(error)), details(error), call.plan.item),
             )
 
     def save(self, call: Call, image: Image, elapsed: float) -> SavedImage:

@@ -19,10 +19,10 @@ from genbatch._prompt import Prompt
 from genbatch._source import Bell
 
 from ._archive import Archive
-from ._journal import Row
 from ._keys import content_digest
 from ._plan import Plan, metadata_to_json
 from ._planning import Wanted
+from ._schema import Row
 
 R = TypeVar("R")
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from genbatch._errors import StoreError
 
 from ._files import disk_error, sync_directory
-from ._schema import SCHEMA, VERSION, check_version, version
+from ._schema import KNOWN, SCHEMA, VERSION, Known, Row, check_version, version
 
 _PATIENCE = 30.0  # seconds to wait for another process that writes
 _MOST_UNFINISHED = 16  # inputs; each costs as many rows as were read of it
@@ -24,32 +24,6 @@ DELETE FROM place WHERE EXISTS (
     WHERE later.item = place.item AND later.batch > place.batch
         AND old.id = place.batch AND now.id = later.batch AND old.session < now.session)
 """
-
-
-Row: TypeAlias = tuple[Any, ...]
-
-
-class Known(NamedTuple):
-    """An item and the image picked for it, if it has one."""
-
-    item: int
-    digest: str
-    ordinal: int
-    name: str
-    metadata: str
-    kind: str | None
-    message: str | None
-    detail: str | None
-    take: int | None
-    file: str
-    sha256: str
-    bytes: int
-    mime_type: str
-    model: str | None
-    usage: str | None
-    text: str
-    cost: float | None
-    extras: str | None
 
 
 class Spent(NamedTuple):
@@ -75,8 +49,6 @@ class Spent(NamedTuple):
         return cls(usd, maybe_usd, images, maybe_images)
 
 
-KNOWN = """item.id, digest, ordinal, name, metadata, kind, message, detail,
-    image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras"""
 _PICKED = "image ON image.item = item.id AND image.take = item.pick"
 
 
@@ -156,7 +128,7 @@ class Transaction:
         """Insert a row and return its id."""
         marks = ", ".join("?" * len(values))
         sql = f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})"  # noqa: S608 - our names
-        return self.execute(sql, tuple(values.values())).lastrowid or 0
+        return self.execute(sql, tuple(map(storable, values.values()))).lastrowid or 0
 
     def first(self, sql: str, *values: object) -> Any:
         """Return the first row that a query finds, None if there is none."""
@@ -290,6 +262,13 @@ class Transaction:
                 "DELETE FROM batch WHERE session < (SELECT max(id) FROM session) "
                 "AND id NOT IN (SELECT batch FROM place)"
             )
+
+
+def storable(value: object) -> object:
+    """Return value as SQLite takes it: what a service writes may hold halves of characters."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode(errors="replace").decode()
+    return value
 
 
 def _create(path: Path) -> None:

@@ -13,8 +13,8 @@ from genbatch._errors import Blocked, GenbatchError, ImageMissing, NoImage, Reje
 from genbatch._image import SavedImage, Usage
 from genbatch._prompt import Prompt
 
-from ._journal import Known
 from ._keys import key_of
+from ._schema import Known
 
 # The same request would only fail again: not asked, nor paid, twice.
 FINAL: dict[str, type[GenbatchError]] = {

@@ -15,10 +15,11 @@ from genbatch._image import sniff_mime_type
 from genbatch._prompt import Prompt
 
 from . import _files as files
-from ._journal import Known, Transaction
+from ._journal import Transaction
 from ._keys import key_of
 from ._names import SHORT_KEY, candidates, folded
 from ._plan import Plan, metadata_to_json, prompt_from_json, prompt_to_json
+from ._schema import Known
 
 
 class Naming(NamedTuple):

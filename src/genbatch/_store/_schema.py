@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 from genbatch._errors import StoreError
 
@@ -40,6 +41,34 @@ CREATE TABLE image (
     prompt TEXT, made TEXT NOT NULL DEFAULT (datetime()),
     PRIMARY KEY (item, take));
 """
+
+KNOWN = """item.id, digest, ordinal, name, metadata, kind, message, detail,
+    image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras"""
+
+Row: TypeAlias = tuple[Any, ...]
+
+
+class Known(NamedTuple):
+    """An item and the image picked for it, if it has one."""
+
+    item: int
+    digest: str
+    ordinal: int
+    name: str
+    metadata: str
+    kind: str | None
+    message: str | None
+    detail: str | None
+    take: int | None
+    file: str
+    sha256: str
+    bytes: int
+    mime_type: str
+    model: str | None
+    usage: str | None
+    text: str
+    cost: float | None
+    extras: str | None
 
 
 def version(connection: sqlite3.Connection) -> int:
