@@ -1,0 +1,179 @@
+"""Thumbnails: small WebP files, one for each content, made in threads.
+
+1. A thumbnail is named after the SHA-256 of its image and the image's size in pixels, so it is
+   never out of date, and a listing of names says what there is.
+2. No file is decoded that has another size than was noted when it was saved, or more pixels than
+   any model makes: it costs a line, not the memory of the machine.
+3. A thumbnail under its name is whole, unless the power went: then it is empty, and made again.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Collection, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from genbatch._image import sniff_mime_type
+from genbatch._store import _files as files
+
+try:
+    from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+    from PIL.ImageFile import ImageFile
+except ModuleNotFoundError as exc:
+    install = "python -m pip install 'genbatch[cli]'"
+    raise ModuleNotFoundError(f"the gallery needs the package Pillow; run {install}") from exc
+
+DIRECTORY = Path(".genbatch", "thumbs")
+MOST_PIXELS = 40_000_000  # 4K has 17 million, 8K has 33
+
+_BOX = (512, 320)  # pixels, width and height, that a thumbnail fits in
+_THREADS = 4
+_LEFT_BEHIND = 3600.0  # seconds; a temporary file this old is of a process that died
+_NAME = re.compile(r"([0-9a-f]{64})-(\d+)x(\d+)\.webp")
+
+# These, and not Image.open: the decoder of what the bytes are and no other, and without Pillow's
+# own warning of bombs, which no thread can heed or silence for itself alone.
+_DECODERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
+    "image/png": PngImagePlugin.PngImageFile,
+    "image/jpeg": JpegImagePlugin.JpegImageFile,
+    "image/webp": WebPImagePlugin.WebPImageFile,
+    "image/gif": GifImagePlugin.GifImageFile,
+}
+
+Size: TypeAlias = tuple[int, int]
+
+
+class Picture(NamedTuple):
+    """An image as it was noted: its file, SHA-256 in hex, and size in bytes."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+class Thumbs(NamedTuple):
+    """What there is of some pictures.
+
+    Attributes:
+        sizes: The size in pixels of each image that has a thumbnail, by its SHA-256.
+        problems: What is wrong with a file, by its name.
+    """
+
+    sizes: dict[str, Size]
+    problems: dict[str, str]
+
+
+def make_thumbs(
+    directory: Path,
+    pictures: Collection[Picture],
+    progress: Callable[[int, int], object] | None = None,
+) -> Thumbs:
+    """Make the thumbnails that are missing, and remove those of other pictures.
+
+    Args:
+        directory: That the pictures are in.
+        pictures: That are to have a thumbnail.
+        progress: Called in this thread with how many were made now, and of how many.
+
+    Raises:
+        StoreError: If one cannot be written.
+    """
+    thumbs = directory / DIRECTORY
+    try:
+        thumbs.mkdir(exist_ok=True)
+        sizes = _tidy(thumbs, {each.sha256 for each in pictures})
+        with os.scandir(directory) as entries:
+            there = {entry.name for entry in entries}
+        problems = {each.file: "is missing" for each in pictures if each.file not in there}
+        new = [each for each in pictures if each.sha256 not in sizes]
+        with closing(_make_all(directory, thumbs, new)) as results:
+            for number, (each, made) in enumerate(results, 1):
+                if isinstance(made, str):
+                    problems[each.file] = made
+                else:
+                    sizes[each.sha256] = made
+                if progress is not None:
+                    progress(number, len(new))
+    except OSError as exc:
+        raise files.disk_error(f"cannot save thumbnails in {thumbs}", thumbs, exc) from exc
+    return Thumbs(sizes, problems)
+
+
+def _make_all(
+    directory: Path, thumbs: Path, pictures: Sequence[Picture]
+) -> Generator[tuple[Picture, Size | str]]:
+    executor = ThreadPoolExecutor(_THREADS)
+    try:
+        made = executor.map(partial(_make, directory, thumbs), pictures)
+        yield from zip(pictures, made, strict=True)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:
+    """Remove what is not wanted, and return the sizes of the images of the others."""
+    sizes: dict[str, Size] = {}
+    for path in list(thumbs.iterdir()):
+        with suppress(FileNotFoundError):  # another gallery may be tidying up too
+            about = path.lstat()
+            if name := _NAME.fullmatch(path.name):
+                if name[1] in wanted and about.st_size:
+                    sizes[name[1]] = int(name[2]), int(name[3])
+                    continue
+            elif not files.is_temporary(path.name) or about.st_mtime > time.time() - _LEFT_BEHIND:
+                continue  # of somebody else, or of another gallery
+            path.unlink()
+    return sizes
+
+
+def _make(directory: Path, thumbs: Path, picture: Picture) -> Size | str:
+    """Make a thumbnail and return the size of its image, or say what is wrong with that."""
+    path = directory / picture.file
+    try:
+        found = path.lstat().st_size
+    except OSError:
+        return "is missing"
+    if found != picture.bytes:
+        return f"has changed: {found} bytes, {picture.bytes} were saved"
+    try:
+        size, thumb = _reduce(files.read(path) or b"")
+    # Decoders raise whatever they stumble over in bytes that are no image.
+    except Exception as exc:  # noqa: BLE001
+        return f"cannot be shown: {exc}"
+    _publish(thumbs / f"{picture.sha256}-{size[0]}x{size[1]}.webp", thumb)
+    return size
+
+
+def _reduce(data: bytes) -> tuple[Size, bytes]:
+    """Return the size in pixels of an image and its thumbnail."""
+    kind = sniff_mime_type(data)
+    if kind is None:
+        raise ValueError("it is no image")
+    image = _DECODERS[kind](io.BytesIO(data))
+    width, height = size = image.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are too many")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    small = image.convert(mode) if image.mode == "P" else image  # colours, not their numbers
+    small.thumbnail(_BOX, reducing_gap=1.5)  # a JPEG is decoded at a part of its size already
+    file = io.BytesIO()
+    small.convert(mode).save(file, "WEBP", quality=82, method=2)
+    return size, file.getvalue()
+
+
+def _publish(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+// The bar, and what is listened to
+
+function select(name, options, chosen, act) {
+  const element = make("select", { ariaLabel: name, autocomplete: "off" });
+  for (const [value, text] of options) {
+    element.append(new Option(text, value, false, value === chosen));
+  }
+  element.onchange = () => {
+    act(element.value);
+    choose();
+  };
+  return element;
+}
+
+function check(name) {
+  const input = make("input", { type: "checkbox", checked: want[name], autocomplete: "off" });
+  input.onchange = () => {
+    want[name] = input.checked;
+    choose();
+  };
+  return make("label", {}, input, named(name));
+}
+
+function start() {
+  const statuses = ["done", "failed", "to do"]
+    .map((status) => [status, present.filter((item) => item.status === status).length])
+    .filter(([, number]) => number);
+  const paid = dollars(page.spent) + (page.maybe ? `, perhaps ${dollars(page.maybe)} more` : "");
+  const updated = `updated ${moment(new Date(page.written * 1000))}`;
+  $("summary").textContent = [
+    statuses.map(([status, number]) => `${count(number)} ${status}`).join(", "),
+    page.spent || page.maybe ? paid : "",
+    page.running ? `${updated}, while a run went on` : updated,
+  ].filter(Boolean).join(" · ");
+  for (const item of items) {
+    item.text = `#${item.index ?? ""} ${item.id ?? ""} ${item.prompt}`.normalize().toLowerCase();
+  }
+  const controls = fields.map(([name, values], field) => {
+    const options = [[-1, named(name)], ...values.map((value, n) => [n, value])];
+    return select(name, options, -1, (value) => (want.values[field] = Number(value)));
+  });
+  if (statuses.length > 1) {
+    const options = [["", "Status"], ...statuses.map(([status]) => [status, named(status)])];
+    controls.unshift(select("Status", options, "", (status) => (want.status = status)));
+  }
+  if (present.length < items.length) controls.push(check("superseded"));
+  if (fields.length > 1) {
+    const options = fields.map(([name], field) => [field, named(name)]);
+    const axes = make("span", { id: "axes" });
+    for (const side of ["columns", "rows"]) {
+      const act = (field) => (want[side] = Number(field));
+      axes.append(named(side), select(named(side), options, want[side], act));
+    }
+    controls.push(check("table"), axes);
+  }
+  $("filters").append(...controls);
+  choose();
+}
+
+$("search").oninput = ({ target }) => {
+  want.words = target.value.normalize().toLowerCase().split(/\s+/).filter(Boolean);
+  choose();
+};
+$("clear").onclick = () => location.reload();
+document.onkeydown = (event) => {
+  if (event.key !== "/" || box.open || event.target.matches("input, select")) return;
+  event.preventDefault();
+  $("search").select();
+};
+canvas.onclick = ({ target }) => view(Number(target.closest(".tile")?.dataset.at));
+canvas.onkeydown = (event) => {
+  const at = neighbour(event.key);
+  if (at === undefined) return;
+  event.preventDefault();
+  if (at >= 0 && at < shown.length) reveal(at);
+};
+// Without its thumbnail, as in a copy that has no hidden files, an image shows itself.
+const showWhole = ({ target }) => {
+  const { file } = takeOf(shown[target.closest(".tile").dataset.at]);
+  if (!target.src.endsWith(urlOf(file))) target.src = urlOf(file);
+};
+canvas.addEventListener("error", showWhole, { capture: true });
+box.onkeydown = ({ key }) => view(current + { ArrowLeft: -1, ArrowRight: 1 }[key]);
+box.onclose = () => reveal(current);
+$("close").onclick = () => box.close();
+$("previous").onclick = () => view(current - 1);
+$("next").onclick = () => view(current + 1);
+$("copy").onclick = () => copy($("prompt"), $("copy"));
+const watching = { capture: true, passive: true };
+const drawSoon = () => requestAnimationFrame(draw);
+document.addEventListener("scroll", drawSoon, watching);
+addEventListener("resize", drawSoon);
+let touched; // where on the screen, by one finger
+const touch = ({ touches: [{ clientX }, more] }) => (touched = more ? NaN : clientX);
+$("stage").addEventListener("touchstart", touch, watching);
+const swipe = ({ changedTouches: [{ clientX }] }) => {
+  if (Math.abs(clientX - touched) > 50) view(current - Math.sign(clientX - touched));
+};
+$("stage").addEventListener("touchend", swipe);
+const observer = new ResizeObserver(() => {
+  const bar = $("bar").offsetHeight;
+  document.documentElement.style.setProperty("--bar", `${bar}px`);
+  if (width === $("scroller").clientWidth) return;
+  const { top } = canvas.getBoundingClientRect();
+  const { start } = rows[rowAt(bar - top)] ?? {};
+  layOut();
+  if (start !== undefined && top < 0) bring(rowOf(start), bar);
+});
+observer.observe(document.body);
+observer.observe($("bar"));
+start();

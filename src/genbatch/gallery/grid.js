@@ -1,0 +1,222 @@
+// Choosing what is shown, and laying it out
+
+function choose() {
+  current = 0;
+  layOut();
+  const all = want.superseded ? items.length : present.length;
+  $("count").textContent = `${count(shown.length)} of ${count(all)}`;
+  $("nothing").hidden = shown.length > 0;
+  const head = document.querySelector("header").offsetHeight;
+  if (scrollY > head) scrollTo(0, head);
+  $("scroller").scrollTo(0, 0);
+}
+
+function layOut() {
+  if ($("axes")) $("axes").hidden = !want.table;
+  document.body.classList.toggle("table", isTable());
+  canvas.replaceChildren();
+  canvas.role = isTable() ? "table" : "list";
+  canvas.style.width = "";
+  drawn = new Map();
+  width = $("scroller").clientWidth;
+  (isTable() ? layOutTable : layOutGrid)(items.filter(matches), width < 600);
+  const last = rows.at(-1);
+  place(canvas, { height: last ? last.top + last.height : 0 });
+  draw();
+}
+
+// Rows of one width, each as high as the images in it allow.
+function layOutGrid(chosen, isNarrow) {
+  const usual = isNarrow ? 170 : 230;
+  const fitting = (line) =>
+    (width - GAP * (line.length - 1)) / line.reduce((sum, { ratio }) => sum + ratio, 0);
+  let [top, line] = [0, []];
+  const end = (whole, high) => {
+    const [start, height] = [whole[0].at, high + CAPTION + GAP];
+    const row = { top, height, cells: [], start, end: start + whole.length };
+    let left = 0;
+    for (const { at, ratio } of whole) {
+      const wide = high * ratio;
+      row.cells.push({ left, width: wide, tiles: [{ at, left: 0, top: 0, wide, high }] });
+      left += wide + GAP;
+    }
+    rows.push(row);
+    top += height;
+    line = line.slice(whole.length);
+  };
+  [shown, rows] = [chosen, []];
+  shown.forEach((item, at) => {
+    const [wide, high] = takeOf(item)?.size ?? [1, 1];
+    line.push({ at, ratio: Math.min(3, Math.max(0.5, wide / high)) });
+    if (fitting(line) > usual) return;
+    const fewer = line.slice(0, -1);
+    const isCloser = fewer.length && fitting(fewer) - usual < usual - fitting(line);
+    end(isCloser ? fewer : line, fitting(isCloser ? fewer : line));
+  });
+  if (line.length) end(line, Math.min(usual, fitting(line)));
+}
+
+// A column and a row for each value of two fields that something shown has.
+function layOutTable(chosen, isNarrow) {
+  const found = Map.groupBy(chosen, ({ at }) => `${at[want.columns]} ${at[want.rows]}`);
+  const met = (field) => {
+    const values = new Set(chosen.map(({ at }) => at[field]));
+    return [...fields[field][1].keys()].filter((value) => values.has(value));
+  };
+  const columns = met(want.columns);
+  const [label, least] = isNarrow ? [100, 120] : [150, 150];
+  const side = Math.min(260, Math.max(least, (width - label) / (columns.length || 1)));
+  const cellOf = (inside, left) => {
+    const start = shown.length;
+    for (const item of inside) shown.push(item);
+    const parts = inside.length > 1 ? 2 : 1; // each way
+    const wide = (side - 8) / parts;
+    const tiles = inside.slice(0, parts * parts).map((_, n) => {
+      const corner = { left: (n % parts) * wide, top: Math.floor(n / parts) * wide };
+      return { at: start + n, ...corner, wide, high: wide - 4 };
+    });
+    if (inside.length > tiles.length) tiles.at(-1).more = inside.length - tiles.length;
+    return { left, width: side, tiles };
+  };
+  shown = [];
+  rows = met(want.rows).map((value, number) => {
+    const row = { top: CAPTION + number * side, height: side, start: shown.length };
+    row.cells = columns.map((column, n) =>
+      cellOf(found.get(`${column} ${value}`) ?? [], label + n * side),
+    );
+    return { ...row, end: shown.length, label: fields[want.rows][1][value] };
+  });
+  const corner = `${named(fields[want.rows][0])} ↓ ${named(fields[want.columns][0])} →`;
+  const head = make("div", { role: "row", className: "head" }, labelOf("columnheader", corner));
+  columns.forEach((column, n) => {
+    const name = labelOf("columnheader", fields[want.columns][1][column]);
+    head.append(place(name, { left: label + n * side, width: side }));
+  });
+  canvas.append(head);
+  place(canvas, { width: label + side * columns.length });
+  document.body.style.setProperty("--label", `${label}px`);
+}
+
+const labelOf = (role, textContent) =>
+  make("div", { role, className: "label", dir: "auto", textContent });
+
+// Drawing the rows near the window
+
+function draw() {
+  const { top } = canvas.getBoundingClientRect();
+  const first = rowAt(-top - AHEAD);
+  let end = first;
+  while (end < rows.length && rows[end].top < innerHeight - top + AHEAD) end += 1;
+  if (first < end && (current < rows[first].start || current >= rows[end - 1].end)) {
+    current = rows[Math.min(rowAt(-top), end - 1)].start; // where the eye is
+  }
+  for (const [number, element] of drawn) {
+    if (number >= first && number < end) continue;
+    if (element.contains(document.activeElement)) canvas.focus({ preventScroll: true });
+    element.remove();
+    drawn.delete(number);
+  }
+  // Backwards, each before the next: the order in the document is that of the eye.
+  for (let number = end - 1; number >= first; number -= 1) {
+    if (drawn.has(number)) continue;
+    const element = elementOf(rows[number]);
+    canvas.insertBefore(element, drawn.get(number + 1) ?? null);
+    drawn.set(number, element);
+  }
+  mark();
+}
+
+function rowAt(pixels) {
+  let [low, high] = [0, rows.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (rows[middle].top + rows[middle].height > pixels) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+function elementOf({ top, height, cells, label }) {
+  const element = make("div", { className: "row", role: isTable() ? "row" : "none" });
+  if (isTable()) element.append(labelOf("rowheader", label));
+  for (const { left, width, tiles } of cells) {
+    const of = { ariaPosInSet: tiles[0]?.at + 1, ariaSetSize: shown.length };
+    const role = isTable() ? { role: "cell" } : { role: "listitem", ...of };
+    const cell = make("div", { className: "cell", ...role }, ...tiles.map(tileOf));
+    element.append(place(cell, { left, width }));
+  }
+  return place(element, { top, height });
+}
+
+function tileOf({ at, left, top, wide, high, more }) {
+  const item = shown[at];
+  const take = takeOf(item);
+  const tile = make("button", { type: "button", className: "tile" });
+  tile.dataset.at = at;
+  tile.append(place(faceOf(item, take), { height: high }));
+  const notes = [
+    wide > 90 && item.takes?.length > 1 && count(item.takes.length, "take"),
+    wide > 90 && item.index === null && "superseded",
+    more && `+${count(more)}`,
+  ].filter(Boolean);
+  const textContent = notes.join(" · ");
+  if (textContent) tile.append(make("span", { className: "note", textContent }));
+  if (!isTable()) {
+    const caption = { className: "caption", dir: "auto", textContent: item.prompt };
+    tile.append(make("span", { ...caption, ariaHidden: Boolean(take?.size) })); // the alt has it
+  }
+  return place(tile, { left, top, width: wide });
+}
+
+function faceOf(item, take) {
+  if (!take?.size) {
+    const kind = take ? "Cannot be shown" : (item.error?.kind ?? "To do");
+    const why = { textContent: take?.problem ?? item.error?.message ?? "", dir: "auto" };
+    const className = take || item.error ? "face absent bad" : "face absent";
+    return make("span", { className }, make("strong", {}, kind), make("span", why));
+  }
+  const [width, height] = take.size;
+  const image = { className: "face", alt: take.prompt ?? item.prompt, width, height };
+  return make("img", { ...image, loading: "lazy", decoding: "async", src: thumbOf(take) });
+}
+
+// Moving with the keyboard: Tab leads to one image, the arrows on from there
+
+function mark() {
+  const tiles = [...canvas.querySelectorAll(".tile")];
+  const marked = tiles.findLast((tile) => tile.dataset.at <= current) ?? tiles[0];
+  for (const tile of tiles) tile.tabIndex = tile === marked ? 0 : -1;
+  return marked;
+}
+
+const rowOf = (at) => rows.findIndex(({ end }) => at < end);
+
+// Scroll until a row begins so many pixels below the top of the window.
+function bring(number, below) {
+  const scroller = isTable() ? $("scroller") : document.scrollingElement;
+  scroller.scrollBy(0, canvas.getBoundingClientRect().top + rows[number].top - below);
+  draw();
+}
+
+function reveal(at) {
+  current = at;
+  if (!drawn.has(rowOf(at))) bring(rowOf(at), innerHeight / 2);
+  const tile = mark();
+  tile.scrollIntoView({ block: "nearest", inline: "nearest" });
+  tile.focus({ preventScroll: true });
+}
+
+function neighbour(key) {
+  if (!shown.length) return undefined;
+  const ends = { Home: 0, End: shown.length - 1 };
+  const beside = { ...ends, ArrowLeft: current - 1, ArrowRight: current + 1 }[key];
+  const line = drawn.get(rowOf(current) + { ArrowUp: -1, ArrowDown: 1 }[key]);
+  const middle = (tile) => {
+    const { left, width } = tile.getBoundingClientRect();
+    return left + width / 2;
+  };
+  const here = middle(mark());
+  const away = (tile) => Math.abs(middle(tile) - here);
+  const tiles = [...(line?.querySelectorAll(".tile") ?? [])].sort((a, b) => away(a) - away(b));
+  return beside ?? (tiles.length ? Number(tiles[0].dataset.at) : undefined);
+}
