@@ -13,11 +13,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from logging import WARNING, getLogger
 from typing import Protocol
 
 from ._errors import BudgetExhausted, GenbatchError
+from ._logs import tell
 from ._source import Bell
 from ._waiting import waiting
+
+_log = getLogger("genbatch.run")
 
 _ROUNDING = 1e-9  # US dollars: sums of prices are not exact
 
@@ -80,6 +84,7 @@ class Budget:
         self._running = 0
         self._reserved = 0.0
         self._settled = Bell()
+        self._is_told = False
 
     @asynccontextmanager
     async def attempt(self, price: float | None) -> AsyncIterator[Attempt]:
@@ -112,11 +117,14 @@ class Budget:
             self.maybe_images += attempt.maybe_images
             self.maybe_spent += attempt.maybe_images * attempt.price
             self._settled.ring()
+            if attempt.maybe_images:
+                message = "a call may have been paid without an image, $%.4f"
+                tell(_log, WARNING, message, attempt.price, price=attempt.price)
 
     async def _make_room(self, price: float) -> None:
         while not self._has_room(price, self._running, self._reserved):
             if not self._has_room(price, 0, 0.0):
-                raise BudgetExhausted(self._why())
+                raise self._exhausted()
             with waiting():
                 await self._settled.wait()
 
@@ -126,6 +134,13 @@ class Budget:
         return (self.max_images is None or images < self.max_images) and (
             self.usd is None or dollars <= self.usd + _ROUNDING
         )
+
+    def _exhausted(self) -> BudgetExhausted:
+        error = BudgetExhausted(self._why())
+        if not self._is_told:
+            self._is_told = True
+            tell(_log, WARNING, "no further call is paid", error=error)
+        return error
 
     def _why(self) -> str:
         billed = f"{self.images} images, ${self.spent:.2f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,13 +66,9 @@ class Image:
         """File extension true to the bytes, with its dot."""
         return EXTENSIONS[self.mime_type]
 
-    def _repr_png_(self) -> bytes | None:
-        """Show a PNG in a notebook."""
-        return self.data if self.mime_type == "image/png" else None
-
-    def _repr_jpeg_(self) -> bytes | None:
-        """Show a JPEG in a notebook."""
-        return self.data if self.mime_type == "image/jpeg" else None
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """Show the image in a notebook, of whatever type it is."""
+        return {self.mime_type: b64encode(self.data).decode("ascii")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +104,9 @@ class SavedImage:
         """Bytes of the file, read at each access, which blocks."""
         return self.path.read_bytes()
 
-    def _repr_png_(self) -> bytes | None:
-        """Show a PNG in a notebook."""
-        return self.data if self.mime_type == "image/png" else None
-
-    def _repr_jpeg_(self) -> bytes | None:
-        """Show a JPEG in a notebook."""
-        return self.data if self.mime_type == "image/jpeg" else None
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """Show the image in a notebook, or where its file is gone, what it was."""
+        try:
+            return {self.mime_type: b64encode(self.data).decode("ascii")}
+        except OSError:
+            return {}

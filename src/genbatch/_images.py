@@ -6,12 +6,14 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
+from logging import DEBUG, getLogger
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from anyio import CapacityLimiter
 
 from ._budget import Account, Budget
 from ._image import Image, SavedImage
+from ._logs import about, tell
 from ._outcome import T
 from ._prompt import Prompt
 from ._stops import Stops
@@ -24,6 +26,8 @@ from ._workers import Workers
 from .gemini import GeminiClient
 from .gemini._models import price as price_of
 from .gemini._request import SETTINGS_OF_A_PROMPT, Settings
+
+_log = getLogger("genbatch.store")
 
 PT = TypeVar("PT", bound=str | Prompt)
 
@@ -193,11 +197,12 @@ class Run:
     ) -> SavedImage:
         """Make an image and save it, unless another batch has done so meanwhile."""
         self.stops.check(str(request.model))
-        async with place.making(plan) as making:
-            if making.saved is not None:
-                return making.saved
-            image = await self.ask(request, others, making.noting(self.budget))
-            return await making.save(image)
+        with about(key=plan.key):
+            async with place.making(plan) as making:
+                if making.saved is not None:
+                    return making.saved
+                image = await self.ask(request, others, making.noting(self.budget))
+                return await making.save(image)
 
     async def ask(self, request: Prompt, others: dict[str, Any], account: Account) -> Image:
         """Make an image, paid from an account."""
@@ -218,7 +223,8 @@ class _Generate:
 
     async def __call__(self, index: int, prompt: str | Prompt) -> Image:
         request, others = self._complete(prompt)
-        return await self._run.ask(request, others, self._run.budget)
+        with about(index=index):
+            return await self._run.ask(request, others, self._run.budget)
 
 
 class _GenerateOnce:
@@ -234,20 +240,26 @@ class _GenerateOnce:
         self._digest = digests_of_texts(namespace, *complete("any text"))
 
     async def __call__(self, index: int, prompt: str | Prompt) -> SavedImage:
-        plan: Plan | None = None
-        if isinstance(prompt, str):
-            plan = self._batch.recall(self._digest(prompt), index)
-            if plan is not None and plan.saved is not None:
-                return plan.saved  # of most prompts of a run that resumes, so before all else
+        plan = self._batch.recall(self._digest(prompt), index) if isinstance(prompt, str) else None
+        if plan is not None and plan.saved is not None:
+            return _resumed(index, plan.key, plan.saved)  # most of a resumed run, so first
         request, others = self._complete(prompt)
-        with self._run.stops.learning_of_disk():
+        with about(index=index), self._run.stops.learning_of_disk():
             if plan is None:
                 plan = await self._batch.plan(index, request, others)
             if plan.saved is not None:
-                return plan.saved
+                return _resumed(index, plan.key, plan.saved)
             if plan.error is not None:
+                tell(_log, DEBUG, "not asked again", key=plan.key, error=plan.error)
                 raise plan.error
             return await self._run.make(self._place, plan, request, others)
+
+
+def _resumed(index: int, key: str, saved: SavedImage) -> SavedImage:
+    if _log.isEnabledFor(DEBUG):  # tens of thousands in a second come by here
+        path = str(saved.path)
+        tell(_log, DEBUG, "resumed from %s", path, index=index, key=key, path=path)
+    return saved
 
 
 class Completion:

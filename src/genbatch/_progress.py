@@ -66,6 +66,13 @@ class Progress:
             parts.append(f"{_duration(self.eta)} left")
         return ", ".join(parts)
 
+    def _repr_html_(self) -> str:
+        """Show a bar and the same words in a notebook."""
+        if self.percent is None:
+            return str(self)
+        # Numbers and words of ours: there is nothing to escape.
+        return f'<progress max="100" value="{self.percent:.1f}"></progress> {self}'
+
 
 def _duration(seconds: float) -> str:
     whole = round(seconds)

@@ -12,10 +12,14 @@ import copy
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
+from logging import WARNING, getLogger
 
 from ._budget import Account, Attempt
 from ._errors import GenbatchError, QuotaExhausted, Stopped, StoreError, Unauthorized, Unavailable
+from ._logs import tell
 from ._waiting import turn
+
+_log = getLogger("genbatch.run")
 
 FAILURES_IN_A_ROW = 20  # calls of all models, each tried again as often as its client does
 
@@ -73,12 +77,14 @@ class Stops:
             self._unavailable = 0  # it has answered
         if isinstance(error, Unauthorized):
             self._stop(error)
-        elif isinstance(error, QuotaExhausted):
-            self._models.setdefault(model, error)
+        elif isinstance(error, QuotaExhausted) and model not in self._models:
+            self._models[model] = error
+            tell(_log, WARNING, "the calls of %s stop", model, error=error)
 
     def _stop(self, error: Exception) -> None:
         if self._run is None:
             self._run = error
+            tell(_log, WARNING, "the run stops", error=error)
             turn.get().waits.drain()
 
 

@@ -19,15 +19,19 @@ from bisect import insort
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from itertools import count
+from logging import INFO, getLogger
 
 from anyio import CancelScope, CapacityLimiter, Event, current_time
 from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
 from ._errors import RateLimited, Unavailable
 from ._limits import Limits, Start
+from ._logs import about, tell
 from ._outcome import P, T
 from ._pace import Pace, describe_rate, parse_interval
 from ._waiting import waiting
+
+_log = getLogger("genbatch.throttle")
 
 _run: RunVar[object] = RunVar("genbatch_run")
 
@@ -89,6 +93,7 @@ class Throttle:
         self._line: list[_Place] = []
         self._arrivals = count()
         self._rejected_since: float | None = None
+        self._paused_since: float | None = None
         self._run: object = None
         self._offset = 0.0  # of our clock from the loop's, which each loop has its own of
         self._last_seen = 0.0
@@ -119,8 +124,7 @@ class Throttle:
                 self._limits.disturb(self._now())
                 raise
             else:
-                self._rejected_since = None
-                self._limits.succeed(start, self.in_flight, self._now())
+                self._succeed(start)
                 return value
             finally:
                 self._limits.end(start)
@@ -164,12 +168,8 @@ class Throttle:
         return self._limiter.borrowed_tokens
 
     def __str__(self) -> str:
-        parts = [f"capacity {self.capacity}"]
-        if self.rate is not None:
-            parts.append(describe_rate(self.rate))
-        if self.paused_for:
-            parts.insert(0, f"rate limited: {math.ceil(self.paused_for)} s")
-        return ", ".join(parts)
+        paused = f"rate limited: {math.ceil(self.paused_for)} s, " if self.paused_for else ""
+        return paused + self._allowed()
 
     def _now(self) -> float:
         """Return the time of a clock that stands still from one event loop to the next."""
@@ -219,17 +219,46 @@ class Throttle:
         return self._limits.due(in_flight) - self._offset
 
     def _start(self) -> Start:
-        start = self._limits.start(self._now(), self.in_flight)
+        now = self._now()
+        if self._paused_since is not None:
+            took, self._paused_since = now - self._paused_since, None
+            self._tell_allowed("calls start again after %.1f s, %s", took, elapsed=took)
+        start = self._limits.start(now, self.in_flight)
         self._limiter.acquire_on_behalf_of_nowait(start)
         return start
+
+    def _succeed(self, start: Start) -> None:
+        self._rejected_since = None
+        before = self._allowed() if _log.isEnabledFor(INFO) else ""
+        self._limits.succeed(start, self.in_flight, self._now())
+        if before and before != self._allowed():
+            self._tell_allowed("more calls than before: %s")
 
     def _reject(self, start: Start, error: RateLimited) -> bool:
         """Learn from a rejection; return whether patience is at its end."""
         now = self._now()
+        left = max(0.0, self._limits.paused_until - now)
         self._limits.reject(start, self.in_flight, now, error.retry_after)
+        delay = self._limits.paused_until - now
+        if delay > 2 * left:  # once for a pause, not for each call that asks for the same
+            self._paused_since = now if self._paused_since is None else self._paused_since
+            self._tell("rate limited: no call starts for %.1f s", delay, delay=delay)
         if self._rejected_since is None:
             self._rejected_since = now
         return now - self._rejected_since >= self._patience
+
+    def _allowed(self) -> str:
+        rate = "" if self.rate is None else f", {describe_rate(self.rate)}"
+        return f"capacity {self.capacity}{rate}"
+
+    def _tell(self, message: str, *args: object, **fields: object) -> None:
+        """Tell the log what holds for all calls, whichever of them has shown it."""
+        with about(index=None, key=None, attempt=None, **fields):
+            tell(_log, INFO, message, *args)
+
+    def _tell_allowed(self, message: str, *args: object, **fields: object) -> None:
+        now = {"capacity": self.capacity, "rate": self.rate}
+        self._tell(message, *args, self._allowed(), **now, **fields)
 
     def _wake(self) -> None:
         if self._line:

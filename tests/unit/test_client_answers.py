@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genbatch._errors import Blocked, InvalidResponse, NoImage
-from genbatch._image import Image, SavedImage, Usage
+from genbatch._image import Image, Usage
 from genbatch.gemini._answer import image_from
 from genbatch.gemini._json import excerpt, parse_answer
 
@@ -88,15 +87,6 @@ def test_thoughts_are_counted_and_not_priced() -> None:
     image = image_from(answer(inline(PNG), usageMetadata=usage), MODEL)
     assert image.usage == Usage(5, 1120, 1625, thought_tokens=500)
     assert image.cost == image_from(answer(inline(PNG), usageMetadata=counts), MODEL).cost
-
-
-def test_notebook_shows_png_and_jpeg(tmp_path: Path) -> None:
-    shown = {"image/png": (PNG, None), "image/jpeg": (None, JPEG), "image/gif": (None, None)}
-    for mime_type, data in (("image/png", PNG), ("image/jpeg", JPEG), ("image/gif", b"GIF89a")):
-        path = tmp_path / "image"
-        path.write_bytes(data)
-        for image in (Image(data, mime_type, MODEL), SavedImage(path, mime_type, 0.0, "")):
-            assert (image._repr_png_(), image._repr_jpeg_()) == shown[mime_type]
 
 
 @pytest.mark.parametrize(

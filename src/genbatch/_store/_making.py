@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from logging import ERROR, INFO, getLogger
 from time import perf_counter
 
 from genbatch._budget import Account, Attempt
+from genbatch._errors import StoreError
 from genbatch._image import Image, SavedImage
+from genbatch._logs import about, tell
 from genbatch._waiting import turn
 
 from ._archive import Call
 from ._batch import Place
+
+_log = getLogger("genbatch.store")
 
 
 class Making:
@@ -51,7 +56,19 @@ class Making:
         call, self.call = self._unsaved(), None
         mine = turn.get(None)
         elapsed = perf_counter() - self._began - (mine.seconds if mine else 0.0)
-        return await self._place.hop(self._place.archive.save, call, image, elapsed)
+        return await self._place.hop(self._save, call, image, elapsed)
+
+    def _save(self, call: Call, image: Image, elapsed: float) -> SavedImage:
+        """Save it and tell the log, both in a thread: handlers may block, and none is cancelled."""
+        try:
+            saved = self._place.archive.save(call, image, elapsed)
+        except StoreError as error:
+            tell(_log, ERROR, "an image is not saved, and kept in memory", error=error)
+            raise
+        cost = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
+        with about(model=saved.model, cost=saved.cost, elapsed=elapsed):
+            tell(_log, INFO, "saved %s, %s", saved.path, cost, path=str(saved.path))
+        return saved
 
     def _unsaved(self) -> Call:
         if self.call is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,15 +12,15 @@ import anyio
 from anyio import to_thread
 
 from genbatch._budget import Account, Budget
-from genbatch._errors import GenbatchError, InvalidResponse
+from genbatch._errors import InvalidResponse
 from genbatch._image import Image
+from genbatch._logs import about
 from genbatch._prompt import Prompt
 from genbatch._throttle import Throttle
 
-from ._answer import image_from
+from ._attempt import image_or_error, make_attempt
 from ._models import makes_images, model_id
-from ._models import price as price_of
-from ._request import ImageRequest, Settings, prepare
+from ._request import Settings, prepare
 from ._retry import with_retries
 from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
@@ -224,26 +223,10 @@ class GeminiClient:
         )
         request = await prepare(prompt, settings, self._threads)
         account = Budget() if budget is None else budget
-        attempt = partial(self._attempt, wire, request, account, price)
+        attempt = partial(make_attempt, wire, request, account, price)
         admitted = partial(self.throttle(request.model).run, attempt)
-        return await with_retries(admitted, self._max_retries, _image_or_error)
-
-    async def _attempt(
-        self, wire: Wire, request: ImageRequest, account: Account, price: float | None
-    ) -> Image | GenbatchError:
-        """Make one attempt and return its image, or why an answer that is paid for has none."""
-        expected = price_of(request.model, request.settings.image_size) if price is None else price
-        async with account.attempt(expected) as attempt:
-            answer = await wire.ask(request)
-            try:
-                image = image_from(answer, request.model)
-            except GenbatchError as error:
-                attempt.failed(error)
-                return error
-            if price is not None:
-                image = replace(image, cost=price)
-            attempt.paid(image.cost)
-            return image
+        with about(model=request.model):
+            return await with_retries(admitted, self._max_retries, image_or_error)
 
     def throttle(self, model: str = "flash") -> Throttle:
         """Return what keeps the calls of a model within the service's limits.
@@ -293,9 +276,3 @@ class GeminiClient:
         if self._wire is None:
             raise RuntimeError("GeminiClient is not open: use 'async with GeminiClient(...)'")
         return self._wire
-
-
-def _image_or_error(result: Image | GenbatchError) -> Image:
-    if isinstance(result, GenbatchError):
-        raise result
-    return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from logging import WARNING, getLogger
 from random import random
 from typing import TypeVar
 
@@ -15,7 +16,10 @@ from genbatch._errors import (
     TimedOut,
     Unavailable,
 )
+from genbatch._logs import about, tell
 from genbatch._waiting import waiting
+
+_log = getLogger("genbatch.client")
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -50,14 +54,15 @@ async def with_retries(
         made += 1
         answered = False
         try:
-            answer = await attempt()
+            with about(attempt=made):
+                answer = await attempt()
             answered = True
             return read(answer)
         except GenbatchError as error:
             error.attempts = made
             error.maybe_paid = maybe_paid = maybe_paid or error.maybe_paid
             pause = None if answered or made > max_retries else _pause_after(error, made)
-            if pause is None or not await _wait(pause):
+            if pause is None or not await _wait(pause, error):
                 raise
 
 
@@ -71,10 +76,13 @@ def _pause_after(error: GenbatchError, made: int) -> float | None:
     return error.retry_after if error.retry_after <= LONGEST_ASKED else None
 
 
-async def _wait(seconds: float) -> bool:
+async def _wait(seconds: float, error: GenbatchError) -> bool:
     """Wait, and return whether another attempt may be made: not if the batch stops meanwhile."""
+    message = "attempt %d failed, another in %.1f s"
+    made = error.attempts
     try:
         with waiting():
+            tell(_log, WARNING, message, made, seconds, error=error, attempt=made, delay=seconds)
             await sleep(seconds)
     except Stopped:
         return False

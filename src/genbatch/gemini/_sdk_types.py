@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import httpx
 from google import genai
@@ -35,18 +36,22 @@ class Config(types.GenerateContentConfig):
         return False
 
 
+class _Nowhere(httpx.Client):
+    """Sends nothing, and unlike a client does not log that it asked the service for something."""
+
+    def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
+        return httpx.Response(200, content=b"{}", request=request)
+
+
 @cache
 def build() -> None:
     """Make a call that goes nowhere: it builds all types of one.
 
     They are built when they are first used, which would stall the event loop for 50 ms.
     """
-    nowhere = httpx.MockTransport(lambda _: httpx.Response(200, content=b"{}"))
-    with httpx.Client(transport=nowhere, trust_env=False) as http_client:
-        options = types.HttpOptions(
-            httpx_client=http_client,
-            httpx_async_client=httpx.AsyncClient(transport=nowhere, trust_env=False),
-        )
+    unused = httpx.AsyncClient(transport=httpx.AsyncBaseTransport())
+    with _Nowhere(transport=httpx.BaseTransport()) as http_client:
+        options = types.HttpOptions(httpx_client=http_client, httpx_async_client=unused)
         sdk = genai.Client(api_key="none", vertexai=False, http_options=options)
         sdk.models.generate_content(
             model="none",

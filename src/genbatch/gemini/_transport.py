@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from logging import DEBUG, getLogger
 from typing import NamedTuple
 
 import anyio
@@ -23,10 +24,14 @@ import anyio.abc
 import h11
 import httpx
 
+from genbatch._logs import tell
+
 from ._ahead import Ahead
 from ._connection import LARGEST_ANSWER, Body, Connection, Origin, errors_of_httpx
 from ._proxy import Proxies, Proxy
 from ._turns import Turns
+
+_log = getLogger("genbatch.client")
 
 # Longer than most pauses between calls, shorter than a server or a router keeps idle ones.
 _KEPT_IDLE = 30.0
@@ -164,6 +169,7 @@ class Lanes(httpx.AsyncBaseTransport):
     async def _open(self, origin: Origin, proxy: Proxy | None) -> Connection:
         host, port = (proxy.host, proxy.port) if proxy else (origin.host, origin.port)
         connection = Connection(await open_socket(host, port), origin, self._turns)
+        tell(_log, DEBUG, "a connection to %s:%d was opened", host, port)
         try:
             if origin.scheme == "https":
                 if proxy:
