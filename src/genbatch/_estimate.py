@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ._images import Completion
+from ._inputs import PromptFiles
 from ._prompt import Prompt
 from ._store._keys import content_digest
 from ._store._reports import made_in
@@ -70,17 +71,61 @@ def estimate(
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
-    complete = Completion(Settings(model=model, **settings).checked())
+    complete = _Completion(Settings(model=model, **settings).checked())
     made = Counter({} if save_dir is None else made_in(save_dir))
     number = done = 0
     cost: float | None = 0.0
-    for each in prompts:
-        number += 1
+    for each, count in _kinds(prompts, bool(made)):
+        number += count
         prompt, others = complete(each)
         if made and made[digest := content_digest(namespace, prompt, others)] > 0:
             made[digest] -= 1
             done += 1
             continue
         expected = price_of(str(prompt.model), prompt.image_size) if price is None else price
-        cost = None if cost is None or expected is None else cost + expected
+        cost = None if cost is None or expected is None else cost + count * expected
     return Estimate(number, done, cost, None if rate is None else (number - done) / rate)
+
+
+def _kinds(prompts: Iterable[str | Prompt], one_by_one: bool) -> Iterator[tuple[str | Prompt, int]]:
+    """Yield prompts that may differ in price, and how many there are of each."""
+    if one_by_one or not isinstance(prompts, PromptFiles):
+        for each in prompts:
+            yield each, 1
+        return
+    for (model, aspect_ratio, image_size), count in prompts.asked.items():
+        if count:  # none is where all are beyond a limit
+            yield _like(model, aspect_ratio, image_size), count
+
+
+def _like(model: str | None, aspect_ratio: str | None, image_size: str | None) -> Prompt:
+    """Return a prompt that stands for all that ask the same of a model."""
+    return Prompt("any", model=model, aspect_ratio=aspect_ratio, image_size=image_size)
+
+
+class _Completion:
+    """Completes prompts as Completion does, but for what no digest needs.
+
+    What many of them have in common is looked at once: a run that resumes completes a million.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._complete = Completion(settings)
+        self._known: dict[tuple[str | None, ...], tuple[Prompt, dict[str, Any]]] = {}
+
+    def __call__(self, each: str | Prompt) -> tuple[Prompt, dict[str, Any]]:
+        prompt = Prompt.of(each)
+        kind = prompt.model, prompt.aspect_ratio, prompt.image_size
+        if kind not in self._known:
+            self._known[kind] = self._complete(_like(*kind))
+        like, others = self._known[kind]
+        full = Prompt(
+            prompt.text,
+            id=prompt.id,
+            model=like.model,
+            aspect_ratio=like.aspect_ratio,
+            image_size=like.image_size,
+            images=prompt.images,
+            seed=like.seed if prompt.seed is None else prompt.seed,
+        )
+        return full, others

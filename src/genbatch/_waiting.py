@@ -41,15 +41,20 @@ class Waits:
         Raises:
             Stopped: If the batch drains.
         """
-        if not self.draining:
-            with CancelScope() as scope:
-                self._scopes.add(scope)
-                try:
-                    yield
-                    return
-                finally:
-                    self._scopes.discard(scope)
-        raise Stopped("the batch was stopped before this call was made")
+        self.check()
+        with CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+                return
+            finally:
+                self._scopes.discard(scope)
+        self.check()
+
+    def check(self) -> None:
+        """Raise Stopped if the batch drains."""
+        if self.draining:
+            raise Stopped("the batch was stopped before this call was made")
 
 
 class Turn:

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._cancellation import as_failure, is_cancelled, is_foreign, without_cancellation
+from ._errors import Stopped
 from ._outcome import Failure, Outcome, P, Success, T, succeed
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY, Source
@@ -67,6 +68,7 @@ class Workers(Generic[P, T]):
         self._fail_fast = fail_fast
         self._stopped = False
         self._waits = Waits()
+        self._admissions = Waits()  # for tokens of the limiter: of calls that are not counted yet
         self._running: object = None
         self._grown = self._unbroken = self._started = self._succeeded = self._failed = 0
         self._began = 0.0
@@ -96,6 +98,7 @@ class Workers(Generic[P, T]):
     def drain(self) -> None:
         """Pull no further prompt, drop the calls that wait, and let those in flight finish."""
         self.source.stop()
+        self._admissions.drain()
         self._waits.drain()
 
     def stop(self) -> None:
@@ -163,7 +166,12 @@ class Workers(Generic[P, T]):
                     self._grow()
                 index, prompt = pulled
                 if limiter is not None:
-                    await self._acquire(limiter, token)
+                    try:
+                        await self._acquire(limiter, token)
+                    except Stopped as stopped:
+                        self._started += 1
+                        self._fail(Failure(index, prompt, stopped))
+                        continue
                 self._started += 1
                 self._running = token
                 mine.seconds = 0.0
@@ -236,19 +244,22 @@ class Workers(Generic[P, T]):
                 self._unbroken = 0
 
     async def _acquire(self, limiter: CapacityLimiter, token: object) -> None:
+        """Take a token; raise Stopped if the batch drains before there is one."""
         try:
             limiter.acquire_on_behalf_of_nowait(token)
             return
         except WouldBlock:
             pass
         try:
-            await limiter.acquire_on_behalf_of(token)
+            with self._admissions.one():
+                await limiter.acquire_on_behalf_of(token)
         except get_cancelled_exc_class():
             if is_cancelled():
                 raise
             return await self._acquire(limiter, token)  # the prompt is pulled, and has its turn
         try:
             await checkpoint_if_cancelled()  # it may have been cancelled while it waited
+            self._admissions.check()
         except BaseException:
             limiter.release_on_behalf_of(token)
             raise
@@ -256,7 +267,8 @@ class Workers(Generic[P, T]):
     def _fail(self, outcome: Failure[P]) -> None:
         """Count a failure and deliver it, or with fail_fast keep its error and stop."""
         self._failed += 1
-        if not self._fail_fast:
+        # A call that draining has dropped is no reason to cancel those that it waits for.
+        if not self._fail_fast or isinstance(outcome.error, Stopped):
             self._deliver(outcome)
         elif self.failures or not self._stopped:  # not what comes of leaving the block
             self.failures.append(outcome.error)

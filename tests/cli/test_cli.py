@@ -144,7 +144,7 @@ def test_failed_prompts_are_listed_and_the_others_made(genbatch: Genbatch, serve
         ("run prompts.txt --demo --api-key x", "No such option: --api-key"),
         ("run prompts.txt --demo --base-url http://127.0.0.1:1", "--demo brings its own server"),
         ("run prompts.txt --base-url http://example.com", "base_url must be https"),
-        ("run", "Missing argument 'PROMPTS'. See 'genbatch run --help'."),
+        ("run", "no PROMPTS: name a file, or give --template and --matrix"),
         ("run none.txt --demo", "none.txt: no such file or directory"),
         ("run prompts.md --demo", "prompts.md: unknown extension '.md'; supported are .txt"),
         ("run bad.csv --demo", "bad.csv:1: no column named prompt; the columns are: text, n"),

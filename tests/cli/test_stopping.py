@@ -1,4 +1,4 @@
-"""What ends a run early, or cannot: exit codes 3, 130 and 143, closed streams, hostile text."""
+"""What ends a run early, or cannot: exit codes 3, 130 and 143, closed streams."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -136,7 +135,7 @@ def test_the_second_signal_cancels_and_the_same_command_resumes(
     assert fake.stats.calls == 6
 
 
-# Streams that close, terminals, texts
+# Streams that close, errors
 
 
 @pytest.mark.parametrize("with_stderr", [False, True])
@@ -160,32 +159,6 @@ def test_closed_standard_streams_do_not_stop_a_run(serve: Serve) -> None:
     command = " ".join([*COMMAND, "run", "prompts.txt", "0<&-", "1>&-", "2>&-"])
     assert subprocess.run(command, shell=True, check=False).returncode == 1
     assert len(images("genbatch-out")) == 2
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals here")
-def test_on_a_terminal_a_bar_is_drawn_and_foreign_text_is_harmless(serve: Serve) -> None:
-    serve(faults=[Fault(status=400), None])
-    Path("prompts.txt").write_text("\x1b]0;pwned\x07 [bold red]fox[/]\nowl\n")
-    main, terminal = os.openpty()
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"}
-    with started(["run", "prompts.txt"], stderr=terminal, env=environment) as process:
-        os.close(terminal)
-        shown = b"".join(iter(lambda: read_terminal(main), b"")).decode()
-        process.communicate(timeout=60)
-    os.close(main)
-    assert process.returncode == 1
-    assert "━" in shown
-    assert "\x1b[?25h" in shown, "the cursor is shown again"
-    assert "[bold red" in shown
-    assert "\x1b]" not in shown
-    assert "\x07" not in shown
-
-
-def read_terminal(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:  # how Linux says that the other end is closed
-        return b""
 
 
 def test_what_is_told_of_a_group_is_its_error() -> None:

@@ -42,6 +42,9 @@ class Fake(Credentials):
         gate: What each refresh waits for.
     """
 
+    def __repr__(self) -> str:
+        return "Fake()"  # the same in the names of tests of every process
+
     def __init__(
         self,
         life: float | None = 3600,

@@ -8,7 +8,7 @@ from itertools import count
 
 import anyio
 import pytest
-from anyio import Event, create_task_group, wait_all_tasks_blocked
+from anyio import CapacityLimiter, Event, create_task_group, wait_all_tasks_blocked
 
 import virtual
 from genbatch import Failure, Outcome, Stopped, Success, collect, stream
@@ -131,6 +131,72 @@ async def test_a_call_that_would_wait_after_draining_is_dropped_too() -> None:
         ended = [outcome async for outcome in outcomes]
     assert isinstance(ended[0], Failure)
     assert isinstance(ended[0].error, Stopped)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_draining_drops_what_waits_for_a_shared_limiter(ordered: bool) -> None:
+    limiter, another, end = CapacityLimiter(2), object(), Event()
+    limiter.acquire_on_behalf_of_nowait(another)
+    called: list[int] = []
+
+    async def generate(prompt: int) -> int:
+        called.append(prompt)
+        await end.wait()
+        return prompt
+
+    async with stream(
+        generate, count(), max_concurrent=3, limiter=limiter, ordered=ordered
+    ) as outcomes:
+        await wait_all_tasks_blocked()
+        outcomes.drain()
+        await wait_all_tasks_blocked()
+        now = outcomes.progress
+        assert (now.started, now.in_flight, now.waiting, now.failed) == (3, 1, 0, 2)
+        end.set()
+        ended = {outcome.index: outcome async for outcome in outcomes}
+    assert called == [0]
+    assert ended[0].unwrap() == 0
+    for index in (1, 2):
+        with pytest.raises(Stopped):
+            ended[index].unwrap()
+    assert limiter.borrowed_tokens == 1
+
+
+async def test_a_token_that_comes_as_the_batch_drains_is_given_back() -> None:
+    limiter, another = CapacityLimiter(1), object()
+    limiter.acquire_on_behalf_of_nowait(another)
+
+    async def generate(prompt: int) -> int:
+        pytest.fail("called")
+
+    async with stream(generate, range(3), max_concurrent=3, limiter=limiter) as outcomes:
+        await wait_all_tasks_blocked()
+        limiter.release_on_behalf_of(another)
+        outcomes.drain()
+        ended = [outcome async for outcome in outcomes]
+    assert len(ended) == 3
+    assert limiter.borrowed_tokens == 0
+
+
+async def test_with_fail_fast_draining_cancels_no_call_in_flight() -> None:
+    limiter, never, end = CapacityLimiter(2), Event(), Event()
+
+    async def generate(prompt: int) -> int:
+        if prompt:
+            with waiting():
+                await never.wait()
+        await end.wait()
+        return prompt
+
+    async with stream(
+        generate, range(3), max_concurrent=3, limiter=limiter, fail_fast=True
+    ) as outcomes:
+        await wait_all_tasks_blocked()
+        outcomes.drain()
+        await wait_all_tasks_blocked()
+        end.set()
+        ended = {outcome.index: type(outcome) async for outcome in outcomes}
+    assert ended == {0: Success, 1: Failure, 2: Failure}
 
 
 async def test_draining_wakes_workers_that_wait_for_room() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from anyio import to_thread
 
-from genbatch import GeminiClient, Prompt, estimate, generate_images
+from genbatch import GeminiClient, Prompt, Success, estimate, generate_images
+from genbatch._inputs import Selection, read_prompts
 from genbatch.testing import FakeGemini, Fault
 
 
@@ -57,3 +59,53 @@ async def test_what_is_there_already_is_not_counted(tmp_path: Path) -> None:
         (tmp_path / "nowhere", {}, 0),
     ):
         assert await to_thread.run_sync(partial(done, save_dir, **settings)) == expected
+
+
+ROWS = """
+{"prompt": "a"}
+{"prompt": "b", "model": "pro", "n": 3}
+{"prompt": "c", "model": "pro", "image_size": "4K", "seed": 7}
+{"prompt": "d", "id": "x", "aspect_ratio": "16:9"}
+{"prompt": "e", "model": "new"}
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 5, 6])
+@pytest.mark.parametrize("settings", [{}, {"price": 2.0}, {"model": "pro", "image_size": "2K"}])
+def test_files_are_counted_without_being_read_again(
+    tmp_path: Path, limit: int, settings: dict[str, Any]
+) -> None:
+    (tmp_path / "a.jsonl").write_text(ROWS)
+    prompts = read_prompts([tmp_path / "a.jsonl"], selection=Selection(limit=limit))
+    one_by_one = estimate(list(prompts), rate=2.0, **settings)
+    (tmp_path / "a.jsonl").unlink()
+    counted = estimate(prompts, rate=2.0, **settings)
+    assert counted.cost == pytest.approx(one_by_one.cost)
+    assert (counted.prompts, counted.seconds) == (limit, one_by_one.seconds)
+
+
+@pytest.mark.anyio
+async def test_files_that_have_images_are_compared_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(ROWS)
+    (tmp_path / "b.jsonl").write_text(ROWS.replace("7", "8"))
+    settings = {"seed": 3, "thinking": "high", "aspect_ratio": "1:1"}
+    async with (
+        FakeGemini(image_size=8) as server,
+        GeminiClient("a-key", base_url=server.url) as client,
+        generate_images(
+            client,
+            await to_thread.run_sync(lambda: list(read_prompts([tmp_path / "a.jsonl"]))),
+            save_dir=tmp_path / "out",
+            **settings,
+        ) as outcomes,
+    ):
+        assert all([isinstance(outcome, Success) async for outcome in outcomes])
+
+    def done(name: str, **changed: Any) -> int:
+        prompts = read_prompts([tmp_path / name])
+        return estimate(prompts, save_dir=tmp_path / "out", **(settings | changed)).done
+
+    assert await to_thread.run_sync(partial(done, "a.jsonl")) == 7
+    assert await to_thread.run_sync(partial(done, "b.jsonl")) == 6
+    assert await to_thread.run_sync(partial(done, "a.jsonl", seed=4)) == 1
+    assert await to_thread.run_sync(partial(done, "a.jsonl", aspect_ratio="3:2")) == 1

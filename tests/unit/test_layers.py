@@ -20,7 +20,7 @@ LAYERS = [
     ["_errors"],
     ["_prompt"],
     ["_image"],
-    ["_cancellation", "_waiting"],
+    ["_cancellation", "_waiting", "_logs"],
     ["_pace", "_windows", "_limits", "_throttle"],
     [
         "_progress",
@@ -37,6 +37,7 @@ LAYERS = [
     ["gemini"],
     ["_store"],
     ["_images", "_takes", "_estimate"],
+    ["gallery"],
     ["testing"],
     ["__init__"],
     ["cli", "__main__"],
@@ -98,7 +99,7 @@ def loaded_by(module: str, names: list[str]) -> str:
 
 
 def test_importing_genbatch_loads_nothing_heavy() -> None:
-    heavy = ["google.genai", "httpx", "httpx2", "sqlite3", "rich", "typer", "PIL", "h11"]
+    heavy = ["google.genai", "httpx", "httpx2", "sqlite3", "rich", "typer", "PIL", "h11", "logging"]
     assert loaded_by("genbatch", heavy) == "[]"
 
 

@@ -1,70 +1,64 @@
-"""What the user sees of a batch: a bar on a terminal, a line now and then anywhere else.
+"""What the user sees of a batch while it runs: a bar on a terminal, a line now and then elsewhere.
 
-Prompts and what a server says are foreign text. It reaches the terminal through plain() only, so
-that no escape sequence, markup or line break of theirs does.
+Everything goes to stderr but the rows of --json.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+import anyio
 
-from genbatch import Failure, Progress, Prompt, Throttle
+from genbatch import Failure, Outcome, Progress, Prompt, SavedImage, Success, Throttle
 
-_NARROWEST_BAR = 8
+from ._area import Area
+from ._bar import GAP, Finished, Snapshot, Speed, held_by, lines_of, spent_of
+from ._console import QuietConsole, plain, why
+from ._result import NOT_MADE, Options, Result
+from ._rows import row_of
+from ._writer import Writer
+
 _STEP = 10  # percent between two lines where there is no bar
-
-
-class QuietConsole(Console):
-    """A console that goes silent, instead of ending the program, when nobody reads it any more."""
-
-    def __init__(self, *, stderr: bool = False) -> None:
-        stream = sys.stderr if stderr else sys.stdout
-        terminal = stream is not None and stream.isatty()  # whatever FORCE_COLOR says
-        super().__init__(
-            stderr=stderr, force_terminal=terminal, markup=False, emoji=False, highlight=False
-        )
-        with suppress(AttributeError):  # a stream that is closed, or not of text over bytes
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-
-    def on_broken_pipe(self) -> None:
-        """Drop this and all further output, also what the interpreter flushes when it exits."""
-        self.quiet = True
-        with suppress(OSError), open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), self.file.fileno())
-
-    def say(self, *parts: str | tuple[str, str]) -> None:
-        """Print one line of parts, each a text or a text with its style."""
-        self.print(Text.assemble(*parts), soft_wrap=not self.is_terminal)
-
-    def error(self, text: str) -> None:
-        """Print the line that says why the program ends, or did not do all."""
-        self.say(("genbatch: ", "bold red"), text)
+_MINUTE = 60.0  # seconds; a line at least, and at most one of what holds calls back
+_RECENT = 3  # prompts above the bar
+_LOOK = 0.05  # seconds between looks whether rows have been read
+_SHORTEST_PROMPT = 12  # characters
 
 
 class Display:
-    """The progress of one batch on stderr; a context manager."""
+    """The progress of one batch; a context manager.
 
-    def __init__(self, console: QuietConsole) -> None:
-        self._console = console
-        animated = console.is_terminal and not console.is_dumb_terminal
-        self._live = Live(console=console, auto_refresh=False, transient=True) if animated else None
-        self._next_percent = float(_STEP)
-        self._is_held = False
+    Args:
+        options: What the user asked of the batch.
+
+    Attributes:
+        is_interrupted: Whether Ctrl-C ended the wait for a reader, when this was left.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._console = QuietConsole(stderr=True)
+        self._talk = Writer(sys.stderr)
+        self._rows = Writer(sys.stdout) if options.as_json else None
+        self._area = Area(self._console) if self._has_room() else None
+        self._lines = _Lines()
+        self._recent: deque[Finished] = deque(maxlen=_RECENT)
+        self._speed = Speed()
+        self._is_hurried = False
+        self.is_interrupted = False
+
+    def _has_room(self) -> bool:
+        """Return whether there is a terminal that nothing else but a bar is written on."""
+        console, options = self._console, self._options
+        is_able = console.is_terminal and not (console.is_dumb_terminal or console.legacy_windows)
+        has_rows = options.as_json and sys.stdout is not None and sys.stdout.isatty()
+        return is_able and not (options.quiet or has_rows)
 
     def __enter__(self) -> Display:
-        if self._live:
-            self._live.start()
+        self._console.file = self._talk  # type: ignore[assignment]
         return self
 
     def __exit__(
@@ -73,90 +67,119 @@ class Display:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._live:
-            self._live.stop()
+        self.end()
+        try:
+            for writer in (self._talk, self._rows):
+                if writer is not None:
+                    writer.close(wait=exc_type is None and not self._is_hurried)
+        except KeyboardInterrupt:  # whoever is to read does not
+            self.is_interrupted = True
 
-    def show(self, progress: Progress, spent: float, throttles: Iterable[Throttle] = ()) -> None:
-        """Redraw the bar, or print a line if another tenth is done or calls are held back.
+    def hurry(self) -> None:
+        """Wait for no reader any more."""
+        self._is_hurried = True
 
-        Args:
-            progress: How far the batch is.
-            spent: US dollars for its images.
-            throttles: What may hold its calls back.
+    def make_room(self) -> None:
+        """Print a line for each outcome instead of a bar: somebody types on this terminal."""
+        self._area = None
+        self._lines.is_typed = True
+
+    @property
+    def lost_rows(self) -> OSError | None:
+        """Why rows could not be written, None if they were, or nobody wanted to read on."""
+        error = None if self._rows is None else self._rows.error
+        return None if isinstance(error, BrokenPipeError) else error
+
+    def show(self, progress: Progress, result: Result, throttles: Mapping[str, Throttle]) -> None:
+        """Draw the bar, or print a line if it is time for one."""
+        rate = self._speed.at(progress.elapsed, result.made + result.failed)
+        snapshot = Snapshot(
+            progress,
+            rate,
+            spent_of(result.budget, result.cost),
+            held_by(throttles, self._options.max_concurrent),
+        )
+        if self._area is not None:
+            if not self._talk.is_busy:  # who does not read misses a drawing, no more
+                console = self._console
+                width, height = console.size
+                only = console.options.ascii_only
+                self._area.draw(lines_of(snapshot, self._recent, width, height, ascii_only=only))
+        elif not self._options.quiet:
+            is_paused = any(throttle.paused_for for throttle in throttles.values())
+            if self._lines.is_due(progress, is_paused):
+                self._console.say(GAP.join(snapshot.figures))
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._area is not None:
+            self._area.erase()
+
+    async def outcome(self, outcome: Outcome[str | Prompt, SavedImage], result: Result) -> None:
+        """Tell of an outcome: as a row, above the bar, and as a line if it failed.
+
+        A slow reader of the rows slows the batch, as long as that is not ending.
         """
-        held = next((str(throttle) for throttle in throttles if throttle.paused_for), "")
-        if self._live:
-            self._live.update(_bar(progress, spent, held, self._console.width), refresh=True)
-            return
-        percent = progress.percent or 0
-        if percent >= self._next_percent or (held and not self._is_held):
-            self._next_percent = max(self._next_percent, percent - percent % _STEP + _STEP)
-            self._console.say("  ".join(_figures(progress, spent, held)))
-        self._is_held = bool(held)
+        if self._rows is not None:
+            self._rows.write(row_of(outcome, self._options.model))
+            # The reader is seen by a thread, which no event tells of.
+            while self._rows.is_full and not result.is_ending:  # noqa: ASYNC110
+                await anyio.sleep(_LOOK)
+        match outcome:
+            case Success(prompt=prompt, value=image, elapsed=elapsed) if not image.resumed:
+                self._finished(prompt, elapsed, image.path.name, True)
+            case Failure(error=error, elapsed=elapsed) if not isinstance(error, NOT_MADE):
+                self._finished(outcome.prompt, elapsed, type(error).__name__, False)
+                self._failure(outcome)
 
-    def failure(self, failure: Failure[str | Prompt]) -> None:
-        """Print which prompt failed, and why."""
-        text = plain(Prompt.of(failure.prompt).text, max(12, self._console.width // 3))
-        self._console.say(
+    def _finished(self, prompt: str | Prompt, elapsed: float, result: str, is_made: bool) -> None:
+        text = plain(Prompt.of(prompt).text, self._console.width)
+        self._recent.append(Finished(text, elapsed, plain(result), is_made))
+
+    def _failure(self, failure: Failure[str | Prompt]) -> None:
+        text = plain(
+            Prompt.of(failure.prompt).text, max(_SHORTEST_PROMPT, self._console.width // 3)
+        )
+        self._say(
             ("failed", "bold red"), f" [{failure.index}] ", (f'"{text}"', "dim"), ": ", why(failure)
         )
 
     def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._console.say((text, "yellow"))
+        """Print a line, also where little is to be said: it answers what the user has done."""
+        self._say((text, "yellow"))
+
+    def _say(self, *parts: str | tuple[str, str]) -> None:
+        (self._console.say if self._area is None else self._area.print)(*parts)
 
 
-def plain(text: object, limit: int = 300) -> str:
-    """Return text on one line of printable characters, at most limit of them."""
-    start = str(text)[: 2 * limit + 1]
-    words = "".join(char if char.isprintable() else " " for char in start).split()
-    line = " ".join(words)
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+class _Lines:
+    """When a line is due where there is no bar: at each tenth, and once a minute.
 
+    Where nobody knows what a tenth is, when twice as many are done; of what is typed, at each one.
+    """
 
-def why(failure: Failure[Any]) -> str:
-    """Return the failure's error on one line."""
-    return plain(f"{type(failure.error).__name__}: {failure.error}".removesuffix(": "))
+    def __init__(self) -> None:
+        self.is_typed = False
+        self._next_percent = float(_STEP)
+        self._next_done = 1
+        self._last = 0.0
+        self._last_pause: float | None = None
 
+    def is_due(self, progress: Progress, is_paused: bool) -> bool:
+        """Return whether a line is due now."""
+        now = progress.elapsed
+        is_due = self._is_step(progress) or now - self._last >= _MINUTE
+        if is_paused and (self._last_pause is None or now - self._last_pause >= _MINUTE):
+            self._last_pause, is_due = now, True
+        if is_due:
+            self._last = now
+        return is_due
 
-def _bar(progress: Progress, spent: float, held: str, width: int) -> RenderableType:
-    """Draw the bar and as many of the figures as fit beside it."""
-    figures = _figures(progress, spent, held)
-    # In flight, dollars, rate and, on the narrowest, failed or time left.
-    while len("  ".join(figures)) + _NARROWEST_BAR >= width and len(figures) > 1:
-        del figures[2 if len(figures) > 3 else 1]
-    row = Table.grid(padding=(0, 1), expand=True)
-    row.add_column(ratio=1)
-    row.add_column(no_wrap=True)
-    bar = ProgressBar(progress.total or 1, progress.done, complete_style="cyan")
-    text = Text("  ".join(figures))
-    text.highlight_regex(r"[1-9]\d* failed", "red")
-    row.add_row(bar, text)
-    return row
-
-
-def _figures(progress: Progress, spent: float, held: str) -> list[str]:
-    figures = [
-        f"{progress.done}/{progress.total}",
-        f"{progress.failed} failed",
-        f"{progress.in_flight} in flight",
-    ]
-    if spent:
-        figures.append(f"${spent:.2f}")
-    figures.append(_rate(progress.rate))
-    if held:
-        figures.append(held)
-    elif progress.eta is not None:
-        figures.append(f"{clock(progress.eta)} left")
-    return figures
-
-
-def _rate(rate: float) -> str:
-    return f"{rate:.1f}/s" if rate >= 1 or not rate else f"{60 * rate:.1f}/min"
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as ``0:07`` or ``1:02:03``."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+    def _is_step(self, progress: Progress) -> bool:
+        done, percent = progress.done, progress.percent
+        if percent is None:
+            if is_step := done >= self._next_done:
+                self._next_done = done + 1 if self.is_typed else 2 * done
+        elif is_step := percent >= self._next_percent:
+            self._next_percent = percent - percent % _STEP + _STEP
+        return is_step

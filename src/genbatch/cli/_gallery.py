@@ -5,7 +5,7 @@ from __future__ import annotations
 import webbrowser
 from pathlib import Path
 
-from ._display import QuietConsole, plain
+from ._console import QuietConsole, plain
 
 _MOST_PROBLEMS = 10  # lines
 

@@ -9,15 +9,44 @@ from typing import TypeAlias, TypeVar
 
 import anyio
 
-from genbatch import GeminiClient
+from genbatch import GeminiClient, Throttle, Unauthorized
 from genbatch.testing import FakeGemini
 
+from ._console import QuietConsole, count
 from ._demo import DEMO
-from ._display import Display, QuietConsole
-from ._run import Options, Result
+from ._display import Display
+from ._result import Options, Result
 
 R = TypeVar("R")
 Work: TypeAlias = Callable[[GeminiClient, Options, Display], Awaitable[Result]]
+
+
+Throttles: TypeAlias = Callable[[str], Throttle]
+
+
+def client_of(
+    base_url: str | None,
+    timeout: float = 120.0,
+    throttle: Throttles | None = None,
+    otherwise: str = "",
+) -> GeminiClient:
+    """Return a client with the key of the environment; as GeminiClient.
+
+    Args:
+        base_url: As for GeminiClient.
+        timeout: As for GeminiClient.
+        throttle: As for GeminiClient.
+        otherwise: What else to say where there is no key.
+
+    Raises:
+        ValueError: If there is no key, or a setting is out of range.
+    """
+    try:
+        return GeminiClient(base_url=base_url, timeout=timeout, throttle=throttle)
+    except Unauthorized as error:  # there is none; nothing was refused yet
+        raise ValueError(
+            f"no API key: set GEMINI_API_KEY (or GOOGLE_API_KEY){otherwise}"
+        ) from error
 
 
 def run_real(client: GeminiClient, work: Work, options: Options, backend: str) -> Result:
@@ -25,23 +54,37 @@ def run_real(client: GeminiClient, work: Work, options: Options, backend: str) -
 
     async def batch() -> Result:
         async with client:
-            return await work(client, options, _display())
+            return await work(client, options, display)
 
-    return run(batch, backend)
+    with Display(options) as display:
+        result = run(batch, backend)
+    return _left(result, display)
 
 
-def run_demo(work: Work, options: Options, latency: float, backend: str) -> tuple[Result, str]:
+def run_demo(
+    work: Work, options: Options, latency: float, backend: str, throttle: Throttles | None = None
+) -> tuple[Result, str]:
     """Work against a fake service of its own, and return what that counted too."""
 
     async def batch() -> tuple[Result, str]:
         async with (
             FakeGemini(latency=latency) as fake,
-            GeminiClient(api_key="fake", vertexai=False, base_url=fake.url) as client,
+            GeminiClient("fake", vertexai=False, base_url=fake.url, throttle=throttle) as client,
         ):
-            asked = replace(options, namespace=DEMO, price=0.0)
-            return await work(client, asked, _display()), _counts(fake)
+            return await work(client, asked, display), _counts(fake)
 
-    return run(batch, backend)
+    asked = replace(options, namespace=DEMO, price=0.0)
+    with Display(asked) as display:
+        result, counts = run(batch, backend)
+    return _left(result, display), counts
+
+
+def _left(result: Result, display: Display) -> Result:
+    """Return a result with what became of its rows once the display was left."""
+    result.lost = display.lost_rows
+    if display.is_interrupted:
+        result.interrupted = result.interrupted or signal.SIGINT
+    return result
 
 
 def serve(fake: FakeGemini, where: str, backend: str) -> None:
@@ -71,13 +114,10 @@ async def _signal() -> None:
         await anyio.sleep_forever()
 
 
-def _display() -> Display:
-    return Display(QuietConsole(stderr=True))
-
-
 def _counts(fake: FakeGemini) -> str:
     stats = fake.stats
-    return f"server: {stats.calls} calls, {stats.images} images, peak {stats.peak}"
+    calls, images = count(stats.calls, "call"), count(stats.images, "image")
+    return f"server: {calls}, {images}, peak {stats.peak}"
 
 
 def run(function: Callable[[], Awaitable[R]], backend: str) -> R:

@@ -14,7 +14,7 @@ import typer
 from genbatch import GenbatchError
 
 from ._app import app
-from ._display import QuietConsole, plain
+from ._console import QuietConsole, plain
 from ._options import Session
 
 
@@ -50,7 +50,9 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if format_message := getattr(error, "format_message", None):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "genbatch"
-        return f"{format_message().rstrip('.')}. See '{command} --help'.", 2
+        message = format_message().rstrip(".") + _origin(error)
+        stop = "" if message.endswith("?") else "."
+        return f"{message}{stop} See '{command} --help'.", 2
     match error:
         case KeyboardInterrupt() | typer.Abort():
             return "interrupted", 130
@@ -61,3 +63,13 @@ def _explain(error: BaseException) -> tuple[str, int]:
         case GenbatchError() | OSError():
             return str(error), 3
     return f"internal error: {type(error).__name__}: {error} (--debug shows where)", 3
+
+
+def _origin(error: BaseException) -> str:
+    """Return where a bad value comes from, if it is not on the line."""
+    context, option = getattr(error, "ctx", None), getattr(error, "param", None)
+    if context is None or option is None or not option.envvar:
+        return ""
+    source = context.get_parameter_source(option.name)
+    is_set = source is not None and source.name == "ENVIRONMENT"
+    return f" (from the environment: {option.envvar})" if is_set else ""

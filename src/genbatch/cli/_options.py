@@ -1,20 +1,27 @@
-"""The options that commands share, and what is checked while they are read."""
+"""The options of the commands that make images; those of the others stand beside them.
+
+The environment sets defaults for what somebody may want to be the same in every run, and never for
+what asks for a payment again. A key is no option at all: others could see it.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from genbatch._pace import parse_interval
-from genbatch._store._names import check_template
-from genbatch._store._plan import FINAL
+from . import _checks as checks
 
-from ._display import QuietConsole
+PROMPTS = "Prompts"
+IMAGES = "Images"
+FILES = "Files"
+AGAIN = "Running again"
+LIMITS = "Limits and money"
+SHOWN = "What is shown"
+
+ENVIRONMENT = "GENBATCH_"
 
 
 @dataclass(slots=True)
@@ -24,93 +31,246 @@ class Session:
     debug: bool = False
 
 
-def _set_debug(context: typer.Context, value: bool) -> bool:
-    context.obj.debug = context.obj.debug or value
-    return value
+def option(panel: str | None, *names: str, env: str | None = None, **settings: Any) -> Any:
+    """Return an option of a panel of the help.
+
+    Args:
+        panel: Its title, None for that of the rest.
+        names: Where it is not named as its parameter.
+        env: What of the environment sets its default, after GENBATCH_.
+        settings: Of typer.
+    """
+    variable = None if env is None else ENVIRONMENT + env
+    return typer.Option(
+        *names, rich_help_panel=panel, envvar=variable, show_envvar=False, **settings
+    )
 
 
-def _print_version(value: bool) -> None:
-    if not value:
-        return
-    try:
-        version = importlib.metadata.version("genbatch")
-    except importlib.metadata.PackageNotFoundError:
-        version = "(not installed)"
-    QuietConsole().say(f"genbatch {version}")
-    raise typer.Exit
-
-
-def _check_backend(backend: str) -> str:
-    if backend != "asyncio" and importlib.util.find_spec(backend) is None:
-        install = f"python -m pip install 'genbatch[{backend}]'"
-        raise typer.BadParameter(f"{backend} is not installed; run {install}")
-    return backend
-
-
-def _check_pace(pace: str | None) -> str | None:
-    if pace is not None:
-        try:
-            parse_interval(pace)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
-    return pace
-
-
-def _check_seconds(seconds: float | None) -> float | None:
-    if seconds is not None and not seconds > 0:
-        raise typer.BadParameter("must be more than 0 seconds")
-    return seconds
-
-
-def _check_name(template: str) -> str:
-    try:
-        return check_template(template)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-def _check_kinds(kinds: str | None) -> str | None:
-    if kinds is not None and kinds != "all":
-        known = {kind.lower() for kind in FINAL}
-        if unknown := [kind for kind in kinds.split(",") if kind.strip().lower() not in known]:
-            raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(FINAL)}, all")
-    return kinds
-
-
-def kinds_to_retry(kinds: str | None) -> bool | list[str]:
-    """Return what --retry-failed asks for, as a Store takes it."""
-    if kinds is None or kinds == "all":
-        return kinds == "all"
-    asked = {kind.strip().lower() for kind in kinds.split(",")}
-    return [kind for kind in FINAL if kind.lower() in asked]
-
-
-def _check_host(host: str) -> str:
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        raise typer.BadParameter("the fake serves this machine only: 127.0.0.1")
-    return host
+def flag(panel: str | None, name: str, *names: str, env: str | None = None, **settings: Any) -> Any:
+    """Return an option without a value; as option."""
+    return option(panel, name, *names, env=env, metavar="", **settings)
 
 
 Debug = Annotated[
     bool,
-    typer.Option("--debug", callback=_set_debug, is_eager=True, help="Show tracebacks of errors."),
+    flag(
+        None,
+        "--debug",
+        callback=checks.set_debug,
+        is_eager=True,
+        help="Show tracebacks of errors.",
+    ),
 ]
 Version = Annotated[
     bool,
-    typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    typer.Option(
+        "--version",
+        callback=checks.print_version,
+        is_eager=True,
+        metavar="",
+        help="Show the version.",
+    ),
 ]
+
 Prompts = Annotated[
-    str,
+    list[str] | None,
     typer.Argument(
         metavar="PROMPTS",
-        help="A .txt file with a prompt a line, a .csv or .tsv with a column named prompt, "
+        help="Files: .txt with a prompt a line, .jsonl, .csv or .tsv with a field named prompt; "
         "or - for standard input.",
         show_default=False,
     ),
 ]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the images.")
+Column = Annotated[
+    str | None, option(PROMPTS, metavar="NAME", help="The field that is the prompt.")
 ]
+Template = Annotated[
+    str | None,
+    option(PROMPTS, metavar="TEXT", help='Makes prompts of fields: "a {animal} in {style}".'),
+]
+Matrix = Annotated[
+    list[str] | None,
+    option(
+        PROMPTS, metavar="NAME=A,B", help="Each of these values with each of every other --matrix."
+    ),
+]
+Encoding = Annotated[
+    str, option(PROMPTS, env="ENCODING", metavar="NAME", help="Of the files, such as cp1252.")
+]
+Limit = Annotated[int | None, option(PROMPTS, min=0, metavar="N", help="Only the first N prompts.")]
+Sample = Annotated[
+    int | None,
+    option(PROMPTS, min=1, metavar="N", help="Only N prompts of them, chosen at random."),
+]
+SampleSeed = Annotated[int, option(PROMPTS, metavar="N", help="Another one, another choice.")]
+
+Model = Annotated[
+    str,
+    option(
+        IMAGES,
+        env="MODEL",
+        metavar="MODEL",
+        help="flash, pro, lite, or a full id; genbatch models tells them apart.",
+    ),
+]
+AspectRatio = Annotated[
+    str | None, option(IMAGES, env="ASPECT_RATIO", metavar="W:H", help="Such as 16:9.")
+]
+ImageSize = Annotated[
+    str | None, option(IMAGES, env="IMAGE_SIZE", metavar="SIZE", help="1K, 2K or 4K.")
+]
+# Of a further take, which is asked for as the first was unless the line says otherwise.
+NewPrompt = Annotated[str | None, option(IMAGES, "--prompt", metavar="TEXT", help="Another text.")]
+NewModel = Annotated[str | None, option(IMAGES, "--model", metavar="MODEL", help="Another model.")]
+NewAspectRatio = Annotated[
+    str | None, option(IMAGES, "--aspect-ratio", metavar="W:H", help="Another shape.")
+]
+NewImageSize = Annotated[
+    str | None, option(IMAGES, "--image-size", metavar="SIZE", help="Another size.")
+]
+Seed = Annotated[int | None, option(IMAGES, metavar="N", help="Another seed.")]
+
+Output = Annotated[
+    Path,
+    option(FILES, "--output", "-o", env="OUTPUT", metavar="DIR", help="Folder for the images."),
+]
+Name = Annotated[
+    str,
+    option(
+        FILES,
+        env="NAME",
+        callback=checks.check_name,
+        metavar="TEMPLATE",
+        help="How files are named: of {index}, {slug}, {id} and {key}, such as {index:05d}_{slug}.",
+    ),
+]
+Fresh = Annotated[bool, flag(FILES, "--fresh", help="Refuse a folder that is not empty.")]
+Gallery = Annotated[
+    bool,
+    flag(
+        FILES,
+        "--gallery",
+        env="GALLERY",
+        help="Write index.html at the end, to look at the images with.",
+    ),
+]
+
+RedoMissing = Annotated[
+    bool, flag(AGAIN, "--redo-missing", help="Make, and pay, images again whose files are gone.")
+]
+RetryFailed = Annotated[
+    str | None,
+    option(
+        AGAIN,
+        callback=checks.check_kinds,
+        metavar="[=KIND]",
+        help="Ask again for what was refused for good: all of it, Blocked, NoImage or Rejected.",
+    ),
+]
+
+MaxConcurrent = Annotated[
+    int,
+    option(
+        LIMITS,
+        "--max-concurrent",
+        "-k",
+        env="MAX_CONCURRENT",
+        min=1,
+        metavar="N",
+        help="Most calls at once.",
+    ),
+]
+Pace = Annotated[
+    str | None,
+    option(
+        LIMITS,
+        env="PACE",
+        callback=checks.check_pace,
+        metavar="N/min",
+        help="Start no faster, such as 5/min, evenly spaced.",
+    ),
+]
+Budget = Annotated[
+    float | None,
+    option(
+        LIMITS, env="BUDGET", min=0.0, metavar="USD", help="Never pay for more, by expected price."
+    ),
+]
+MaxImages = Annotated[
+    int | None,
+    option(LIMITS, env="MAX_IMAGES", min=0, metavar="N", help="Never pay for more images."),
+]
+Price = Annotated[
+    float | None,
+    option(
+        LIMITS, env="PRICE", min=0.0, metavar="USD", help="Of an image, instead of the table's."
+    ),
+]
+Timeout = Annotated[
+    float,
+    option(
+        LIMITS,
+        env="TIMEOUT",
+        callback=checks.check_seconds,
+        metavar="SECONDS",
+        help="For each attempt.",
+    ),
+]
+Deadline = Annotated[
+    float | None,
+    option(
+        LIMITS,
+        env="DEADLINE",
+        callback=checks.check_seconds,
+        metavar="SECONDS",
+        help="For the whole run.",
+    ),
+]
+Patience = Annotated[
+    float,
+    option(
+        LIMITS,
+        env="PATIENCE",
+        min=0.0,
+        metavar="SECONDS",
+        help="How long a rate limit may last without a success.",
+    ),
+]
+DryRun = Annotated[
+    bool, flag(LIMITS, "--dry-run", help="Say what it would do and cost, and make no call.")
+]
+Yes = Annotated[bool, flag(LIMITS, "--yes", "-y", help="Do not ask before an expensive run.")]
+
+BaseUrl = Annotated[str | None, option(None, metavar="URL", help="Another server than Google's.")]
+Demo = Annotated[
+    bool, flag(None, "--demo", help="Use a built-in fake of the service: no key, no cost.")
+]
+OfDemo = Annotated[
+    bool,
+    flag(None, "--demo", help="Of a folder that --demo made: the images are fakes again."),
+]
+Backend = Annotated[
+    Literal["asyncio", "trio", "uvloop"],
+    option(None, env="BACKEND", callback=checks.check_backend, help="Event loop."),
+]
+
+Quiet = Annotated[
+    bool, flag(SHOWN, "--quiet", "-q", env="QUIET", help="Only what failed, and why it ended.")
+]
+AsRows = Annotated[
+    bool,
+    flag(SHOWN, "--json", help="A line of JSON for each prompt on stdout, all talk on stderr."),
+]
+LogFile = Annotated[
+    Path | None,
+    option(
+        SHOWN,
+        env="LOG_FILE",
+        metavar="FILE",
+        help="Add the log of the calls to it: lines of text, of JSON to a .jsonl.",
+    ),
+]
+
 Folder = Annotated[
     Path,
     typer.Argument(metavar="DIR", help="Folder that images were made in.", show_default=False),
@@ -118,140 +278,6 @@ Folder = Annotated[
 Indices = Annotated[
     list[str],
     typer.Argument(
-        metavar="PROMPT...", help="Numbers as export shows them: 17 42-45.", show_default=False
-    ),
-]
-Index = Annotated[
-    int,
-    typer.Argument(
-        min=0, metavar="PROMPT", help="Its number as export shows it.", show_default=False
-    ),
-]
-Take = Annotated[int, typer.Argument(min=1, metavar="TAKE", help="From 1.", show_default=False)]
-NewPrompt = Annotated[
-    str | None,
-    typer.Option("--prompt", metavar="TEXT", help="Another text.", show_default=False),
-]
-NewModel = Annotated[
-    str | None,
-    typer.Option("--model", metavar="MODEL", help="Another model.", show_default=False),
-]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="Another seed.", show_default=False)]
-OfDemo = Annotated[
-    bool, typer.Option("--demo", help="Of a folder that --demo made: the images are fakes again.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
-AsCsv = Annotated[bool, typer.Option("--csv", help="As CSV instead of JSON Lines.")]
-Everything = Annotated[
-    bool, typer.Option("--all", help="Every take, and what the prompts no longer ask for.")
-]
-MaxConcurrent = Annotated[
-    int, typer.Option("--max-concurrent", "-k", min=1, metavar="N", help="Most calls at once.")
-]
-Model = Annotated[
-    str,
-    typer.Option(metavar="MODEL", help="flash, pro, lite, or a full model id."),
-]
-AspectRatio = Annotated[
-    str | None, typer.Option(metavar="W:H", help="Such as 16:9.", show_default=False)
-]
-ImageSize = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="1K, 2K or 4K.", show_default=False)
-]
-Budget = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0, metavar="USD", help="Never pay for more, by expected price.", show_default=False
-    ),
-]
-MaxImages = Annotated[
-    int | None,
-    typer.Option(min=0, metavar="N", help="Never pay for more images.", show_default=False),
-]
-Price = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0, metavar="USD", help="Of an image, instead of the table's.", show_default=False
-    ),
-]
-Pace = Annotated[
-    str | None,
-    typer.Option(
-        callback=_check_pace,
-        metavar="N/min",
-        help="Start no faster, such as 5/min, evenly spaced.",
-        show_default=False,
-    ),
-]
-Timeout = Annotated[
-    float, typer.Option(callback=_check_seconds, metavar="SECONDS", help="For each attempt.")
-]
-Deadline = Annotated[
-    float | None,
-    typer.Option(
-        callback=_check_seconds, metavar="SECONDS", help="For the whole run.", show_default=False
-    ),
-]
-Patience = Annotated[
-    float,
-    typer.Option(
-        min=0.0, metavar="SECONDS", help="How long a rate limit may last without a success."
-    ),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what it would do and cost, and make no call.")
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before an expensive run.")]
-Limit = Annotated[
-    int | None,
-    typer.Option(min=0, metavar="N", help="Only the first N prompts.", show_default=False),
-]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Refuse a folder that is not empty.")]
-Name = Annotated[
-    str,
-    typer.Option(
-        callback=_check_name,
-        metavar="TEMPLATE",
-        help="How files are named: of {index}, {slug}, {id} and {key}, such as {index:05d}_{slug}.",
-    ),
-]
-RedoMissing = Annotated[
-    bool, typer.Option("--redo-missing", help="Make, and pay, images again whose files are gone.")
-]
-RetryFailed = Annotated[
-    str | None,
-    typer.Option(
-        callback=_check_kinds,
-        metavar="[=KIND]",
-        help="Ask again for what was refused for good: all of it, Blocked, NoImage or Rejected.",
-        show_default=False,
-    ),
-]
-Backend = Annotated[
-    Literal["asyncio", "trio", "uvloop"],
-    typer.Option(callback=_check_backend, help="Event loop."),
-]
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help="Another server than Google's.", show_default=False),
-]
-Demo = Annotated[
-    bool, typer.Option("--demo", help="Use a built-in fake of the service: no key, no cost.")
-]
-Host = Annotated[str, typer.Option(callback=_check_host, metavar="HOST", help="Loopback only.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0 for any free one.")]
-Latency = Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long a call takes.")]
-Quota = Annotated[
-    str | None,
-    typer.Option(metavar="N/min", help="Calls of a model in any minute.", show_default=False),
-]
-Daily = Annotated[
-    int | None,
-    typer.Option(min=0, metavar="N", help="Calls of a model in a day.", show_default=False),
-]
-RetryInfo = Annotated[
-    bool,
-    typer.Option(
-        "--retry-info/--no-retry-info", help="Tell a call beyond the quota how long to wait."
+        metavar="PROMPT", help="Numbers as export shows them: 17 42-45.", show_default=False
     ),
 ]

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from genbatch import Prompt, estimate
+from genbatch._inputs import PromptFiles, StandardInput
 from genbatch._pace import parse_interval
-from genbatch.gemini._models import default_size, model_id
+from genbatch.gemini._models import default_size, model_id, price
 
-from ._display import clock
-from ._run import Options, Prompts
+from ._console import clock
+from ._result import Options
+from ._run import Prompts
 
 _EXPENSIVE = 10.0  # US dollars that somebody is asked about first
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A line for the user, and whether to ask first."""
+    """What a run is about to do.
+
+    Attributes:
+        line: For the user.
+        row: The same as JSON.
+        is_expensive: Whether to ask first.
+    """
 
     line: str
+    row: str
     is_expensive: bool
 
 
 def foresee(prompts: Prompts, options: Options, pace: str | None) -> Plan:
-    """Read all prompts, which no call has been made for, and say what they will come to."""
+    """Say what prompts, which no call has been made for, will come to; this may read them all."""
+    if isinstance(prompts, StandardInput):
+        return _foresee_each(options, pace)
     plan = estimate(
         prompts,
         save_dir=options.save_dir,
@@ -39,17 +52,36 @@ def foresee(prompts: Prompts, options: Options, pace: str | None) -> Plan:
     parts.append("price unknown" if plan.cost is None else f"about {_dollars(plan.cost)}")
     if plan.seconds is not None and pace is not None:
         parts.append(f"about {clock(plan.seconds)} at {pace}")
-    return Plan(" · ".join(parts), plan.cost is not None and plan.cost > _EXPENSIVE)
+    row = json.dumps({**asdict(plan), "calls": plan.calls, "model": model_id(options.model)})
+    return Plan(" · ".join(parts), row, plan.cost is not None and plan.cost > _EXPENSIVE)
+
+
+def _foresee_each(options: Options, pace: str | None) -> Plan:
+    """Say what each prompt will come to, where nobody knows yet how many there will be."""
+    each = price(options.model, options.image_size) if options.price is None else options.price
+    parts = ["prompts as they come", _name(options)]
+    parts.append("price unknown" if each is None else f"about ${each:,.3f} each")
+    if pace is not None:
+        parts.append(f"at {pace}")
+    return Plan(" · ".join(parts), "", False)
 
 
 def _dollars(cost: float) -> str:
     return f"${cost:,.0f}" if cost >= 100 else f"${cost:,.2f}"
 
 
-def _models(prompts: Prompts, options: Options) -> str:
-    own = {each.model for each in prompts if isinstance(each, Prompt) and each.model}
+def _models(prompts: PromptFiles | Sequence[str | Prompt], options: Options) -> str:
+    if isinstance(prompts, PromptFiles):
+        own = {model for (model, _, _), count in prompts.asked.items() if model and count}
+    else:
+        own = {each.model for each in prompts if isinstance(each, Prompt) and each.model}
+    is_mixed = own - {options.model, model_id(options.model)}
+    return f"{_name(options)} and models of their own" if is_mixed else _name(options)
+
+
+def _name(options: Options) -> str:
+    """Return the model and the size of images that bring none of their own."""
     model = model_id(options.model)
     name = model if model == options.model else f"{options.model} = {model}"
     size = options.image_size or default_size(model)
-    described = f"{name} {size}" if size else name
-    return f"{described} and models of their own" if own - {options.model, model} else described
+    return f"{name} {size}" if size else name

@@ -12,7 +12,7 @@ from typing import Any
 
 from genbatch._store._reports import Status, export, status, verify
 
-from ._display import QuietConsole, plain
+from ._console import QuietConsole, plain
 
 
 def show_status(folder: Path, as_json: bool) -> int:
@@ -21,7 +21,7 @@ def show_status(folder: Path, as_json: bool) -> int:
     out = QuietConsole()
     if as_json:
         runner = found.runner and found.runner._asdict()
-        out.say(json.dumps({**asdict(found), "spent": found.spent._asdict(), "runner": runner}))
+        out.data(json.dumps({**asdict(found), "spent": found.spent._asdict(), "runner": runner}))
         return 0
     for line in _lines(found):
         out.say(plain(line))

@@ -1,7 +1,8 @@
 """Running one batch: outcomes are shown and counted, and what ends a run early is noticed.
 
-1. The first Ctrl-C or SIGTERM starts no further call, drops those that wait for their turn, and
-   waits for those in flight, whose images are paid for; the second cancels them.
+1. The first signal (Ctrl-C, SIGTERM, a terminal that closes) starts no further call, drops those
+   that wait for their turn, and waits for those in flight, whose images are paid for; the second
+   cancels them.
 2. A deadline, a used-up budget and a full disk end a run in the first of these ways, a refused key
    in the second. A used-up quota ends the calls of its model.
 """
@@ -9,18 +10,14 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import anyio
 
 from genbatch import (
     Budget,
-    BudgetExhausted,
     Failure,
     GeminiClient,
     Outcome,
@@ -30,123 +27,18 @@ from genbatch import (
     SavedImage,
     Stopped,
     Store,
-    StoreError,
-    Success,
     Unauthorized,
     generate_images,
 )
-from genbatch._inputs import PromptFile
-from genbatch._store._journal import Spent
-from genbatch._store._names import DEFAULT_TEMPLATE
+from genbatch._inputs import InputError, PromptFiles, StandardInput
 
 from ._display import Display
+from ._result import NOT_MADE, Options, Result
 
 _REDRAW = 0.1  # seconds
 
-Prompts: TypeAlias = PromptFile | Sequence[str | Prompt]
+Prompts: TypeAlias = PromptFiles | StandardInput | Sequence[str | Prompt]
 Images: TypeAlias = OutcomeStream[str | Prompt, SavedImage]
-
-_NOTHING = Spent(0.0, 0.0, 0, 0)
-
-# What ends calls before they are made: the prompt has not failed, a later run makes it.
-_NOT_MADE = (BudgetExhausted, QuotaExhausted, Stopped, StoreError, Unauthorized)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user asked of a batch."""
-
-    save_dir: Path
-    max_concurrent: int
-    model: str = "flash"
-    aspect_ratio: str | None = None
-    image_size: str | None = None
-    namespace: str = ""
-    budget: float | None = None
-    max_images: int | None = None
-    price: float | None = None
-    deadline: float | None = None
-    fresh: bool = False
-    name: str = DEFAULT_TEMPLATE
-    redo_missing: bool = False
-    retry_failed: bool | Collection[str] = False
-
-
-@dataclass(slots=True)
-class Result:
-    """What came of a batch.
-
-    Attributes:
-        budget: What the calls have cost, those of earlier runs included where it bounds this one.
-        earlier: What those have cost then.
-        made: Images made in this run.
-        resumed: Images that an earlier run had made.
-        failed: Prompts that failed.
-        not_made: Prompts whose call was not made, or not to its end, because the run stopped.
-        size_mb: Megabytes of all images.
-        began: When it did, by the monotonic clock.
-        seconds: How long it took.
-        stopped: The error that ended the run early, if any.
-        interrupted: Number of the signal that ended it early, 0 if none.
-        resume: How to make what was not made.
-    """
-
-    budget: Budget = field(default_factory=Budget)
-    earlier: Spent = _NOTHING
-    made: int = 0
-    resumed: int = 0
-    failed: int = 0
-    not_made: int = 0
-    size_mb: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-    seconds: float = 0.0
-    stopped: Exception | None = None
-    interrupted: int = 0
-    resume: str = "the same command resumes"
-
-    @property
-    def cost(self) -> float:
-        """US dollars for the images of this run, as far as prices are known."""
-        return self.budget.spent - self.earlier.usd
-
-    @property
-    def maybe_paid(self) -> tuple[int, float]:
-        """Calls of this run that may have been billed without an image, and US dollars for them."""
-        budget, earlier = self.budget, self.earlier
-        calls = budget.maybe_images - earlier.maybe_images
-        return calls, budget.maybe_spent - earlier.maybe_usd
-
-    @property
-    def exit_code(self) -> int:
-        """Exit code of the command."""
-        if self.interrupted:
-            return 128 + self.interrupted
-        if self.stopped:
-            return 3
-        return 1 if self.failed else 0
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether something has ended the run early."""
-        return bool(self.interrupted or self.stopped)
-
-    def end(self, prompts: int) -> None:
-        """Note that the batch has ended, which had so many prompts."""
-        self.seconds = time.monotonic() - self.began
-        self.not_made = prompts - self.made - self.resumed - self.failed
-
-    def add(self, outcome: Outcome[str | Prompt, SavedImage]) -> None:
-        """Count an outcome."""
-        match outcome:
-            case Success(value=image):
-                self.size_mb += image.size_mb
-                self.resumed += image.resumed
-                self.made += not image.resumed
-            case Failure(error=error) if isinstance(error, _NOT_MADE):
-                if not self.is_ending:
-                    self.stopped = error
-            case Failure():
-                self.failed += 1
 
 
 async def run_batch(
@@ -174,8 +66,10 @@ async def run_batch(
             budget=result.budget,
             price=options.price,
         )
+        if isinstance(prompts, StandardInput) and prompts.is_terminal:
+            display.make_room()
         await watch(batch, result, client, options, display)
-    result.end(len(prompts))
+    result.end(result.read if isinstance(prompts, StandardInput) else len(prompts))
     return result
 
 
@@ -213,29 +107,35 @@ async def watch(
         tasks.start_soon(_heed_signals, result, outcomes, display, tasks.cancel_scope)
         if options.deadline is not None:
             tasks.start_soon(_heed_deadline, options.deadline, result, outcomes, display)
-        async for outcome in outcomes:
-            outcome = seen(outcome)
-            result.add(outcome)
-            _heed(outcome, outcomes, display)
-            if isinstance(result.stopped, Unauthorized):
-                break
+        try:
+            async for outcome in outcomes:
+                outcome = seen(outcome)
+                result.add(outcome)
+                _heed(outcome, outcomes)
+                await display.outcome(outcome, result)
+                if isinstance(result.stopped, Unauthorized):
+                    break
+        except InputError as error:  # a line of standard input, or a file that has changed
+            result.stopped = result.stopped or error
+        progress = outcomes.progress
+        result.read = progress.started if progress.total is None else progress.total
         tasks.cancel_scope.cancel()
 
 
-def _heed(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images, display: Display) -> None:
-    if not isinstance(outcome, Failure):
-        return
-    if not isinstance(outcome.error, _NOT_MADE):
-        display.failure(outcome)
-    elif not isinstance(outcome.error, QuotaExhausted):  # another model may have some left
-        outcomes.drain()
+def _heed(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images) -> None:
+    """End a batch that a failure ends, but for its calls in flight."""
+    if isinstance(outcome, Failure) and isinstance(outcome.error, NOT_MADE):
+        if not isinstance(outcome.error, QuotaExhausted):  # another model may have some left
+            outcomes.drain()
 
 
 async def _redraw(outcomes: Images, client: GeminiClient, result: Result, display: Display) -> None:
-    with display:
+    try:
         while True:
-            display.show(outcomes.progress, result.cost, client.throttles.values())
+            display.show(outcomes.progress, result, client.throttles)
             await anyio.sleep(_REDRAW)
+    finally:
+        display.end()
 
 
 async def _heed_deadline(
@@ -252,14 +152,21 @@ async def _heed_signals(
     result: Result, outcomes: Images, display: Display, scope: anyio.CancelScope
 ) -> None:
     # On Windows not every event loop can: there, KeyboardInterrupt ends the run at once.
-    with (
-        suppress(NotImplementedError),
-        anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
-    ):
+    with suppress(NotImplementedError), anyio.open_signal_receiver(*_signals()) as signals:
         async for number in signals:
             if result.interrupted:
+                display.hurry()
                 scope.cancel()
                 return
             result.interrupted = number
             outcomes.drain()
             display.note("Stopping: waiting for the calls in flight. Ctrl-C again cancels them.")
+
+
+def _signals() -> list[signal.Signals]:
+    """Return the signals that end a run."""
+    ending = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as nohup has it
+        ending.append(hangup)
+    return ending

@@ -1,13 +1,23 @@
-"""The last lines of a run: what it made on stdout, what is left to do on stderr."""
+"""The last lines of a run: what it made on stdout, what failed and what is left to do on stderr."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
+from genbatch._store._plan import FINAL
 from genbatch.gemini._models import price
 
-from ._display import QuietConsole, clock, plain
-from ._run import Options, Result
+from ._console import QuietConsole, clock, count, plain
+from ._result import Options, Result
+
+_MANY = 10  # failures: more than stay in view
+_MISSING = "ImageMissing"
+_SETTINGS = ("FileNotFoundError", "OSError", "PermissionError", "TypeError", "ValueError")
+_LONGER = {
+    "RateLimited": ", and waits longer with --patience",
+    "TimedOut": ", and waits longer with --timeout",
+}
 
 
 def report(result: Result, options: Options, server: str | None = None) -> int:
@@ -18,8 +28,24 @@ def report(result: Result, options: Options, server: str | None = None) -> int:
         options: What was asked of it.
         server: What a demo's server counted; its images cost nothing.
     """
-    out = QuietConsole()
-    images = _count(result.made + result.resumed, "image")
+    out, notes = QuietConsole(stderr=options.as_json), QuietConsole(stderr=True)
+    if not any((result.made, result.resumed, result.failed, result.not_made, result.exit_code)):
+        if not options.quiet:
+            out.say("Nothing to do: no prompts.")  # came from standard input
+        return 0
+    if not options.quiet:
+        _print_figures(out, result, options, server)
+    for line in _failures(result, options):
+        notes.say(*line)
+    if result.lost is not None:
+        notes.error(f"rows are missing from standard output: {plain(result.lost)}")
+    if (reason := _reason(result)) is not None:
+        notes.error(reason)
+    return result.exit_code
+
+
+def _print_figures(out: QuietConsole, result: Result, options: Options, server: str | None) -> None:
+    images = count(result.made + result.resumed, "image")
     line = f"{images} in {plain(options.save_dir)}, {result.failed} failed"
     if result.not_made:
         line += f", {result.not_made} not made"
@@ -35,32 +61,67 @@ def report(result: Result, options: Options, server: str | None = None) -> int:
     out.say(", ".join(figures))
     calls, dollars = result.maybe_paid
     if calls and not server:
-        out.say(f"perhaps ${dollars:.2f} more, for {_count(calls, 'call')} without an image")
+        out.say(f"perhaps ${dollars:.2f} more, for {count(calls, 'call')} without an image")
     if server:
         out.say(server)
-    if (reason := _reason(result)) is not None:
-        QuietConsole(stderr=True).error(reason)
-    return result.exit_code
+
+
+def _failures(result: Result, options: Options) -> Iterator[list[str | tuple[str, str]]]:
+    """Yield a line for each kind of failure, with what to do about it, most of them first."""
+    for kind, number in result.failures.most_common():
+        advice = _advice(kind, is_run=not result.rest)
+        yield [(f"{number:,} {kind}", "red"), f": {advice}"]
+    if result.failed > _MANY:
+        folder = plain(options.save_dir)
+        yield [f"genbatch status {folder} counts them, {folder}/results.jsonl has a row for each"]
+
+
+def _advice(kind: str, *, is_run: bool) -> str:
+    """Return what to do about a kind of failure.
+
+    Args:
+        kind: Name of the error.
+        is_run: Whether it is run that would ask again, not redo.
+    """
+    if not is_run:
+        return "another --prompt may do" if kind in FINAL else "may pass: ask again"
+    if kind in FINAL:
+        return f"change the prompts, or --retry-failed={kind} asks again"
+    if kind == _MISSING:
+        return "the files are gone: --redo-missing makes, and pays, them again"
+    if kind in _SETTINGS:
+        return "correct what is said above, then run the same command again"
+    return f"the same command tries again{_LONGER.get(kind, '')}"
 
 
 def _reason(result: Result) -> str | None:
     """Return why a batch did not make everything, None if it did."""
-    resume = f"finished images are kept, {result.resume}"
+    resume = f"the rest: {result.rest}" if result.rest else "the same command resumes"
     if result.interrupted:
         why = f"interrupted by {signal.Signals(result.interrupted).name}"
     elif result.stopped:
         why = f"stopped: {plain(result.stopped).rstrip('.')}"
     elif result.failed:
-        why, resume = f"{_count(result.failed, 'prompt')} failed, see above", result.resume
+        why = f"{count(result.failed, 'prompt')} failed, see above"
     else:
         return None
+    parts = [why]
+    if result.is_ending:
+        parts.append(f"finished images are kept, {resume}")
+    elif result.rest:
+        parts.append(resume)
+    elif again := _asked_again(result):
+        parts.append(f"the same command asks again for {again:,}")
     calls, _ = result.maybe_paid
-    lost = f"; {_count(calls, 'call')} may have been paid without an image" if calls else ""
-    return f"{why}; {resume}{lost}"
+    if calls:
+        parts.append(f"{count(calls, 'call')} may have been paid without an image")
+    return "; ".join(parts)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _asked_again(result: Result) -> int:
+    """Return how many of the prompts that failed a rerun asks for again."""
+    for_good = (*FINAL, _MISSING)
+    return sum(number for kind, number in result.failures.items() if kind not in for_good)
 
 
 def _duration(seconds: float) -> str:

@@ -15,9 +15,11 @@ from genbatch import GeminiClient, Store, Success
 from genbatch._store._reports import export
 from genbatch._takes import make_takes, plan_takes
 
+from ._console import QuietConsole, plain
 from ._demo import DEMO
-from ._display import Display, QuietConsole, plain
-from ._run import Options, Result, begin, watch
+from ._display import Display
+from ._result import Options, Result
+from ._run import begin, watch
 
 _SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
 _MOST = 1_000_000  # a slip of the finger should not fill the memory
@@ -82,8 +84,7 @@ async def run_takes(
 
         await watch(batch, result, client, options, display, at_its_index)
     result.end(len(takes))
-    rest = f"genbatch redo {plain(options.save_dir)} {spans_of(list(left))}"
-    result.resume = f"the rest: {rest}"
+    result.rest = f"genbatch redo {plain(options.save_dir)} {spans_of(list(left))}"
     return result
 
 

@@ -1,0 +1,219 @@
+"""Formats: lines become rows, the number of a row's first line and its fields by name.
+
+A blank line is no row. In .csv and .tsv the first row names the fields.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import chain
+from typing import Any, TypeAlias
+
+from pydantic_core import from_json
+
+from ._messages import InputError, listed
+
+Fields: TypeAlias = dict[str, Any]
+Rows: TypeAlias = Iterator[tuple[int, Fields]]
+CheckNames: TypeAlias = Callable[[Sequence[str]], object]
+Format: TypeAlias = Callable[[Iterable[str], str, CheckNames], Rows]
+
+# What says how an image is made, but n: in a spreadsheet, a column N numbers the rows.
+_KNOWN = ("prompt", "id", "filename", "model", "aspect_ratio", "image_size", "images", "seed")
+_NAMES = {name.replace("_", ""): name for name in _KNOWN}
+
+
+def canonical(name: str) -> str:
+    """Return the name of a field: "Aspect Ratio" and "aspectRatio" are aspect_ratio."""
+    return _NAMES.get(re.sub(r"[\s_-]", "", name).lower(), name)
+
+
+def read_text(line: str) -> Fields | None:
+    """Return the one field of a line of text, None for a blank one.
+
+    Raises:
+        ValueError: If a carriage return stands inside it: nobody means that to be one prompt.
+    """
+    line = line.removesuffix("\r")
+    if "\r" in line:
+        raise ValueError("a carriage return inside the line; save the file with line feeds")
+    return {"prompt": line} if line.strip() else None
+
+
+def read_object(line: str) -> Fields | None:
+    """Return the fields of a JSON object on a line, None for a blank one.
+
+    Raises:
+        ValueError: If it is none, or names a field twice.
+    """
+    try:
+        value = from_json(line, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        if not line.strip():
+            return None
+        found = str(error).replace("line 1 column", "column")
+        raise ValueError(_no_object(f"not JSON: {found}", line)) from None
+    if type(value) is not dict:
+        raise ValueError(_no_object("JSON, but no object", line))
+    # Each name ends in these two. Where there are more of them, or they may stand apart, it takes
+    # a closer look.
+    if line.count('":') != len(value) or " :" in line or "\t" in line or "\r:" in line:
+        json.loads(line, object_pairs_hook=_unique)
+    names = _renamed(tuple(value))
+    return value if names is None else dict(zip(names, value.values(), strict=True))
+
+
+@lru_cache(maxsize=256)
+def _renamed(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the canonical names for names, None where those are the same."""
+    renamed = tuple(map(canonical, names))
+    if len(set(renamed)) < len(renamed):
+        raise ValueError(f"two fields have one name; the fields are: {listed(names)}")
+    return None if renamed == names else renamed
+
+
+def _no_object(found: str, line: str) -> str:
+    if line.lstrip().startswith("["):
+        return "a JSON array; .jsonl has one object a line: jq -c '.[]' FILE makes that of it"
+    return f'{found}; a line is one object, such as {{"prompt": "a red fox"}}'
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Fields:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError(f"two fields have one name; the fields are: {listed(n for n, _ in pairs)}")
+    return fields
+
+
+def rows_of_text(lines: Iterable[str], name: str, check_names: CheckNames) -> Rows:
+    """Yield the rows of a .txt file: a line is the field ``prompt``."""
+    return _rows_of_lines(lines, name, read_text)
+
+
+def rows_of_json(lines: Iterable[str], name: str, check_names: CheckNames) -> Rows:
+    """Yield the rows of a .jsonl file: a line is a JSON object."""
+    return _rows_of_lines(lines, name, read_object)
+
+
+def _rows_of_lines(lines: Iterable[str], name: str, read: Callable[[str], Fields | None]) -> Rows:
+    for number, line in enumerate(lines, 1):
+        try:
+            fields = read(line)
+        except ValueError as error:
+            raise InputError(f"{name}:{number}: {error}") from None
+        if fields is not None:
+            yield number, fields
+
+
+def rows_of_csv(lines: Iterable[str], name: str, check_names: CheckNames) -> Rows:
+    """Yield the rows of a .csv file; its header tells whether commas or semicolons separate."""
+    return _rows_of_cells(_csv_cells(iter(lines), name), name, check_names)
+
+
+def rows_of_tsv(lines: Iterable[str], name: str, check_names: CheckNames) -> Rows:
+    """Yield the rows of a .tsv file: a line is a row."""
+    return _rows_of_cells(_tsv_cells(lines, name), name, check_names)
+
+
+FORMATS: dict[str, Format] = {
+    ".txt": rows_of_text,
+    ".jsonl": rows_of_json,
+    ".ndjson": rows_of_json,
+    ".csv": rows_of_csv,
+    ".tsv": rows_of_tsv,
+}
+
+
+def _csv_cells(lines: Iterator[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    ahead: list[str] = []
+    for line in lines:
+        ahead.append(line)
+        if line.strip():
+            break
+    delimiter = max(",;", key=partial(_columns, "".join(ahead[-1:])))
+    whole = (f"{line}\n" for line in chain(ahead, lines))
+    # strict: the lenient reader silently drops the quotes of «"Hi" on a wall» and, where one is
+    # left open, swallows the rows that follow.
+    reader = csv.reader(whole, delimiter=delimiter, strict=True)
+    start = 1
+    try:
+        for cells in reader:
+            yield start, cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        message = f"{error}; check the quotes of this row"
+        if "new-line" in message:  # with advice for programmers
+            message = "a carriage return outside quotes; save the file with line feeds"
+        raise InputError(f"{name}:{start}: {message}") from None
+
+
+def _columns(header: str, delimiter: str) -> tuple[int, int]:
+    """Return how many known columns a header has with this delimiter, and how many at all."""
+    try:
+        cells = next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error:  # told where the header is read
+        return 0, 0
+    return sum(canonical(cell) in _KNOWN for cell in cells), len(cells)
+
+
+def _tsv_cells(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    """Split each line at its tabs.
+
+    Spreadsheets quote fields in a .tsv, other programs write them as they are. A row whose quotes
+    are those of a spreadsheet is unquoted, any other is literal, such as «"Hi" on a wall».
+    """
+    for number, line in enumerate(lines, 1):
+        text = line.removesuffix("\r")
+        if '"' in text:
+            try:
+                yield number, next(csv.reader([text], delimiter="\t", strict=True), [])
+                continue
+            except csv.Error:
+                pass
+        cells = text.split("\t")
+        if "\r" in text:
+            raise InputError(f"{name}:{number}: a carriage return inside the line; quote the field")
+        if any(cell.startswith('"') and cell.count('"') % 2 for cell in cells):
+            hint = "a row is one line here: use .csv for prompts with line breaks"
+            raise InputError(f"{name}:{number}: quotes left open; {hint}")
+        yield number, cells
+
+
+def _rows_of_cells(
+    rows: Iterator[tuple[int, list[str]]], name: str, check_names: CheckNames
+) -> Rows:
+    header: list[str] = []
+    for number, cells in rows:
+        if not "".join(cells).strip():
+            continue
+        try:
+            if header:
+                yield number, _fields(header, cells)
+            else:
+                header = _header(cells)
+                check_names([each for each in header if each])
+        except ValueError as error:
+            raise InputError(f"{name}:{number}: {error}") from None
+
+
+def _header(cells: list[str]) -> list[str]:
+    names = [canonical(cell.strip()) for cell in cells]
+    named = [name for name in names if name]
+    if len(set(named)) < len(named):
+        raise ValueError(f"two columns have one name; the columns are: {listed(named)}")
+    return names
+
+
+def _fields(header: list[str], cells: list[str]) -> Fields:
+    if len(cells) != len(header):
+        if any(cell.strip() for cell in cells[len(header) :]):
+            found = f"{len(cells)} fields where the header has {len(header)}"
+            raise ValueError(f"{found}; put quotes around a field that contains the separator")
+        cells = [*cells, *[""] * (len(header) - len(cells))]
+    fields = dict(zip(header, cells, strict=False))
+    fields.pop("", None)  # spreadsheets leave columns without a name behind
+    return fields

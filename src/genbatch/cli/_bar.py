@@ -1,0 +1,190 @@
+"""The bar: how far a batch is, on as many lines and columns as its terminal has.
+
+Above the bar stand the prompts that finished last, below it the figures. What does not fit is left
+out, the least important first; nothing is ever longer than a line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from genbatch import Budget, Progress, Throttle
+from genbatch._pace import describe_rate
+from genbatch.gemini._models import MODELS
+
+from ._console import clock
+
+GAP = "  "
+_NARROWEST_BAR = 8
+_ROOM_FOR_RECENT = (12, 40)  # rows and columns, at least
+_ROOM_FOR_FILES = 60  # columns, at least
+_WINDOW = 300  # seconds that a rate is taken over
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a batch is.
+
+    Attributes:
+        progress: The batch's own.
+        rate: Calls that end in a second, lately; None while unknown.
+        spent: What it has cost, empty for nothing.
+        held: What holds its calls back, empty for nothing.
+    """
+
+    progress: Progress
+    rate: float | None = None
+    spent: str = ""
+    held: str = ""
+
+    @property
+    def left(self) -> str:
+        """How long it will take at this rate, empty while unknown."""
+        total = self.progress.total
+        if total is None or not self.rate:
+            return ""
+        return f"{clock((total - self.progress.done) / self.rate)} left"
+
+    @property
+    def done(self) -> str:
+        """How many are done, and of how many."""
+        done, total = self.progress.done, self.progress.total
+        return f"{done} done" if total is None else f"{done}/{total}"
+
+    @property
+    def figures(self) -> list[str]:
+        """All figures, in the order of a line."""
+        progress = self.progress
+        parts = [self.done, f"{progress.failed} failed", f"{progress.in_flight} in flight"]
+        rate = "" if self.rate is None else describe_rate(self.rate)
+        return [part for part in (*parts, self.spent, rate, self.left, self.held) if part]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A prompt that has finished: what it is, and its file or the kind of its failure."""
+
+    prompt: str
+    seconds: float
+    result: str
+    is_made: bool
+
+
+class Speed:
+    """How many calls end in a second: in the last minutes, which is what the next ones will do."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+
+    def at(self, elapsed: float, ended: int) -> float | None:
+        """Return the rate when so many calls have ended, elapsed seconds after the beginning."""
+        if not self._samples or elapsed - self._samples[-1][0] >= 1:
+            self._samples.append((elapsed, ended))
+        began, before = self._samples[0]
+        return (ended - before) / (elapsed - began) if ended > before and elapsed > began else None
+
+
+def spent_of(budget: Budget, cost: float) -> str:
+    """Return what is spent: by a run, or of its budget, which earlier runs have spent from too."""
+    if budget.usd is not None:
+        return f"${budget.spent:.2f} of ${budget.usd:.2f}"
+    return f"${cost:.2f}" if cost else ""
+
+
+def held_by(throttles: Mapping[str, Throttle], most: int) -> str:
+    """Return what keeps calls from starting, empty where nothing does.
+
+    Args:
+        throttles: By full id of the model.
+        most: Calls at once that are asked for.
+    """
+    telling = [(throttle.paused_for, model) for model, throttle in throttles.items()]
+    for paused_for, model in sorted(telling, reverse=True):
+        throttle = throttles[model]
+        parts = [f"rate limited: {math.ceil(paused_for)} s"] if paused_for else []
+        if throttle.capacity < most:
+            parts.append(f"capacity {throttle.capacity}")
+        if throttle.rate is not None:
+            parts.append(f"at most {describe_rate(throttle.rate)}")
+        if parts:
+            name = "" if len(throttles) == 1 else f"{_short(model)} "
+            return name + ", ".join(parts)
+    return ""
+
+
+def lines_of(
+    snapshot: Snapshot, recent: Iterable[Finished], width: int, height: int, *, ascii_only: bool
+) -> list[Text]:
+    """Return the lines of a bar, from the top."""
+    rows, columns = _ROOM_FOR_RECENT
+    above = recent if height >= rows and width >= columns else ()
+    lines = [_line_of(each, width, ascii_only) for each in above]
+    if snapshot.progress.total is not None:
+        lines.append(_bar(snapshot, width, ascii_only))
+    if figures := _fitting(snapshot, width):
+        lines.append(figures)
+    return lines
+
+
+def _line_of(finished: Finished, width: int, ascii_only: bool) -> Text:
+    marks, style = ("+✓", "green") if finished.is_made else ("x✗", "red")
+    mark = marks[not ascii_only]
+    seconds = f"{finished.seconds:.1f} s".rjust(9)
+    wide = width // 3 if width >= _ROOM_FOR_FILES else 0
+    prompt = Text(finished.prompt, "dim")
+    prompt.truncate(width - len(mark) - 1 - len(seconds) - wide, overflow="ellipsis", pad=True)
+    line = Text.assemble((mark, style), " ", prompt, (seconds, "dim"))
+    if wide:
+        result = Text(GAP + finished.result)
+        result.truncate(wide, overflow="ellipsis")
+        line.append_text(result)
+    return line
+
+
+def _bar(snapshot: Snapshot, width: int, ascii_only: bool) -> Text:
+    progress = snapshot.progress
+    percent = progress.percent or 0.0
+    figures = [snapshot.done, f"{int(percent)} %", snapshot.left]
+    figures = [figure for figure in figures if figure]
+    while len(figures) > 1 and _NARROWEST_BAR + len(GAP.join(["", *figures])) > width:
+        del figures[1]
+    text = GAP.join(["", *figures])
+    halves = max(0, 2 * (width - len(text)))
+    filled = int(halves * min(percent, 100.0) / 100)
+    full, half, rest = ("#", "", ".") if ascii_only else ("━", "╸", "─")
+    done = full * (filled // 2) + half * (filled % 2)
+    style = "green" if filled == halves else "cyan"
+    return Text.assemble((done, style), (rest * (halves // 2 - len(done)), "dim"), text)
+
+
+def _fitting(snapshot: Snapshot, width: int) -> Text:
+    """Return the figures that fit on a line, in their order."""
+    progress = snapshot.progress
+    by_weight = [  # heaviest first, with its place
+        (0, snapshot.done if progress.total is None else ""),
+        (6, snapshot.held),
+        (1, f"{progress.failed} failed" if progress.failed else ""),
+        (3, snapshot.spent),
+        (5, "" if snapshot.rate is None else describe_rate(snapshot.rate)),
+        (2, f"{progress.in_flight} in flight" if progress.in_flight else ""),
+        (4, f"{progress.waiting} waiting" if progress.waiting else ""),
+    ]
+    fitting: list[tuple[int, str]] = []
+    for place, figure in by_weight:
+        taken = [each for _, each in (*fitting, (place, figure)) if each]
+        if figure and len(GAP.join(taken)) <= width:
+            fitting.append((place, figure))
+    text = Text(GAP.join(figure for _, figure in sorted(fitting)))
+    text.highlight_regex(r"\d+ failed", "red")
+    if snapshot.held:
+        text.highlight_words([snapshot.held], "yellow")
+    return text
+
+
+def _short(model: str) -> str:
+    return next((known.alias for known in MODELS if known.id == model), model)
