@@ -135,7 +135,7 @@ def test_the_file_name_that_the_readme_shows_is_the_true_one(
 
 def test_the_two_commands_stand_in_the_readme() -> None:
     assert "\npython -m pip install '.[cli]' && python -m genbatch demo\n" in read(README)
-    assert "\npython -m pip install -e '.[test]' && python -m pytest\n" in read(README)
+    assert "\npython -m pip install -e '.[test]' && python -m pytest -n auto\n" in read(README)
 
 
 def test_the_tests_that_the_documentation_shows_pass(tmp_path: Path) -> None:
