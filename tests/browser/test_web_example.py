@@ -18,8 +18,7 @@ from selenium.webdriver.common.keys import Keys
 
 from browser.chromium import Browser
 from examples.gates import Gate
-from examples.servers import serving
-from genbatch import GeminiClient
+from examples.servers import app_of, serving
 from genbatch.testing import Call, FakeGemini, Fault, blocked
 from web import app as web
 
@@ -63,8 +62,7 @@ class Site:
             latency=lambda call: self.latency(call),
             faults=lambda call: self.fault(call),
         ) as self.fake:
-            app = web.create_app(GeminiClient("a-key", base_url=self.fake.url), self.folder)
-            async with serving(app, server) as self.url:
+            async with serving(app_of(self.fake, self.folder), server) as self.url:
                 yield
 
 

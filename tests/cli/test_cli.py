@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from commands import CANARY, PARTI, Genbatch, Serve, images, started, write_prompts
+from genbatch.cli._app import app
 from genbatch.cli._main import run
 from genbatch.testing import Fault, blocked, no_image
 
@@ -220,15 +223,58 @@ def test_version(genbatch: Genbatch) -> None:
     assert re.fullmatch(r"genbatch \S.*\n", done.stdout)
 
 
-COMMANDS = ["run", "demo", "status", "export", "verify", "serve-fake"]
+COMMANDS = [str(each.name) for each in app.registered_commands]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
-def test_help_has_examples(genbatch: Genbatch, command: list[str]) -> None:
-    done = genbatch(*command, "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Examples:" in done.stdout
-    assert " ".join(["• genbatch", *command]) in done.stdout
+def test_help_has_examples_that_can_be_read(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert run([*command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Examples:" in shown
+    examples = re.findall(r"`genbatch (.*?)`", markdown_of(command))
+    assert examples
+    for example in examples:
+        words = shlex.split(example.partition("|")[0].partition(">")[0])
+        assert words[0] in COMMANDS
+        assert run([words[0], "--help"]) == 0
+        known = capsys.readouterr().out.split()
+        assert {word for word in words if re.match("--?[a-z]", word)} <= set(known)
+
+
+def markdown_of(command: list[str]) -> str:
+    callbacks = {each.name: each.callback for each in app.registered_commands}
+    function = callbacks[command[0]] if command else app.registered_callback.callback
+    return inspect.getdoc(function) or ""
+
+
+def test_the_help_of_run_is_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", "--help"]) == 0
+    shown = capsys.readouterr().out
+    panels = re.findall(r"─ ([A-Z][\w ]+) ─", shown)
+    assert panels == [
+        "Arguments",
+        "Options",
+        "Prompts",
+        "Images",
+        "Files",
+        "Limits and money",
+        "Running again",
+        "What is shown",
+    ]
+
+
+@pytest.mark.parametrize("command", ["--help", "run --help", "--version", "models", "run none.txt"])
+def test_what_makes_no_call_does_not_load_the_client_library(command: str) -> None:
+    script = (
+        "import sys\n"
+        "from genbatch.cli._main import run\n"
+        f"run({command.split()})\n"
+        "print([name for name in ('google.genai', 'httpx', 'trio', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.splitlines()[-1] == b"[]"
 
 
 def test_no_command_shows_help(genbatch: Genbatch) -> None:

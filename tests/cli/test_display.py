@@ -47,7 +47,7 @@ RECENT = [
     Finished("狐 " * 200, 12.0, "Blocked", False),
 ]
 SNAPSHOT = Snapshot(
-    progress(812, failed=3), 78.4, "$27.30 of $50.00", "rate limited: 12 s, capacity 4"
+    progress(812, failed=3), 3, 0, 78.4, "$27.30 of $50.00", "rate limited: 12 s, capacity 4"
 )
 
 
@@ -65,7 +65,7 @@ SNAPSHOT = Snapshot(
 def test_no_line_of_the_bar_is_longer_than_the_terminal_is_wide(
     width: int, height: int, done: int, failed: int, total: int | None, held: str
 ) -> None:
-    snapshot = Snapshot(progress(done, total, min(failed, done)), 78.4, "$1.50", held)
+    snapshot = Snapshot(progress(done, total), min(failed, done), 0, 78.4, "$1.50", held)
     for line in lines_of(snapshot, RECENT, width, height, ascii_only=False):
         assert line.cell_len <= max(width, len(f"  {done}/{total}")), line.plain
         assert "\n" not in line.plain
@@ -96,8 +96,15 @@ def test_prompts_above_the_bar_need_a_tall_terminal() -> None:
 
 
 def test_without_a_total_there_are_figures_alone() -> None:
-    (line,) = shown(Snapshot(progress(812, None), 78.4), 80, recent=[])
+    (line,) = shown(Snapshot(progress(812, None), rate=78.4), 80, recent=[])
     assert line == "812 done  20 in flight  78.4/s"
+
+
+def test_what_was_not_made_because_the_run_stops_is_neither_done_nor_failed() -> None:
+    stopping = Snapshot(progress(812, failed=700), 3, 697, 78.4)
+    bar, figures = shown(stopping, 80, recent=[])
+    assert bar.endswith("  115/1632  7 %")
+    assert figures == "3 failed  20 in flight  78.4/s"
 
 
 def test_a_terminal_that_knows_ascii_only_gets_no_more() -> None:

@@ -71,6 +71,8 @@ def test_a_demo_costs_nothing(genbatch: Genbatch, serve: Serve) -> None:
     write_prompts(3)
     done = genbatch("run", "prompts.txt", "--demo")
     assert "$0.10 on the real service" in done.stdout
+    planned = genbatch("run", "prompts.txt", "--demo", "--dry-run")
+    assert planned.stdout.startswith("3 prompts · 3 done · 0 to make · ")
     assert genbatch("run", "prompts.txt", "--budget", "0.11").returncode == 0
     assert fake.stats.images == 3
 

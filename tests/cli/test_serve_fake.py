@@ -34,11 +34,30 @@ def test_quotas_hold(options: list[str], statuses: list[int], delays: bool) -> N
     assert ("RetryInfo" in details_of(answers[-1])) is delays
 
 
+def test_its_time_may_pass_faster_than_ours() -> None:
+    options = ["--latency", "0", "--quota", "1/min", "--speed", "6000"]
+    with started(["serve-fake", "--port", "0", *options]) as server:
+        assert server.stdout
+        url = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+        assert url
+        with httpx.Client(base_url=url[0], headers={"x-goog-api-key": "k"}, trust_env=False) as to:
+            refused = next(
+                answer
+                for answer in iter(lambda: to.post(PATH, json=asking()), None)
+                if answer.status_code == 429
+            )
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=60)
+    delay = details_of(refused)["RetryInfo"]["retryDelay"]
+    assert 0 < float(delay.rstrip("s")) <= 60 / 6000 + 0.001
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("--quota 5", "quota must be like '60/min', got '5'"),
         ("--daily -1", "Invalid value for '--daily'"),
+        ("--speed 0", "speed must be > 0, got 0.0"),
     ],
 )
 def test_a_malformed_quota_is_one_line(

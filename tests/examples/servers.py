@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,8 +18,12 @@ import pytest
 import uvicorn
 from anyio import EndOfStream, Event, create_task_group
 from anyio.abc import ByteStream
+from starlette.applications import Starlette
 
 from backends import BACKENDS
+from genbatch import GeminiClient
+from genbatch.testing import FakeGemini
+from web import app as web
 
 SERVERS = {
     "uvicorn": (BACKENDS["asyncio"], "uvicorn"),
@@ -31,6 +36,11 @@ on_all_servers = pytest.mark.parametrize(
 )
 
 _EVENT = re.compile(rb"data: (.*)\n\n")
+
+
+def app_of(fake: FakeGemini, folder: Path) -> Starlette:
+    """Return the web example in front of a fake service."""
+    return web.create_app(GeminiClient("a-key", base_url=fake.url), folder)
 
 
 @asynccontextmanager

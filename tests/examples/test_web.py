@@ -11,29 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 from anyio import Event, create_task_group, wait_all_tasks_blocked
 from fastapi import FastAPI, Request
-from starlette.applications import Starlette
 
 from backends import until
 from examples.gates import Gate
-from examples.servers import on_all_servers, serving, tab
-from genbatch import GeminiClient
+from examples.servers import app_of, on_all_servers, serving, tab
 from genbatch.testing import Call, FakeGemini, Fault, blocked, rate_limited
 from web import app as web
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "images"
-
-
-def app_of(fake: FakeGemini, folder: Path) -> Starlette:
-    return web.create_app(GeminiClient("a-key", base_url=fake.url), folder)
 
 
 def prompts(text: str, count: int = 6) -> list[str]:
@@ -161,6 +149,25 @@ async def test_fifty_tabs_share_what_there_is(
     assert len(failed) >= 50
 
 
+@on_all_servers
+async def test_the_response_is_one_for_fastapi_too(server: str, folder: Path) -> None:
+    async with FakeGemini(image_size=8, latency=never("endless")) as fake:
+        studio = app_of(fake, folder)
+        app = FastAPI(lifespan=studio.router.lifespan_context)
+
+        @app.post("/batches")
+        async def make(prompts: list[str], request: Request) -> web.BatchResponse:
+            return web.BatchResponse(request.state.studio.batch(prompts))
+
+        async with serving(app, server) as url:
+            async with tab(url, prompts("a fox")) as mine:
+                assert len(await mine.outcomes()) == 6
+                assert mine.is_whole
+            async with tab(url, prompts("endless")):
+                await until(lambda: fake.stats.in_flight == 4)
+            await until(lambda: fake.stats.in_flight == 0)
+
+
 # Without a server
 
 
@@ -235,105 +242,3 @@ async def test_the_store_stays_open_until_the_last_batch_has_ended(folder: Path)
             tasks.start_soon(let_go)
         assert len(saved) == 1
         assert saved[0].exists()
-
-
-@pytest.fixture
-async def http(folder: Path, anyio_backend: Any) -> Any:
-    """A client of the app, without a connection."""
-    async with FakeGemini(image_size=8) as fake:
-        app = app_of(fake, folder)
-        async with (
-            app.router.lifespan_context(app) as state,
-            httpx.AsyncClient(
-                transport=httpx.ASGITransport(with_state(app, state)), base_url="http://studio"
-            ) as client,
-        ):
-            yield client
-
-
-def with_state(app: Any, state: Any) -> Any:
-    async def call(scope: Any, receive: Any, send: Any) -> None:
-        await app(scope | {"state": dict(state)}, receive, send)
-
-    return call
-
-
-async def test_the_page_loads_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
-    for path in ("/", "/page.js", "/page.css", "/icon.svg"):
-        answer = await http.get(path)
-        assert answer.status_code == 200
-        assert answer.headers["content-security-policy"].startswith("default-src 'none'; ")
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert "https://" not in answer.text
-
-
-async def test_images_are_served_and_nothing_else_of_their_folder(
-    http: httpx.AsyncClient, folder: Path
-) -> None:
-    (folder / "fox.png").write_bytes(b"an image")
-    (folder / "index.html").write_text("a gallery")
-    (folder.parent / "secret.png").write_bytes(b"a secret")
-    (folder / "link.png").symlink_to(folder.parent / "secret.png")
-    (folder / ".genbatch" / "hidden.png").write_bytes(b"hidden")
-    answer = await http.get("/images/fox.png")
-    assert (answer.content, answer.headers["content-type"]) == (b"an image", "image/png")
-    for path in (
-        "index.html",
-        "results.jsonl",
-        "link.png",
-        "../secret.png",
-        "%2e%2e/secret.png",
-        "%2e%2e%2fsecret.png",
-        ".genbatch/hidden.png",
-        ".genbatch/journal.sqlite",
-        "",
-        "%00.png",
-        f"{'x' * 300}.png",
-    ):
-        assert (await http.get(f"/images/{path}")).status_code == 404, path
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"[]",
-        b'[" "]',
-        b"[1]",
-        b'{"a": "fox"}',
-        b"not json",
-        b"[" * 10_000,
-        b'["a fox"' + 100 * b',"a fox"' + b"]",
-    ],
-)
-async def test_what_is_no_list_of_prompts_is_refused(
-    http: httpx.AsyncClient, folder: Path, content: bytes
-) -> None:
-    headers = {"content-type": "application/json"}
-    answer = await http.post("/batches", content=content, headers=headers)
-    assert answer.status_code == 422
-    assert list(folder.glob("*.png")) == []
-
-
-async def test_other_sites_cannot_start_batches(http: httpx.AsyncClient) -> None:
-    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
-        answer = await http.post("/batches", content=b'["a fox"]', headers={"content-type": kind})
-        assert answer.status_code == 415
-
-
-@on_all_servers
-async def test_the_response_is_one_for_fastapi_too(server: str, folder: Path) -> None:
-    async with FakeGemini(image_size=8, latency=never("endless")) as fake:
-        studio = app_of(fake, folder)
-        app = FastAPI(lifespan=studio.router.lifespan_context)
-
-        @app.post("/batches")
-        async def make(prompts: list[str], request: Request) -> web.BatchResponse:
-            return web.BatchResponse(request.state.studio.batch(prompts))
-
-        async with serving(app, server) as url:
-            async with tab(url, prompts("a fox")) as mine:
-                assert len(await mine.outcomes()) == 6
-                assert mine.is_whole
-            async with tab(url, prompts("endless")):
-                await until(lambda: fake.stats.in_flight == 4)
-            await until(lambda: fake.stats.in_flight == 0)

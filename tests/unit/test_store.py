@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio import wait_all_tasks_blocked
 
 from archives import image
 from backends import only_asyncio
@@ -275,6 +276,31 @@ async def test_a_prompt_whose_row_cannot_be_written_is_not_planned(tmp_path: Pat
         await in_thread(sql, "PRAGMA max_page_count = 1000000")
         plan = await batch.plan(1, Prompt("a mug" * 20_000))
         await make(store, plan)
+
+
+async def test_a_store_that_is_left_waits_for_the_calls_that_run(tmp_path: Path) -> None:
+    saved: list[str] = []
+    begun, go_on = anyio.Event(), anyio.Event()
+
+    async def call(store: Store) -> None:
+        plan = await store.batch().plan(0, Prompt("a cup"))
+        async with store.making(plan) as making:
+            begun.set()
+            await go_on.wait()
+            saved.append((await making.save(image())).path.name)
+
+    async def set_later() -> None:
+        await wait_all_tasks_blocked()
+        go_on.set()
+
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            async with Store(tmp_path) as store:
+                tasks.start_soon(call, store)
+                await begun.wait()
+                scope.cancel()
+                tasks.start_soon(set_later)
+    assert [row["file"] for row in await in_thread(lambda: list(export(tmp_path)))] == saved
 
 
 async def test_an_error_of_the_call_is_noted(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class Store:
     """A directory that holds the images of one batch or many; enter it with ``async with``.
 
     One runner at a time may be in a directory; others may read it with status, export and verify.
+    Leaving waits for the calls that run.
 
     Args:
         directory: Created, with its parents, on entering.
@@ -96,6 +97,9 @@ class Store:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        with CancelScope(shield=True):  # what running calls bring is paid, and still to be saved
+            while self._running:
+                await self._ended.wait()
         await self.hop(self._close)
 
     def batch(self, namespace: str = "") -> Batch:

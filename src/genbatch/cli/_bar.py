@@ -31,13 +31,17 @@ class Snapshot:
     """How far a batch is.
 
     Attributes:
-        progress: The batch's own.
+        progress: The batch's own, to which what was not made because the run stops is failed too.
+        failed: Prompts that did fail.
+        dropped: Prompts that were not made because the run stops.
         rate: Calls that end in a second, lately; None while unknown.
         spent: What it has cost, empty for nothing.
         held: What holds its calls back, empty for nothing.
     """
 
     progress: Progress
+    failed: int = 0
+    dropped: int = 0
     rate: float | None = None
     spent: str = ""
     held: str = ""
@@ -46,21 +50,32 @@ class Snapshot:
     def left(self) -> str:
         """How long it will take at this rate, empty while unknown."""
         total = self.progress.total
-        if total is None or not self.rate:
+        if total is None or not self.rate or self.dropped:
             return ""
-        return f"{clock((total - self.progress.done) / self.rate)} left"
+        return f"{clock((total - self.done) / self.rate)} left"
 
     @property
-    def done(self) -> str:
+    def done(self) -> int:
+        """Prompts that have an image or failed."""
+        return self.progress.done - self.dropped
+
+    @property
+    def percent(self) -> float:
+        """Share of them, 0 to 100."""
+        total = self.progress.total
+        return 100.0 if total == 0 else 100 * self.done / (total or math.inf)
+
+    @property
+    def count(self) -> str:
         """How many are done, and of how many."""
-        done, total = self.progress.done, self.progress.total
-        return f"{done} done" if total is None else f"{done}/{total}"
+        total = self.progress.total
+        return f"{self.done} done" if total is None else f"{self.done}/{total}"
 
     @property
     def figures(self) -> list[str]:
         """All figures, in the order of a line."""
         progress = self.progress
-        parts = [self.done, f"{progress.failed} failed", f"{progress.in_flight} in flight"]
+        parts = [self.count, f"{self.failed} failed", f"{progress.in_flight} in flight"]
         rate = "" if self.rate is None else describe_rate(self.rate)
         return [part for part in (*parts, self.spent, rate, self.left, self.held) if part]
 
@@ -147,15 +162,13 @@ def _line_of(finished: Finished, width: int, ascii_only: bool) -> Text:
 
 
 def _bar(snapshot: Snapshot, width: int, ascii_only: bool) -> Text:
-    progress = snapshot.progress
-    percent = progress.percent or 0.0
-    figures = [snapshot.done, f"{int(percent)} %", snapshot.left]
+    figures = [snapshot.count, f"{int(snapshot.percent)} %", snapshot.left]
     figures = [figure for figure in figures if figure]
     while len(figures) > 1 and _NARROWEST_BAR + len(GAP.join(["", *figures])) > width:
         del figures[1]
     text = GAP.join(["", *figures])
     halves = max(0, 2 * (width - len(text)))
-    filled = int(halves * min(percent, 100.0) / 100)
+    filled = int(halves * min(snapshot.percent, 100.0) / 100)
     full, half, rest = ("#", "", ".") if ascii_only else ("━", "╸", "─")
     done = full * (filled // 2) + half * (filled % 2)
     style = "green" if filled == halves else "cyan"
@@ -166,9 +179,9 @@ def _fitting(snapshot: Snapshot, width: int) -> Text:
     """Return the figures that fit on a line, in their order."""
     progress = snapshot.progress
     by_weight = [  # heaviest first, with its place
-        (0, snapshot.done if progress.total is None else ""),
+        (0, snapshot.count if progress.total is None else ""),
         (6, snapshot.held),
-        (1, f"{progress.failed} failed" if progress.failed else ""),
+        (1, f"{snapshot.failed} failed" if snapshot.failed else ""),
         (3, snapshot.spent),
         (5, "" if snapshot.rate is None else describe_rate(snapshot.rate)),
         (2, f"{progress.in_flight} in flight" if progress.in_flight else ""),

@@ -95,6 +95,8 @@ class Display:
         rate = self._speed.at(progress.elapsed, result.made + result.failed)
         snapshot = Snapshot(
             progress,
+            result.failed,
+            result.dropped,
             rate,
             spent_of(result.budget, result.cost),
             held_by(throttles, self._options.max_concurrent),

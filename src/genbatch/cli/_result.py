@@ -63,7 +63,8 @@ class Result:
         made: Images made in this run.
         resumed: Images that an earlier run had made.
         failures: Prompts that failed, by kind of error.
-        not_made: Prompts whose call was not made, or not to its end, because the run stopped.
+        dropped: Prompts that were handed over without an image because the run stopped.
+        not_made: Those and the ones that were not handed over, once the run has ended.
         read: Prompts read, where nobody knows how many there are.
         size_mb: Megabytes of all images.
         began: When it did, by the monotonic clock.
@@ -79,6 +80,7 @@ class Result:
     made: int = 0
     resumed: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    dropped: int = 0
     not_made: int = 0
     read: int = 0
     size_mb: float = 0.0
@@ -135,6 +137,7 @@ class Result:
                 self.resumed += image.resumed
                 self.made += not image.resumed
             case Failure(error=error) if isinstance(error, NOT_MADE):
+                self.dropped += 1
                 if not self.is_ending:
                     self.stopped = error
             case Failure(error=error):

@@ -17,7 +17,7 @@ from genbatch._store._names import DEFAULT_TEMPLATE
 from . import _options as options
 from ._checks import kinds_to_retry
 from ._console import QuietConsole, plain
-from ._demo import PROMPTS
+from ._demo import DEMO, PROMPTS
 from ._gallery import add_gallery
 from ._inputs import STDIN, nothing_in, read_inputs, read_to_end, recipe_of
 from ._launch import Throttles, Work, client_of, run_demo, run_real
@@ -107,6 +107,7 @@ def run_command(
         model,
         aspect_ratio,
         image_size,
+        namespace=DEMO if demo else "",
         budget=budget,
         max_images=max_images,
         price=price,
