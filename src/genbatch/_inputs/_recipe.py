@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -114,10 +114,10 @@ class Recipe:
             metadata = {**others, **point.values}
             yield from Prompt(self._text(fields, point), **own, metadata=metadata).variants(n)
 
-    def kinds(self, settings: Mapping[str, Any]) -> list[tuple[Asked, int]]:
+    def kinds(self, settings: Mapping[str, Any]) -> Sequence[tuple[Asked, int]]:
         """Return what the prompts of a row ask for, and how many ask for it."""
         if not self.grid.axes:  # mostly
-            return [(_asked(settings), settings.get("n", 1))] if settings else _ONE
+            return ((_asked(settings), settings.get("n", 1)),) if settings else _ONE
         points = list(self.grid.part(_COUNTED))
         each = self.grid.size // len(points)
         rows = [{**settings, **point.settings} for point in points]
@@ -133,7 +133,7 @@ class Recipe:
         return self.template.fill({**fields, **point.values})
 
 
-_ONE: list[tuple[Asked, int]] = [((None, None, None), 1)]
+_ONE: Sequence[tuple[Asked, int]] = [((None, None, None), 1)]
 
 
 def _asked(settings: Mapping[str, Any]) -> Asked:
@@ -179,16 +179,15 @@ class Tally:
         """
         settings = recipe.read(fields, folder)
         before = self.count
-        kinds = recipe.kinds(settings)
-        for asked, number in kinds:
-            if asked not in self.asked:
+        for asked, number in recipe.kinds(settings):
+            if (counted := self.asked.get(asked)) is None:
                 recipe.check(*asked)
-                self.asked[asked] = 0
-            self.asked[asked] += number
+                counted = 0
+            self.asked[asked] = counted + number
             self.count += number
         if self.count > self._limit:
             self.count = self._limit
-            for asked, number in kinds:
+            for asked, number in recipe.kinds(settings):
                 self.asked[asked] -= number
             for each in islice(recipe.prompts(fields, settings), self._limit - before):
                 self.asked[each.model, each.aspect_ratio, each.image_size] += 1

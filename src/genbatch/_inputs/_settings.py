@@ -39,9 +39,9 @@ def parse_settings(
     try:
         for name, parse in parsers:
             value = fields[name]
-            if type(value) is str:
-                value = value.strip()
-            if value is not None and value != "":
+            if type(value) is str and not (value := value.strip()):
+                continue
+            if value is not None:
                 settings[name] = parse(value, folder)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
