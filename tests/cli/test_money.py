@@ -48,7 +48,7 @@ def test_a_budget_ends_a_run_before_the_call_that_could_exceed_it(
     assert "3 images in genbatch-out, 0 failed, 5 not made" in done.stdout
     assert done.stderr.splitlines()[-1] == (
         "genbatch: stopped: the budget of $0.12 is used up: 3 images, $0.10;"
-        " finished images are kept, the same command resumes"
+        " finished images are kept, the same command with a larger --budget resumes"
     )
 
 
@@ -99,6 +99,7 @@ def test_most_images_end_a_run(genbatch: Genbatch, serve: Serve) -> None:
     assert done.returncode == 3
     assert fake.stats.images == 2
     assert "stopped: max_images of 2 is reached: 2 images" in done.stderr
+    assert done.stderr.endswith("the same command with a larger --max-images resumes\n")
 
 
 def test_calls_that_may_have_been_billed_are_told_apart(genbatch: Genbatch, serve: Serve) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+from genbatch import BudgetExhausted
 from genbatch._store._plan import FINAL
 from genbatch.gemini._models import price
 
@@ -96,7 +97,7 @@ def _advice(kind: str, *, is_run: bool) -> str:
 
 def _reason(result: Result) -> str | None:
     """Return why a batch did not make everything, None if it did."""
-    resume = f"the rest: {result.rest}" if result.rest else "the same command resumes"
+    resume = f"the rest: {result.rest}" if result.rest else _resume(result)
     if result.interrupted:
         why = f"interrupted by {signal.Signals(result.interrupted).name}"
     elif result.stopped:
@@ -116,6 +117,16 @@ def _reason(result: Result) -> str | None:
     if calls:
         parts.append(f"{count(calls, 'call')} may have been paid without an image")
     return "; ".join(parts)
+
+
+def _resume(result: Result) -> str:
+    """Return what makes the rest."""
+    if not isinstance(result.stopped, BudgetExhausted):
+        return "the same command resumes"
+    budget = result.budget
+    calls = budget.images + budget.maybe_images
+    is_full = budget.max_images is not None and calls >= budget.max_images
+    return f"the same command with a larger {'--max-images' if is_full else '--budget'} resumes"
 
 
 def _asked_again(result: Result) -> int:
