@@ -39,7 +39,7 @@ def serving(failures: Iterable[int] = ()) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
         Thread(target=server.serve_forever).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/v1/"
+            yield f"http://127.0.0.1:{server.server_port}/v1"
         finally:
             server.shutdown()
 

@@ -1,56 +1,49 @@
 """Images of another provider: an OpenAI-compatible endpoint, called by functions of your own.
 
-Shows a ``generate`` with its own timeout and retries. Its rate limits are left to a Throttle, which
+Shows a ``generate`` with its own timeout and retries; rate limits are left to a Throttle, which
 waits for all calls at once. The endpoint is OPENAI_BASE_URL, or else a fake on this machine.
 """
 
-from __future__ import annotations
-
 import base64
 import os
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import anyio
 import httpx
 
 from fake_openai import serving
-from genbatch import Failure, RateLimited, Success, Throttle, Unavailable, stream, throttled
+from genbatch import Failure, RateLimited, Success, Throttle, Unavailable, stream
 
 PROMPTS = [f"{what} {where}" for what in ("a fox", "an owl") for where in ("at sea", "asleep")]
-MODEL = "gpt-image-1"
-PAUSES = (1.0, 2.0, 4.0)  # seconds before each further attempt
-TIMEOUT = 120.0  # seconds of one attempt
+PAUSES, TIMEOUT = (1.0, 2.0, 4.0), 120.0  # seconds between attempts, and for each
 
 
 async def ask(client: httpx.AsyncClient, prompt: str) -> bytes:
-    """Make one attempt, and raise what the throttle and draw understand."""
+    """Make one attempt, and raise what Throttle and draw understand."""
     with anyio.fail_after(TIMEOUT):
-        answer = await client.post("images/generations", json={"model": MODEL, "prompt": prompt})
+        answer = await client.post("generations", json={"model": "gpt-image-1", "prompt": prompt})
     if answer.status_code == 429:
-        told = answer.headers.get("retry-after", "")
-        raise RateLimited("answered 429", retry_after=float(told) if told.isdigit() else None)
+        raise RateLimited("answered 429", retry_after=float(answer.headers.get("retry-after", 1)))
     if answer.status_code >= 500:
         raise Unavailable(f"answered {answer.status_code}")
-    answer.raise_for_status()
-    return base64.b64decode(answer.json()["data"][0]["b64_json"])
+    return base64.b64decode(answer.raise_for_status().json()["data"][0]["b64_json"])
 
 
-async def draw(ask: Callable[[str], Awaitable[bytes]], prompt: str) -> bytes:
-    """Return an image; what may pass by itself is tried again."""
+async def draw(client: httpx.AsyncClient, throttle: Throttle, prompt: str) -> bytes:
+    """Return an image; rate limits are waited out, and what may pass is tried again."""
     for pause in PAUSES:
-        try:
-            return await ask(prompt)
-        except (Unavailable, TimeoutError, httpx.TransportError):
-            await anyio.sleep(pause)
-    return await ask(prompt)
+        with suppress(Unavailable, TimeoutError, httpx.TransportError):
+            return await throttle.run(partial(ask, client, prompt))
+        await anyio.sleep(pause)
+    return await throttle.run(partial(ask, client, prompt))
 
 
 async def main(url: str) -> None:
     """Draw the prompts, two at once, and save what comes."""
     key = {"authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'any-key')}"}
-    async with httpx.AsyncClient(base_url=url, headers=key, timeout=TIMEOUT) as client:
-        generate = partial(draw, throttled(partial(ask, client), Throttle()))
+    async with httpx.AsyncClient(base_url=f"{url}/images", headers=key, timeout=TIMEOUT) as client:
+        generate = partial(draw, client, Throttle())
         async with stream(generate, PROMPTS, max_concurrent=2) as outcomes:
             async for outcome in outcomes:
                 match outcome:
