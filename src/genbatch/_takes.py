@@ -10,6 +10,7 @@ from typing import Any
 from ._budget import Budget
 from ._image import SavedImage
 from ._images import Run
+from ._logs import about
 from ._prompt import Prompt
 from ._store import Store
 from ._store._plan import Plan
@@ -88,7 +89,7 @@ def make_takes(
 
     async def make(number: int, prompt: Prompt) -> SavedImage:
         take = takes[number]
-        with run.stops.learning_of_disk():
+        with about(index=take.index), run.stops.learning_of_disk():
             return await run.make(store, take.plan, prompt, take.settings)
 
     prompts = [take.prompt for take in takes]

@@ -137,5 +137,6 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def _take_terminal() -> None:
-    """Make the terminal the one that Ctrl-C is typed on."""
+    """Make the terminal the one that Ctrl-C is typed on, and whose closing is heard."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that nohup runs ignore it
     fcntl.ioctl(2, termios.TIOCSCTTY, 0)

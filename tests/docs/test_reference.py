@@ -14,6 +14,7 @@ import genbatch.testing
 from genbatch.cli._app import app
 from pages import DOCS, PAGES, README, ROOT, read
 
+SOURCE = Path(genbatch.__file__).parent
 REFERENCE = DOCS / "reference"
 ALL = "\n".join(read(page) for page in REFERENCE.glob("*.md"))
 DESCRIBED = re.findall(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)", ALL, re.MULTILINE)
@@ -48,8 +49,7 @@ def test_every_command_has_a_section() -> None:
 
 
 def test_every_variable_that_is_read_is_in_the_table() -> None:
-    source = Path(genbatch.__file__).parent
-    code = "".join(path.read_text(encoding="utf-8") for path in source.rglob("*.py"))
+    code = "".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))
     used = set(re.findall(r"\b(?:GEMINI|GOOGLE)_[A-Z_]+\b", code))
     table = set(re.findall(r"^\| `([A-Z_]+)`", read(REFERENCE / "environment.md"), re.MULTILINE))
     assert used == {name for name in table if not name.endswith("_PROXY")}
@@ -60,7 +60,9 @@ def test_links_to_files_of_the_project_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, _ = target.partition("#")
-        if path and "://" not in path:
+        if path.startswith("src/genbatch/"):  # installed, or in the checkout
+            assert (SOURCE / path.removeprefix("src/genbatch/")).exists(), target
+        elif path and "://" not in path:
             assert (page.parent / path).exists(), target
 
 

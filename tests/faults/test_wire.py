@@ -283,7 +283,7 @@ async def test_key_is_in_no_log_error_or_repr(caplog: pytest.LogCaptureFixture) 
             shown += repr(error) + "".join(traceback.format_exception(error))
             shown += locals_outside_tests(error)
         shown += repr(client) + str(vars(client))
-        # Our own connections log nothing; those of httpx log all they can.
+        # Those of httpx log all they can.
         async with (
             httpx.AsyncClient() as http_client,
             client_for(server, http_client=http_client) as foreign,

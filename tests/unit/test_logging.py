@@ -20,9 +20,18 @@ import pytest
 import genbatch
 import virtual
 from backends import until
-from genbatch import Budget, GeminiClient, RateLimited, Throttle, Unavailable, generate_images
+from genbatch import (
+    Budget,
+    GeminiClient,
+    RateLimited,
+    Store,
+    Throttle,
+    Unavailable,
+    generate_images,
+)
 from genbatch._logs import about, tell
 from genbatch._store import _files as files
+from genbatch._takes import make_takes, plan_takes
 from genbatch.gemini._retry import with_retries
 from genbatch.testing import FakeGemini, Fault, bad_key, blocked, rate_limited
 
@@ -144,6 +153,19 @@ async def test_what_an_earlier_run_has_settled_is_told_and_where_it_stands(
     got = records.one(f"prompt 1: not asked again: {MODEL} blocked")
     assert (got["level"], got["error"], got["status"]) == ("DEBUG", "Blocked", 200)
     assert len(records.all) == server.stats.calls == 3
+
+
+async def test_a_further_take_is_told_by_the_index_of_its_prompt(
+    records: Records, tmp_path: Path
+) -> None:
+    async with FakeGemini(image_size=8) as server:
+        await run(server, ["a cup", "a mug"], save_dir=tmp_path)
+        records.all.clear()
+        async with client_of(server) as client, Store(tmp_path) as store:
+            takes = await plan_takes(store, [1])
+            async with make_takes(client, store, takes) as outcomes:
+                (outcome,) = [outcome async for outcome in outcomes]
+    assert records.one(f"prompt 1: saved {outcome.unwrap().path}, ")["index"] == 1
 
 
 @pytest.mark.usefixtures("nothing_on_stderr")
