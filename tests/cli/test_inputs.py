@@ -83,7 +83,7 @@ def test_three_by_four_values_are_twelve_images_with_names_to_read(
     fake = serve()
     axes = ["animal=cat,dog,fox", 'style=ink,oil,woodcut,"pastel, soft"']
     template = "A {animal} in the style of {style}"
-    command = ["run", "--template", template, "--matrix", axes[0], "--matrix", axes[1]]
+    command = ["run", "--template", template, "--matrix", axes[0], axes[1]]
     done = genbatch(*command, "-o", "out")
     assert (done.returncode, fake.stats.images) == (0, 12)
     names = [re.sub(r"^\d+-|-[0-9a-f]{6}\.png$", "", path.name) for path in images("out")]
@@ -106,6 +106,11 @@ def test_three_by_four_values_are_twelve_images_with_names_to_read(
         ("run a.txt -", "- stands alone: standard input does not go together with files"),
         ("run a.txt --template {a} --column b", "--column and --template both say what the prompt"),
         ("run a.txt --template {prompt.x}", "--template: {prompt.x}: a field is a plain name"),
+        (
+            "run a.txt --matrix seed=1,2 style=ink",
+            "--matrix style: --template has to have {style} in it",
+        ),
+        ("run a.txt style=ink", "style=ink: no extension"),
         ("run a.txt --matrix style=ink", "--matrix style: --template has to have {style} in it"),
         ("run a.txt --matrix aspect_ratio=1:1,7:1", "a.txt:1: gemini-nano-banana-2.1 makes 1:1, "),
         ("run a.txt --encoding klingon", "no encoding of text: 'klingon'; give one such as utf-8"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import anyio
 
@@ -26,6 +28,18 @@ from ._result import Options
 from ._run import Prompts
 
 STDIN = "-"
+
+
+def parted(names: Sequence[str], matrix: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names of files apart from the axes: ``--matrix a=1,2 b=3`` names two of these.
+
+    Args:
+        names: What stands beside the options.
+        matrix: What stands right after a ``--matrix``.
+    """
+    is_axis = re.compile(r"\w+=").match
+    axes = [name for name in names if matrix and is_axis(name) and not Path(name).exists()]
+    return [name for name in names if name not in axes], [*matrix, *axes]
 
 
 def recipe_of(

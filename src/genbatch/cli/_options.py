@@ -91,7 +91,9 @@ Template = Annotated[
 Matrix = Annotated[
     list[str] | None,
     option(
-        PROMPTS, metavar="NAME=A,B", help="Each of these values with each of every other --matrix."
+        PROMPTS,
+        metavar="NAME=A,B",
+        help="Each of these values with each of the other lists: a=1,2 b=3,4.",
     ),
 ]
 Encoding = Annotated[

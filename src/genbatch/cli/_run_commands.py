@@ -19,7 +19,7 @@ from ._checks import kinds_to_retry
 from ._console import QuietConsole, plain
 from ._demo import DEMO, PROMPTS
 from ._gallery import add_gallery
-from ._inputs import STDIN, nothing_in, read_inputs, read_to_end, recipe_of
+from ._inputs import STDIN, nothing_in, parted, read_inputs, read_to_end, recipe_of
 from ._launch import Throttles, Work, client_of, run_demo, run_real
 from ._logfile import log_to
 from ._plan import foresee
@@ -120,8 +120,8 @@ def run_command(
         as_json=as_json,
     )
     talk = QuietConsole(stderr=as_json)
-    names = prompts or []
-    recipe = recipe_of(asked, column, template, matrix or [])
+    names, axes = parted(prompts or [], matrix or [])
+    recipe = recipe_of(asked, column, template, axes)
     batch = read_inputs(names, recipe, encoding, Selection(limit, sample, sample_seed))
     if why := nothing_in(names, batch, limit):
         talk.say(f"Nothing to do: {why}.")
