@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx
 import pytest
+from litestar import Litestar
 
 from backends import until
 from fake_openai import serving
@@ -40,7 +41,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
             app = runpy.run_path(file)["app"]
             transport = httpx.ASGITransport(app)
             async with (
-                app.router.lifespan_context(app),
+                lifespan_of(app),
                 httpx.AsyncClient(transport=transport, base_url="http://app") as browser,
             ):
                 yield browser, fake, app
@@ -56,13 +57,18 @@ def app_of(file: str) -> str:
     return found
 
 
+def lifespan_of(app: Any) -> AbstractAsyncContextManager[object]:
+    lifespan = app.lifespan() if isinstance(app, Litestar) else app.router.lifespan_context(app)
+    return cast("AbstractAsyncContextManager[object]", lifespan)
+
+
 def trouble(call: Call) -> Fault | None:
     if "secret" in call.prompt:
         return blocked()
     return rate_limited(7) if "busy" in call.prompt else None
 
 
-@pytest.mark.parametrize("file", ["fastapi_app.py", "starlette_app.py"])
+@pytest.mark.parametrize("file", ["fastapi_app.py", "starlette_app.py", "litestar_app.py"])
 async def test_an_app_answers_with_an_image(opened: Open, file: str) -> None:
     async with opened(file) as (browser, fake, _):
         answer = await browser.post("/image", params={"prompt": "a fox"})
@@ -72,7 +78,7 @@ async def test_an_app_answers_with_an_image(opened: Open, file: str) -> None:
         assert fake.stats.images == 1
 
 
-@pytest.mark.parametrize("file", ["fastapi_app.py", "starlette_app.py"])
+@pytest.mark.parametrize("file", ["fastapi_app.py", "starlette_app.py", "litestar_app.py"])
 async def test_an_app_passes_a_rate_limit_on(opened: Open, file: str) -> None:
     async with opened(file, faults=trouble) as (browser, _, app):
         app.state.client.throttle()._patience = 0  # seconds, or the test would wait
