@@ -1,4 +1,30 @@
-"""Prompts in, images out: at most k calls at once, exactly one outcome per prompt."""
+"""Prompts in, images out: at most k calls at once, exactly one outcome per prompt.
+
+Under asyncio or trio:
+
+    async with GeminiClient() as client:  # key from GEMINI_API_KEY or GOOGLE_API_KEY
+        async with generate_images(client, prompts, save_dir="out") as outcomes:
+            async for outcome in outcomes:
+                match outcome:
+                    case Success(_, prompt, image):
+                        print(prompt, image.path)
+                    case Failure(_, prompt, error):
+                        print(prompt, error)
+
+Batches: stream hands outcomes over as calls complete, collect returns them in input order. Both run
+any ``async def generate(prompt)``. A batch lives inside its block: leaving it ends its calls.
+
+Images: GeminiClient makes one of a prompt, generate_images many, saved in a directory that a later
+run resumes from; Store is that directory. A Prompt brings settings of its own.
+
+Limits: max_concurrent of every batch, a CapacityLimiter shared by several, a Budget in dollars or
+images, a Throttle that finds out what the service allows; estimate tells the cost beforehand.
+
+Errors: a prompt's error is data, in its Failure; those of the service are GenbatchErrors.
+
+For tests genbatch.testing has a server that speaks the service's wire, genbatch.gallery makes a
+page of images, and ``genbatch --help`` tells of the command line.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -84,6 +110,10 @@ _HOMES = {
     "generate_images": "._images",
     "throttled": "._throttle",
 }
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

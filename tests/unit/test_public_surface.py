@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import pydoc
+import re
 from typing import Any
 
 import pytest
@@ -38,6 +40,12 @@ def test_all_names_what_is_there_and_is_sorted() -> None:
     assert public - modules - {"Any", "TYPE_CHECKING", "import_module"} == set(genbatch.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         genbatch.nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_help_tells_of_every_name() -> None:
+    text = pydoc.render_doc(genbatch, renderer=pydoc.plaintext)
+    for name in genbatch.__all__:
+        assert re.search(rf"^    (class |async )?{name}\b", text, re.MULTILINE), name
 
 
 def test_stream() -> None:
