@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import socket
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,6 @@ from logging import DEBUG, getLogger
 from typing import NamedTuple
 
 import anyio
-import anyio.abc
 import h11
 import httpx
 
@@ -29,6 +27,7 @@ from genbatch._logs import tell
 from ._ahead import Ahead
 from ._connection import LARGEST_ANSWER, Body, Connection, Origin, errors_of_httpx
 from ._proxy import Proxies, Proxy
+from ._sockets import open_socket
 from ._turns import Turns
 
 _log = getLogger("genbatch.client")
@@ -194,29 +193,6 @@ class Lanes(httpx.AsyncBaseTransport):
         for connection in (*self._idle, *self._busy):
             connection.close()
         self._idle.clear()
-
-
-async def open_socket(host: str, port: int) -> socket.socket:
-    """Return a connected socket that does not block.
-
-    Raises:
-        httpx.ConnectError: If it cannot be connected.
-    """
-    sock: socket.socket | None = None
-    try:
-        # anyio connects, to whichever address answers first, but does not let go of the socket:
-        # a second handle of it stays open when the stream is closed.
-        async with await anyio.connect_tcp(host, port) as stream:
-            theirs = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - no Django
-            sock = socket.fromfd(theirs.fileno(), theirs.family, theirs.type)
-            sock.setblocking(False)
-    except BaseException as exc:
-        if sock is not None:
-            sock.close()
-        if isinstance(exc, OSError):
-            raise httpx.ConnectError(str(exc)) from exc
-        raise
-    return sock
 
 
 class _Address(NamedTuple):
