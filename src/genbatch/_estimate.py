@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ._images import Completion
+from ._completion import Completion
 from ._inputs import PromptFiles
 from ._prompt import Prompt
 from ._store._keys import content_digest

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from logging import DEBUG, getLogger
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from anyio import CapacityLimiter
 
 from ._budget import Account, Budget
+from ._completion import Completion
 from ._image import Image, SavedImage
 from ._logs import about, tell
 from ._outcome import T
@@ -25,7 +26,7 @@ from ._stream import OutcomeStream, open_stream
 from ._workers import Workers
 from .gemini import GeminiClient
 from .gemini._models import price as price_of
-from .gemini._request import SETTINGS_OF_A_PROMPT, Settings
+from .gemini._request import Settings
 
 _log = getLogger("genbatch.store")
 
@@ -175,12 +176,25 @@ def generate_images(
         generate: Callable[..., Awaitable[Any]] = _Generate(run, complete)
     else:
         batch = Batch(place, namespace)
-        generate = _GenerateOnce(run, complete, place, batch, namespace)
+        generate = GenerateOnce(run, complete, place, batch, namespace)
     workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     outcomes = open_stream(workers, ordered)
     if place is None:
         return outcomes
-    return _inside(nullcontext() if place is store else place, batch, workers, outcomes)
+    return inside(nullcontext() if place is store else place, batch, workers, outcomes)
+
+
+class Maker(Protocol):
+    """Makes images of requests that have none yet; a Run does so with a call each."""
+
+    @property
+    def stops(self) -> Stops:
+        """What has stopped it."""
+
+    async def make(
+        self, place: Store, plan: Plan, request: Prompt, others: dict[str, Any]
+    ) -> SavedImage:
+        """Make an image and save it, unless another batch has done so meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +241,11 @@ class _Generate:
             return await self._run.ask(request, others, self._run.budget)
 
 
-class _GenerateOnce:
+class GenerateOnce:
     """The same, saved, and from an earlier run where it has been made."""
 
     def __init__(
-        self, run: Run, complete: Completion, place: Store, batch: Batch, namespace: str
+        self, run: Maker, complete: Completion, place: Store, batch: Batch, namespace: str
     ) -> None:
         self._run = run
         self._complete = complete
@@ -262,30 +276,8 @@ def _resumed(index: int, key: str, saved: SavedImage) -> SavedImage:
     return saved
 
 
-class Completion:
-    """Gives a prompt every setting that it can have, and returns the others beside it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._own, self._others = _split(settings)
-
-    def __call__(self, prompt: str | Prompt) -> tuple[Prompt, dict[str, Any]]:
-        if isinstance(prompt, str):  # most are, and a run that resumes completes many in no time
-            return Prompt(prompt, **self._own), self._others
-        prompt = Prompt.of(prompt)
-        own, others = _split(self._settings.overridden_by(prompt).checked())
-        return replace(prompt, **own), others
-
-
-def _split(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings that are given, those that a prompt can have apart from the others."""
-    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
-    given = {name: value for name, value in values.items() if value is not None}
-    return {name: given.pop(name) for name in SETTINGS_OF_A_PROMPT if name in given}, given
-
-
 @asynccontextmanager
-async def _inside(
+async def inside(
     place: AbstractAsyncContextManager[object],
     batch: Batch,
     workers: Workers[Any, Any],

@@ -70,6 +70,7 @@ def test_json_of_a_dry_run_is_what_it_would_do(genbatch: Genbatch) -> None:
         "done": 0,
         "calls": 3,
         "cost": pytest.approx(0.402),
+        "batch_cost": pytest.approx(0.201),
         "seconds": None,
         "model": "gemini-3-pro-image",
     }

@@ -8,6 +8,7 @@ import signal
 import httpx
 import pytest
 
+from batch_wire import CREATE, UPLOAD, rows
 from commands import Genbatch, started
 from genbatch.cli._main import run
 from wire import PATH, asking, details_of
@@ -52,12 +53,33 @@ def test_its_time_may_pass_faster_than_ours() -> None:
     assert 0 < float(delay.rstrip("s")) <= 60 / 6000 + 0.001
 
 
+def test_batches_are_served_and_counted() -> None:
+    options = ["--latency", "0", "--job-latency", "0"]
+    with started(["serve-fake", "--port", "0", *options]) as server:
+        assert server.stdout
+        url = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+        assert url
+        with httpx.Client(base_url=url[0], headers={"x-goog-api-key": "k"}, trust_env=False) as to:
+            headers = {"x-goog-upload-protocol": "resumable"}
+            started_at = to.post(UPLOAD, headers=headers, json={}).headers["x-goog-upload-url"]
+            headers = {"x-goog-upload-command": "upload, finalize"}
+            file = to.post(started_at, headers=headers, content=rows("a")).json()["file"]["name"]
+            batch = to.post(CREATE, json={"batch": {"inputConfig": {"fileName": file}}}).json()
+            answers = iter(lambda: to.get(f"/v1beta/{batch['name']}").json(), None)
+            assert next(answer for answer in answers if answer.get("done"))
+            counts = to.get("/stats").json()
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=60)
+    assert (counts["jobs"], counts["images"], counts["calls"]) == (1, 1, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("--quota 5", "quota must be like '60/min', got '5'"),
         ("--daily -1", "Invalid value for '--daily'"),
         ("--speed 0", "speed must be > 0, got 0.0"),
+        ("--job-latency -1", "Invalid value for '--job-latency'"),
     ],
 )
 def test_a_malformed_quota_is_one_line(

@@ -83,6 +83,10 @@ class TestEitherWay:
         made = {draw(t, model=m, seed=s, width=64, height=64) for t, m, s in asked}
         assert len(made) == len(asked)
 
+    def test_even_one_pixel_is_another_image_for_each_prompt(self) -> None:
+        made = {draw(f"prompt {number}", width=1, height=1) for number in range(1000)}
+        assert len(made) == 1000
+
     def test_an_image_of_the_default_size_is_small(self) -> None:
         assert len(draw("A bakery on a rainy street", width=512, height=512)) < 80_000
 

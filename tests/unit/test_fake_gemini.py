@@ -214,7 +214,7 @@ class TestAnswers:
         async with FakeGemini(image_size=8) as server, client_of(server) as client:
             await client.post(PATH, json=asking())
             stats = await client.get("/stats")
-        counts = {"calls": 1, "images": 1, "in_flight": 0, "peak": 1, "limited": 0}
+        counts = {"calls": 1, "images": 1, "in_flight": 0, "peak": 1, "limited": 0, "jobs": 0}
         assert stats.json() == counts
 
 

@@ -36,7 +36,10 @@ LAYERS = [
     ["_inputs"],
     ["gemini"],
     ["_store"],
+    ["_completion"],
     ["_images", "_takes", "_estimate"],
+    ["_jobs"],
+    ["batch_api"],
     ["gallery"],
     ["testing"],
     ["__init__"],
@@ -101,6 +104,10 @@ def loaded_by(module: str, names: list[str]) -> str:
 def test_importing_genbatch_loads_nothing_heavy() -> None:
     heavy = ["google.genai", "httpx", "httpx2", "sqlite3", "rich", "typer", "PIL", "h11", "logging"]
     assert loaded_by("genbatch", heavy) == "[]"
+
+
+def test_importing_jobs_loads_nothing_heavy() -> None:
+    assert loaded_by("genbatch.batch_api", ["google.genai", "httpx", "rich", "typer"]) == "[]"
 
 
 def test_importing_the_fake_needs_no_extra() -> None:

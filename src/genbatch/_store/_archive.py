@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Lock as ThreadLock
 from typing import Any
 
-from genbatch._errors import StoreError
+from genbatch._errors import GenbatchError, StoreError
 from genbatch._image import Image, SavedImage
 from genbatch._prompt import Prompt
 
@@ -173,8 +173,13 @@ class Archive:
         Args:
             call: That was begun.
             price: US dollars that it is expected to cost, None where unknown.
+
+        Raises:
+            GenbatchError: If a job may still bring the image.
         """
         with self.journal.writing() as journal:
+            if (job := journal.job_of(call.plan.item)) is not None:
+                raise GenbatchError(f"it is in job {job[1]}: --via batch collects it")
             call.attempt = journal.insert(
                 "attempt",
                 item=call.plan.item,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from genbatch._errors import StoreError
 
 from ._files import disk_error, sync_directory
-from ._schema import KNOWN, SCHEMA, VERSION, Known, Row, check_version, version
+from ._schema import JOBS, KNOWN, SCHEMA, VERSION, Known, Row, check_version, version
 
 _PATIENCE = 30.0  # seconds to wait for another process that writes
 _MOST_UNFINISHED = 16  # inputs; each costs as many rows as were read of it
@@ -84,8 +84,9 @@ class Journal:
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(f"the file system of {self.path} cannot hold a journal: use another")
-        if not version(connection):
-            connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT")
+        if (found := version(connection)) < VERSION:
+            tables = JOBS if found else SCHEMA + JOBS
+            connection.executescript(f"BEGIN; {tables} PRAGMA user_version = {VERSION}; COMMIT")
 
     def close(self) -> None:
         """Close it; without effect on what is committed."""
@@ -202,6 +203,13 @@ class Transaction:
     def is_attempted(self, name: str) -> bool:
         """Return whether an attempt was sent whose image is to have that name."""
         return self.first("SELECT 1 FROM attempt WHERE name = ?", name) is not None
+
+    def job_of(self, item: int) -> Row | None:
+        """Return number and label of the job that may still bring an item, None without one."""
+        sql = """SELECT job.id, label FROM attempt JOIN job ON job.id = attempt.job
+            WHERE item = ? AND ended IS NULL"""
+        row: Row | None = self.first(sql, item)
+        return row
 
     def ordinal_of_next(self, digest: str) -> int:
         """Return the ordinal of the next item of a digest that is added."""

@@ -42,7 +42,7 @@ class Making:
         Args:
             account: That the attempts are paid from.
         """
-        return _Noting(self._place, self._unsaved(), account)
+        return _Noting(self._place, self.unsaved(), account)
 
     async def save(self, image: Image) -> SavedImage:
         """Save the image that the call brought, and return when it is durable.
@@ -53,7 +53,7 @@ class Making:
 
         Cancellation: strikes when the image is saved, since it is paid for.
         """
-        call, self.call = self._unsaved(), None
+        call, self.call = self.unsaved(), None
         mine = turn.get(None)
         elapsed = perf_counter() - self._began - (mine.seconds if mine else 0.0)
         return await self._place.hop(self._save, call, image, elapsed)
@@ -70,7 +70,12 @@ class Making:
             tell(_log, INFO, "saved %s, %s", saved.path, cost, path=str(saved.path))
         return saved
 
-    def _unsaved(self) -> Call:
+    def unsaved(self) -> Call:
+        """Return the call, which has brought no image yet.
+
+        Raises:
+            RuntimeError: If it has.
+        """
         if self.call is None:
             raise RuntimeError("this call has brought its image already")
         return self.call

@@ -149,6 +149,8 @@ def adopt_orphans(journal: Transaction, directory: Path) -> None:
 
 def adopt_lost(journal: Transaction, directory: Path, plan: Plan) -> None:
     """Give its row to an image that stands where a call is about to begin: its row was lost."""
+    if journal.job_of(plan.item) is not None:
+        return  # which may have published it just now, and notes it next
     if plan.stem.endswith(plan.key[:SHORT_KEY]) and journal.next_take(plan.item) == 1:
         if (image := _look(journal, directory, plan.stem)) is not None:
             journal.add_image(plan.item, 1, **image)

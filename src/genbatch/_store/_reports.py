@@ -91,7 +91,7 @@ def status(directory: str | os.PathLike[str]) -> Status:
         StoreError: If there is no journal in it, or it cannot be read.
     """
     path = Path(directory)
-    with _reading(path) as journal:
+    with reading(path) as journal:
         counts = dict(journal.execute(_COUNTS).fetchall())
         spent = Spent.read(journal)
     done, to_do = counts.pop("done", 0), counts.pop("", 0)
@@ -114,7 +114,7 @@ def export(directory: str | os.PathLike[str], *, all: bool = False) -> Iterator[
         StoreError: If there is no journal in directory, or it cannot be read.
     """
     in_batch = _ROW + _IN_BATCH.format(images=_EVERY if all else _ONE)
-    with _reading(Path(directory)) as journal:
+    with reading(Path(directory)) as journal:
         for (batch,) in journal.execute(_BATCHES).fetchall():
             yield from map(_row, journal.execute(in_batch, (batch,)))
         if all:
@@ -130,7 +130,7 @@ def made_in(directory: str | os.PathLike[str]) -> dict[str, int]:
     path = Path(directory)
     if not (path / HIDDEN / JOURNAL).is_file():
         return {}
-    with _reading(path) as journal:
+    with reading(path) as journal:
         return dict(journal.execute(_MADE).fetchall())
 
 
@@ -144,7 +144,7 @@ def verify(directory: str | os.PathLike[str]) -> Iterator[str]:
         StoreError: If there is no journal in directory, or it cannot be read.
     """
     path = Path(directory)
-    with _reading(path) as journal:
+    with reading(path) as journal:
         extras: set[str] = set()  # rare, so few
         rows = journal.execute("SELECT file, sha256, bytes, extras FROM image ORDER BY item, take")
         for file, sha256, size, names in rows:
@@ -195,7 +195,12 @@ def _is_ours(path: Path) -> bool:
 
 
 @contextmanager
-def _reading(directory: Path) -> Iterator[Transaction]:
+def reading(directory: Path) -> Iterator[Transaction]:
+    """Read the journal of a directory, as it is at one moment.
+
+    Raises:
+        StoreError: If there is none, or it cannot be read.
+    """
     path = directory / HIDDEN / JOURNAL
     if not path.is_file():
         raise StoreError(f"{directory} has no journal: nothing was run into it")

@@ -4,7 +4,9 @@ An *item* is a request, found again by the digest of its content and its ordinal
 of its input. It keeps the file name planned for it, its *images*, one a take, of which one is
 picked, and why it failed where it did. An *attempt* is a call that was begun and of which no good
 or harmless end is known: possibly paid. A *batch* is one input; a *place* says where in it an item
-stands. A batch read to its end supersedes those of its namespace from earlier sessions.
+stands. A batch read to its end supersedes those of its namespace from earlier sessions. A *job* is
+a file of requests in the service's own queue, each of which is an attempt; it has ended once all
+that it brought is here.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from genbatch._errors import StoreError
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
 CREATE TABLE session (id INTEGER PRIMARY KEY, began REAL NOT NULL);
@@ -40,6 +42,17 @@ CREATE TABLE image (
     text TEXT NOT NULL DEFAULT '', cost REAL, elapsed REAL, response_id TEXT, extras TEXT,
     prompt TEXT, made TEXT NOT NULL DEFAULT (datetime()),
     PRIMARY KEY (item, take));
+"""
+
+# What version 2 has beside version 1; an id is never given again: jobs are known by it.
+JOBS = """
+ALTER TABLE attempt ADD COLUMN job INTEGER;
+CREATE TABLE job (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, label TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
+    file TEXT, name TEXT, state TEXT NOT NULL, requests INTEGER NOT NULL,
+    began REAL NOT NULL, ended REAL);
+CREATE INDEX attempt_item ON attempt (item);
+CREATE INDEX attempt_job ON attempt (job);
 """
 
 KNOWN = """item.id, digest, ordinal, name, metadata, kind, message, detail,

@@ -23,7 +23,7 @@ from typing import Any, Generic, Self
 from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from genbatch._errors import StoreError
+from genbatch._errors import Stopped, StoreError
 from genbatch._prompt import Prompt
 from genbatch._source import Bell
 from genbatch._waiting import waiting
@@ -75,6 +75,7 @@ class Store:
         self._template = check_template(name)
         self._policy = Policy(redo_missing, retry_failed)
         self._opened: Archive | None = None
+        self.has_queue = False  # whether a batch looks after its jobs
 
     async def __aenter__(self) -> Self:
         if self._opened is not None:
@@ -137,6 +138,8 @@ class Store:
             making = Making(self, await self.hop(self.archive.begin, plan))
             try:
                 yield making
+            except Stopped:
+                raise  # says nothing of the request
             except Exception as exc:
                 if making.call is not None:
                     await self.hop(self.archive.fail, making.call, exc)

@@ -12,6 +12,7 @@ from ._folder_commands import (
     status_command,
     verify_command,
 )
+from ._job_commands import jobs_command
 from ._run_commands import demo_command, redo_command, run_command
 from ._service_commands import models_command, serve_command
 
@@ -57,5 +58,6 @@ app.command("verify", rich_help_panel=_LOOK)(verify_command)
 app.command("gallery", rich_help_panel=_LOOK)(gallery_command)
 app.command("redo", rich_help_panel=_MAKE)(redo_command)
 app.command("pick", rich_help_panel=_LOOK)(pick_command)
+app.command("jobs", rich_help_panel=_LOOK)(jobs_command)
 app.command("models", rich_help_panel=_SERVICE)(models_command)
 app.command("serve-fake", rich_help_panel=_SERVICE)(serve_command)

@@ -48,6 +48,7 @@ class Display:
         self._recent: deque[Finished] = deque(maxlen=_RECENT)
         self._speed = Speed()
         self._is_hurried = False
+        self._jobs = ""
         self.is_interrupted = False
 
     def _has_room(self) -> bool:
@@ -99,7 +100,7 @@ class Display:
             result.dropped,
             rate,
             spent_of(result.budget, result.cost),
-            held_by(throttles, self._options.max_concurrent),
+            ", ".join(filter(None, (self._jobs, held_by(throttles, self._options.max_concurrent)))),
         )
         if self._area is not None:
             if not self._talk.is_busy:  # who does not read misses a drawing, no more
@@ -111,6 +112,10 @@ class Display:
             is_paused = any(throttle.paused_for for throttle in throttles.values())
             if self._lines.is_due(progress, is_paused):
                 self._console.say(GAP.join(snapshot.figures))
+
+    def tell_of_jobs(self, line: str) -> None:
+        """Say how the jobs stand wherever the bar is drawn."""
+        self._jobs = line
 
     def end(self) -> None:
         """Take the bar away."""

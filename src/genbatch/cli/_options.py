@@ -170,6 +170,15 @@ RetryFailed = Annotated[
     ),
 ]
 
+Via = Annotated[
+    Literal["live", "batch", "batch,live"],
+    option(
+        LIMITS,
+        metavar="WAY",
+        help="batch: half the price, in jobs of up to 24 hours; batch,live makes live what jobs "
+        "could not.",
+    ),
+]
 MaxConcurrent = Annotated[
     int,
     option(

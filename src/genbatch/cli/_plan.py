@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from genbatch import Prompt, estimate
 from genbatch._inputs import PromptFiles, StandardInput
 from genbatch._pace import parse_interval
-from genbatch.gemini._models import default_size, model_id, price
+from genbatch.gemini._models import JOB_SHARE, default_size, model_id, price
 
 from ._console import clock
 from ._result import Options
 from ._run import Prompts
 
 _EXPENSIVE = 10.0  # US dollars that somebody is asked about first
+_FEW = 10  # images that are not worth the wait for a job
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,14 @@ def foresee(prompts: Prompts, options: Options, pace: str | None) -> Plan:
     )
     parts = [f"{plan.prompts:,} prompts", f"{plan.done:,} done", f"{plan.calls:,} to make"]
     parts.append(_models(prompts, options))
-    parts.append("price unknown" if plan.cost is None else f"about {_dollars(plan.cost)}")
+    parts.append("price unknown" if plan.cost is None else _both_prices(plan.cost, plan.calls))
     if plan.seconds is not None and pace is not None:
         parts.append(f"about {clock(plan.seconds)} at {pace}")
-    row = json.dumps({**asdict(plan), "calls": plan.calls, "model": model_id(options.model)})
-    return Plan(" · ".join(parts), row, plan.cost is not None and plan.cost > _EXPENSIVE)
+    by_batch = None if plan.cost is None else JOB_SHARE * plan.cost
+    known = {"calls": plan.calls, "batch_cost": by_batch, "model": model_id(options.model)}
+    row = json.dumps({**asdict(plan), **known})
+    cost = plan.cost if options.via == "live" else by_batch
+    return Plan(" · ".join(parts), row, cost is not None and cost > _EXPENSIVE)
 
 
 def _foresee_each(options: Options, pace: str | None) -> Plan:
@@ -64,6 +68,12 @@ def _foresee_each(options: Options, pace: str | None) -> Plan:
     if pace is not None:
         parts.append(f"at {pace}")
     return Plan(" · ".join(parts), "", False)
+
+
+def _both_prices(cost: float, calls: int) -> str:
+    """Return what live calls will cost, and jobs where there is enough to make."""
+    about = f"about {_dollars(cost)}"
+    return about if calls < _FEW else f"{about}, by batch {_dollars(JOB_SHARE * cost)}"
 
 
 def _dollars(cost: float) -> str:

@@ -51,6 +51,7 @@ class Options:
     retry_failed: bool | Collection[str] = False
     quiet: bool = False
     as_json: bool = False
+    via: str = "live"
 
 
 @dataclass(slots=True)
@@ -73,6 +74,7 @@ class Result:
         interrupted: Number of the signal that ended it early, 0 if none.
         rest: The command that makes what was not made, where it is another than this one.
         lost: Why rows could not be written, None if they were.
+        in_jobs: Prompts in jobs that go on at the service, and US dollars for them.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -90,6 +92,7 @@ class Result:
     interrupted: int = 0
     rest: str = ""
     lost: OSError | None = None
+    in_jobs: tuple[int, float] = (0, 0.0)
 
     @property
     def failed(self) -> int:
@@ -105,8 +108,9 @@ class Result:
     def maybe_paid(self) -> tuple[int, float]:
         """Calls of this run that may have been billed without an image, and US dollars for them."""
         budget, earlier = self.budget, self.earlier
-        calls = budget.maybe_images - earlier.maybe_images
-        return calls, budget.maybe_spent - earlier.maybe_usd
+        in_jobs, dollars = self.in_jobs
+        calls = budget.maybe_images - earlier.maybe_images - in_jobs
+        return max(0, calls), max(0.0, budget.maybe_spent - earlier.maybe_usd - dollars)
 
     @property
     def exit_code(self) -> int:

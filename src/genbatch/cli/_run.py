@@ -3,6 +3,7 @@
 1. The first signal (Ctrl-C, SIGTERM, a terminal that closes) starts no further call, drops those
    that wait for their turn, and waits for those in flight, whose images are paid for; the second
    cancels them.
+   Jobs go on at the service: what waits for them is dropped, and collected by a further run.
 2. A deadline, a used-up budget and a full disk end a run in the first of these ways, a refused key
    in the second. A used-up quota ends the calls of its model.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -28,9 +30,11 @@ from genbatch import (
     Stopped,
     Store,
     Unauthorized,
+    batch_api,
     generate_images,
 )
 from genbatch._inputs import InputError, PromptFiles, StandardInput
+from genbatch._store._jobs import Jobs
 
 from ._display import Display
 from ._result import NOT_MADE, Options, Result
@@ -54,7 +58,12 @@ async def run_batch(
     )
     async with store:
         result = await begin(store, options)
-        batch = generate_images(
+        generate: Callable[..., AbstractAsyncContextManager[Images]] = generate_images
+        if options.via != "live":
+            generate = partial(
+                batch_api.generate_images, live=options.via != "batch", watch=display.tell_of_jobs
+            )
+        batch = generate(
             client,
             prompts,
             store=store,
@@ -69,6 +78,8 @@ async def run_batch(
         if isinstance(prompts, StandardInput) and prompts.is_terminal:
             display.make_room()
         await watch(batch, result, client, options, display)
+        if options.via != "live":
+            result.in_jobs = await _in_jobs(store)
     result.end(result.read if isinstance(prompts, StandardInput) else len(prompts))
     return result
 
@@ -79,9 +90,19 @@ async def begin(store: Store, options: Options) -> Result:
     if options.budget is not None or options.max_images is not None:
         budget, spent = result.budget, await store.spent()
         budget.spent, budget.images = spent.usd, spent.images
+        if options.via != "live":  # which counts itself what jobs have open
+            open_, usd = await _in_jobs(store)
+            spent = spent._replace(
+                maybe_images=spent.maybe_images - open_, maybe_usd=spent.maybe_usd - usd
+            )
         budget.maybe_spent, budget.maybe_images = spent.maybe_usd, spent.maybe_images
         result.earlier = spent
     return result
+
+
+async def _in_jobs(store: Store) -> tuple[int, float]:
+    """Return how many prompts are in jobs that go on, and US dollars for them."""
+    return await store.hop(Jobs(store.archive).open_attempts)
 
 
 async def watch(
@@ -104,9 +125,9 @@ async def watch(
     """
     async with batch as outcomes, anyio.create_task_group() as tasks:
         tasks.start_soon(_redraw, outcomes, client, result, display)
-        tasks.start_soon(_heed_signals, result, outcomes, display, tasks.cancel_scope)
+        tasks.start_soon(_heed_signals, result, outcomes, options, display, tasks.cancel_scope)
         if options.deadline is not None:
-            tasks.start_soon(_heed_deadline, options.deadline, result, outcomes, display)
+            tasks.start_soon(_heed_deadline, options.deadline, result, outcomes, options, display)
         try:
             async for outcome in outcomes:
                 outcome = seen(outcome)
@@ -139,17 +160,21 @@ async def _redraw(outcomes: Images, client: GeminiClient, result: Result, displa
 
 
 async def _heed_deadline(
-    seconds: float, result: Result, outcomes: Images, display: Display
+    seconds: float, result: Result, outcomes: Images, options: Options, display: Display
 ) -> None:
     await anyio.sleep(seconds)
     if not result.is_ending:
         result.stopped = Stopped(f"the deadline of {seconds:g} s has passed")
         outcomes.drain()
-        display.note("The deadline has passed: waiting for the calls in flight.")
+        display.note(f"The deadline has passed: {_what_is_left(options)}.")
 
 
 async def _heed_signals(
-    result: Result, outcomes: Images, display: Display, scope: anyio.CancelScope
+    result: Result,
+    outcomes: Images,
+    options: Options,
+    display: Display,
+    scope: anyio.CancelScope,
 ) -> None:
     # On Windows not every event loop can: there, KeyboardInterrupt ends the run at once.
     with suppress(NotImplementedError), anyio.open_signal_receiver(*_signals()) as signals:
@@ -160,7 +185,13 @@ async def _heed_signals(
                 return
             result.interrupted = number
             outcomes.drain()
-            display.note("Stopping: waiting for the calls in flight. Ctrl-C again cancels them.")
+            display.note(f"Stopping: {_what_is_left(options)}. Ctrl-C again cancels them.")
+
+
+def _what_is_left(options: Options) -> str:
+    """Return what a run that ends early does with what was sent."""
+    jobs = "" if options.via == "live" else "leaving the jobs at the service, "
+    return f"{jobs}waiting for the calls in flight"
 
 
 def _signals() -> list[signal.Signals]:

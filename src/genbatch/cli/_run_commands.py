@@ -63,6 +63,7 @@ def run_command(
     name: options.Name = DEFAULT_TEMPLATE,
     fresh: options.Fresh = False,
     gallery: options.Gallery = False,
+    via: options.Via = "live",
     max_concurrent: options.MaxConcurrent = 20,
     pace: options.Pace = None,
     budget: options.Budget = None,
@@ -94,6 +95,7 @@ def run_command(
     - `genbatch run prompts.csv -o foxes -k 50 --model pro --aspect-ratio 16:9`
     - `genbatch run prompts.txt --budget 5 --pace 10/min`
     - `genbatch run prompts.txt --dry-run`
+    - `genbatch run prompts.txt --via batch`
     - `head prompts.txt | genbatch run - --demo --json`
     - `genbatch run shots.jsonl more.csv --sample 20`
     - `genbatch run names.csv --template "{name}, in {style}" --matrix style=ink,oil`
@@ -118,6 +120,7 @@ def run_command(
         retry_failed=kinds_to_retry(retry_failed),
         quiet=quiet,
         as_json=as_json,
+        via=via,
     )
     talk = QuietConsole(stderr=as_json)
     names, axes = parted(prompts or [], matrix or [])

@@ -26,6 +26,9 @@ Port = Annotated[
 Latency = Annotated[
     float, options.option(None, min=0.0, metavar="SECONDS", help="How long a call takes.")
 ]
+JobLatency = Annotated[
+    float, options.option(None, min=0.0, metavar="SECONDS", help="How long a batch takes.")
+]
 Quota = Annotated[
     str | None, options.option(None, metavar="N/min", help="Calls of a model in any minute.")
 ]
@@ -74,6 +77,7 @@ def serve_command(
     host: Host = "127.0.0.1",
     port: Port = 8765,
     latency: Latency = 0.25,
+    job_latency: JobLatency = 5.0,
     quota: Quota = None,
     daily: Daily = None,
     retry_info: RetryInfo = True,
@@ -92,6 +96,7 @@ def serve_command(
     """
     fake = FakeGemini(
         latency=latency,
+        job_latency=job_latency,
         quota=quota,
         daily=daily,
         retry_info=retry_info,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 from genbatch import BudgetExhausted
 from genbatch._store._plan import FINAL
-from genbatch.gemini._models import price
+from genbatch.gemini._models import JOB_SHARE, price
 
 from ._console import QuietConsole, clock, count, plain
 from ._result import Options, Result
 
 _MANY = 10  # failures: more than stay in view
 _MISSING = "ImageMissing"
+_IN_JOBS = "GenbatchError"  # of live calls for what a job may still bring, and of nothing else
 _SETTINGS = ("FileNotFoundError", "OSError", "PermissionError", "TypeError", "ValueError")
 _LONGER = {
     "RateLimited": ", and waits longer with --patience",
@@ -40,7 +42,7 @@ def report(result: Result, options: Options, server: str | None = None) -> int:
         notes.say(*line)
     if result.lost is not None:
         notes.error(f"rows are missing from standard output: {plain(result.lost)}")
-    if (reason := _reason(result)) is not None:
+    if (reason := _reason(result, options.save_dir)) is not None:
         notes.error(reason)
     return result.exit_code
 
@@ -56,7 +58,8 @@ def _print_figures(out: QuietConsole, result: Result, options: Options, server: 
     figures = [_duration(result.seconds), f"{result.size_mb:.1f} MB"]
     if server and result.made:
         expected = price(options.model, options.image_size)
-        figures.append(f"${result.made * (expected or 0):.2f} on the real service")
+        each = (expected or 0) * (1 if options.via == "live" else JOB_SHARE)
+        figures.append(f"${result.made * each:.2f} on the real service")
     elif result.cost:
         figures.append(f"${result.cost:.2f}")
     out.say(", ".join(figures))
@@ -90,12 +93,14 @@ def _advice(kind: str, *, is_run: bool) -> str:
         return f"change the prompts, or --retry-failed={kind} asks again"
     if kind == _MISSING:
         return "the files are gone: --redo-missing makes, and pays, them again"
+    if kind == _IN_JOBS:
+        return "--via batch collects them, or genbatch jobs ends those"
     if kind in _SETTINGS:
         return "correct what is said above, then run the same command again"
     return f"the same command tries again{_LONGER.get(kind, '')}"
 
 
-def _reason(result: Result) -> str | None:
+def _reason(result: Result, folder: Path) -> str | None:
     """Return why a batch did not make everything, None if it did."""
     resume = f"the rest: {result.rest}" if result.rest else _resume(result)
     if result.interrupted:
@@ -113,6 +118,10 @@ def _reason(result: Result) -> str | None:
         parts.append(resume)
     elif again := _asked_again(result):
         parts.append(f"the same command asks again for {again:,}")
+    in_jobs, _ = result.in_jobs
+    if in_jobs:
+        jobs = f"genbatch jobs {plain(folder)}"
+        parts.append(f"{count(in_jobs, 'prompt')} in jobs that go on at the service ({jobs})")
     calls, _ = result.maybe_paid
     if calls:
         parts.append(f"{count(calls, 'call')} may have been paid without an image")

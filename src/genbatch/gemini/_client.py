@@ -245,6 +245,11 @@ class GeminiClient:
         return self._throttles[model]
 
     @property
+    def is_vertex(self) -> bool:
+        """Whether it calls Vertex."""
+        return self._vertex is not None
+
+    @property
     def throttles(self) -> Mapping[str, Throttle]:
         """Those of the models called so far, by full id."""
         return self._throttles

@@ -11,6 +11,7 @@ from genbatch._image import Usage
 _CLASSIC = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 _ALL_RATIOS = (*_CLASSIC, "1:4", "1:8", "4:1", "8:1")
 _ANY_LEVEL = ("minimal", "low", "medium", "high")  # every one the service has a word for
+JOB_SHARE = 0.5  # of the price of a live call, that a job costs
 _PROMPT_TOKENS = 20  # what an expected price allows for the prompt: a sentence or two
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import math
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,10 +25,10 @@ from genbatch._errors import GenbatchError, InvalidResponse
 from ._config import config_of, contents_of
 from ._json import JsonObject, parse_answer
 from ._request import ImageRequest
-from ._sdk_types import build
+from ._sdk_types import Nowhere, build, client_to
 from ._settings import Secret
 from ._translate import THIRD_PARTY, showable, translate, without_frames
-from ._transport import open_http_client, set_aside
+from ._transport import LaneClient, open_http_client, set_aside
 from ._turns import Turns
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ class Wire:
         self._access = access
         self._timeout = timeout
         self._turns = Turns()
-        self._owned = None
+        self._owned: LaneClient | None = None
         if http_client is None:
             self._owned = open_http_client(self._turns, trust_env=trust_env)
         options = types.HttpOptions(
@@ -87,6 +90,11 @@ class Wire:
                     credentials=access.for_sdk,
                     http_options=options,
                 )
+
+    @property
+    def certificates(self) -> ssl.SSLContext | None:
+        """Those that connections of our own trust, None where there are none."""
+        return None if self._owned is None else self._owned.certificates
 
     async def ask(self, request: ImageRequest) -> JsonObject:
         """Make one attempt.
@@ -163,6 +171,33 @@ class Wire:
         """Close the connections, unless they are the caller's."""
         if self._owned is not None:
             await self._owned.aclose()
+
+
+@cache
+def bodies() -> Bodies:
+    """Return what makes the JSON of requests; the first time this blocks for some 20 ms."""
+    return Bodies()
+
+
+class Bodies:
+    """Makes the JSON that attempts send, without sending it; from any thread."""
+
+    def __init__(self) -> None:
+        self._http_client = Nowhere(transport=httpx.BaseTransport())
+        self._lock = Lock()
+        with _no_warning_about_two_keys():
+            self._sdk = client_to(self._http_client)
+
+    def of(self, request: ImageRequest) -> bytes:
+        """Return the JSON of a request, on one line.
+
+        Raises:
+            ValueError: As config_of.
+        """
+        contents, config = contents_of(request), config_of(request)
+        with self._lock:
+            self._sdk.models.generate_content(model=request.model, contents=contents, config=config)
+            return self._http_client.content
 
 
 @contextmanager

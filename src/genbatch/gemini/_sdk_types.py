@@ -36,10 +36,17 @@ class Config(types.GenerateContentConfig):
         return False
 
 
-class _Nowhere(httpx.Client):
-    """Sends nothing, and unlike a client does not log that it asked the service for something."""
+class Nowhere(httpx.Client):
+    """Sends nothing, and unlike a client does not log that it asked the service for something.
+
+    Attributes:
+        content: Body of the last request that was not sent.
+    """
+
+    content = b""
 
     def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
+        self.content = request.read()
         return httpx.Response(200, content=b"{}", request=request)
 
 
@@ -49,11 +56,8 @@ def build() -> None:
 
     They are built when they are first used, which would stall the event loop for 50 ms.
     """
-    unused = httpx.AsyncClient(transport=httpx.AsyncBaseTransport())
-    with _Nowhere(transport=httpx.BaseTransport()) as http_client:
-        options = types.HttpOptions(httpx_client=http_client, httpx_async_client=unused)
-        sdk = genai.Client(api_key="none", vertexai=False, http_options=options)
-        sdk.models.generate_content(
+    with Nowhere(transport=httpx.BaseTransport()) as http_client:
+        client_to(http_client).models.generate_content(
             model="none",
             contents=Content(role="user", parts=[Part(text="none")]),
             config=Config(
@@ -61,3 +65,10 @@ def build() -> None:
                 automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
             ),
         )
+
+
+def client_to(http_client: httpx.Client) -> genai.Client:
+    """Return a client of the SDK that sends its requests to an HTTP client."""
+    unused = httpx.AsyncClient(transport=httpx.AsyncBaseTransport())
+    options = types.HttpOptions(httpx_client=http_client, httpx_async_client=unused)
+    return genai.Client(api_key="none", vertexai=False, http_options=options)

@@ -112,7 +112,7 @@ def _from_status(exc: errors.APIError, model: str, secret: Secret) -> GenbatchEr
     message = excerpt(secret.hide(str(exc.message or ""))) or "no message"
     details = objects(mapping(mapping(exc.details).get("error")).get("details"))
     headers: Mapping[str, str] = exc.response.headers if exc.response is not None else {}
-    error = _of_status(exc.code, message, details, model)
+    error = of_status(exc.code, message, details, model)
     error.status = exc.code
     if request_id := _request_id(details, headers):
         error.request_id = excerpt(secret.hide(request_id), 100)
@@ -122,7 +122,8 @@ def _from_status(exc: errors.APIError, model: str, secret: Secret) -> GenbatchEr
     return error
 
 
-def _of_status(status: int, message: str, details: list[JsonObject], model: str) -> GenbatchError:
+def of_status(status: int, message: str, details: list[JsonObject], model: str) -> GenbatchError:
+    """Return the error for an HTTP status and what was said beside it."""
     if status == 429:
         return _too_many(message, details, model)
     if status in (401, 403) or _key_is_invalid(details):

@@ -64,7 +64,7 @@ def set_aside() -> Iterator[Aside]:
         _aside.reset(token)
 
 
-def open_http_client(turns: Turns, *, trust_env: bool = False) -> httpx.AsyncClient:
+def open_http_client(turns: Turns, *, trust_env: bool = False) -> LaneClient:
     """Return a client over lanes that follows no redirect and limits nothing.
 
     Building the certificates blocks for some 20 ms.
@@ -89,6 +89,7 @@ class LaneClient(httpx.AsyncClient):
     def __init__(self, lanes: Lanes) -> None:
         super().__init__(transport=lanes, follow_redirects=False, trust_env=False)
         self._lanes = lanes
+        self.certificates = lanes.certificates
 
     async def request(  # type: ignore[override]  # of all that httpx takes, the SDK gives this
         self,
@@ -122,8 +123,8 @@ class Lanes(httpx.AsyncBaseTransport):
     def __init__(self, turns: Turns, proxies: Proxies | None) -> None:
         self._turns = turns
         self._proxies = proxies
-        self._context = httpx.create_ssl_context(trust_env=False)
-        self._context.set_alpn_protocols(["http/1.1"])
+        self.certificates = httpx.create_ssl_context(trust_env=False)
+        self.certificates.set_alpn_protocols(["http/1.1"])
         self._idle: deque[Connection] = deque()
         self._busy: set[Connection] = set()
         self._closed = False
@@ -173,7 +174,7 @@ class Lanes(httpx.AsyncBaseTransport):
             if origin.scheme == "https":
                 if proxy:
                     await connection.tunnel(proxy.headers)
-                await connection.start_tls(self._context)
+                await connection.start_tls(self.certificates)
         except BaseException:
             connection.close()
             raise

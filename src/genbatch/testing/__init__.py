@@ -23,6 +23,7 @@ from ._answers import (
     unknown_values,
     with_drafts,
 )
+from ._control import ControlCall
 from ._faults import (
     Fault,
     bad_key,
@@ -39,13 +40,17 @@ from ._faults import (
     slow_headers,
     stalled,
 )
+from ._jobs import Job, JobFault
 from ._server import FakeGemini, Stats
 from ._wire import Call
 
 __all__ = [
     "Call",
+    "ControlCall",
     "FakeGemini",
     "Fault",
+    "Job",
+    "JobFault",
     "Stats",
     "bad_base64",
     "bad_key",

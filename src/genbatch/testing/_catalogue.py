@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from urllib.parse import parse_qs
 
 from ._access import is_vertex
-from ._wire import JsonObject, Reply, error_reply, json_reply
+from ._wire import JsonObject, Reply, error_reply, json_reply, page_of
 
 MODELS = (
     "gemini-nano-banana-2.1",
@@ -51,12 +50,11 @@ def catalogue(path: str, query: str, models: Collection[str]) -> Reply:
         model = path.rpartition("/")[2]
         known = model in models
         return json_reply(_described(model, path)) if known else error_reply(404, not_found(model))
-    fields = {name: values[-1] for name, values in parse_qs(query).items()}
-    size, start = fields.get("pageSize", "0"), fields.get("pageToken", "page-0")[5:]
-    if not size.isdecimal() or not start.isdecimal():
+    found = page_of(query, len(models), _USUAL_PAGE, _LARGEST_PAGE)
+    if found is None:
         return error_reply(400)
-    end = int(start) + min(int(size) or _USUAL_PAGE, _LARGEST_PAGE)
-    page = [_described(model, path) for model in list(models)[int(start) : end]]
+    start, end = found
+    page = [_described(model, path) for model in list(models)[start:end]]
     answer: JsonObject = {"publisherModels" if is_vertex(path) else "models": page}
     if end < len(models):
         answer["nextPageToken"] = f"page-{end}"

@@ -1,7 +1,7 @@
 """The image a fake model sends: a valid PNG, different for each prompt and the same for equal ones.
 
-With Pillow it is a poster that shows the prompt's text. Without, it is a quilt of triangles made
-with the standard library alone.
+With Pillow it is a poster that shows the prompt's text. Without, or where it is tiny and so has to
+be quick, it is a quilt of triangles made with the standard library alone.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ PALETTES = tuple(
     )
 )
 
+_TINY = 16  # pixels of the longer side up to which nothing could be made out in a poster
+
 
 def draw(text: str, *, model: str = "", seed: object = None, width: int, height: int) -> bytes:
     """Return a PNG of width by height pixels, decided by text, model and seed."""
     key = f"{model}\0{seed}\0{text}".encode(errors="replace")
     # The source of every choice below: no random generator, so equal prompts stay equal.
     noise = hashlib.shake_256(key).digest(128)
+    if max(width, height) <= _TINY:
+        return quilt(noise, width, height)
     try:
         # Imported here, each time: Pillow is optional, and slow to load.
         import PIL  # noqa: F401
@@ -57,7 +61,8 @@ def quilt(noise: bytes, width: int, height: int) -> bytes:
             _patch(noise, patch_row, column, columns, depth, cell) for column in range(columns)
         )
         lines += b"\0" + line[:width]  # a PNG line starts with its filter: none
-    return _png(palette, bytes(lines), width, height)
+    # A few pixels cannot differ for each prompt: the text does.
+    return _png(palette, bytes(lines), width, height, text=noise[:8].hex())
 
 
 def _patch(noise: bytes, row: int, column: int, columns: int, depth: int, cell: int) -> bytes:
@@ -71,13 +76,14 @@ def _patch(noise: bytes, row: int, column: int, columns: int, depth: int, cell: 
     return line[::-1] if mirrored else line
 
 
-def _png(palette: tuple[bytes, ...], lines: bytes, width: int, height: int) -> bytes:
+def _png(palette: tuple[bytes, ...], lines: bytes, width: int, height: int, *, text: str) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # 8 bits, indexed colours
     return b"".join(
         (
             b"\x89PNG\r\n\x1a\n",
             _chunk(b"IHDR", header),
             _chunk(b"PLTE", b"".join(palette)),
+            _chunk(b"tEXt", f"Comment\0{text}".encode()),
             _chunk(b"IDAT", zlib.compress(lines, 6)),
             _chunk(b"IEND", b""),
         )

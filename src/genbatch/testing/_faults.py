@@ -9,32 +9,38 @@ from __future__ import annotations
 import json
 import math
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ._access import key_error, token_error
 from ._catalogue import not_found
 from ._quota import quota_error
 from ._wire import JsonObject, Reply, error_body, error_reply
 
+C = TypeVar("C")
+F = TypeVar("F")
+
 _HTML = {"content-type": "text/html; charset=UTF-8"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """How one call goes wrong.
+    """How one call goes wrong, or one request about files and batches.
 
     A call is billed if its image is made: always, unless the fault answers something else
-    (status, body) or resets the connection at once.
+    (status, body) or resets the connection at once. The same decides whether a file is taken or
+    a batch created. Of a row of a batch only status, body, edit and late are looked at.
 
     Attributes:
         status: Answer this HTTP status; 300 and above with an error body of the service's shape.
         delay: Seconds to wait before answering, added to the server's latency.
         headers: Added to the response, or in place of its own.
         body: Answer this in place of the image; a mapping is sent as JSON. Status 200 by default.
-        edit: Called in a thread with the JSON of the answer once the image is made, which it may
-            change; what it returns is sent.
+        late: Carry out what was asked first, so that it is billed, and only then go wrong.
+        edit: Called with the JSON of the answer, which it may change; what it returns is sent.
+            For a call it runs in a thread, once the image is made.
         truncate: Announce the whole body, send this many bytes of it, then close the connection.
         reset: Close with a TCP reset and no answer; with truncate, after that part of the body.
         drip: (bytes, seconds): send the body in pieces of so many bytes, so many seconds apart.
@@ -48,6 +54,7 @@ class Fault:
     delay: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | str | Mapping[str, object] | None = None
+    late: bool = False
     edit: Callable[[JsonObject], object] | None = None
     truncate: int | None = None
     reset: bool = False
@@ -72,8 +79,18 @@ def cuts_before_answer(fault: Fault) -> bool:
     return fault.reset and fault.truncate is None
 
 
+def scripted(faults: Iterable[F | None] | Callable[[C], F | None]) -> Callable[[C], F | None]:
+    """Return the function that tells what goes wrong, one after the other if faults are a list."""
+    if callable(faults):
+        return faults
+    remaining = iter(faults)
+    return lambda _: next(remaining, None)
+
+
 def reply_in_place(fault: Fault) -> Reply | None:
-    """Return what is answered in place of an image, None if an image is."""
+    """Return what is answered in place of what was asked, None if nothing is."""
+    if cuts_before_answer(fault):
+        return Reply(500, b"")  # which no client sees
     status = fault.status or 200
     if fault.body is None:
         return error_reply(status) if status >= 300 else None

@@ -10,7 +10,7 @@ import math
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -22,6 +22,7 @@ from ._faults import Fault, cuts_before_answer
 from ._wire import Reply, error_reply
 
 _CHUNK = 64 * 1024
+_PIECE = 1024 * 1024  # bytes of a file that are in memory at once
 _NO_FAULT = Fault()
 
 
@@ -137,6 +138,39 @@ class Connection:
             await self._send_all(piece)
             if fault.drip and number < len(pieces):
                 await pause(fault.drip[1])
+        self._end(fault)
+
+    async def send_file(
+        self,
+        reply: Reply,
+        size: int,
+        read: Callable[[int, int], Awaitable[bytes]],
+        fault: Fault = _NO_FAULT,
+    ) -> None:
+        """Send reply with a body that is read piece by piece, damaged as fault says.
+
+        Args:
+            reply: What to answer, its body apart.
+            size: Bytes of the body.
+            read: Called with where a piece begins and how long it is.
+            fault: What goes wrong on the way; its status, body and drip_head are not looked at.
+
+        Raises:
+            Disconnected: If the client has gone.
+        """
+        await self._send_all(self._head(reply, fault, size))
+        longest, seconds = fault.drip or (_PIECE, 0.0)
+        end = size if fault.truncate is None else min(fault.truncate, size)
+        for start in range(0, end, longest):
+            piece = await read(start, min(longest, end - start))
+            await self._send_all(self._http.send(h11.Data(data=piece)) or b"")
+            if fault.drip and start + longest < end:
+                await pause(seconds)
+        self._end(fault)
+        self._http.send(h11.EndOfMessage())
+
+    def _end(self, fault: Fault) -> None:
+        """Leave the connection as fault says, after what it let through."""
         if fault.reset:
             self._reset_on_close()
         if fault.reset or fault.truncate is not None:
@@ -152,11 +186,7 @@ class Connection:
         """Return the bytes of a response, in the pieces they are sent in."""
         without_body = self._method == "HEAD" or reply.status in (204, 304)
         body = b"" if without_body else reply.body
-        ours = {"date": formatdate(usegmt=True), **reply.headers}
-        theirs = {name.lower(): value for name, value in fault.headers.items()}
-        headers = ours | theirs | {"content-length": str(len(body))}
-        response = h11.Response(status_code=reply.status, headers=list(headers.items()))
-        head = self._http.send(response) or b""
+        head = self._head(reply, fault, len(body))
         rest = (self._http.send(h11.Data(data=body)) or b"")[: fault.truncate]
         self._http.send(h11.EndOfMessage())
         wire = head + rest
@@ -170,6 +200,14 @@ class Connection:
             first = len(head) + (max(len(rest) - _CHUNK, 0) or len(rest))
         later = [wire[start : start + size] for start in range(first, len(wire), size)]
         return [wire[:first], *later]
+
+    def _head(self, reply: Reply, fault: Fault, size: int) -> bytes:
+        """Return the status line and the headers of a response whose body is size bytes."""
+        ours = {"date": formatdate(usegmt=True), **reply.headers}
+        theirs = {name.lower(): value for name, value in fault.headers.items()}
+        headers = ours | theirs | {"content-length": str(size)}
+        response = h11.Response(status_code=reply.status, headers=list(headers.items()))
+        return self._http.send(response) or b""
 
     @asynccontextmanager
     async def watched(self, *, on_hang_up: Callable[[], None]) -> AsyncIterator[None]:

@@ -22,8 +22,10 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from ._faults import Fault
+from ._control import Control, ControlFaults
+from ._faults import Fault, scripted
 from ._http import Connection, Disconnected, Request
+from ._jobs import Job, JobFault
 from ._quota import Quota
 from ._service import Service, split
 from ._wire import Call, Reply, called_model, json_reply, parse_call
@@ -45,6 +47,7 @@ class Stats:
         in_flight: Calls being answered now.
         peak: Most calls that were ever in flight at once.
         limited: Calls refused because a quota was used up.
+        jobs: Batches created.
     """
 
     calls: int
@@ -52,30 +55,39 @@ class Stats:
     in_flight: int
     peak: int
     limited: int = 0
+    jobs: int = 0
 
 
 class FakeGemini:
     """A server on this machine that answers generateContent with drawn images.
 
     Enter it with ``async with``, under asyncio or trio, and point a client at ``url``. It speaks
-    Gemini's own API and Vertex's, and lists models; ``GET /stats`` answers the stats.
+    Gemini's own API and Vertex's, lists models, and runs batches of rows from files that clients
+    upload; ``GET /stats`` answers the stats.
 
     Args:
         latency: Seconds each call takes, or a function that tells them for a call.
         image_size: Longer side of the images in pixels; the request's aspect ratio decides the
             other.
         faults: What goes wrong, call by call (None: nothing, as after the last), or a function
-            that tells it for a call. Calls refused as wrong or beyond the quota use none up.
+            that tells it for a call. Calls refused as wrong or beyond the quota use none up. A row
+            of a batch is a call.
         quota: Calls of each model in any 60 s, such as ``"60/min"``; None for any number. A call
             beyond it is refused at once, and uses nothing up.
         daily: Calls of each model in a day, which begins with the first; None for any number.
         retry_info: Whether a refusal says when there is quota again.
-        speed: Seconds of the service that pass in one second here: divides latency, minutes and
-            days of the quota, and the waits it asks for. Faults keep their times.
+        speed: Seconds of the service that pass in one second here: divides the latencies, minutes
+            and days of the quota, and the waits it asks for. Faults keep their times.
         api_keys: Keys that are valid, looked up at every request, so a set may change meanwhile;
             None for any that is not empty.
         tokens: The same for the OAuth tokens of Vertex.
         models: Ids of the models there are; None for any but the retired, some of them listed.
+        job_latency: Seconds each batch takes, apart from the drawing, or a function that tells
+            them for a job: half of them it is pending, then its rows are processed, then it runs
+            for the other half.
+        job_faults: What goes wrong, batch by batch, or a function that tells it for a job.
+        control_faults: What goes wrong with requests about files and batches: by action, such as
+            ``{"create_batch": [reset()]}``, one after the other; or a function.
         port: Port to listen on, 0 for a free one.
         host: Address to listen on.
 
@@ -83,7 +95,8 @@ class FakeGemini:
         ValueError: If an argument is malformed or out of range.
         OSError: On entering, if host and port cannot be listened on.
 
-    Cancellation: leaving the block cancels every call and closes every connection.
+    Cancellation: leaving the block cancels every call and batch, closes every connection and
+    removes every file.
     Failure: an error in the block arrives bare; one in latency or faults cancels the block and
     arrives in an ExceptionGroup.
     """
@@ -101,6 +114,9 @@ class FakeGemini:
         api_keys: Container[str] | None = None,
         tokens: Container[str] | None = None,
         models: Collection[str] | None = None,
+        job_latency: float | Callable[[Job], float] = 0.0,
+        job_faults: Iterable[JobFault | None] | Callable[[Job], JobFault | None] = (),
+        control_faults: ControlFaults | None = None,
         port: int = 0,
         host: str = "127.0.0.1",
     ) -> None:
@@ -108,16 +124,19 @@ class FakeGemini:
             raise ValueError(f"image_size must be >= 1, got {image_size}")
         if not callable(latency) and not latency >= 0:
             raise ValueError(f"latency must be >= 0, got {latency}")
+        if not callable(job_latency) and not job_latency >= 0:
+            raise ValueError(f"job_latency must be >= 0, got {job_latency}")
         self._service = Service(
             latency=latency,
             image_size=image_size,
-            faults=faults if callable(faults) else _one_by_one(faults),
+            faults=scripted(faults),
             quota=Quota(quota, daily, retry_info=retry_info, speed=speed),
             speed=speed,
             api_keys=api_keys,
             tokens=tokens,
             models=models,
         )
+        self._control = Control(self._service, job_latency, scripted(job_faults), control_faults)
         self._address = host, port
         self._url: str | None = None
         self._stack = AsyncExitStack()
@@ -137,12 +156,18 @@ class FakeGemini:
         """The counters as they are now."""
         service = self._service
         in_flight = len(self._in_flight)
-        return Stats(self._received, service.images, in_flight, self._peak, service.limited)
+        jobs = self._control.batches.count
+        return Stats(self._received, service.images, in_flight, self._peak, service.limited, jobs)
 
     @property
     def calls(self) -> tuple[Call, ...]:
         """The last 10,000 calls, oldest first; a body beyond 16 kB is not kept: empty here."""
         return tuple(self._calls)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Every batch created, oldest first, as it is now; the deleted ones too."""
+        return self._control.batches.jobs
 
     async def __aenter__(self) -> Self:
         if self._url is not None:
@@ -167,7 +192,8 @@ class FakeGemini:
         self._service.begin()
         with _listen(*self._address) as listener:
             self._url = _url(listener)
-            async with anyio.create_task_group() as tasks:
+            async with self._control.running(), anyio.create_task_group() as tasks:
+                self._control.batches.begin(tasks)
                 tasks.start_soon(self._accept, listener, tasks)
                 try:
                     yield
@@ -197,10 +223,12 @@ class FakeGemini:
             while request := await connection.next_request():
                 path, _ = split(request.target)
                 model = called_model(request.method, path)
-                if model is None:
-                    await connection.send(self._page(request))
-                else:
+                if model is not None:
                     await self._serve_call(model, path, request, connection)
+                elif (call := self._control.parse(request.method, request.target)) is not None:
+                    await self._control.serve(call, request, connection)
+                else:
+                    await connection.send(self._page(request))
         except* Disconnected:
             pass  # the client's choice, at any time
         finally:
@@ -247,11 +275,6 @@ class FakeGemini:
             call = await anyio.to_thread.run_sync(parse, limiter=self._service.threads)
             self._calls.append(replace(call, body={}))
         return call
-
-
-def _one_by_one(faults: Iterable[Fault | None]) -> Callable[[Call], Fault | None]:
-    remaining = iter(faults)
-    return lambda _call: next(remaining, None)
 
 
 def _listen(host: str, port: int) -> socket.socket:

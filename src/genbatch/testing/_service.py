@@ -12,7 +12,7 @@ import anyio.to_thread
 from ._access import denial
 from ._catalogue import MODELS, catalogue, is_catalogue, lacks, not_found
 from ._draw import draw
-from ._faults import Fault, cuts_before_answer, reply_in_place
+from ._faults import Fault, reply_in_place
 from ._http import pause
 from ._quota import Quota
 from ._wire import (
@@ -67,13 +67,12 @@ class Service:
         fault = self.faults(call) or _NO_FAULT
         latency = self.latency(call) if callable(self.latency) else self.latency
         await pause(latency / self.speed + fault.delay)
-        if cuts_before_answer(fault):
-            return Reply(500, b""), fault  # which no client sees
-        if (reply := reply_in_place(fault)) is not None:
-            return reply, fault
+        instead = reply_in_place(fault)
+        if instead is not None and not fault.late:
+            return instead, fault
         made = await anyio.to_thread.run_sync(self._make, call, fault, limiter=self.threads)
         self.images += made[1]
-        return made[0], fault
+        return instead or made[0], fault
 
     def _refusal(self, call: Call) -> Reply | None:
         if denied := denial(call.path, call.headers, self.api_keys, self.tokens):
@@ -87,13 +86,17 @@ class Service:
         return limited
 
     def _make(self, call: Call, fault: Fault) -> tuple[Reply, int]:
-        """Return the answer that brings an image, and how many are billed."""
+        answer, images = self.make(call, fault)
+        return json_reply(answer, fault.status or 200), images
+
+    def make(self, call: Call, fault: Fault) -> tuple[object, int]:
+        """Return the answer that brings an image, and how many are billed; for threads."""
         width, height = dimensions(call, self.image_size)
         seed = seed_of(call)
         png = draw(call.prompt, model=call.model, seed=seed, width=width, height=height)
         answer = image_answer(call, png)
         sent = fault.edit(answer) if fault.edit else answer
-        return json_reply(sent, fault.status or 200), max(1, images_in(sent))
+        return sent, max(1, images_in(sent))
 
 
 def split(target: str) -> tuple[str, str]:

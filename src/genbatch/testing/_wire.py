@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from urllib.parse import parse_qs
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -53,7 +54,7 @@ _TOKENS_PER_INPUT_IMAGE = 258
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One generateContent request as the server received it.
+    """One generateContent request as the server received it, alone or as a row of a batch.
 
     Attributes:
         number: 1 for the first call a server receives.
@@ -62,6 +63,7 @@ class Call:
         body: The JSON object sent, empty if it was none.
         headers: Request headers, names in lower case.
         path: Path of the request, which tells Gemini's own API from Vertex.
+        key: Key of the row, for one of a batch; its number is its place there, from 1 on.
     """
 
     number: int
@@ -71,6 +73,7 @@ class Call:
     # Not in the repr: the key is in there, and test reports print reprs.
     headers: Mapping[str, str] = field(repr=False)
     path: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +95,22 @@ def called_model(method: str, path: str) -> str | None:
 
 def parse_call(number: int, model: str, path: str, headers: Mapping[str, str], body: bytes) -> Call:
     """Return the call that body describes; a body that is no JSON object counts as empty."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        content = {}
+    content = json_object(body)
+    return Call(number, model, prompt_of(content), content, headers, path)
+
+
+def prompt_of(content: Mapping[str, Any]) -> str:
+    """Return the text of every part of a request, joined by newlines."""
     texts = (part.get("text") for part in _parts(content))
-    prompt = "\n".join(text for text in texts if isinstance(text, str))
-    return Call(number, model, prompt, content, headers, path)
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def json_object(body: bytes) -> Mapping[str, Any]:
+    """Return the JSON object that body is, an empty one if it is none."""
+    try:
+        return mapping(json.loads(body))
+    except (ValueError, RecursionError):
+        return {}
 
 
 def refusal(call: Call) -> Reply | None:
@@ -126,7 +136,7 @@ def dimensions(call: Call, long_side: int) -> tuple[int, int]:
 
 def seed_of(call: Call) -> object:
     """Return the seed that call asks for, None if it leaves that to the model."""
-    return _mapping(call.body.get("generationConfig")).get("seed")
+    return mapping(call.body.get("generationConfig")).get("seed")
 
 
 def image_answer(call: Call, png: bytes) -> JsonObject:
@@ -159,9 +169,28 @@ def inline(content: bytes) -> JsonObject:
 
 def images_in(answer: object) -> int:
     """Return how many images an answer has, drafts apart."""
-    candidates = [_mapping(each) for each in _sequence(_mapping(answer).get("candidates"))]
+    candidates = [mapping(each) for each in _sequence(mapping(answer).get("candidates"))]
     parts = _parts({"contents": [each.get("content") for each in candidates]})
     return sum("inlineData" in part and not part.get("thought") for part in parts)
+
+
+def page_of(query: str, count: int, usual: int, largest: int) -> tuple[int, int] | None:
+    """Return where the page that query asks for begins and ends, of a list of count items.
+
+    Args:
+        query: Of the request, with pageSize and pageToken.
+        count: Items there are.
+        usual: Items of a page where query tells no number.
+        largest: Most items of a page.
+
+    Returns:
+        None if query is wrong; the end, if below count, makes the next token: ``page-END``.
+    """
+    fields = {name: values[-1] for name, values in parse_qs(query).items()}
+    size, start = fields.get("pageSize", "0"), fields.get("pageToken", "page-0")[5:]
+    if not size.isdecimal() or not start.isdecimal():
+        return None
+    return int(start), min(int(start) + min(int(size) or usual, largest), count)
 
 
 def json_reply(content: object, status: int = 200) -> Reply:
@@ -189,17 +218,18 @@ def error_body(
 
 
 def _ratio_and_size(call: Call) -> tuple[str, str]:
-    config = _mapping(_mapping(call.body.get("generationConfig")).get("imageConfig"))
+    config = mapping(mapping(call.body.get("generationConfig")).get("imageConfig"))
     return str(config.get("aspectRatio") or "1:1"), str(config.get("imageSize") or "1K")
 
 
 def _parts(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return every part of a request; nothing a stranger may have sent breaks it."""
-    contents = [_mapping(content) for content in _sequence(body.get("contents"))]
-    return [_mapping(part) for content in contents for part in _sequence(content.get("parts"))]
+    contents = [mapping(content) for content in _sequence(body.get("contents"))]
+    return [mapping(part) for content in contents for part in _sequence(content.get("parts"))]
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 

@@ -1,0 +1,28 @@
+"""Batches by jobs that wait for next to nothing."""
+
+from __future__ import annotations
+
+import anyio.lowlevel
+import pytest
+
+from genbatch import batch_api
+from genbatch._jobs import _collect, _submit
+from genbatch.gemini import (
+    _batches,  # noqa: F401 - slow to import, and not in a running loop
+    _retry,
+)
+
+
+@pytest.fixture(autouse=True)
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that were to be waited before something was tried again; nothing waits."""
+    seconds: list[float] = []
+
+    async def sleep(pause: float) -> None:
+        seconds.append(pause)
+        await anyio.lowlevel.checkpoint()
+
+    for module in (_collect, _submit, _retry):
+        monkeypatch.setattr(module, "sleep", sleep)
+    monkeypatch.setattr(batch_api, "_LINGER", 0.1)
+    return seconds
