@@ -125,6 +125,12 @@ def test_ctrl_c_leaves_the_job_and_the_same_command_collects_it(
     assert run(["jobs", "genbatch-out", "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["open"], row["ended"], row["name"]) == (3, None, fake.jobs[0].name)
+    assert run(["status", "genbatch-out"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "0 of 3 done, $0.00",
+        "3 to do",
+        "3 in jobs, $0.05: run again with --via batch to collect them",
+    ]
     assert run(["run", "prompts.txt"]) == 1  # live, and nothing is paid twice
     assert "3 GenbatchError: --via batch collects them" in capsys.readouterr().err
     assert fake.stats.calls == 0

@@ -26,7 +26,7 @@ from ._archive import HIDDEN, JOURNAL, Archive, Call
 from ._journal import storable
 from ._keys import key_of
 from ._plan import Plan, details
-from ._reports import reading
+from ._reports import open_in_jobs, reading
 
 SPOOLS = "jobs"  # the directory, in the hidden one, of requests on their way
 
@@ -118,11 +118,7 @@ class Jobs:
     def open_attempts(self) -> tuple[int, float]:
         """Return how many requests live jobs have open, and US dollars for them."""
         with self._journal.writing(durable=False) as journal:
-            number, usd = journal.first(
-                """SELECT count(*), total(price) FROM attempt
-                WHERE job IN (SELECT id FROM job WHERE ended IS NULL)"""
-            )
-        return int(number), float(usd)
+            return open_in_jobs(journal)
 
     def add(self, label: str, model: str, requests: Iterable[Sent]) -> int:
         """Note a job that is about to be sent, and return its number."""

@@ -56,6 +56,9 @@ _COUNTS = """
 SELECT iif(pick IS NULL, coalesce(kind, ''), 'done'), count(*) FROM item
 WHERE EXISTS (SELECT 1 FROM place WHERE place.item = item.id) GROUP BY 1
 """
+_OPEN_IN_JOBS = """
+SELECT count(*), total(price) FROM attempt WHERE job IN (SELECT id FROM job WHERE ended IS NULL)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,9 @@ class Status:
         failed: Prompts that were refused for good, by kind of error.
         transient: Prompts that failed otherwise, and are tried again, by kind of error.
         to_do: Prompts that were planned, and neither have an image nor failed.
-        spent: What all runs have paid; calls that run now count as possibly paid.
+        in_jobs: Requests that jobs at the service have open.
+        in_jobs_usd: US dollars expected for them.
+        spent: What all runs have paid; calls that run now, or are in jobs, count as possibly paid.
         runner: Who is at work in the directory now, None if nobody.
     """
 
@@ -75,6 +80,8 @@ class Status:
     failed: dict[str, int]
     transient: dict[str, int]
     to_do: int
+    in_jobs: int
+    in_jobs_usd: float
     spent: Spent
     runner: Holder | None
 
@@ -94,12 +101,21 @@ def status(directory: str | os.PathLike[str]) -> Status:
     with reading(path) as journal:
         counts = dict(journal.execute(_COUNTS).fetchall())
         spent = Spent.read(journal)
+        in_jobs = open_in_jobs(journal)
     done, to_do = counts.pop("done", 0), counts.pop("", 0)
     failed = {kind: counts.pop(kind) for kind in FINAL if kind in counts}
     runner = None
     with suppress(OSError):
         runner = holder(path / HIDDEN / LOCK)
-    return Status(done, failed, counts, to_do, spent, runner)
+    return Status(done, failed, counts, to_do, *in_jobs, spent, runner)
+
+
+def open_in_jobs(journal: Transaction) -> tuple[int, float]:
+    """Return how many requests live jobs have open, and US dollars for them."""
+    if journal.first("SELECT 1 FROM sqlite_master WHERE name = 'job'") is None:
+        return 0, 0.0  # of an earlier genbatch
+    number, usd = journal.first(_OPEN_IN_JOBS)
+    return int(number), float(usd)
 
 
 def export(directory: str | os.PathLike[str], *, all: bool = False) -> Iterator[dict[str, Any]]:

@@ -36,8 +36,11 @@ def _lines(found: Status) -> Iterable[str]:
             yield f"{sum(kinds.values()):,} {name}: {each}"
     if found.to_do:
         yield f"{found.to_do:,} to do"
-    if found.spent.maybe_images:
-        calls, dollars = found.spent.maybe_images, found.spent.maybe_usd
+    if found.in_jobs:
+        price = f"${found.in_jobs_usd:.2f}"
+        yield f"{found.in_jobs:,} in jobs, {price}: run again with --via batch to collect them"
+    if calls := found.spent.maybe_images - found.in_jobs:
+        dollars = found.spent.maybe_usd - found.in_jobs_usd
         yield f"{calls:,} calls without an image may have been billed, ${dollars:.2f}"
     if found.runner is not None:
         yield f"a run is going on: {found.runner}"
