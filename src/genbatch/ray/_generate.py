@@ -1,0 +1,292 @@
+"""generate: a dataset of prompts to a dataset of images, by the coordinator and its workers."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ray.data import ActorPoolStrategy, Dataset
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import ray
+from genbatch._errors import Stopped
+from genbatch._fleet import Bounds, Coordinator, Work, Worker
+from genbatch._objects import Objects
+from genbatch.gemini._models import price as price_of
+from genbatch.gemini._request import SETTINGS_OF_A_PROMPT, Settings
+
+from ._index import is_known, keys_of, marks, missing, resumed, table_of
+from ._rows import COLUMNS, Requests, with_results
+
+_BLOCKS_AT_ONCE = 3  # of a worker: while the last calls of one end, those of the next go on
+_SMALLEST_BLOCK = 8  # rows
+
+
+def generate(
+    dataset: Dataset,
+    *,
+    store: str | os.PathLike[str],
+    max_concurrent: int,
+    workers: int,
+    prompt_column: str = "prompt",
+    id_column: str | None = None,
+    namespace: str = "",
+    model: str = "flash",
+    aspect_ratio: str | None = None,
+    image_size: str | None = None,
+    thinking: str | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
+    system_instruction: str | None = None,
+    generation_config: Mapping[str, Any] | None = None,
+    budget: float | None = None,
+    max_images: int | None = None,
+    price: float | None = None,
+    pace: str | None = None,
+    base_url: str | None = None,
+    max_retries: int = 3,
+    timeout: float = 120.0,
+    num_cpus: float = 0.25,
+) -> Dataset:
+    """Make an image for each row of a dataset, and add where it is to the row.
+
+    The dataset is read now, to find equal prompts and what the store has already, and again where
+    the result is used: call ``dataset.materialize()`` before, where reading it is dear.
+
+    Args:
+        dataset: With a column of prompts.
+        store: Where images go: a directory that all machines share, or a URL that fsspec knows and
+            that can create objects exclusively (S3, GCS, Azure). One run at a time.
+        max_concurrent: Most calls in flight, over all workers.
+        workers: Actors that make them, each at most its share of max_concurrent.
+        prompt_column: Of the texts.
+        id_column: Of what tells rows with equal prompts apart; a part of their keys.
+        namespace: Images of one namespace are never taken for those of another.
+        model: As for generate_images, like all settings of the image up to generation_config.
+        aspect_ratio: Such as ``"16:9"``.
+        image_size: ``"1K"``, ``"2K"`` or ``"4K"``.
+        thinking: ``"minimal"``, ``"medium"`` or ``"high"``.
+        temperature: How freely to sample.
+        seed: Asks for repeatable sampling.
+        system_instruction: Told to the model before each prompt.
+        generation_config: Other fields of the request.
+        budget: US dollars that all runs into the store may spend, None for no bound.
+        max_images: Images that they may pay for, None for no bound.
+        price: US dollars an image, in place of the price table's.
+        pace: Starts at most over all workers, such as ``"300/min"``; None finds out.
+        base_url: Of the service, as for GeminiClient. The key is none of the arguments: each worker
+            reads it from its environment.
+        max_retries: Of each call, as for GeminiClient.
+        timeout: Seconds of each attempt, as for GeminiClient.
+        num_cpus: That Ray sets aside for each worker; they mostly wait.
+
+    Returns:
+        A lazy dataset: the rows, in no order, with the columns ``key``, ``uri``, ``sha256``,
+        ``mime_type``, ``model``, ``cost``, and where there is no image ``error_kind`` and
+        ``error``. Bytes of images do not pass through Ray.
+
+    Raises:
+        ValueError: If workers is below 1 or above max_concurrent, a setting is one the model cannot
+            do, a column is missing or there already, two rows ask for the same, or budget is given
+            and no price is known.
+        TypeError: If a prompt is no string, or an argument is of another type.
+        StoreError: If the store cannot be used.
+        ImportError: If what the store's URL needs is not installed.
+
+    Failure: A row whose call fails is a row with an error, and is tried again by the next run. What
+    stops a run is raised where the dataset is used, once what was in flight is saved: Unauthorized,
+    QuotaExhausted, BudgetExhausted, Stopped where the service only fails, StoreError. It is an
+    instance of that class and of Ray's RayTaskError; its ``cause`` is the bare error.
+
+    Resuming: Rows whose images are in the store are answered from it. Ray may run a block again; a
+    row is looked up before it is paid for, so what is paid twice was in flight at a crash.
+    """
+    _check_counts(max_concurrent, workers)
+    settings = Settings(
+        model=model,
+        aspect_ratio=aspect_ratio,
+        image_size=image_size,
+        thinking=thinking,
+        temperature=temperature,
+        seed=seed,
+        system_instruction=system_instruction,
+        generation_config=generation_config,
+    ).checked()
+    expected = price_of(settings.model, image_size) if price is None else price
+    if budget is not None and expected is None:
+        raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
+    own, others = _split(settings)
+    requests = Requests(prompt_column, id_column, namespace, own, others)
+    _check_columns(dataset, requests)
+    where = _absolute(store)
+    bounds = Bounds(where, settings.model, expected, max_concurrent, budget, max_images, pace)
+    Coordinator(bounds)  # raises now what is wrong with them
+    share = math.ceil(max_concurrent / workers)
+    client = {"base_url": base_url, "max_retries": max_retries, "timeout": timeout}
+    work = Work(where, share, others, price, client)
+    return _dataset(dataset, requests, bounds, work, workers, num_cpus)
+
+
+def _dataset(
+    dataset: Dataset,
+    requests: Requests,
+    bounds: Bounds,
+    work: Work,
+    workers: int,
+    num_cpus: float,
+) -> Dataset:
+    """Return the result: what the store has from there, and the rest from workers."""
+    index = table_of(Objects(bounds.store).done())
+    known = _check_rows(dataset, requests, index)
+    options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
+    ref = ray.put(index)
+    looking = {"fn_kwargs": {"requests": requests, "index": ref}, **options}
+    made = dataset.map_batches(missing, **looking) if known.any() else dataset
+    if not known.all() or not len(known):
+        blocks = max(_SMALLEST_BLOCK, 2 * work.max_concurrent)
+        made = made.repartition(target_num_rows_per_block=blocks).map_batches(
+            RayWorker,
+            fn_constructor_kwargs={
+                "work": work,
+                "requests": requests,
+                "coordinator": _start(bounds, workers),
+            },
+            compute=ActorPoolStrategy(
+                size=workers,
+                max_tasks_in_flight_per_actor=_BLOCKS_AT_ONCE + 1,
+                max_concurrent_calls_per_actor=_BLOCKS_AT_ONCE,
+            ),
+            num_cpus=num_cpus,
+            **options,
+        )
+        if known.any():
+            made = dataset.map_batches(resumed, **looking).union(made)
+    else:
+        made = dataset.map_batches(resumed, **looking)
+    made.context.raise_original_map_exception = True  # or nobody could tell what has stopped it
+    return made
+
+
+class RayWorker:
+    """An actor of Ray's around a Worker; several blocks are on their way in it at once."""
+
+    def __init__(self, work: Work, requests: Requests, coordinator: Any) -> None:
+        self._worker = Worker(work, _RayLink(coordinator))
+        self._requests = requests
+
+    async def __call__(self, block: pa.Table) -> pa.Table:
+        """Return a block with its images."""
+        prompts = self._requests.prompts(block)
+        keys = [self._requests.key(prompt) for prompt in prompts]
+        wanted = [
+            (key, prompt)
+            for key, prompt in zip(keys, prompts, strict=True)
+            if key is not None and not isinstance(prompt, ValueError)
+        ]
+        made = iter(await self._worker.make(wanted) if wanted else [])
+        results = [each if isinstance(each, ValueError) else next(made) for each in prompts]
+        return with_results(block, keys, results)
+
+
+class _RayLink:
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator = coordinator
+
+    async def ask(self, method: str, *args: object, **options: object) -> Any:
+        try:
+            return await getattr(self._coordinator, method).remote(*args, **options)
+        except RayError as exc:
+            reason = str(exc).partition("\n")[0]
+            raise Stopped(f"the coordinator is gone, run again to resume: {reason}") from None
+
+    def tell(self, method: str, *args: object) -> None:
+        with suppress(Exception):  # an image may have come, and been paid for, just before
+            getattr(self._coordinator, method).remote(*args)
+
+
+def _start(bounds: Bounds, workers: int) -> Any:
+    """Return the coordinator, an actor beside the driver: they end together."""
+    beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    calls = 1000 + 4 * bounds.max_concurrent + 8 * _BLOCKS_AT_ONCE * workers
+    actor: Any = ray.remote(Coordinator)
+    return actor.options(num_cpus=0, max_concurrency=calls, scheduling_strategy=beside).remote(
+        bounds
+    )
+
+
+def _check_counts(max_concurrent: int, workers: int) -> None:
+    for name, value in (("max_concurrent", max_concurrent), ("workers", workers)):
+        if not isinstance(value, int):
+            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+        if value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+    if max_concurrent < workers:
+        found = f"{max_concurrent} < {workers}"
+        raise ValueError(f"max_concurrent must be >= workers, one call for each, got {found}")
+
+
+def _check_columns(dataset: Dataset, requests: Requests) -> None:
+    columns = dataset.columns() or []
+    for name in filter(None, (requests.prompt_column, requests.id_column)):
+        if name not in columns:
+            raise ValueError(f"the dataset has no column {name!r}: it has {', '.join(columns)}")
+    if taken := [name for name in COLUMNS if name in columns]:
+        raise ValueError(f"the dataset has a column {taken[0]!r} already: rename or drop it")
+
+
+def _check_rows(dataset: Dataset, requests: Requests, index: pa.Table) -> Any:
+    """Return for each row that has a prompt whether its image is in the index.
+
+    Raises:
+        ValueError: If two rows ask for the same.
+        TypeError: If a prompt is no string.
+    """
+    columns = [name for name in (requests.prompt_column, requests.id_column) if name is not None]
+    marked = dataset.select_columns(columns).map_batches(
+        marks, fn_kwargs={"requests": requests}, batch_format="pyarrow", batch_size=None
+    )
+    marked.context.raise_original_map_exception = True
+    done, known, seen = keys_of(index), [], []
+    for block in marked.iter_batches(batch_size=None, batch_format="pyarrow"):
+        known.append(is_known(done, keys_of(block)))
+        seen.append(keys_of(block, "mark"))
+    every = np.sort(np.concatenate(seen)) if seen else np.array([], dtype="S32")
+    equal = every[1:][every[1:] == every[:-1]]
+    if len(equal):
+        raise ValueError(_tell_duplicate(dataset.select_columns(columns), requests, equal[0]))
+    return np.concatenate(known) if known else np.array([], dtype=bool)
+
+
+def _tell_duplicate(dataset: Dataset, requests: Requests, mark: bytes) -> str:
+    """Return which rows ask for the same, and what to do about it."""
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        found = requests.marks(block, requests.keys(block))
+        at = next((i for i, each in enumerate(found) if each and each.rstrip(b"\0") == mark), None)
+        if at is not None:
+            row = {name: column[0] for name, column in block.slice(at, 1).to_pydict().items()}
+            if requests.id_column is not None:
+                return (
+                    f"ids must be unique: {row[requests.id_column]!r} is in column id_column twice"
+                )
+            text = str(row[requests.prompt_column])[:80]
+            return f"two rows have the prompt {text!r}: give id_column= to tell them apart"
+    return "two rows ask for the same: give id_column= to tell them apart"
+
+
+def _absolute(store: str | os.PathLike[str]) -> str:
+    where = os.fspath(store)
+    return where if "://" in where else os.path.abspath(where)
+
+
+def _split(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings that are given, those that a prompt can have apart from the others."""
+    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    given = {name: value for name, value in values.items() if value is not None}
+    return {name: given.pop(name) for name in SETTINGS_OF_A_PROMPT if name in given}, given
