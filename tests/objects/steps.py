@@ -48,11 +48,13 @@ async def save(where: str, step: int) -> None:
     sys.addaudithook(act)
     async with open_store(where) as store:
         await store.save(KEY, image("a"))
-        print(KEY, flush=True)
+        sys.stdout.write(f"{KEY}\n")
+        sys.stdout.flush()
         left.append(step)
         await store.save(OTHER_KEY, image("b"))
         left.clear()
-        print(OTHER_KEY, flush=True)
+        sys.stdout.write(f"{OTHER_KEY}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

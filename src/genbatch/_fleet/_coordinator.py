@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from anyio import CapacityLimiter, Event, create_task_group, current_time, sleep_until
+from anyio import CapacityLimiter, Event, Lock, create_task_group, current_time, sleep_until
 from anyio.abc import TaskGroup
 
 from genbatch._budget import Budget
@@ -70,6 +70,7 @@ class Coordinator:
         self._throttle = (throttle or (lambda pace: Throttle(pace=pace)))(bounds.pace)
         self._budget = Budget(bounds.usd, max_images=bounds.max_images)
         self._halt = Halt(bounds.model)
+        self._entered: dict[str, _Batch] = {}  # and not yet attended
         self._batches: dict[str, _Batch] = {}
         self._ended = Bell()
         self._saved: list[StoredImage] = []
@@ -77,19 +78,22 @@ class Coordinator:
         self._ledger: Ledger | None = None
         self._store: ObjectStore | None = None
         self._tokens: CapacityLimiter | None = None
-        self._is_opening = False
-        self._opened = Event()
+        self._opening = Lock()
 
-    async def attend(self, batch: str) -> None:
-        """Let a batch make calls until it has left, or was not heard of for 10 s.
-
-        Raises:
-            StoreError: If the ledger cannot be read.
-        """
-        record = _Batch(current_time())
-        self._batches[batch] = record
+    async def enter(self, batch: str) -> Exception | None:
+        """Let a batch in, which attend is called for next; return why it may not make calls."""
         try:
             await self._open()
+            self._halt.check()
+        except Exception as exc:  # noqa: BLE001 - the worker raises it
+            return exc
+        self._entered[batch] = _Batch(current_time())
+        return None
+
+    async def attend(self, batch: str) -> None:
+        """Let a batch make calls until it has left, or was not heard of for 10 s."""
+        record = self._batches[batch] = self._entered.pop(batch)
+        try:
             async with create_task_group() as tasks:
                 record.tasks = tasks
                 record.attended.set()
@@ -101,7 +105,6 @@ class Coordinator:
         finally:
             del self._batches[batch]
             record.left.set()
-            record.attended.set()
             self._ended.ring()
 
     async def beat(self, batch: str) -> None:
@@ -113,10 +116,11 @@ class Coordinator:
         """Wait for the turn of a call; return why it may not be made, None if it may.
 
         Args:
-            batch: That attend was called for.
+            batch: That has entered.
             number: Of the call in its batch.
         """
-        if (record := self._batches.get(batch)) is None:
+        record = self._batches.get(batch) or self._entered.get(batch)
+        if record is None:
             return _dead()
         await record.attended.wait()
         if record.left.is_set() or record.tasks is None:
@@ -156,7 +160,8 @@ class Coordinator:
         Where it was stopped, this returns when all others have ended too, so that what they had in
         flight is saved before anybody is told.
         """
-        if (record := self._batches.get(batch)) is not None:
+        if (record := self._batches.get(batch) or self._entered.get(batch)) is not None:
+            await record.attended.wait()
             record.left.set()
             while batch in self._batches:
                 await self._ended.wait()
@@ -180,26 +185,19 @@ class Coordinator:
         }
 
     async def _open(self) -> None:
-        """Read the ledger, once."""
-        if self._is_opening:
-            await self._opened.wait()
-        if self._opened.is_set():
-            return
-        self._is_opening = True
-        try:
-            store = await ObjectStore(self._bounds.store).__aenter__()
-            earlier = await store.hop(store.objects.ledger)
-            note = partial(store.hop, store.objects.note, self._run)
-            step = self._bounds.max_concurrent
-            self._ledger = Ledger(self._budget, list(earlier.values()), note, step)
-            self._tokens = CapacityLimiter(step)
-            self._store = store
-        except Exception as exc:
-            self._halt.learn(exc)
-            raise
-        finally:
-            self._is_opening = False
-            self._opened.set()
+        """Read the ledger, once.
+
+        Raises:
+            StoreError: If it cannot be read.
+        """
+        async with self._opening:
+            if self._ledger is None:
+                self._store = await ObjectStore(self._bounds.store).__aenter__()
+                objects, step = self._store.objects, self._bounds.max_concurrent
+                earlier = await self._store.hop(objects.ledger)
+                note = partial(self._store.hop, objects.note, self._run)
+                self._tokens = CapacityLimiter(step)
+                self._ledger = Ledger(self._budget, list(earlier.values()), note, step)
 
     async def _listen(self, record: _Batch) -> None:
         """End a batch whose worker is not heard of."""
@@ -211,7 +209,7 @@ class Coordinator:
     async def _make(self, record: _Batch, call: _Call) -> None:
         """Give a call its turns until it has an answer."""
         self._halt.let_wait()
-        assert self._tokens is not None  # noqa: S101 - attend has opened it
+        assert self._tokens is not None  # noqa: S101 - enter has opened it
         try:
             self._halt.check()
             with waiting():
@@ -229,7 +227,7 @@ class Coordinator:
             call.turn.set()
 
     async def _attempt(self, record: _Batch, call: _Call) -> None:
-        assert self._ledger is not None  # noqa: S101 - attend has opened it
+        assert self._ledger is not None  # noqa: S101 - enter has opened it
         self._settled(record, call)
         self._halt.check()
         async with self._ledger.attempt(self._bounds.price) as attempt:

@@ -47,14 +47,14 @@ class Work:
 
     Attributes:
         store: Where images are saved.
-        max_concurrent: Most calls in flight of this worker.
+        rows: Most rows under way in this worker: looked up, called for, and saved.
         others: Settings of each call beside its prompt's own.
         price: US dollars an image, in place of the price table's.
         client: Arguments of GeminiClient; never its key, which is in the environment.
     """
 
     store: str
-    max_concurrent: int
+    rows: int
     others: dict[str, Any] = field(default_factory=dict)
     price: float | None = None
     client: dict[str, Any] = field(default_factory=dict)
@@ -129,9 +129,11 @@ class Worker:
         """
         batch = _Batch()
         _batch.set(batch)
+        if (refusal := await self._link.ask("enter", batch.id)) is not None:
+            await self._leave(batch, [], stopped=True)
+            raise refusal
         saved: list[StoredImage] = []
         results: dict[int, StoredImage | Exception] = {}
-        stop: Exception | None = None
         async with self._attended(batch):
             try:
                 await self._open()
@@ -139,8 +141,7 @@ class Worker:
             except Exception as exc:  # noqa: BLE001 - raised below, when all others know
                 stop = exc
                 self._link.tell("failed", exc if isinstance(exc, STOPS) else _light(exc))
-            with suppress(Stopped):  # the coordinator is gone, and what is saved is saved
-                await self._link.ask("leave", batch.id, saved, stopped=stop is not None)
+            await self._leave(batch, saved, stopped=stop is not None)
         if stop is not None:
             raise stop
         return [results[index] for index in range(len(prompts))]
@@ -164,7 +165,7 @@ class Worker:
             return await self._make(*item, saved)
 
         async with stream(
-            generate, prompts, max_concurrent=work.max_concurrent, limiter=self._limiter
+            generate, prompts, max_concurrent=work.rows, limiter=self._limiter
         ) as outcomes:
             async for outcome in outcomes:
                 if isinstance(outcome, Success):
@@ -192,13 +193,18 @@ class Worker:
     async def _open(self) -> None:
         if self._opening is None:
             self._opening = Lock()
-            self._limiter = CapacityLimiter(self._work.max_concurrent)
+            self._limiter = CapacityLimiter(self._work.rows)
         async with self._opening:
             if self._store is None:
                 self._store = await ObjectStore(self._work.store).__aenter__()
             if self._client is None:
                 client = GeminiClient(throttle=lambda _: Admitted(self._link), **self._work.client)
                 self._client = await client.__aenter__()
+
+    async def _leave(self, batch: _Batch, saved: list[StoredImage], *, stopped: bool) -> None:
+        """Leave; after a stop, when all others have what they were sent."""
+        with suppress(Stopped):  # the coordinator is gone, and what is saved is saved
+            await self._link.ask("leave", batch.id, saved, stopped=stopped)
 
     @asynccontextmanager
     async def _attended(self, batch: _Batch) -> AsyncIterator[None]:

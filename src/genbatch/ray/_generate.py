@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import ray
 from genbatch._errors import Stopped
 from genbatch._fleet import Bounds, Coordinator, Work, Worker
 from genbatch._objects import Objects
@@ -65,7 +65,8 @@ def generate(
         store: Where images go: a directory that all machines share, or a URL that fsspec knows and
             that can create objects exclusively (S3, GCS, Azure). One run at a time.
         max_concurrent: Most calls in flight, over all workers.
-        workers: Actors that make them, each at most its share of max_concurrent.
+        workers: Actors that make them. A coordinator lets max_concurrent calls start over all of
+            them, and each has at most twice its share of rows under way.
         prompt_column: Of the texts.
         id_column: Of what tells rows with equal prompts apart; a part of their keys.
         namespace: Images of one namespace are never taken for those of another.
@@ -128,9 +129,10 @@ def generate(
     where = _absolute(store)
     bounds = Bounds(where, settings.model, expected, max_concurrent, budget, max_images, pace)
     Coordinator(bounds)  # raises now what is wrong with them
-    share = math.ceil(max_concurrent / workers)
+    # As many as are in flight, and as many that are looked up, wait for their turn, or are saved.
+    rows = 2 * math.ceil(max_concurrent / workers)
     client = {"base_url": base_url, "max_retries": max_retries, "timeout": timeout}
-    work = Work(where, share, others, price, client)
+    work = Work(where, rows, others, price, client)
     return _dataset(dataset, requests, bounds, work, workers, num_cpus)
 
 
@@ -150,7 +152,7 @@ def _dataset(
     looking = {"fn_kwargs": {"requests": requests, "index": ref}, **options}
     made = dataset.map_batches(missing, **looking) if known.any() else dataset
     if not known.all() or not len(known):
-        blocks = max(_SMALLEST_BLOCK, 2 * work.max_concurrent)
+        blocks = max(_SMALLEST_BLOCK, work.rows)
         made = made.repartition(target_num_rows_per_block=blocks).map_batches(
             RayWorker,
             fn_constructor_kwargs={
@@ -272,9 +274,8 @@ def _tell_duplicate(dataset: Dataset, requests: Requests, mark: bytes) -> str:
         if at is not None:
             row = {name: column[0] for name, column in block.slice(at, 1).to_pydict().items()}
             if requests.id_column is not None:
-                return (
-                    f"ids must be unique: {row[requests.id_column]!r} is in column id_column twice"
-                )
+                name = requests.id_column
+                return f"ids must be unique: column {name!r} has {row[name]!r} twice"
             text = str(row[requests.prompt_column])[:80]
             return f"two rows have the prompt {text!r}: give id_column= to tell them apart"
     return "two rows ask for the same: give id_column= to tell them apart"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
 import ray
+
 from genbatch._objects import StoredImage
 
 from ._rows import Requests, with_results
