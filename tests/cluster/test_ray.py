@@ -57,10 +57,9 @@ def generate(cluster: Any, tmp_path: Path) -> Callable[..., list[dict[str, Any]]
         arguments = {"store": tmp_path, "max_concurrent": 4, "workers": 2, "max_retries": 0}
         arguments |= {"base_url": server.url, **options}
         dataset = cluster.data.from_items(rows)
-        return sorted(
-            genbatch.ray.generate(dataset, **arguments).take_all(),
-            key=lambda row: row.get("number", 0),
-        )
+        made = genbatch.ray.generate(dataset, **arguments)
+        made = made.map_batches(lambda table: table, batch_format="pyarrow")  # as any pipeline
+        return sorted(made.take_all(), key=lambda row: row.get("number", 0))
 
     return run
 

@@ -12,7 +12,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from fleet.links import PRICE, bounds, ledger
-from genbatch import BudgetExhausted, RateLimited, Stopped
+from genbatch import BudgetExhausted, RateLimited
 from genbatch._fleet import Coordinator, _coordinator
 from genbatch._fleet._messages import Report
 from genbatch._objects import Objects
@@ -82,7 +82,8 @@ async def test_a_worker_taken_for_dead_makes_no_further_call(
         silence.fall()
         await wait_all_tasks_blocked()
         error = RateLimited("too many")
-        assert isinstance(await coordinator.admit("a", 1), Stopped)
+        refusal = await coordinator.admit("a", 1)
+        assert str(refusal) == "the worker was not heard of for 10 s, run again"
         assert await coordinator.report("a", 0, Report(error)) is error
         await coordinator.leave("a", [], stopped=False)
 

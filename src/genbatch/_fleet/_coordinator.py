@@ -13,7 +13,6 @@ are called as those of any object.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +21,14 @@ from anyio import CapacityLimiter, Event, Lock, create_task_group, current_time,
 from anyio.abc import TaskGroup
 
 from genbatch._budget import Budget
-from genbatch._errors import BudgetExhausted, RateLimited, Stopped, StoreError, Unavailable
+from genbatch._errors import (
+    BudgetExhausted,
+    GenbatchError,
+    RateLimited,
+    Stopped,
+    StoreError,
+    Unavailable,
+)
 from genbatch._objects import ObjectStore, StoredImage
 from genbatch._source import Bell
 from genbatch._throttle import Throttle
@@ -30,7 +36,7 @@ from genbatch._waiting import waiting
 
 from ._halt import Halt
 from ._ledger import Ledger
-from ._messages import DEAD_AFTER, Bounds, Report
+from ._messages import DEAD_AFTER, STOPS, Bounds, Report
 
 _SEGMENT = 5_000  # rows of the index
 
@@ -60,14 +66,14 @@ class Coordinator:
 
     Args:
         bounds: Those of the run.
-        throttle: Makes the throttle of its model.
+
+    Raises:
+        ValueError: If one is malformed or out of range.
     """
 
-    def __init__(
-        self, bounds: Bounds, throttle: Callable[[str | None], Throttle] | None = None
-    ) -> None:
+    def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
-        self._throttle = (throttle or (lambda pace: Throttle(pace=pace)))(bounds.pace)
+        self._throttle = Throttle(pace=bounds.pace)
         self._budget = Budget(bounds.usd, max_images=bounds.max_images)
         self._halt = Halt(bounds.model)
         self._entered: dict[str, _Batch] = {}  # and not yet attended
@@ -152,7 +158,7 @@ class Coordinator:
         """Hear how a call has failed, its retries included, or what a worker cannot go on with."""
         self._halt.learn(error)
         if not isinstance(error, Unavailable | TimeoutError):
-            self._halt.stop(error)
+            self._halt.stop(error if isinstance(error, STOPS) else Stopped(str(error)))
 
     async def leave(self, batch: str, saved: list[StoredImage], *, stopped: bool) -> None:
         """Hear that a batch is over, with the images it has saved.
@@ -228,13 +234,13 @@ class Coordinator:
 
     async def _attempt(self, record: _Batch, call: _Call) -> None:
         assert self._ledger is not None  # noqa: S101 - enter has opened it
-        self._settled(record, call)
         self._halt.check()
         async with self._ledger.attempt(self._bounds.price) as attempt:
             self._halt.check()  # again: a grant is in writing first, which takes time
             call.error = None
             call.turn.set()
             await call.reported.wait()
+            self._settled(record, call)  # nothing is awaited until it is paid and its token free
             call.reported, call.error = Event(), _dead()
             report = call.report
             if report.error is None:
@@ -257,8 +263,9 @@ class Coordinator:
             await self._store.hop(self._store.objects.add_segments, saved)
 
 
-def _dead() -> Stopped:
-    return Stopped("the worker was taken for dead")
+def _dead() -> GenbatchError:
+    """Return why a worker that stood still makes no call: its rows fail, and are for a next run."""
+    return GenbatchError(f"the worker was not heard of for {DEAD_AFTER:.0f} s, run again")
 
 
 async def _answer(call: _Call) -> Exception | None:

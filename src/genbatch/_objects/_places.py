@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -18,6 +19,7 @@ from genbatch._errors import StoreError
 from genbatch._store import _files as files
 
 TEMPORARY = "tmp"  # the directory of what is on its way to its name
+_OLD = 86_400.0  # seconds
 
 
 class Place(Protocol):
@@ -72,6 +74,7 @@ class Directory:
         self._made: set[Path] = set()
         with self._errors(""):
             files.make_directory(self._directory / TEMPORARY)
+            self._sweep()
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new object durably, or return False if there is one of that name."""
@@ -117,6 +120,14 @@ class Directory:
     def uri(self, name: str) -> str:
         """Return the absolute path of an object."""
         return str(self._directory / name)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes have left long ago: others may be writing now."""
+        with os.scandir(self._directory / TEMPORARY) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    if time.time() - entry.stat().st_mtime > _OLD:
+                        os.unlink(entry)
 
     @contextmanager
     def _written(self, path: Path, data: bytes) -> Iterator[Path]:

@@ -56,7 +56,13 @@ class Objects:
     def find(self, key: str) -> StoredImage | None:
         """Return the image of a key, None if there is none; one read."""
         data = self._place.read(_done(key))
-        return None if data is None else self._image(from_json(data))
+        if data is None:
+            return None
+        try:
+            return self._image(from_json(data))
+        except (ValueError, KeyError, TypeError) as exc:
+            where = self._place.uri(_done(key))
+            raise StoreError(f"{where} is damaged: remove it, and its image is made again") from exc
 
     def save(self, key: str, image: Image) -> StoredImage:
         """Save an image under a key, and return what stands there: the first that was saved."""

@@ -20,7 +20,6 @@ _SCHEMA = pa.schema(
     {
         "key": pa.binary(32),
         "uri": pa.string(),
-        "file": pa.string(),
         "sha256": pa.string(),
         "bytes": pa.int64(),
         "mime_type": pa.dictionary(pa.int32(), pa.string()),
@@ -63,7 +62,7 @@ def resumed(block: pa.Table, *, requests: Requests, index: ray.ObjectRef) -> pa.
     at = np.searchsorted(keys_of(table), _binary(found))
     rows = table.take(pa.array(at)).to_pylist()
     results: list[StoredImage | Exception] = [
-        StoredImage.of({**row, "key": key}, row["uri"])
+        StoredImage.of({**row, "key": key, "file": ""}, row["uri"])
         for key, row in zip(found, rows, strict=True)
     ]
     return with_results(block, found, results)
