@@ -20,6 +20,7 @@ from genbatch import (
 )
 from genbatch._fleet import Worker
 from genbatch._objects import Objects, StoredImage
+from genbatch.gemini import _retry
 from genbatch.testing import Call, FakeGemini, Fault, blocked, rate_limited, reset
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +50,17 @@ async def test_each_prompt_has_its_image_in_its_place(tmp_path: Path) -> None:
         item(n)[0] for n in range(5)
     ]
     assert await saved_in(tmp_path) == 5
+
+
+async def test_what_is_spent_is_what_images_cost(tmp_path: Path) -> None:
+    async with (
+        FakeGemini() as server,
+        fleet(tmp_path, server.url, price=1.0, usd=10.0) as (coordinator, [worker]),
+    ):
+        made = await worker.make([item(n) for n in range(3)])
+        costs = [image.cost or 0.0 for image in made if isinstance(image, StoredImage)]
+        assert (await coordinator.state())["spent"] == pytest.approx(sum(costs))
+    assert 0 < sum(costs) < 1
 
 
 async def test_all_workers_together_keep_to_one_bound(tmp_path: Path) -> None:
@@ -122,6 +134,22 @@ async def test_what_was_in_flight_at_a_stop_is_saved_before_it_is_raised(tmp_pat
             tasks.start_soon(make, workers[0], 0)
             tasks.start_soon(make, workers[1], 10)
         assert set(kept) == {server.stats.images}
+
+
+async def test_a_stop_ends_the_waiting_between_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(call: Call) -> Fault:
+        return Fault(status=503) if call.prompt == "fox 0" else Fault(status=403, delay=0.1)
+
+    monkeypatch.setattr(_retry, "sleep", lambda _: anyio.sleep_forever())
+    async with (
+        FakeGemini(faults=fault) as server,
+        fleet(tmp_path, server.url, retries=1) as (_, [worker]),
+    ):
+        with anyio.fail_after(30), pytest.raises(Unauthorized):
+            await worker.make([item(0), item(1)])
+        assert server.stats.calls == 2
 
 
 async def test_a_used_up_day_ends_the_calls_of_all_workers(tmp_path: Path) -> None:
