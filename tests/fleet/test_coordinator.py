@@ -116,6 +116,28 @@ async def test_a_run_that_was_killed_counts_with_what_it_was_granted(tmp_path: P
         assert isinstance(await second.admit("b", 0), BudgetExhausted)
 
 
+async def test_a_used_up_budget_lets_no_batch_in(tmp_path: Path) -> None:
+    coordinator = Coordinator(bounds(tmp_path, max_images=0))
+    async with attended(coordinator, "a"):
+        assert isinstance(await coordinator.admit("a", 0), BudgetExhausted)
+        assert isinstance(await coordinator.enter("b"), BudgetExhausted)
+
+
+@pytest.mark.parametrize("_", range(10))  # trio wakes in any order
+async def test_what_was_reported_is_paid_though_its_batch_leaves_at_once(
+    tmp_path: Path, _: int
+) -> None:
+    coordinator = Coordinator(bounds(tmp_path, max_concurrent=8))
+    async with attended(coordinator, "a"):
+        for number in range(8):
+            assert await coordinator.admit("a", number) is None
+        for number in range(8):
+            await coordinator.report("a", number, Report(cost=0.5))
+        await coordinator.leave("a", [], stopped=False)
+        state = await coordinator.state()
+    assert (state["spent"], state["maybe_spent"]) == (4.0, 0.0)
+
+
 async def test_no_grant_exceeds_the_budget(tmp_path: Path) -> None:
     coordinator = Coordinator(bounds(tmp_path, max_images=2, usd=1.5 * PRICE, max_concurrent=50))
     async with attended(coordinator, "a"):

@@ -58,7 +58,6 @@ class _Batch:
     attended: Event = field(default_factory=Event)
     left: Event = field(default_factory=Event)
     calls: dict[int, _Call] = field(default_factory=dict)
-    settling: set[_Call] = field(default_factory=set)  # reported, and their tasks not yet run
 
 
 class Coordinator:
@@ -105,8 +104,7 @@ class Coordinator:
                 record.attended.set()
                 tasks.start_soon(self._listen, record)
                 await record.left.wait()
-                while record.settling:
-                    await self._ended.wait()
+                # A call that was reported awaits nothing more, and is paid all the same.
                 tasks.cancel_scope.cancel()
         finally:
             del self._batches[batch]
@@ -132,7 +130,7 @@ class Coordinator:
         if record.left.is_set() or record.tasks is None:
             return _dead()
         call = record.calls[number] = _Call()
-        record.tasks.start_soon(self._make, record, call)
+        record.tasks.start_soon(self._make, call)
         return await _answer(call)
 
     async def report(self, batch: str, number: int, report: Report) -> Exception | None:
@@ -147,7 +145,6 @@ class Coordinator:
             return report.error  # counted as possibly paid, when it was taken for dead
         call.turn = Event()
         call.report = report
-        record.settling.add(call)
         call.reported.set()
         if isinstance(report.error, RateLimited):
             return await _answer(call)
@@ -212,7 +209,7 @@ class Coordinator:
             if current_time() >= record.heard + DEAD_AFTER:
                 record.left.set()
 
-    async def _make(self, record: _Batch, call: _Call) -> None:
+    async def _make(self, call: _Call) -> None:
         """Give a call its turns until it has an answer."""
         self._halt.let_wait()
         assert self._tokens is not None  # noqa: S101 - enter has opened it
@@ -221,7 +218,7 @@ class Coordinator:
             with waiting():
                 await self._tokens.acquire_on_behalf_of(call)
             try:
-                await self._throttle.run(partial(self._attempt, record, call))
+                await self._throttle.run(partial(self._attempt, call))
             finally:
                 self._tokens.release_on_behalf_of(call)
         except Exception as exc:  # noqa: BLE001 - the worker raises it
@@ -229,10 +226,9 @@ class Coordinator:
                 self._halt.stop(exc)
             call.error = self._halt.cause_of(exc)
         finally:
-            self._settled(record, call)
             call.turn.set()
 
-    async def _attempt(self, record: _Batch, call: _Call) -> None:
+    async def _attempt(self, call: _Call) -> None:
         assert self._ledger is not None  # noqa: S101 - enter has opened it
         self._halt.check()
         async with self._ledger.attempt(self._bounds.price) as attempt:
@@ -240,7 +236,7 @@ class Coordinator:
             call.error = None
             call.turn.set()
             await call.reported.wait()
-            self._settled(record, call)  # nothing is awaited until it is paid and its token free
+            # Nothing is awaited from here until it is paid and its token free.
             call.reported, call.error = Event(), _dead()
             report = call.report
             if report.error is None:
@@ -252,10 +248,6 @@ class Coordinator:
             else:
                 self._halt.learn_of_attempt(report.error)
                 raise report.error
-
-    def _settled(self, record: _Batch, call: _Call) -> None:
-        record.settling.discard(call)
-        self._ended.ring()
 
     async def _write_index(self) -> None:
         saved, self._saved = self._saved, []
