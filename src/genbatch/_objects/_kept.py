@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol, Self
 
@@ -62,9 +62,15 @@ class StoredImage:
 
     def row(self) -> dict[str, object]:
         """Return what of says it of."""
-        row = asdict(self)
-        del row["uri"]  # the store may be moved
-        return row
+        return {
+            "key": self.key,
+            "file": self.file,
+            "sha256": self.sha256,
+            "bytes": self.bytes,
+            "mime_type": self.mime_type,
+            "model": self.model,
+            "cost": self.cost,
+        }  # and not where it is: the store may be moved
 
 
 class KeyedStore(Protocol):

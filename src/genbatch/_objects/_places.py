@@ -37,6 +37,9 @@ class Place(Protocol):
     def names(self, directory: str) -> list[str]:
         """Return what stands directly in a directory, nothing if there is none."""
 
+    def under(self, directory: str) -> list[str]:
+        """Return the names of all objects in the directories of a directory, without theirs."""
+
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
 
@@ -112,6 +115,11 @@ class Directory:
             except FileNotFoundError:
                 return []
 
+    def under(self, directory: str) -> list[str]:
+        """Return the names of all objects in the directories of a directory, without theirs."""
+        inner = [f"{directory}/{name}" for name in self.names(directory)]
+        return [name for each in inner for name in self.names(each)]
+
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
         with self._errors(name):
@@ -119,7 +127,7 @@ class Directory:
 
     def uri(self, name: str) -> str:
         """Return the absolute path of an object."""
-        return str(self._directory / name)
+        return f"{self._directory}{os.sep}{name}"
 
     def _sweep(self) -> None:
         """Remove what killed processes have left long ago: others may be writing now."""
@@ -192,10 +200,17 @@ class Remote:
         """Return what stands directly in a directory, nothing if there is none."""
         with self._errors(directory):
             try:
-                found = self._files.ls(self._path(directory), detail=False, refresh=True)
+                self._files.invalidate_cache()
+                found = self._files.ls(self._path(directory), detail=False)
             except FileNotFoundError:
                 return []
         return [path.rstrip("/").rpartition("/")[2] for path in found]
+
+    def under(self, directory: str) -> list[str]:
+        """Return the names of all objects in the directories of a directory, without theirs."""
+        with self._errors(directory):
+            found = self._files.find(self._path(directory))  # flat: a thousand a request, on S3
+        return [path.rpartition("/")[2] for path in found]
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""

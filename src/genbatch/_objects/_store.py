@@ -126,21 +126,9 @@ class Objects:
     def _keys(self) -> set[str]:
         """Return the keys of all done objects, by listing names."""
         with ThreadPoolExecutor(_THREADS) as threads:
-            outer = [f"done/{name}" for name in self._place.names("done")]
-            inner = [
-                f"{directory}/{name}"
-                for directory, names in zip(
-                    outer, threads.map(self._place.names, outer), strict=True
-                )
-                for name in names
-            ]
-            found = threads.map(self._place.names, inner)
-            return {
-                name.removesuffix(".json")
-                for names in found
-                for name in names
-                if name.endswith(".json")
-            }
+            shards = [f"done/{name}" for name in self._place.names("done")]
+            found = threads.map(self._place.under, shards)
+            return {name[:-5] for names in found for name in names if name.endswith(".json")}
 
     def _segment(self, name: str) -> list[dict[str, object]]:
         data = self._place.read(f"index/{name}") or b""

@@ -33,17 +33,24 @@ def table_of(images: Iterable[StoredImage]) -> pa.Table:
     """Return images as a table, sorted by key."""
     iterator, chunks = iter(images), [_SCHEMA.empty_table()]
     while chunk := list(islice(iterator, _CHUNK)):
-        rows = [{**each.row(), "key": bytes.fromhex(each.key), "uri": each.uri} for each in chunk]
-        chunks.append(pa.Table.from_pylist(rows, schema=_SCHEMA))
+        columns: dict[str, list[Any]] = {
+            name: [getattr(each, name) for each in chunk] for name in _SCHEMA.names
+        }
+        columns["key"] = [bytes.fromhex(key) for key in columns["key"]]
+        chunks.append(pa.Table.from_pydict(columns, schema=_SCHEMA))
     table = pa.concat_tables(chunks).unify_dictionaries().combine_chunks()
     # Arrow sorts no fixed binaries; to numpy it is the same order as to look them up in.
-    return table.take(pa.array(np.argsort(keys_of(table))))
+    return table.take(pa.array(np.argsort(keys_of(table)))).combine_chunks()
 
 
 def keys_of(table: pa.Table, name: str = "key") -> Any:
     """Return a column of 32 bytes each as an array that numpy can sort and search."""
-    column = table[name].drop_null().combine_chunks()
-    return np.array(column.to_numpy(zero_copy_only=False), dtype="S32")
+    chunks = [chunk for chunk in table[name].drop_null().chunks if len(chunk)]
+    arrays = [
+        np.frombuffer(chunk.buffers()[1], dtype="S32")[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in chunks
+    ]
+    return arrays[0] if len(arrays) == 1 else np.concatenate([*arrays, np.array([], dtype="S32")])
 
 
 def is_known(index: Any, keys: Any) -> Any:
