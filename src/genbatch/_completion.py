@@ -14,17 +14,17 @@ class Completion:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._own, self._others = _split(settings)
+        self._own, self._others = split(settings)
 
     def __call__(self, prompt: str | Prompt) -> tuple[Prompt, dict[str, Any]]:
         if isinstance(prompt, str):  # most are, and a run that resumes completes many in no time
             return Prompt(prompt, **self._own), self._others
         prompt = Prompt.of(prompt)
-        own, others = _split(self._settings.overridden_by(prompt).checked())
+        own, others = split(self._settings.overridden_by(prompt).checked())
         return replace(prompt, **own), others
 
 
-def _split(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings that are given, those that a prompt can have apart from the others."""
     values = {each.name: getattr(settings, each.name) for each in fields(settings)}
     given = {name: value for name, value in values.items() if value is not None}

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from genbatch._completion import split
 from genbatch._errors import Stopped
 from genbatch._fleet import Bounds, Coordinator, Work, Worker
 from genbatch._objects import Objects
 from genbatch.gemini._models import price as price_of
-from genbatch.gemini._request import SETTINGS_OF_A_PROMPT, Settings
+from genbatch.gemini._request import Settings
 
 from ._index import is_known, keys_of, marks, missing, resumed, table_of
 from ._rows import COLUMNS, Requests, with_results
@@ -123,7 +123,7 @@ def generate(
     expected = price_of(settings.model, image_size) if price is None else price
     if budget is not None and expected is None:
         raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
-    own, others = _split(settings)
+    own, others = split(settings)
     requests = Requests(prompt_column, id_column, namespace, own, others)
     _check_columns(dataset, requests)
     where = _absolute(store)
@@ -284,10 +284,3 @@ def _tell_duplicate(dataset: Dataset, requests: Requests, mark: bytes) -> str:
 def _absolute(store: str | os.PathLike[str]) -> str:
     where = os.fspath(store)
     return where if "://" in where else os.path.abspath(where)
-
-
-def _split(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings that are given, those that a prompt can have apart from the others."""
-    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
-    given = {name: value for name, value in values.items() if value is not None}
-    return {name: given.pop(name) for name in SETTINGS_OF_A_PROMPT if name in given}, given
