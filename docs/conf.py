@@ -33,7 +33,9 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 
 # There is no intersphinx: the build needs no network. What others define is not linked.
-_OTHERS = r"(anyio|asyncio|collections|contextlib|datetime|google|httpx2?|os|pathlib|types|typing)\..*"
+_OTHERS = (
+    r"(anyio|asyncio|collections|contextlib|datetime|google|httpx2?|os|pathlib|types|typing)\..*"
+)
 _OWN = r"genbatch\.(_outcome\.[PT]|_images\.PT|batch_api\.PT|_budget\.Account|_store\._plan\.Plan)"
 _SHORT = r"EndOfStream|ClosedResourceError|ControlFaults|Credentials|Self"
 nitpick_ignore_regex = [("py:.*", _OTHERS), ("py:.*", _OWN), ("py:.*", _SHORT)]
