@@ -29,6 +29,7 @@ def serving(failures: Iterable[int] = ()) -> Iterator[str]:
             image = base64.b64encode(square(request["prompt"])).decode()
             body = json.dumps({"data": [{"b64_json": image}]}).encode()
             self.send_response(next(statuses, 200))
+            self.send_header("retry-after", "0.01")
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -13,6 +13,7 @@ import pytest
 
 import genbatch
 from genbatch.testing import Call, FakeGemini, Fault, blocked
+from pages import DOCS, blocks_of
 
 pytestmark = [
     pytest.mark.skipif(
@@ -164,3 +165,19 @@ def test_a_mistake_is_told_at_once(
 def test_a_column_of_the_results_must_not_be_there(generate: Generate) -> None:
     with serving() as server, pytest.raises(ValueError, match="a column 'uri' already"):
         generate(server, [{"prompt": "a fox", "uri": "x"}])
+
+
+def test_the_programs_of_the_page_run(cluster: Any, tmp_path: Path) -> None:
+    rows = [{"sku": str(number), "prompt": "a fox"} for number in range(3)]
+    cluster.data.from_items(rows).write_parquet(str(tmp_path / "prompts"))
+    names: dict[str, Any] = {}
+    with serving() as server:
+        for block in blocks_of(DOCS / "ray.md"):
+            if block.language == "py":
+                code = block.text.replace("s3://bucket", str(tmp_path))
+                code = code.replace("max_concurrent=200, workers=20", "max_concurrent=2, workers=2")
+                exec(code.replace("budget=", f"base_url={server.url!r}, budget="), names)
+        assert server.stats.images == 3
+    written = cluster.data.read_parquet(str(tmp_path / "results")).take_all()
+    assert {row["error"] for row in written} == {None}
+    assert {row["sku"] for row in written} == {"0", "1", "2"}
