@@ -29,9 +29,7 @@ page of images, and ``genbatch --help`` tells of the command line.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._outcome import Failure, Outcome, Success
-from ._progress import Progress
-from ._stream import OutcomeStream, collect, stream
+from ._core import Failure, Outcome, OutcomeStream, Progress, Success, collect, stream
 
 if TYPE_CHECKING:
     from ._budget import Budget

@@ -16,10 +16,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from logging import WARNING, getLogger
 from typing import Protocol
 
+from ._core import ParkingLot, waiting
 from ._errors import BudgetExhausted, GenbatchError
 from ._logs import tell
-from ._source import Bell
-from ._waiting import waiting
 
 _log = getLogger("genbatch.run")
 
@@ -83,7 +82,7 @@ class Budget:
         self.maybe_images = 0
         self._running = 0
         self._reserved = 0.0
-        self._settled = Bell()
+        self._settled = ParkingLot()
         self._is_told = False
 
     @asynccontextmanager
@@ -116,7 +115,7 @@ class Budget:
             self.spent += attempt.images * attempt.price
             self.maybe_images += attempt.maybe_images
             self.maybe_spent += attempt.maybe_images * attempt.price
-            self._settled.ring()
+            self._settled.unpark()
             if attempt.maybe_images:
                 message = "a call may have been paid without an image, $%.4f"
                 tell(_log, WARNING, message, attempt.price, price=attempt.price)
@@ -126,7 +125,7 @@ class Budget:
             if not self._has_room(price, 0, 0.0):
                 raise self._exhausted()
             with waiting():
-                await self._settled.wait()
+                await self._settled.park()
 
     def _has_room(self, price: float, running: int, reserved: float) -> bool:
         images = self.images + self.maybe_images + running

@@ -13,17 +13,15 @@ from anyio import CapacityLimiter
 
 from ._budget import Account, Budget
 from ._completion import Completion
+from ._core import OutcomeStream, T, Workers, open_stream
 from ._image import Image, SavedImage
 from ._logs import about, tell
-from ._outcome import T
 from ._prompt import Prompt
 from ._stops import Stops
 from ._store import Store
 from ._store._batch import Batch
 from ._store._keys import digests_of_texts
 from ._store._plan import Plan
-from ._stream import OutcomeStream, open_stream
-from ._workers import Workers
 from .gemini import GeminiClient
 from .gemini._models import price as price_of
 from .gemini._request import Settings

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from logging import WARNING, getLogger
 
 from ._budget import Account, Attempt
+from ._core import turn
 from ._errors import GenbatchError, QuotaExhausted, Stopped, StoreError, Unauthorized, Unavailable
 from ._logs import tell
-from ._waiting import turn
 
 _log = getLogger("genbatch.run")
 

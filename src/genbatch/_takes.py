@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._budget import Budget
+from ._core import OutcomeStream, Workers, open_stream
 from ._image import SavedImage
 from ._images import Run
 from ._logs import about
 from ._prompt import Prompt
 from ._store import Store
 from ._store._plan import Plan
-from ._stream import OutcomeStream, open_stream
-from ._workers import Workers
 from .gemini import GeminiClient
 from .gemini._models import model_id
 from .gemini._request import Settings

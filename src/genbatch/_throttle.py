@@ -24,12 +24,11 @@ from logging import INFO, getLogger
 from anyio import CancelScope, CapacityLimiter, Event, current_time
 from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
+from ._core import P, T, waiting
 from ._errors import RateLimited, Unavailable
 from ._limits import Limits, Start
 from ._logs import about, tell
-from ._outcome import P, T
 from ._pace import Pace, describe_rate, parse_interval
-from ._waiting import waiting
 
 _log = getLogger("genbatch.throttle")
 

@@ -32,16 +32,14 @@ from anyio import to_thread
 
 from ._budget import Budget
 from ._completion import Completion
+from ._core import OutcomeStream, T, Workers, open_stream
 from ._image import SavedImage
 from ._images import GenerateOnce, Run, inside
 from ._jobs import ByJob, Limits, Queue
-from ._outcome import T
 from ._prompt import Prompt
 from ._store import Store
 from ._store._batch import Batch
 from ._store._jobs import jobs_in
-from ._stream import OutcomeStream, open_stream
-from ._workers import Workers
 from .gemini import GeminiClient
 from .gemini._models import price as price_of
 from .gemini._opening import open_batches

@@ -903,7 +903,7 @@ async def test_a_batch_runs_from_a_worker_thread() -> None:
         ((None, []), {}, TypeError, "generate must be callable, got NoneType"),
         ((double, []), {"max_concurrent": 0}, ValueError, "max_concurrent must be >= 1, got 0"),
         ((double, []), {"max_concurrent": 2.5}, TypeError, "must be an int, got float"),
-        ((double, []), {"limiter": 3}, TypeError, "must be a CapacityLimiter, got int"),
+        ((double, []), {"limiter": 3}, TypeError, "must be an anyio.CapacityLimiter, got int"),
     ],
 )
 async def test_bad_arguments_raise_at_the_call(

@@ -21,6 +21,7 @@ from anyio import CapacityLimiter, Event, Lock, create_task_group, current_time,
 from anyio.abc import TaskGroup
 
 from genbatch._budget import Budget
+from genbatch._core import ParkingLot, waiting
 from genbatch._errors import (
     BudgetExhausted,
     GenbatchError,
@@ -30,9 +31,7 @@ from genbatch._errors import (
     Unavailable,
 )
 from genbatch._objects import ObjectStore, StoredImage
-from genbatch._source import Bell
 from genbatch._throttle import Throttle
-from genbatch._waiting import waiting
 
 from ._halt import Halt
 from ._ledger import Ledger
@@ -77,7 +76,7 @@ class Coordinator:
         self._halt = Halt(bounds.model)
         self._entered: dict[str, _Batch] = {}  # and not yet attended
         self._batches: dict[str, _Batch] = {}
-        self._ended = Bell()
+        self._ended = ParkingLot()
         self._saved: list[StoredImage] = []
         self._run = secrets.token_hex(8)
         self._ledger: Ledger | None = None
@@ -109,7 +108,7 @@ class Coordinator:
         finally:
             del self._batches[batch]
             record.left.set()
-            self._ended.ring()
+            self._ended.unpark()
 
     async def beat(self, batch: str) -> None:
         """Hear that a batch is alive."""
@@ -167,10 +166,10 @@ class Coordinator:
             await record.attended.wait()
             record.left.set()
             while batch in self._batches:
-                await self._ended.wait()
+                await self._ended.park()
         self._saved += saved
         while stopped and self._batches:
-            await self._ended.wait()  # those others are refused, and so end soon
+            await self._ended.park()  # those others are refused, and so end soon
         with suppress(StoreError):  # the images are there, and are found without an index
             if len(self._saved) >= _SEGMENT or not self._batches:
                 await self._write_index()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from copy import copy
 
+from genbatch._core import Turn, Waits, turn
 from genbatch._errors import QuotaExhausted, Stopped, Unavailable
 from genbatch._stops import Stops
-from genbatch._waiting import Turn, Waits, turn
 
 
 class Halt:

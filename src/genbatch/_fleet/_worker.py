@@ -17,12 +17,11 @@ from typing import Any, Protocol, TypeVar
 
 from anyio import CapacityLimiter, Lock, create_task_group, get_cancelled_exc_class, sleep
 
+from genbatch._core import Success, stream
 from genbatch._errors import GenbatchError, RateLimited, Stopped, StoreError, Unavailable
 from genbatch._image import Image
 from genbatch._objects import ObjectStore, StoredImage
-from genbatch._outcome import Success
 from genbatch._prompt import Prompt
-from genbatch._stream import stream
 from genbatch._throttle import Throttle
 from genbatch.gemini import GeminiClient
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from anyio import CapacityLimiter
 
+from genbatch._core import waiting
 from genbatch._errors import (
     GenbatchError,
     InvalidResponse,
@@ -26,7 +27,6 @@ from genbatch._stops import Stops
 from genbatch._store import Store
 from genbatch._store._making import Making
 from genbatch._store._plan import Plan
-from genbatch._waiting import waiting
 
 from ._queue import Queue
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from anyio import Event
 
 from genbatch._budget import Budget
+from genbatch._core import waiting
 from genbatch._errors import Stopped
 from genbatch._image import Image, SavedImage
 from genbatch._logs import about, tell
 from genbatch._store import Store
 from genbatch._store._jobs import JobRow, Jobs, Sent, Spool
-from genbatch._waiting import waiting
 from genbatch.gemini._models import JOB_SHARE
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from anyio import CapacityLimiter, Lock, create_task_group, move_on_after
 from anyio.abc import TaskGroup
 
 from genbatch._budget import Account, Budget
-from genbatch._cancellation import without_cancellation
+from genbatch._core import waiting, without_cancellation
 from genbatch._errors import (
     Rejected,
     Unavailable,
@@ -30,7 +30,6 @@ from genbatch._prompt import Prompt
 from genbatch._store import Store
 from genbatch._store._archive import Call
 from genbatch._store._jobs import Jobs, Sent, Spool
-from genbatch._waiting import waiting
 from genbatch.gemini import GeminiClient
 from genbatch.gemini._models import JOB_SHARE
 from genbatch.gemini._models import price as price_of

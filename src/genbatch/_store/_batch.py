@@ -14,9 +14,9 @@ from copy import copy
 from functools import partial
 from typing import Protocol, TypeVar
 
+from genbatch._core import ParkingLot
 from genbatch._errors import StoreError
 from genbatch._prompt import Prompt
-from genbatch._source import Bell
 
 from ._archive import Archive
 from ._keys import content_digest
@@ -59,7 +59,7 @@ class Batch:
         self._places: dict[int, int] = {}  # of items that were foreseen, not yet in the journal
         self._wanted: list[Wanted] = []
         self._asking = False
-        self._answered = Bell()
+        self._answered = ParkingLot()
 
     async def plan(
         self, index: int, prompt: Prompt, settings: Mapping[str, object] | None = None
@@ -88,7 +88,7 @@ class Batch:
             if wanted.error is not None:
                 raise wanted.error
             if self._asking:
-                await self._answered.wait()
+                await self._answered.park()
             # What the others have asked for may have brought it along.
             elif wanted in self._wanted and (plan := self.recall(digest, index, metadata)):
                 self._wanted.remove(wanted)
@@ -145,7 +145,7 @@ class Batch:
                 self._foresee(following, wanted)
         finally:
             self._asking = False
-            self._answered.ring()
+            self._answered.unpark()
 
     def _plan(self, wanted: list[Wanted], places: dict[int, int], ahead: int) -> list[Row]:
         if not self._number:

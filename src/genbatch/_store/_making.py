@@ -9,10 +9,10 @@ from logging import ERROR, INFO, getLogger
 from time import perf_counter
 
 from genbatch._budget import Account, Attempt
+from genbatch._core import turn
 from genbatch._errors import StoreError
 from genbatch._image import Image, SavedImage
 from genbatch._logs import about, tell
-from genbatch._waiting import turn
 
 from ._archive import Call
 from ._batch import Place

@@ -23,10 +23,9 @@ from typing import Any, Generic, Self
 from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from genbatch._core import ParkingLot, waiting
 from genbatch._errors import Stopped, StoreError
 from genbatch._prompt import Prompt
-from genbatch._source import Bell
-from genbatch._waiting import waiting
 
 from ._archive import Archive
 from ._batch import Batch, R
@@ -83,7 +82,7 @@ class Store:
         # Of its own: anyio's default limiter is shared with, say, an app's synchronous endpoints.
         self._threads = CapacityLimiter(_THREADS)
         self._running: set[int] = set()
-        self._ended = Bell()
+        self._ended = ParkingLot()
         try:
             await self.hop(self._open)
         except BaseException:
@@ -100,7 +99,7 @@ class Store:
     ) -> None:
         with CancelScope(shield=True):  # what running calls bring is paid, and still to be saved
             while self._running:
-                await self._ended.wait()
+                await self._ended.park()
         await self.hop(self._close)
 
     def batch(self, namespace: str = "") -> Batch:
@@ -132,7 +131,7 @@ class Store:
         await checkpoint_if_cancelled()  # none of the below is one, and a call would begin
         while plan.item in self._running:
             with waiting():
-                await self._ended.wait()
+                await self._ended.park()
         self._running.add(plan.item)
         try:
             making = Making(self, await self.hop(self.archive.begin, plan))
@@ -146,7 +145,7 @@ class Store:
                 raise
         finally:
             self._running.discard(plan.item)
-            self._ended.ring()
+            self._ended.unpark()
 
     async def spent(self) -> Spent:
         """Return what all runs in this directory have paid, and may have paid for nothing.

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from anyio import sleep
 
+from genbatch._core import waiting
 from genbatch._errors import (
     GenbatchError,
     InvalidResponse,
@@ -17,7 +18,6 @@ from genbatch._errors import (
     Unavailable,
 )
 from genbatch._logs import about, tell
-from genbatch._waiting import waiting
 
 _log = getLogger("genbatch.client")
 

@@ -1,35 +1,11 @@
-"""stream and collect: at most k calls at once, exactly one outcome per prompt.
-
-1.  Exactly one outcome per prompt pulled, with its index and prompt, while the block is open,
-    whatever cancels a read. A cancellation that comes out of generate while nobody is cancelling
-    the batch is that prompt's Failure. Leaving drops outcomes unread and calls in flight.
-2.  Never more than min(max_concurrent, limiter.total_tokens) calls at once.
-3.  At most 2 * max_concurrent prompts are pulled and not handed over; O(max_concurrent) tasks.
-4.  A slow reader slows the calls. The limiter's token is released before the hand-over.
-5.  Leaving the block starts no further call, cancels those in flight and waits for them.
-6.  An Exception from generate is data; with fail_fast it stops the batch. A source error stops
-    pulling and is raised after the last outcome. Neither cancels the reader's block, and an error
-    of that block arrives bare. What a call raises that is no Exception, such as KeyboardInterrupt,
-    ends the block, bare as well.
-7.  EndOfStream means that every prompt pulled was handed over; a stream whose block was left
-    raises ClosedResourceError.
-8.  A prompt never sees a contextvar that another prompt set.
-9.  Workers and readers checkpoint at least every 64 items.
-10. Nothing is yielded inside a task group but by an asynccontextmanager.
-
-How: workers, grown lazily up to max_concurrent, share one numbered source. A finished outcome goes
-into an unbounded memory object stream with send_nowait, so no hand-over ever blocks or is cancelled
-halfway; the bound is a window, the count of prompts pulled and not handed over. Outcomes leave
-only by receive_nowait, with nothing awaited after it: that is why a cancelled read loses nothing.
-Whoever has to wait, a reader for an outcome or a worker for room, parks on a bell.
-"""
+"""stream and collect, and the stream of outcomes that a reader holds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Generic, Literal, overload
 
 from anyio import (
     BrokenResourceError,
@@ -45,10 +21,11 @@ from anyio import (
 from anyio.abc import ObjectReceiveStream, TaskStatus
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._cancellation import without_cancellation
-from ._outcome import Outcome, P, T
+from ._calls import sole_exit, without_cancellation
+from ._outcome import Outcome, P, P_co, Success, T, T_co
+from ._parking import ParkingLot
 from ._progress import Progress
-from ._source import CHECKPOINT_EVERY, Bell
+from ._source import CHECKPOINT_EVERY
 from ._workers import Workers
 
 
@@ -100,6 +77,18 @@ def stream(
     return open_stream(Workers(generate, prompts, max_concurrent, limiter, fail_fast), ordered)
 
 
+@overload
+async def collect(
+    generate: Callable[[P], Awaitable[T]],
+    prompts: Iterable[P] | AsyncIterable[P],
+    *,
+    max_concurrent: int = 5,
+    limiter: CapacityLimiter | None = None,
+    fail_fast: Literal[True],
+) -> list[Success[P, T]]: ...
+
+
+@overload
 async def collect(
     generate: Callable[[P], Awaitable[T]],
     prompts: Iterable[P] | AsyncIterable[P],
@@ -107,7 +96,17 @@ async def collect(
     max_concurrent: int = 5,
     limiter: CapacityLimiter | None = None,
     fail_fast: bool = False,
-) -> list[Outcome[P, T]]:
+) -> list[Outcome[P, T]]: ...
+
+
+async def collect(
+    generate: Callable[[P], Awaitable[T]],
+    prompts: Iterable[P] | AsyncIterable[P],
+    *,
+    max_concurrent: int = 5,
+    limiter: CapacityLimiter | None = None,
+    fail_fast: bool = False,
+) -> list[Any]:
     """Run generate over prompts and return all outcomes in input order.
 
     Args:
@@ -137,7 +136,7 @@ async def collect(
         while len(results) <= outcome.index:
             results.append(None)  # those before it are still running
         results[outcome.index] = outcome
-        workers.source.hand_over()
+        workers.source.handed_over += 1
 
     try:
         await workers.run(keep)
@@ -164,37 +163,53 @@ async def open_stream(workers: Workers[P, T], ordered: bool) -> AsyncGenerator[O
                     raise
             finally:
                 outcomes._leave()
+    except BaseException as exc:
+        workers.exit = workers.exit or sole_exit(exc)
+        if workers.exit is None:
+            raise
     finally:
-        # In a finally, so that neither is lost where an outer scope was cancelled meanwhile.
-        if block_error is not None:
-            try:
+        # In a finally, so that neither is lost where an outer scope was cancelled meanwhile. An
+        # exit of a call is raised in place of an error of the block's, which is its context then.
+        try:
+            if block_error is not None:
                 raise block_error
-            finally:
-                del block_error  # its traceback holds this frame
-        workers.raise_exit()
-    if workers.failures and not workers.error_raised:
+        finally:
+            del block_error  # its traceback holds this frame
+            workers.raise_exit()
+    if workers.has_failed:
         workers.raise_error()
 
 
-class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
+class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co]):
     """Receive stream of outcomes, for any number of readers; made by stream."""
 
-    def __init__(self, workers: Workers[P, T], ordered: bool) -> None:
+    def __init__(self, workers: Workers[P_co, T_co], ordered: bool) -> None:
         self._workers = workers
-        self._send, self._receive = create_memory_object_stream[Outcome[P, T]](math.inf)
-        self._early: dict[int, Outcome[P, T]] = {}
+        self._source = workers.source
+        self._send, self._receive = create_memory_object_stream[Outcome[P_co, T_co]](math.inf)
+        self._early: dict[int, Outcome[P_co, T_co]] = {}
         self._next_index = 0
         self._ordered = ordered
-        self._bell = Bell()
+        self._readers = ParkingLot()
         self._ended = Event()
-        self._unbroken = 0  # reads since the last checkpoint
+        self._since_checkpoint = 0
+
+    @property
+    def limiter(self) -> CapacityLimiter:
+        """The limiter of this batch alone, of which each call holds a token while it runs.
+
+        Its ``total_tokens`` are max_concurrent at first and may be set at any time: more start more
+        calls at once, fewer let those that run finish, 0 is a pause, and ``math.inf`` counts as
+        1,000. At most twice that many prompts are pulled and not handed over.
+        """
+        return self._workers.limiter
 
     @property
     def progress(self) -> Progress:
         """How far the batch has come, now."""
         return self._workers.progress()
 
-    async def receive(self) -> Outcome[P, T]:
+    async def receive(self) -> Outcome[P_co, T_co]:
         """Return the next outcome.
 
         Raises:
@@ -202,23 +217,25 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
             ClosedResourceError: When the block was left or the stream closed.
             ExceptionGroup: With fail_fast, when a prompt has failed.
             Exception: What prompts raised, as it was.
+            TypeError: When generate is no async function.
+            RuntimeError: When somebody has cancelled a task of the batch, which cut it short.
         """
         try:
             return await self.__anext__()
         except StopAsyncIteration:
             raise EndOfStream from None
 
-    async def __anext__(self) -> Outcome[P, T]:
-        self._unbroken += 1
-        if self._unbroken >= CHECKPOINT_EVERY:
-            self._unbroken = 0
+    async def __anext__(self) -> Outcome[P_co, T_co]:
+        self._since_checkpoint += 1
+        if self._since_checkpoint >= CHECKPOINT_EVERY:
+            self._since_checkpoint = 0
             await checkpoint()
         while True:
             try:
                 outcome = self._receive.receive_nowait()
             except WouldBlock:
-                self._unbroken = 0  # waiting lets others run, and a checkpoint more costs a round
-                await self._bell.wait()
+                self._since_checkpoint = 0  # waiting lets others run: a checkpoint costs a round
+                await self._readers.park()
             except EndOfStream:
                 break
             except ClosedResourceError:
@@ -226,7 +243,10 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
                 await checkpoint_if_cancelled()
                 raise
             else:
-                self._workers.source.hand_over()
+                source = self._source
+                source.handed_over += 1
+                if source.pulled - source.handed_over == source.limit:  # half of the window
+                    source.make_room()
                 return outcome
         self._workers.raise_error()
         raise StopAsyncIteration
@@ -235,7 +255,8 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
         """End early and in order: pull no further prompt and wait for the calls in flight.
 
         Their outcomes are handed over as ever. A call that only waits for its turn, as for a rate
-        limit to pass, becomes a Failure with Stopped.
+        limit to pass, becomes a Failure with Stopped, and so does a prompt that was pulled and not
+        called yet.
         """
         self._workers.drain()
 
@@ -245,9 +266,13 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
         await self._ended.wait()
 
     def _leave(self) -> None:
+        with suppress(WouldBlock, EndOfStream, ClosedResourceError):
+            while True:  # outcomes that nobody is owed now live no longer than the block
+                self._receive.receive_nowait()
         self._receive.close()
+        self._early.clear()
         self._workers.stop()
-        self._bell.ring()
+        self._readers.unpark()
 
     async def _run(self, block: CancelScope, *, task_status: TaskStatus[None]) -> None:
         try:
@@ -262,21 +287,21 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P, T]]):
         finally:
             self._send.close()
             self._ended.set()
-            self._bell.ring()
+            self._readers.unpark()
         if self._workers.exit is not None:
             self._leave()
             block.cancel()
 
-    def _put_in_order(self, outcome: Outcome[P, T]) -> None:
+    def _put_in_order(self, outcome: Outcome[P_co, T_co]) -> None:
         self._early[outcome.index] = outcome
         while self._next_index in self._early:
             self._put(self._early.pop(self._next_index))
             self._next_index += 1
 
-    def _put(self, outcome: Outcome[P, T]) -> None:
+    def _put(self, outcome: Outcome[P_co, T_co]) -> None:
         try:
             self._send.send_nowait(outcome)
         except BrokenResourceError:
             return  # the block was left: nobody is owed this one
-        if self._bell.parked:
-            self._bell.ring()
+        if self._readers.parked:
+            self._readers.unpark(1)

@@ -13,20 +13,20 @@ from time import perf_counter
 
 from anyio import CancelScope
 
-from ._errors import Stopped
+from genbatch._errors import Stopped
 
 
 class Waits:
-    """The calls of one batch that wait, and whether they still may."""
+    """The calls of one batch that wait, and whether they still may.
+
+    Attributes:
+        calls: Those that wait now, each counted once however many waits it has.
+    """
 
     def __init__(self) -> None:
         self.draining = False
+        self.calls = 0
         self._scopes: set[CancelScope] = set()
-
-    @property
-    def count(self) -> int:
-        """Waits going on now."""
-        return len(self._scopes)
 
     def drain(self) -> None:
         """End every wait, now and later."""
@@ -54,17 +54,42 @@ class Waits:
     def check(self) -> None:
         """Raise Stopped if the batch drains."""
         if self.draining:
-            raise Stopped("the batch was stopped before this call was made")
+            raise stopped()
+
+
+def stopped() -> Stopped:
+    """Return the error of a call that was not made."""
+    return Stopped("the batch was stopped before this call was made")
 
 
 class Turn:
-    """What one worker knows of its present call: the seconds it has waited."""
+    """What one worker knows of the waits of its present call.
 
-    __slots__ = ("seconds", "waits")
-    seconds: float  # set anew before each call
+    Attributes:
+        began: When it began.
+        seconds: How long it has waited since; several waits at once count once.
+    """
+
+    __slots__ = ("_began", "_waits", "began", "seconds", "waits")
 
     def __init__(self, waits: Waits) -> None:
         self.waits = waits
+        self.began = self.seconds = self._began = 0.0
+        self._waits = 0
+
+    def begin(self) -> None:
+        """Begin a wait."""
+        if not self._waits:
+            self._began = perf_counter()
+            self.waits.calls += 1
+        self._waits += 1
+
+    def end(self) -> None:
+        """End a wait."""
+        self._waits -= 1
+        if not self._waits:
+            self.seconds += perf_counter() - max(self._began, self.began)
+            self.waits.calls -= 1
 
 
 turn: ContextVar[Turn] = ContextVar("genbatch_turn")
@@ -81,9 +106,9 @@ def waiting() -> Iterator[None]:
     if mine is None:
         yield
         return
-    began = perf_counter()
+    mine.begin()
     try:
         with mine.waits.one():
             yield
     finally:
-        mine.seconds += perf_counter() - began
+        mine.end()

@@ -1,0 +1,37 @@
+"""ParkingLot: where tasks wait until there may be something for them to do."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+
+from anyio import Event
+
+
+class ParkingLot:
+    """Tasks waiting in line; it costs next to nothing while nobody waits.
+
+    Being unparked promises nothing: look again, and park again where there is nothing yet.
+    """
+
+    def __init__(self) -> None:
+        self.parked: deque[Event] = deque()
+
+    async def park(self) -> None:
+        """Wait to be unparked."""
+        event = Event()
+        self.parked.append(event)
+        try:
+            await event.wait()
+        except BaseException:
+            if event.is_set():
+                self.unpark(1)  # in place of this one, which will not look
+            else:
+                self.parked.remove(event)
+            raise
+
+    def unpark(self, most: int = sys.maxsize) -> None:
+        """Wake all tasks parked now, or at most so many, the longest parked first."""
+        while self.parked and most:
+            self.parked.popleft().set()
+            most -= 1

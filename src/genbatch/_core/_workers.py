@@ -1,0 +1,406 @@
+"""Workers: the tasks that turn prompts into outcomes, as many as the limiter has tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
+from reprlib import Repr
+from time import perf_counter
+from types import CoroutineType, coroutine
+from typing import Any, Generic
+
+from anyio import (
+    TASK_STATUS_IGNORED,
+    CapacityLimiter,
+    Event,
+    WouldBlock,
+    create_task_group,
+    current_time,
+)
+from anyio.abc import TaskGroup, TaskStatus
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+
+from genbatch._errors import Stopped
+
+from ._calls import (
+    NotAwaitable,
+    as_coroutine,
+    as_failure,
+    is_cancelled,
+    native_task,
+    sole_exit,
+    undisturbed,
+    without_cancellation,
+)
+from ._limiter import close_limiter, open_limiter
+from ._outcome import Failure, Outcome, P, Success, T
+from ._progress import Progress
+from ._source import CHECKPOINT_EVERY, Source
+from ._waiting import Turn, Waits, stopped, turn
+
+INFINITE = 1_000  # calls at once where total_tokens is infinite
+
+_brief = Repr()
+_brief.maxstring = _brief.maxother = 80
+
+
+class Workers(Generic[P, T]):
+    """The workers of one batch, the source they share, and the counts.
+
+    generate is called with the prompt, and where numbered with its index before it.
+
+    Attributes:
+        limiter: The batch's own, once it runs.
+        failures: With fail_fast, the errors that have stopped the batch.
+        exit: What a call or the source raised that is no Exception, such as KeyboardInterrupt.
+    """
+
+    limiter: CapacityLimiter
+    _tasks: TaskGroup
+    _context: Context
+    _deliver: Callable[[Outcome[P, T]], None]
+
+    def __init__(
+        self,
+        generate: Callable[..., Awaitable[T]],
+        prompts: Iterable[P] | AsyncIterable[P],
+        max_concurrent: int,
+        limiter: CapacityLimiter | None,
+        fail_fast: bool,
+        *,
+        numbered: bool = False,
+    ) -> None:
+        if not callable(generate):
+            raise TypeError(f"generate must be callable, got {type(generate).__name__}")
+        if not isinstance(max_concurrent, int):
+            raise TypeError(f"max_concurrent must be an int, got {type(max_concurrent).__name__}")
+        if max_concurrent < 1:
+            raise ValueError(f"max_concurrent must be >= 1, got {max_concurrent}")
+        if limiter is not None and not isinstance(limiter, CapacityLimiter):
+            package = type(limiter).__module__.partition(".")[
+                0
+            ]  # of trio's, which has that name too
+            kind = (
+                type(limiter).__name__
+                if package == "builtins"
+                else f"{package}.{type(limiter).__name__}"
+            )
+            raise TypeError(f"limiter must be an anyio.CapacityLimiter, got {kind}")
+        self.source = Source(prompts)
+        self.failures: list[Exception] = []
+        self.exit: BaseException | None = None
+        self._is_error_raised = False
+        self._cut_short: RuntimeError | None = None
+        self._call = partial(_spread, generate) if numbered else generate
+        self._numbered = numbered
+        self._max_concurrent = max_concurrent
+        self._shared_limiter = limiter
+        self._fail_fast = fail_fast
+        self._stopped = self._is_left = False
+        self._waits = Waits()
+        self._admissions = Waits()  # for tokens of the limiters: of calls that are not counted yet
+        self._running: object = None
+        self._limit = self._alive = 0
+        self._since_checkpoint = self._started = self._succeeded = self._failed = 0
+        self._began = 0.0
+        self._ended: float | None = None
+
+    async def run(
+        self,
+        deliver: Callable[[Outcome[P, T]], None],
+        *,
+        task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+    ) -> None:
+        """Call generate for each prompt and deliver each outcome, until done or stopped.
+
+        Cancellation: of the current task, also natively, starts no further call at once.
+        """
+        self._deliver = deliver
+        self._finished = Event()
+        self._context = copy_context()
+        self._began = current_time()
+        self.limiter = open_limiter(self._max_concurrent, self._resized)
+        self.source.open()
+        try:
+            async with create_task_group() as self._tasks:
+                try:
+                    if isinstance(self.source.prompts, AsyncIterable):
+                        self._tasks.start_soon(self._feed, self.source.prompts)
+                    self._resized()
+                    task_status.started()
+                    # Here, and not where the group waits for its tasks: that hears of a
+                    # cancellation only when all of them have ended.
+                    await self._finished.wait()
+                except BaseException:
+                    self._stopped = True
+                    raise
+        except BaseException as exc:
+            if (interruption := sole_exit(exc)) is None:
+                raise
+            self.exit = self.exit or interruption
+        finally:
+            self._ended = current_time()
+            close_limiter(self.limiter)
+            # An error's traceback holds the workers: through this it would hold every outcome.
+            del self._deliver
+        missing = self.source.pulled - self._succeeded - self._failed
+        if not self._is_left and (missing or not self.source.ended):
+            self._cut_short = RuntimeError(
+                f"the batch was cut short, {missing} prompts have no outcome: "
+                "somebody has cancelled a task of it"
+            )
+
+    def drain(self) -> None:
+        """Pull no further prompt, drop the calls that wait, and let those in flight finish."""
+        self.source.end()
+        self._admissions.drain()
+        self._waits.drain()
+        self._settle_source()
+
+    def stop(self) -> None:
+        """Start no further call and cancel those in flight."""
+        self._is_left = self._stopped = True
+        self._tasks.cancel_scope.cancel()
+
+    def raise_exit(self) -> None:
+        """Raise what a call or the source raised that is no Exception, if there was such."""
+        if self.exit is not None:
+            raise self.exit
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the block's exit has to raise an error that no read has raised."""
+        return not self._is_error_raised and bool(self.failures or self._cut_short)
+
+    def raise_error(self) -> None:
+        """Raise what ended the batch before its time, if anything did."""
+        self._is_error_raised = True
+        error = self._cut_short or self.source.error
+        if self.failures:
+            errors = self.failures if error is None else [*self.failures, error]
+            raise ExceptionGroup("with fail_fast, a prompt failed", errors)
+        if error is not None:
+            raise error
+
+    def progress(self) -> Progress:
+        """Take a snapshot of the counts."""
+        running = self._started - self._succeeded - self._failed if self._ended is None else 0
+        # A task that a call has left behind may wait even when its call has ended.
+        waiting = min(self._waits.calls, running)
+        return Progress(
+            total=self.source.total,
+            started=self._started,
+            in_flight=running - waiting,
+            succeeded=self._succeeded,
+            failed=self._failed,
+            done=self.source.handed_over,
+            waiting=waiting,
+            elapsed=(current_time() if self._ended is None else self._ended) - self._began,
+        )
+
+    def _resized(self) -> None:
+        """Have as many workers as the limiter has tokens: more now, fewer as their calls end."""
+        total = self.limiter.total_tokens
+        self._limit = INFINITE if total == math.inf else int(total)
+        self.source.resize(self._limit)
+        self._grow()
+
+    def _grow(self) -> None:
+        """Start another worker, which starts the next one once it has pulled a prompt."""
+        if self._alive < self._limit and not (self._stopped or self.source.ended):
+            self._alive += 1
+            self._tasks.start_soon(self._work)
+
+    async def _work(self) -> None:
+        token = object()
+        try:
+            # Or an eager task factory nests each new worker in the one before.
+            await undisturbed(checkpoint)
+            await self._serve(token)
+        except BaseException as exc:  # noqa: BLE001 - sorted by _keep_exit
+            self._keep_exit(exc)
+        finally:
+            with suppress(RuntimeError):  # it is held only where a call has ended the batch
+                self.limiter.release_on_behalf_of(token)
+            self._alive -= 1
+            self._check_finished()
+        # anyio cancels the whole group of a task that ends while a native cancellation is pending.
+        await undisturbed(cancel_shielded_checkpoint)
+
+    @coroutine
+    def _serve(self, token: object) -> Generator[Any, Any, None]:  # noqa: C901 - one frame: see below
+        """Pull, call and deliver until nothing is left, or the limiter allows fewer workers.
+
+        A generator, since only that can run each step of a call in a context of the call's own; a
+        coroutine would have to await one, and every prompt would pay for a frame more.
+        """
+        source, limiter, is_new = self.source, self.limiter, True
+        call = self._call if self._shared_limiter is None else self._call_within
+        task, mine = native_task(), Turn(self._waits)
+        context = self._context.copy()
+        context.run(turn.set, mine)
+        while self._alive <= self._limit and not self._stopped:
+            try:
+                limiter.acquire_on_behalf_of_nowait(token)
+            except WouldBlock:
+                if not (yield from self._borrow(limiter, token)):
+                    return
+            if (pulled := source.pull_nowait()) is None:
+                limiter.release_on_behalf_of(token)
+                if source.ended:
+                    return
+                yield from undisturbed(source.wait)
+                continue
+            if is_new:
+                is_new = False
+                self._grow()
+            index, prompt = pulled
+            self._started += 1
+            self._running = token
+            mine.seconds = 0.0
+            mine.began = began = perf_counter()
+            steps: Any = None
+            outcome: Outcome[P, T]
+            try:
+                run = context.copy().run
+                steps = run(call, pulled if self._numbered else prompt)
+                if type(steps) is not CoroutineType:
+                    steps = as_coroutine(steps)
+                awaited = run(steps.send, None)
+                while True:
+                    try:
+                        sent = yield awaited
+                    except BaseException as exc:  # noqa: BLE001 - whatever it is, it is the call's
+                        awaited = run(steps.throw, exc)
+                    else:
+                        awaited = run(steps.send, sent)
+            except BaseException as exc:  # noqa: BLE001 - generate may raise a cancellation
+                elapsed = perf_counter() - began - mine.seconds
+                if type(exc) is StopIteration and steps is not None:  # so a coroutine returns
+                    outcome = Success(index, prompt, exc.value, elapsed)
+                else:
+                    outcome = Failure(index, prompt, as_failure(exc, "generate"), elapsed)
+            limiter.release_on_behalf_of(token)
+            if isinstance(outcome, Success):
+                self._succeeded += 1
+                self._deliver(outcome)
+            else:
+                self._fail(outcome)
+            # Or they live on while this worker waits, and an error for ever: its traceback holds
+            # this frame.
+            del outcome, steps
+            if task is not None and (task.cancelling() or task._must_cancel):
+                yield from undisturbed(cancel_shielded_checkpoint)  # or the next call hears of it
+            if self._running is token:  # nobody else ran meanwhile
+                yield from self._be_fair()
+
+    async def _call_within(self, argument: Any) -> T:
+        """Call with a token of the limiter that others use as well."""
+        limiter: Any = self._shared_limiter
+        token, mine = object(), turn.get()
+        self._started -= 1  # not yet
+        try:
+            is_held = await self._borrow(limiter, token)
+        finally:
+            self._started += 1
+            mine.seconds = perf_counter() - mine.began
+        if not is_held:
+            raise stopped()
+        try:
+            value: T = await as_coroutine(self._call(argument))
+            return value
+        finally:
+            limiter.release_on_behalf_of(token)
+
+    async def _borrow(self, limiter: CapacityLimiter, token: object) -> bool:
+        """Take a token, and return whether there was one before the batch drains."""
+        is_held = False
+
+        async def acquire() -> None:
+            nonlocal is_held
+            await limiter.acquire_on_behalf_of(token)
+            is_held = True
+
+        try:
+            limiter.acquire_on_behalf_of_nowait(token)
+            return True
+        except WouldBlock:
+            pass
+        try:
+            while not is_held:
+                with self._admissions.one():
+                    await undisturbed(acquire)
+            # It may have been cancelled, or the batch drained, while it was woken.
+            await undisturbed(checkpoint_if_cancelled)
+            self._admissions.check()
+        except Stopped:
+            if is_held:
+                limiter.release_on_behalf_of(token)
+            return False
+        except BaseException:
+            if is_held:
+                limiter.release_on_behalf_of(token)
+            raise
+        return True
+
+    async def _feed(self, prompts: AsyncIterable[P]) -> None:
+        try:
+            await self.source.feed(prompts)
+        except BaseException as exc:  # noqa: BLE001 - sorted by _keep_exit
+            self._keep_exit(exc)
+        finally:
+            self._settle_source()
+        await undisturbed(cancel_shielded_checkpoint)  # as for a worker
+
+    def _settle_source(self) -> None:
+        """Fail the prompts that were pulled as the source was ended, and end with the source."""
+        while self.source.unwanted and not self._stopped:
+            index, prompt = self.source.unwanted.popleft()
+            self._started += 1
+            self._fail(Failure(index, prompt, stopped()))
+        self._check_finished()
+
+    def _check_finished(self) -> None:
+        if not self._alive and self.source.ended:
+            self._finished.set()
+
+    def _keep_exit(self, exc: BaseException) -> None:
+        """Keep an exit for raise_exit: out of a task it would end the loop, or be grouped.
+
+        Raise exc if it is the batch's own cancellation; let another's pass.
+        """
+        if (rest := without_cancellation(exc)) is not None:
+            self.exit = rest
+            self.stop()
+        elif is_cancelled():
+            raise exc
+
+    async def _be_fair(self) -> None:
+        """Checkpoint after every 64 calls of all workers together that did not."""
+        self._since_checkpoint += 1
+        if self._since_checkpoint >= CHECKPOINT_EVERY:
+            is_first = self._since_checkpoint == CHECKPOINT_EVERY
+            await undisturbed(checkpoint)
+            if is_first:
+                self._since_checkpoint = 0
+
+    def _fail(self, outcome: Failure[P]) -> None:
+        """Count a failure and deliver it, or with fail_fast keep its error and stop."""
+        self._failed += 1
+        if isinstance(outcome.error, NotAwaitable) and self._started == 1:
+            self.source.end(outcome.error)  # no call can be made: one is enough to see that
+            self._deliver(outcome)
+        # A call that draining has dropped is no reason to cancel those that it waits for.
+        elif not self._fail_fast or isinstance(outcome.error, Stopped):
+            self._deliver(outcome)
+        elif self.failures or not self._stopped:  # not what comes of leaving the block
+            outcome.error.add_note(f"prompt {outcome.index}: {_brief.repr(outcome.prompt)}")
+            self.failures.append(outcome.error)
+            self.stop()
+
+
+def _spread(generate: Callable[..., Awaitable[T]], pulled: tuple[int, Any]) -> Awaitable[T]:
+    return generate(*pulled)
