@@ -3,10 +3,16 @@
 Run ``python -m benchmarks.fuzz --prompts 1000000``. Each batch comes from a seed of its own, one
 more than the one before, and is reproduced by ``--seed SEED --backend BACKEND --prompts 1``.
 
-asyncio and trio run on virtual time, with what is ready shuffled; uvloop, whose clock cannot be
-replaced, by checkpoints. Reads are cancelled by scopes, deadlines, ``task.cancel()`` and
-``asyncio.timeout``. Counted are outcomes lost (or wrong, or out of turn), outcomes handed over
-twice, and moments over a limit: calls at once, prompts pulled ahead, calls after the block.
+asyncio, with and without its eager task factory, and trio run on virtual time, with what is ready
+shuffled; uvloop, whose clock cannot be replaced, by checkpoints. Reads are cancelled by scopes,
+deadlines, ``task.cancel()`` and ``asyncio.timeout``. Calls fail, cancel themselves, run groups that
+fail and batches of their own. Meanwhile the limiters are resized, the batch is drained, and on
+asyncio its tasks are struck: one of them, whichever it is, is cancelled natively. A struck batch
+may fail the call that it hit, or say by an error that it was cut short; it may not end as if
+nothing had happened.
+
+Counted is what Record lists: outcomes short, lost and doubled, moments over a limit, batches that
+hung, and tasks leaked.
 """
 
 from __future__ import annotations
@@ -35,12 +41,17 @@ class _Endless(BaseException):
     """A batch spins for ever without letting virtual time pass."""
 
 
+def backends() -> list[str]:
+    """Return the backends that can run here, asyncio's eager task factory as one more."""
+    return [*available(), "eager"] if sys.version_info >= (3, 12) else available()
+
+
 def _interrupt(*_: object) -> None:
     raise _Endless
 
 
 def fuzz_one(seed: int, backend: str) -> Record:
-    """Run the batch of one seed; an error or a deadlock counts as the loss of what was unread."""
+    """Run the batch of one seed; an error counts as the loss of what was unread."""
     batch = plan(seed, backend)
     signal.setitimer(signal.ITIMER_REAL, LONGEST, 1.0)
     try:
@@ -50,7 +61,10 @@ def fuzz_one(seed: int, backend: str) -> Record:
             raise
         traceback.print_exception(exc, limit=-4)
         batch.record.prompts = batch.size
-        batch.record.lost += max(1, batch.size - len(batch.seen))
+        if isinstance(exc, TimeoutError | virtual.Deadlock | _Endless):
+            batch.record.hung += 1
+        else:
+            batch.record.lost += max(1, batch.size - len(batch.seen))
         return batch.record
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -60,7 +74,8 @@ def describe(batch: Batch) -> str:
     """Return what matters of a batch in one line."""
     return (
         f"{batch.size} prompts from {batch.source}, k={batch.max_concurrent}, "
-        f"tokens={batch.tokens}, resizes={batch.resizes}, ordered={batch.ordered}"
+        f"tokens={batch.tokens}, resizes={batch.resizes}, ordered={batch.ordered}, "
+        f"acts={'+'.join(batch.acts) or None}"
     )
 
 
@@ -75,15 +90,16 @@ def fuzz(prompts: int, seed: int, backends: list[str]) -> tuple[Record, list[str
         total.add(record)
         if not record.clean:
             failing.append(f"--seed {seed} --backend {backend} --prompts 1")
-            counts = f"{record.lost}/{record.duplicated}/{record.over_limit}"
-            print(f"{failing[-1]}: {counts}: {describe(plan(seed, backend))}", file=sys.stderr)
+            print(
+                f"{failing[-1]}: {record.faults}: {describe(plan(seed, backend))}", file=sys.stderr
+            )
         seed += 1
         if perf_counter() - reported > REPORT_EVERY:
             reported = perf_counter()
             print(f"{total.prompts} prompts, {seed - first} batches, {reported - began:.0f} s",
                   file=sys.stderr)  # fmt: skip
     print(f"{total.prompts} prompts in {seed - first} batches on {', '.join(backends)}, "
-          f"{perf_counter() - began:.0f} s")  # fmt: skip
+          f"{total.cut_short} of them cut short by a strike, {perf_counter() - began:.0f} s")  # fmt: skip
     return total, failing
 
 
@@ -93,17 +109,17 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--prompts", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=None, help="of the first batch")
-    parser.add_argument("--backend", choices=available(), action="append", help="may be repeated")
+    parser.add_argument("--backend", choices=backends(), action="append", help="may be repeated")
     options = parser.parse_args()
     seed = random.randrange(10**9) if options.seed is None else options.seed
     print(f"--seed {seed}")
     warnings.simplefilter("ignore", ResourceWarning)
     signal.signal(signal.SIGALRM, _interrupt)
     gc.set_threshold(50_000, 20, 100)  # many small loops: the default would collect all the time
-    total, failing = fuzz(options.prompts, seed, options.backend or available())
+    total, failing = fuzz(options.prompts, seed, options.backend or backends())
     for one in failing:
         print(f"failing: {one}")
-    print(f"lost/duplicated/over-limit = {total.lost}/{total.duplicated}/{total.over_limit}")
+    print(f"short/lost/doubled/over-limit/hung/leaked = {total.faults}")
     sys.exit(bool(failing))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import selectors
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -15,13 +16,17 @@ import trio.testing
 T = TypeVar("T")
 
 
+class Deadlock(RuntimeError):
+    """Nothing can wake the loop any more."""
+
+
 class _JumpingSelector(selectors.DefaultSelector):
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
         if timeout is None:
-            raise RuntimeError("deadlock: nothing can wake this loop")
+            raise Deadlock("nothing can wake this loop")
         if not ready:
             self.loop.now += timeout
         return ready
@@ -51,7 +56,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(backend: str, main: Callable[[], Awaitable[T]], seed: int | None = None) -> T:
-    """Run main with the schedule of a seed, or the backend's own; a deadlock is an error."""
+    """Run main with the schedule of a seed, or the backend's own; a deadlock is an error.
+
+    Args:
+        backend: "asyncio", "uvloop", "trio", or "eager": asyncio with its eager task factory.
+        main: What to run.
+        seed: Of the schedule, None for the backend's own.
+
+    Raises:
+        TimeoutError: If main has waited for ever.
+        Deadlock: If even that could not end it.
+    """
 
     async def bounded() -> T:
         with anyio.fail_after(10 if backend == "uvloop" else 1e6):
@@ -65,4 +80,11 @@ def run(backend: str, main: Callable[[], Awaitable[T]], seed: int | None = None)
         return anyio.run(bounded, backend="trio", backend_options={"clock": clock})
     if backend == "uvloop":
         return anyio.run(bounded, backend_options={"use_uvloop": True})
-    return anyio.run(bounded, backend_options={"loop_factory": lambda: VirtualLoop(seed)})
+    return anyio.run(bounded, backend_options={"loop_factory": partial(_loop, backend, seed)})
+
+
+def _loop(backend: str, seed: int | None) -> VirtualLoop:
+    loop = VirtualLoop(seed)
+    if backend == "eager":
+        loop.set_task_factory(asyncio.eager_task_factory)
+    return loop

@@ -19,9 +19,9 @@ from anyio import (
     create_task_group,
 )
 from anyio.abc import ObjectReceiveStream, TaskStatus
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from ._calls import sole_exit, without_cancellation
+from ._calls import sole_exit, undisturbed, without_cancellation
 from ._outcome import Outcome, P, P_co, Success, T, T_co
 from ._parking import ParkingLot
 from ._progress import Progress
@@ -291,6 +291,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
         if self._workers.exit is not None:
             self._leave()
             block.cancel()
+        await undisturbed(cancel_shielded_checkpoint)  # as for a worker
 
     def _put_in_order(self, outcome: Outcome[P_co, T_co]) -> None:
         self._early[outcome.index] = outcome

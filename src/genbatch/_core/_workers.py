@@ -13,7 +13,6 @@ from types import CoroutineType, coroutine
 from typing import Any, Generic
 
 from anyio import (
-    TASK_STATUS_IGNORED,
     CapacityLimiter,
     Event,
     WouldBlock,
@@ -112,11 +111,16 @@ class Workers(Generic[P, T]):
         self,
         deliver: Callable[[Outcome[P, T]], None],
         *,
-        task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+        task_status: TaskStatus[None] | None = None,
     ) -> None:
         """Call generate for each prompt and deliver each outcome, until done or stopped.
 
-        Cancellation: of the current task, also natively, starts no further call at once.
+        Args:
+            deliver: Takes an outcome; must not raise.
+            task_status: Of the current task, where that belongs to the batch. A native cancellation
+                of such a task is a mistake, and forgotten; one of the caller's own task is raised.
+
+        Cancellation: starts no further call at once, also where calls in flight shield themselves.
         """
         self._deliver = deliver
         self._finished = Event()
@@ -130,17 +134,24 @@ class Workers(Generic[P, T]):
                     if isinstance(self.source.prompts, AsyncIterable):
                         self._tasks.start_soon(self._feed, self.source.prompts)
                     self._resized()
-                    task_status.started()
+                    if task_status is not None:
+                        task_status.started()
                     # Here, and not where the group waits for its tasks: that hears of a
                     # cancellation only when all of them have ended.
-                    await self._finished.wait()
+                    while not self._finished.is_set():
+                        await (
+                            undisturbed(self._finished.wait)
+                            if task_status
+                            else self._finished.wait()
+                        )
                 except BaseException:
                     self._stopped = True
                     raise
         except BaseException as exc:
-            if (interruption := sole_exit(exc)) is None:
-                raise
+            interruption = sole_exit(exc)
             self.exit = self.exit or interruption
+            if interruption is None and (task_status is None or is_cancelled()):
+                raise
         finally:
             self._ended = current_time()
             close_limiter(self.limiter)
@@ -238,6 +249,7 @@ class Workers(Generic[P, T]):
         coroutine would have to await one, and every prompt would pay for a frame more.
         """
         source, limiter, is_new = self.source, self.limiter, True
+        steps: Any
         call = self._call if self._shared_limiter is None else self._call_within
         task, mine = native_task(), Turn(self._waits)
         context = self._context.copy()
@@ -262,7 +274,7 @@ class Workers(Generic[P, T]):
             self._running = token
             mine.seconds = 0.0
             mine.began = began = perf_counter()
-            steps: Any = None
+            steps = None
             outcome: Outcome[P, T]
             try:
                 run = context.copy().run

@@ -1,0 +1,240 @@
+"""Outcomes, and those who read them."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import traceback
+import weakref
+from typing import Any
+
+import anyio
+import pytest
+from anyio import Event, create_task_group, wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
+
+from genbatch import Failure, Outcome, Success, collect, stream
+from genbatch._core import waiting
+
+pytestmark = pytest.mark.anyio
+
+
+# Outcomes
+
+
+def test_outcomes_are_hashable_whatever_they_hold() -> None:
+    success, failure = Success(3, {"a": 1}, ["image"]), Failure(3, {"a": 1}, ValueError())
+    assert len({success, failure, Success(3, {"a": 1}, ["image"], 2.0), Success(4, "", "")}) == 3
+
+
+def test_outcomes_can_be_pickled_and_copied() -> None:
+    success = Success(3, "a cup", b"image", 1.5)
+    for each in (pickle.loads(pickle.dumps(success)), copy.copy(success), copy.deepcopy(success)):
+        assert each == success
+        assert each.elapsed == 1.5
+    failure = Failure(3, "a cup", ValueError("no"), 1.5)
+    again = pickle.loads(pickle.dumps(failure))
+    assert (again.index, again.prompt, str(again.error), again.elapsed) == (3, "a cup", "no", 1.5)
+    assert copy.copy(failure) == failure
+    assert type(success) is Success
+    assert repr(success) == "Success(index=3, prompt='a cup', value=b'image', elapsed=1.5)"
+
+
+def depth(error: BaseException) -> int:
+    return len(traceback.extract_tb(error.__traceback__))
+
+
+async def test_unwrapping_again_and_again_does_not_lengthen_the_traceback() -> None:
+    async def generate(prompt: int) -> None:
+        raise ValueError(prompt)
+
+    def unwrapped(outcome: Outcome[int, None]) -> int:
+        try:
+            outcome.unwrap()
+        except ValueError as exc:
+            return depth(exc)
+        raise AssertionError("not raised")
+
+    (outcome,) = await collect(generate, [1])
+    first = unwrapped(outcome)
+    assert [unwrapped(outcome) for _ in range(5)] == [first] * 5
+    with pytest.raises(ValueError, match="1") as info:
+        outcome.unwrap()
+    assert traceback.extract_tb(info.tb)[-1].name == "generate"
+
+
+async def test_fail_fast_says_which_prompt_each_failure_was() -> None:
+    async def generate(prompt: str) -> None:
+        await checkpoint()
+        raise ValueError(prompt)
+
+    prompts = ["a fox", "x" * 500]
+    with pytest.raises(ExceptionGroup) as info:
+        await collect(generate, prompts, max_concurrent=2, fail_fast=True)
+    for error in info.value.exceptions:
+        (note,) = error.__notes__
+        index = prompts.index(error.args[0])
+        assert note.startswith(f"prompt {index}: '{prompts[index][:5]}")
+        assert len(note) < 100
+    assert "prompt 0: 'a fox'" in "".join(traceback.format_exception(info.value))
+
+
+# Readers
+
+
+async def test_one_outcome_wakes_one_of_the_readers_that_wait() -> None:
+    release = [Event() for _ in range(3)]
+    woken: list[int] = []
+
+    async def generate(prompt: int) -> int:
+        await release[prompt].wait()
+        return prompt
+
+    async with stream(generate, range(3)) as outcomes, create_task_group() as group:
+
+        async def read(number: int) -> None:
+            await outcomes.receive()
+            woken.append(number)
+
+        for number in range(3):
+            group.start_soon(read, number)
+            await wait_all_tasks_blocked()
+        for number in range(3):
+            release[number].set()
+            await wait_all_tasks_blocked()
+            assert woken == list(range(number + 1))  # the one that has waited longest
+            assert len(outcomes._readers.parked) == 2 - number
+
+
+async def test_a_reader_that_is_cancelled_as_it_is_woken_passes_that_on() -> None:
+    release = Event()
+    seen: list[int] = []
+
+    async def generate(prompt: int) -> int:
+        await release.wait()
+        return prompt
+
+    async with stream(generate, range(1)) as outcomes, create_task_group() as group:
+
+        async def read_until(scope: anyio.CancelScope) -> None:
+            with scope:
+                seen.append((await outcomes.receive()).unwrap())
+
+        first, second = anyio.CancelScope(), anyio.CancelScope()
+        group.start_soon(read_until, first)
+        await wait_all_tasks_blocked()
+        group.start_soon(read_until, second)
+        await wait_all_tasks_blocked()
+        outcomes._readers.unpark(1)  # as a put does
+        first.cancel()
+        release.set()
+        await wait_all_tasks_blocked()
+    assert seen == [0]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_outcomes_that_nobody_has_read_end_with_the_block(ordered: bool) -> None:
+    class Image:
+        pass
+
+    made: list[weakref.ref[Image]] = []
+    slow = Event()
+
+    async def generate(prompt: int) -> Image:
+        if ordered and prompt == 0:
+            await slow.wait()
+        image = Image()
+        made.append(weakref.ref(image))
+        return image
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with stream(generate, range(50), ordered=ordered) as outcomes:
+            await wait_all_tasks_blocked()
+            assert len(made) >= 9
+            assert all(image() is not None for image in made)
+        assert [image() for image in made] == [None] * len(made)
+        assert outcomes.progress.done == 0
+    finally:
+        gc.enable()
+
+
+# Progress
+
+
+async def test_a_call_with_several_waits_at_once_counts_once() -> None:
+    turn, end = Event(), Event()
+
+    async def wait() -> None:
+        with waiting():
+            await turn.wait()
+
+    async def generate(prompt: int) -> int:
+        if prompt:
+            async with create_task_group() as group:
+                for _ in range(5):
+                    group.start_soon(wait)
+        await end.wait()
+        return prompt
+
+    async with stream(generate, range(3)) as outcomes:
+        await wait_all_tasks_blocked()
+        now = outcomes.progress
+        assert (now.started, now.in_flight, now.waiting) == (3, 1, 2)
+        turn.set()
+        await wait_all_tasks_blocked()
+        assert (outcomes.progress.in_flight, outcomes.progress.waiting) == (3, 0)
+        end.set()
+        assert len([outcome async for outcome in outcomes]) == 3
+
+
+async def test_several_waits_at_once_are_taken_off_elapsed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    for module in ("_waiting", "_workers"):
+        monkeypatch.setattr(f"genbatch._core.{module}.perf_counter", lambda: clock[0])
+
+    async def wait() -> None:
+        with waiting():
+            await wait_all_tasks_blocked()
+
+    async def generate(prompt: int) -> int:
+        clock[0] += 1
+        async with create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(wait)
+            await checkpoint()
+            await checkpoint()
+            clock[0] += 10
+        clock[0] += 1
+        return prompt
+
+    (outcome,) = await collect(generate, [7])
+    assert outcome.elapsed == 2.0
+
+
+async def test_a_wait_that_a_call_has_left_behind_is_no_call() -> None:
+    never = Event()
+
+    async def wait() -> None:
+        with waiting():
+            await never.wait()
+
+    async with create_task_group() as outer:
+
+        async def generate(prompt: int) -> int:
+            outer.start_soon(wait)
+            await checkpoint()
+            return prompt
+
+        async with stream(generate, range(20), max_concurrent=2) as outcomes:
+            async for outcome in outcomes:
+                now: Any = outcomes.progress
+                assert 0 <= now.waiting <= now.started - now.finished
+                assert now.in_flight >= 0
+                assert outcome.elapsed >= 0
+                await wait_all_tasks_blocked()
+        outer.cancel_scope.cancel()
