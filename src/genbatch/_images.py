@@ -233,7 +233,8 @@ class _Generate:
         self._run = run
         self._complete = complete
 
-    async def __call__(self, index: int, prompt: str | Prompt) -> Image:
+    async def __call__(self, numbered: tuple[int, str | Prompt]) -> Image:
+        index, prompt = numbered
         request, others = self._complete(prompt)
         with about(index=index):
             return await self._run.ask(request, others, self._run.budget)
@@ -251,7 +252,8 @@ class GenerateOnce:
         self._batch = batch
         self._digest = digests_of_texts(namespace, *complete("any text"))
 
-    async def __call__(self, index: int, prompt: str | Prompt) -> SavedImage:
+    async def __call__(self, numbered: tuple[int, str | Prompt]) -> SavedImage:
+        index, prompt = numbered
         plan = self._batch.recall(self._digest(prompt), index) if isinstance(prompt, str) else None
         if plan is not None and plan.saved is not None:
             return _resumed(index, plan.key, plan.saved)  # most of a resumed run, so first

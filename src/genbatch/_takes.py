@@ -86,7 +86,8 @@ def make_takes(
     """
     run = Run(client, Budget() if budget is None else budget, price)
 
-    async def make(number: int, prompt: Prompt) -> SavedImage:
+    async def make(numbered: tuple[int, Prompt]) -> SavedImage:
+        number, prompt = numbered
         take = takes[number]
         with about(index=take.index), run.stops.learning_of_disk():
             return await run.make(store, take.plan, prompt, take.settings)

@@ -433,3 +433,70 @@ def test_a_hundred_prompts_of_three_seconds_take_exactly_their_time(
         return anyio.current_time() - began
 
     assert virtual.run(backend, main) == pytest.approx(seconds, abs=1e-9)
+
+
+@backends
+@examples
+@given(
+    batch=batches(),
+    totals=st.lists(st.sampled_from([0, 1, 2, 3, 5, 9]), min_size=1, max_size=8),
+    reading=st.integers(0, 2),
+)
+def test_the_calls_follow_the_limiter_of_their_batch(
+    backend: str, batch: Batch, totals: list[int], reading: int
+) -> None:
+    """Whatever is set while it runs; a pause is always ended, and then all goes on."""
+    seen: list[Outcome[str, str]] = []
+    highest = 0  # calls that may run: a lower total lets those that run finish
+
+    async def generate(prompt: str) -> str:
+        nonlocal highest
+        highest = max(limiter.total_tokens, min(highest, batch.running))
+        assert batch.running < highest
+        return await batch.generate(prompt)
+
+    async def resize() -> None:
+        nonlocal highest
+        for total in [*totals, batch.max_concurrent]:
+            await virtual.pause(backend, 2)
+            assert batch.running <= highest
+            assert limiter.borrowed_tokens >= batch.running
+            highest = max(total, batch.running)
+            limiter.total_tokens = total
+            if total == 0:
+                await virtual.pause(backend, 20)  # longer than any call
+                assert batch.running == 0
+                started = len(batch.calls)
+                await virtual.pause(backend, 5)
+                assert len(batch.calls) == started
+
+    async def main() -> None:
+        nonlocal limiter, highest
+        highest = batch.max_concurrent
+        shared = anyio.CapacityLimiter(batch.tokens) if batch.tokens else None
+        async with stream(
+            generate,
+            *batch._source(),
+            max_concurrent=batch.max_concurrent,
+            limiter=shared,
+            ordered=batch.ordered,
+        ) as outcomes:
+            limiter = outcomes.limiter
+            assert limiter.total_tokens == batch.max_concurrent
+            async with anyio.create_task_group() as group:
+                group.start_soon(resize)
+                async for outcome in outcomes:
+                    batch.handed_over += 1
+                    seen.append(outcome)
+                    await virtual.pause(backend, reading)
+            assert limiter.borrowed_tokens == 0
+
+    limiter: Any = None
+    run(batch, backend, main)
+    batch.check(seen)
+    indexes = [outcome.index for outcome in seen]
+    assert sorted(indexes) == list(range(len(batch.delays)))
+    assert not batch.ordered or indexes == sorted(indexes)
+    assert batch.tokens is None or batch.peak <= batch.tokens
+    most = 2 * max(*totals, batch.max_concurrent)
+    assert batch.furthest_ahead <= most + 1

@@ -1,5 +1,7 @@
 """The public surface as a consumer's type checker sees it; checked, never run."""
 
+# pyright: strict
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
@@ -7,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import assert_type
 
+from anyio import CapacityLimiter
 from anyio.abc import ObjectReceiveStream
 
 from genbatch import (
@@ -80,6 +83,35 @@ def outcome_of(outcome: Outcome[str, Image]) -> Image | Exception:
             return image
         case Failure(error=error):
             return error
+
+
+async def covariance(client: GeminiClient, prompts: list[str]) -> None:
+    """What holds less than is asked for fits."""
+
+    def widest(outcome: Outcome[str | int, bytes | None]) -> Outcome[str | int, bytes | None]:
+        return outcome
+
+    succeeded: Success[str, bytes] = Success(0, "a cup", b"image")
+    failed: Failure[str] = Failure(0, "a cup", ValueError())
+    assert_type(widest(succeeded).index, int)
+    assert_type(widest(failed), Outcome[str | int, bytes | None])
+    assert_type(hash(succeeded) + hash(failed), int)
+
+    async def read(outcomes: OutcomeStream[str | Prompt, Image | None]) -> None:
+        assert_type(await outcomes.receive(), Outcome[str | Prompt, Image | None])
+
+    async with stream(client.generate_image, prompts) as running:
+        await read(running)
+        assert_type(running.limiter, CapacityLimiter)
+        running.limiter.total_tokens = 9
+
+
+async def failing_fast(client: GeminiClient, prompts: list[str], fast: bool) -> None:
+    successes = await collect(client.generate_image, prompts, fail_fast=True)
+    assert_type(successes, list[Success[str, Image]])
+    assert_type([success.value for success in successes], list[Image])
+    either = await collect(client.generate_image, prompts, fail_fast=fast)
+    assert_type(either, list[Outcome[str, Image]])
 
 
 def progress_of(now: Progress) -> None:

@@ -16,23 +16,12 @@ import genbatch
 PACKAGE = Path(genbatch.__file__).parent
 # A module may import from the lines above its own, and from its own.
 LAYERS = [
-    ["_outcome"],
     ["_errors"],
+    ["_core"],
     ["_prompt"],
     ["_image"],
-    ["_cancellation", "_waiting", "_logs"],
-    ["_pace", "_windows", "_limits", "_throttle"],
-    [
-        "_progress",
-        "_source",
-        "_workers",
-        "_stream",
-        "_budget",
-        "_stops",
-        "_throttle",
-        "_limits",
-        "_pace",
-    ],
+    ["_logs"],
+    ["_pace", "_windows", "_limits", "_throttle", "_budget", "_stops"],
     ["_inputs"],
     ["gemini"],
     ["_store"],

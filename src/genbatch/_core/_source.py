@@ -115,6 +115,11 @@ class Source(Generic[P]):
         self.pulled = index + 1
         return index, prompt
 
+    def wake_another(self) -> None:
+        """Wake a worker in place of one that was woken and ends."""
+        self._room.unpark(1)
+        self._arrival.unpark(1)
+
     async def wait(self) -> None:
         """Wait until pull_nowait may find more, or the source has ended."""
         if self._iterator is None:

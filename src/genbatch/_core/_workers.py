@@ -6,7 +6,6 @@ import math
 from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
-from functools import partial
 from reprlib import Repr
 from time import perf_counter
 from types import CoroutineType, coroutine
@@ -49,7 +48,7 @@ _brief.maxstring = _brief.maxother = 80
 class Workers(Generic[P, T]):
     """The workers of one batch, the source they share, and the counts.
 
-    generate is called with the prompt, and where numbered with its index before it.
+    generate is called with the prompt, or where numbered with the tuple of its index and itself.
 
     Attributes:
         limiter: The batch's own, once it runs.
@@ -79,21 +78,14 @@ class Workers(Generic[P, T]):
         if max_concurrent < 1:
             raise ValueError(f"max_concurrent must be >= 1, got {max_concurrent}")
         if limiter is not None and not isinstance(limiter, CapacityLimiter):
-            package = type(limiter).__module__.partition(".")[
-                0
-            ]  # of trio's, which has that name too
-            kind = (
-                type(limiter).__name__
-                if package == "builtins"
-                else f"{package}.{type(limiter).__name__}"
-            )
+            kind = f"{type(limiter).__module__}.{type(limiter).__name__}".removeprefix("builtins.")
             raise TypeError(f"limiter must be an anyio.CapacityLimiter, got {kind}")
         self.source = Source(prompts)
         self.failures: list[Exception] = []
         self.exit: BaseException | None = None
         self._is_error_raised = False
         self._cut_short: RuntimeError | None = None
-        self._call = partial(_spread, generate) if numbered else generate
+        self._call = generate
         self._numbered = numbered
         self._max_concurrent = max_concurrent
         self._shared_limiter = limiter
@@ -248,20 +240,22 @@ class Workers(Generic[P, T]):
         A generator, since only that can run each step of a call in a context of the call's own; a
         coroutine would have to await one, and every prompt would pay for a frame more.
         """
-        source, limiter, is_new = self.source, self.limiter, True
+        source, limiter, shared, is_new = self.source, self.limiter, self._shared_limiter, True
         steps: Any
-        call = self._call if self._shared_limiter is None else self._call_within
+        call = self._call if shared is None else self._call_within
         task, mine = native_task(), Turn(self._waits)
         context = self._context.copy()
         context.run(turn.set, mine)
         while self._alive <= self._limit and not self._stopped:
-            try:
-                limiter.acquire_on_behalf_of_nowait(token)
-            except WouldBlock:
-                if not (yield from self._borrow(limiter, token)):
-                    return
+            if shared is None:
+                try:
+                    limiter.acquire_on_behalf_of_nowait(token)
+                except WouldBlock:
+                    if not (yield from self._borrow(limiter, token)):
+                        return
             if (pulled := source.pull_nowait()) is None:
-                limiter.release_on_behalf_of(token)
+                if shared is None:
+                    limiter.release_on_behalf_of(token)
                 if source.ended:
                     return
                 yield from undisturbed(source.wait)
@@ -295,7 +289,8 @@ class Workers(Generic[P, T]):
                     outcome = Success(index, prompt, exc.value, elapsed)
                 else:
                     outcome = Failure(index, prompt, as_failure(exc, "generate"), elapsed)
-            limiter.release_on_behalf_of(token)
+            if shared is None:
+                limiter.release_on_behalf_of(token)
             if isinstance(outcome, Success):
                 self._succeeded += 1
                 self._deliver(outcome)
@@ -308,24 +303,38 @@ class Workers(Generic[P, T]):
                 yield from undisturbed(cancel_shielded_checkpoint)  # or the next call hears of it
             if self._running is token:  # nobody else ran meanwhile
                 yield from self._be_fair()
+        source.wake_another()  # what has woken this worker is left to do
 
     async def _call_within(self, argument: Any) -> T:
-        """Call with a token of the limiter that others use as well."""
+        """Call with a token of the limiter that others use as well, and one of the batch's own."""
         limiter: Any = self._shared_limiter
         token, mine = object(), turn.get()
         self._started -= 1  # not yet
         try:
-            is_held = await self._borrow(limiter, token)
+            are_held = await self._borrow_both(limiter, token)
         finally:
             self._started += 1
             mine.seconds = perf_counter() - mine.began
-        if not is_held:
+        if not are_held:
             raise stopped()
         try:
             value: T = await as_coroutine(self._call(argument))
             return value
         finally:
+            self.limiter.release_on_behalf_of(token)
             limiter.release_on_behalf_of(token)
+
+    async def _borrow_both(self, shared: CapacityLimiter, token: object) -> bool:
+        """Take a token of both limiters; neither is kept while this waits for the other."""
+        while True:
+            for first, second in ((shared, self.limiter), (self.limiter, shared)):
+                if not await self._borrow(first, token):
+                    return False
+                try:
+                    second.acquire_on_behalf_of_nowait(token)
+                    return True
+                except WouldBlock:
+                    first.release_on_behalf_of(token)
 
     async def _borrow(self, limiter: CapacityLimiter, token: object) -> bool:
         """Take a token, and return whether there was one before the batch drains."""
@@ -412,7 +421,3 @@ class Workers(Generic[P, T]):
             outcome.error.add_note(f"prompt {outcome.index}: {_brief.repr(outcome.prompt)}")
             self.failures.append(outcome.error)
             self.stop()
-
-
-def _spread(generate: Callable[..., Awaitable[T]], pulled: tuple[int, Any]) -> Awaitable[T]:
-    return generate(*pulled)
