@@ -12,7 +12,7 @@ from .machine import facts
 from .makespan import makespan
 
 MEASURES = {
-    "overhead": measures.overhead,
+    "overhead": fresh.overhead,
     "makespan": makespan,
     "readahead": behaviour.readahead,
     "hygiene": behaviour.hygiene,

@@ -12,10 +12,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
-# Nothing of the harness is imported up here: the imports measure has to see a bare interpreter.
+# Nothing of the harness is imported up here: the imports measure has to see a bare interpreter. And
+# nothing of a contender before that contender runs: every object more makes the garbage collector
+# slower, most of all for who has a task for each prompt.
 
 HEAVY = ("google.genai", "httpx", "sqlite3", "rich", "typer", "PIL", "trio", "pydantic")
 
@@ -32,19 +34,36 @@ def peak_kib() -> int:
     return peak // 1024 if sys.platform == "darwin" else peak
 
 
+def overhead(name: str, backend: str, work: str, n: str, k: str, rounds: str) -> dict[str, Any]:
+    """Time a contender and what it is compared with, in turn; return also the packages loaded."""
+    from .backends import BASELINES, workload
+    from .entrants import named
+    from .measures import interleave
+
+    contender = named(name)
+    baseline = named(contender.baseline or BASELINES[backend])
+    generate = workload(work, backend)
+    # What never sleeps is timed by the processor: other programs' load is not in it.
+    clock = perf_counter if work == "sleep" else process_time
+    pair = dict.fromkeys([contender, baseline])  # one, if it is the baseline itself
+    seconds = interleave(pair, backend, int(rounds), generate, int(n), int(k), clock)
+    packages = {module.partition(".")[0] for module in sys.modules} - sys.stdlib_module_names
+    return {
+        "seconds": [round(value, 6) for value in seconds[contender.name]],
+        "baseline": [round(value, 6) for value in seconds[baseline.name]],
+        "packages": sorted(packages - {"__main__", "benchmarks"}),
+    }
+
+
 def memory(name: str, backend: str, n: str) -> dict[str, Any]:
     """Run n prompts with one checkpoint each; return the peak of memory and the time."""
     from .backends import run, workload
-    from .contenders import drain
     from .entrants import named
+    from .measures import timed, warm_up
 
-    async def main() -> float:
-        began = perf_counter()
-        async with named(name).open(workload("checkpoint", backend), range(int(n)), 50) as results:
-            await drain(results)
-        return perf_counter() - began
-
-    seconds = run(backend, main)
+    contender = warm_up(named(name), backend)
+    generate = workload("checkpoint", backend)
+    seconds = run(backend, timed, contender, generate, int(n), 50, perf_counter)
     return {"peak_kib": peak_kib(), "seconds": round(seconds, 4)}
 
 
@@ -53,11 +72,14 @@ def first(name: str, backend: str, n: str) -> dict[str, Any]:
     from .backends import run, workload
     from .contenders import each
     from .entrants import named
+    from .measures import warm_up
+
+    contender = warm_up(named(name), backend)
 
     async def main() -> None:
         generate = workload("sleep", backend)
         began = perf_counter()
-        async with named(name).open(generate, range(int(n)), 5) as results:
+        async with contender.open(generate, range(int(n)), 5) as results:
             async for _ in each(results):
                 print(json.dumps({"milliseconds": round((perf_counter() - began) * 1e3, 3)}))
                 sys.stdout.flush()
@@ -74,12 +96,15 @@ def deadline(name: str, backend: str) -> dict[str, Any]:
     from .backends import run, workload
     from .contenders import drain
     from .entrants import named
+    from .measures import warm_up
+
+    contender = warm_up(named(name), backend)
 
     async def main() -> float:
         began = perf_counter()
         with anyio.move_on_after(0.05):
             endless: Any = itertools.count()
-            async with named(name).open(workload("noop", backend), endless, 5) as results:
+            async with contender.open(workload("noop", backend), endless, 5) as results:
                 await drain(results)
         return perf_counter() - began
 
@@ -123,6 +148,7 @@ def anyio_import(statements: str) -> dict[str, Any]:
 
 
 MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
+    "overhead": overhead,
     "memory": memory,
     "first": first,
     "deadline": deadline,

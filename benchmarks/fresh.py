@@ -1,4 +1,4 @@
-"""The measures taken in fresh processes: memory, first outcome, imports, deadline."""
+"""The measures taken in fresh processes: overhead, memory, first outcome, imports, deadline."""
 
 from __future__ import annotations
 
@@ -6,16 +6,41 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .backends import BASELINES
-from .entrants import CONTENDERS, Contender, entrants
+from .backends import BASELINES, available
+from .entrants import CONTENDERS, Contender, entrants, named
 from .measures import Cell, progress
 
 ROOT = Path(__file__).parent.parent
 QUICK_NAMES = {"genbatch.stream", "genbatch.collect", "aiometer.amap", *BASELINES.values()}
+
+# workload, prompts, max_concurrent
+QUICK_GRID = (
+    ("checkpoint", 1_000, 50),
+    ("checkpoint", 10_000, 50),
+    ("noop", 10_000, 50),
+    ("contextvar", 10_000, 50),
+    ("checkpoint", 10_000, 1),
+    ("readers", 10_000, 50),
+)
+QUICK_GRIDS = {
+    "asyncio": (*QUICK_GRID, ("checkpoint", 100_000, 50)),
+    "uvloop": (("checkpoint", 10_000, 50), ("noop", 10_000, 50)),
+    "trio": QUICK_GRID,
+}
+SIZES, BOUNDS = (1_000, 10_000, 100_000), (5, 50, 1_000)
+FULL_GRID = (
+    *(("checkpoint", n, k) for n in SIZES for k in (1, *BOUNDS)),
+    *(("noop", n, k) for n in SIZES for k in BOUNDS),
+    *(("contextvar", n, 50) for n in SIZES),
+    ("readers", 10_000, 50),
+    # Beyond 200 rounds it would be the sleeping that is measured.
+    *(("sleep", n, k) for n in SIZES for k in BOUNDS if n <= 200 * k),
+)
 
 
 def child(*arguments: str, timeout: float) -> dict[str, Any] | None:
@@ -32,6 +57,64 @@ def child(*arguments: str, timeout: float) -> dict[str, Any] | None:
     except subprocess.TimeoutExpired:
         return None
     return json.loads(done.stdout)
+
+
+def overhead(quick: bool) -> list[Cell]:
+    """Time per prompt of calls that take next to none, and its ratio to the baseline."""
+    cells: list[Cell] = []
+    budget = 0.3 if quick else 2.5  # seconds for a batch
+    for backend in available():
+        slowest: dict[str, float] = {}  # seconds a prompt, to foresee what would take too long
+        for work, n, k in QUICK_GRIDS[backend] if quick else FULL_GRID:
+            progress(f"overhead: {backend}, {work}, n={n}, k={k}")
+            fields = {"backend": backend, "workload": work, "n": n, "k": k}
+            for contender in _overhead_contenders(fields, quick):
+                note = contender.note(backend)
+                slow = slowest.get(contender.name, 0.0) * n > budget
+                if slow and not _is_never_skipped(contender, backend):
+                    note = f"left out: more than {budget} s"
+                found = {"note": note} if note else _overhead(contender, fields, quick)
+                if "seconds" in found and work != "sleep":
+                    seconds = median(found["seconds"]) / n
+                    slowest[contender.name] = max(slowest.get(contender.name, 0.0), seconds)
+                cells.append({**fields, "contender": contender.name, **found})
+    return cells
+
+
+def _overhead_contenders(fields: Cell, quick: bool) -> Iterator[Contender]:
+    """Yield those that belong in a cell; of a quick run, mostly genbatch and the baseline."""
+    backend, work, n, k = fields.values()
+    if work == "readers":
+        yield from (c for c in entrants(backend, work) if c.special == work)
+    elif quick and n > 10_000:
+        yield named("genbatch.stream")
+    else:
+        few = quick and ((work, k) != ("checkpoint", 50) or backend == "uvloop")
+        for contender in entrants(backend, "limiter" if work == "checkpoint" else ""):
+            if not few or _is_never_skipped(contender, backend):
+                yield contender
+
+
+def _is_never_skipped(contender: Contender, backend: str) -> bool:
+    return contender.name.startswith("genbatch.") or contender.name == BASELINES[backend]
+
+
+def _overhead(contender: Contender, fields: Cell, quick: bool) -> Cell:
+    """Time a contender in a process of its own, in turn with what it is compared with."""
+    backend, work, n, k = fields.values()
+    rounds = 3 if quick or n > 10_000 else 9
+    calls = "checkpoint" if work == "readers" else work
+    arguments = (contender.name, backend, calls, str(n), str(k), str(rounds))
+    result = child("overhead", *arguments, timeout=600)
+    if result is None:
+        return {"note": "took too long"}
+    ours, baseline = median(result["seconds"]), median(result["baseline"])
+    return {
+        **result,
+        "us_per_prompt": round(ours / n * 1e6, 3),
+        "baseline_us_per_prompt": round(baseline / n * 1e6, 3),
+        "ratio": round(ours / baseline, 3),
+    }
 
 
 def memory(quick: bool) -> list[Cell]:

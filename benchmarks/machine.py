@@ -13,6 +13,8 @@ PACKAGES = (
     "uvloop",
     "aiometer",
     "aiostream",
+    "streamable",
+    "tuskpool",
     "tqdm",
     "langchain-core",
 )

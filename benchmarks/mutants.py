@@ -30,11 +30,13 @@ from queue import SimpleQueue
 from .mutations import Mutant, generated, named
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = Path("src", "genbatch")
+PACKAGE = Path("src", "genbatch", "_core")
 CORE = [
     "_outcome.py",
     "_progress.py",
-    "_cancellation.py",
+    "_parking.py",
+    "_limiter.py",
+    "_calls.py",
     "_waiting.py",
     "_source.py",
     "_workers.py",
@@ -43,12 +45,19 @@ CORE = [
 TESTS = [  # the fastest first
     "tests/unit/test_outcome.py",
     "tests/unit/test_progress.py",
-    "tests/unit/test_scenarios_of_others.py",
-    "tests/unit/test_scenarios_of_anyio_streams.py",
+    "tests/core/test_sources.py",
+    "tests/core/test_readers.py",
+    "tests/core/test_contexts.py",
+    "tests/core/test_limiter.py",
+    "tests/core/test_cancellation.py",
     "tests/unit/test_draining.py",
     "tests/unit/test_stream_edges.py",
     "tests/unit/test_stream.py",
     "tests/unit/test_stream_hazards.py",
+    "tests/unit/test_scenarios_of_others.py",
+    "tests/unit/test_scenarios_of_anyio_streams.py",
+    "tests/unit/test_scenarios_of_anyio_limiters.py",
+    "tests/unit/test_scenarios_of_anyio_task_groups.py",
     "tests/unit/test_deadlines.py",
     "tests/property/test_promises.py",
 ]

@@ -34,7 +34,7 @@ class Mutant:
 # The mistakes that spoil a design like this one: what is wrong, and where; then, for each function
 # that is edited, its name, what is found there (a regular expression) and what replaces it.
 Edit = tuple[str, str, str]
-_CHECKPOINT, _RING = r"await checkpoint\(\)", r"self\._bell\.ring\(\)"
+_CHECKPOINT, _WAKE = r"await checkpoint\(\)", r"self\._readers\.unpark\(1?\)"
 NAMED: dict[tuple[str, str], list[Edit]] = {
     ("collect is not sorted", "_stream.py"): [
         ("keep", r"while len\(results\) <= outcome\.index:", "while False:"),
@@ -44,27 +44,53 @@ NAMED: dict[tuple[str, str], list[Edit]] = {
         ("__anext__", r"self\._receive\.receive_nowait\(\)", "await self._receive.receive()")
     ],
     ("readers never checkpoint", "_stream.py"): [("__anext__", _CHECKPOINT, "pass")],
-    ("workers never checkpoint between calls", "_workers.py"): [("_be_fair", _CHECKPOINT, "pass")],
+    ("workers never checkpoint between calls", "_workers.py"): [
+        ("_be_fair", r"await undisturbed\(checkpoint\)", "pass")
+    ],
     ("workers do not checkpoint before their first call", "_workers.py"): [
-        ("_work", _CHECKPOINT, "pass")
+        ("_work", r"await undisturbed\(checkpoint\)", "pass")
     ],
     ("the feeder never checkpoints", "_source.py"): [("_iterate", _CHECKPOINT, "pass")],
-    ("contexts are compared with ==", "_workers.py"): [("_work", "is not value", "!= value")],
-    ("contexts are not compared", "_workers.py"): [("_work", "if not is_fit:", "if False:")],
+    ("all calls share one context", "_workers.py"): [("_serve", r"context\.copy\(\)", "context")],
+    ("a call's later steps run in the worker's context", "_workers.py"): [
+        ("_serve", r"run\(steps\.send, sent\)", "steps.send(sent)")
+    ],
+    ("errors are thrown into a call in the worker's context", "_workers.py"): [
+        ("_serve", r"run\(steps\.throw, exc\)", "steps.throw(exc)")
+    ],
+    ("the source is resumed in the contexts of the workers", "_source.py"): [
+        ("open", r"partial\(copy_context\(\)\.run, (.*)\)", r"\1")
+    ],
+    ("a native cancellation is left for the next call", "_workers.py"): [
+        ("_serve", r"if task is not None and .*:", "if False:")
+    ],
+    ("a worker ends natively cancelled", "_workers.py"): [
+        ("_work", r"await undisturbed\(cancel_shielded_checkpoint\)", "pass")
+    ],
+    ("the host waits where the group does", "_workers.py"): [
+        ("run", r"while not self\._finished\.is_set\(\):", "while False:")
+    ],
+    ("what is missing at the end is not counted", "_workers.py"): [
+        ("run", r"if not self\._is_left and .*:", "if False:")
+    ],
     ("the limiter is released after the hand-over", "_workers.py"): [
-        ("_work", r"limiter\.release_on_behalf_of\(token\)", "pass"),
         (
-            "_work",
-            r"( +)self\._deliver\(outcome\)\n",
-            r"\g<0>\1if limiter is not None:\n"
-            r"\1    while source.pulled > source.handed_over:\n"
-            r"\1        await source.wait()\n"
-            r"\1    limiter.release_on_behalf_of(token)\n",
+            "_serve",
+            r" +if shared is None:\n +limiter\.release_on_behalf_of\(token\)\n(?= +if isin)",
+            "",
+        ),
+        (
+            "_serve",
+            r"( +)del outcome, steps\n",
+            r"\g<0>"
+            r"\1while source.pulled > source.handed_over and not self._stopped:\n"
+            r"\1    yield from undisturbed(source.wait)\n"
+            r"\1limiter.release_on_behalf_of(token)\n",
         ),
     ],
-    ("the bell is not rung after a put", "_stream.py"): [("_put", _RING, "pass")],
-    ("the bell is not rung at the end", "_stream.py"): [("_run", _RING, "pass")],
-    ("the bell is not rung on leaving", "_stream.py"): [("_leave", _RING, "pass")],
+    ("no reader is woken after a put", "_stream.py"): [("_put", _WAKE, "pass")],
+    ("no reader is woken at the end", "_stream.py"): [("_run", _WAKE, "pass")],
+    ("no reader is woken on leaving", "_stream.py"): [("_leave", _WAKE, "pass")],
 }
 
 

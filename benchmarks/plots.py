@@ -65,7 +65,7 @@ def _overhead(cells: list[dict[str, Any]], folder: Path) -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    figure = Figure(figsize=(11, 4.5))
+    figure = Figure(figsize=(11, 6))
     for axes, backend in zip(figure.subplots(1, 2), ("asyncio", "trio"), strict=True):
         grid = {"backend": backend, "workload": "checkpoint", "k": 50}
         values = _pick(cells, "ratio", n=10_000, **grid)
@@ -82,7 +82,7 @@ def _overhead(cells: list[dict[str, Any]], folder: Path) -> str:
 def _makespan(cells: list[dict[str, Any]], folder: Path) -> str:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5))
+    figure = Figure(figsize=(11, 6))
     for axes, latencies in zip(figure.subplots(1, 2), ("even", "skewed"), strict=True):
         values = _pick(cells, "scheduled", backend="asyncio", latencies=latencies)
         _bars(

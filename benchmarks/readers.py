@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any
 
 import anyio
@@ -289,7 +290,10 @@ def _strike(batch: Batch, tasks: list[asyncio.Task[Any]]) -> None:
 
 
 def _is_struck(task: asyncio.Task[Any]) -> bool:
-    return task.get_name() == CHILD or task.get_name().startswith(CORE)
+    name = task.get_name()
+    if name.endswith("OutcomeStream._run") and getcoroutinestate(task.get_coro()) == CORO_CREATED:
+        return False  # anyio's TaskGroup.start waits for ever for one cancelled before it began
+    return name == CHILD or name.startswith(CORE)
 
 
 def record_tasks(batch: Batch) -> list[asyncio.Task[Any]]:

@@ -84,7 +84,8 @@ def _overhead(cells: list[Cell], absolute: bool) -> str:
     unit = "Microseconds per prompt, and in parentheses their ratio" if absolute else "The ratio"
     parts = [
         f"## Overhead per prompt\n\n{unit} to gather + Semaphore, on trio to native channel "
-        "workers. Less is better. In processor time, but on the wall clock where calls sleep."
+        "workers, each timed in turn with its contender, in a process of their own. Less is "
+        "better. In processor time, but on the wall clock where calls sleep."
     ]
     for backend in unique(cells, "backend"):
         here = [cell for cell in cells if cell["backend"] == backend]
@@ -94,7 +95,13 @@ def _overhead(cells: list[Cell], absolute: bool) -> str:
     return "\n\n".join(parts)
 
 
-WORK = {"noop": "a call that does nothing", "checkpoint": "one checkpoint", "sleep": "1 ms sleep"}
+WORK = {
+    "noop": "a call that does nothing",
+    "checkpoint": "one checkpoint",
+    "contextvar": "a ContextVar set and left set, one checkpoint",
+    "readers": "one checkpoint, read by many tasks at once: the ratio is to one reader's time",
+    "sleep": "1 ms sleep",
+}
 
 
 def _overhead_table(cells: list[Cell], absolute: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from typing import Any
@@ -266,3 +267,50 @@ async def test_a_batch_with_a_limiter_of_its_own_collects() -> None:
         return prompt
 
     assert await collect(generate, range(5)) == [Success(n, n, n) for n in range(5)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_both_limiters_may_be_resized_at_any_moment(seed: int) -> None:
+    """Calls wait for either then, and none of them for another that waits for it."""
+    pick = random.Random(seed)
+    shared = CapacityLimiter(1)
+    running = 0
+
+    async def generate(prompt: int) -> int:
+        nonlocal running
+        running += 1
+        assert running <= shared.borrowed_tokens
+        for _ in range(5):
+            await checkpoint()
+        running -= 1
+        return prompt
+
+    async def resize() -> None:
+        for _ in range(12):
+            for _ in range(pick.randrange(10)):
+                await checkpoint()
+            pick.choice([outcomes.limiter, shared]).total_tokens = pick.choice([0, 1, 1, 2, 6])
+        outcomes.limiter.total_tokens = shared.total_tokens = 3
+
+    async with stream(generate, range(40), max_concurrent=6, limiter=shared) as outcomes:
+        async with create_task_group() as group:
+            group.start_soon(resize)
+            with anyio.fail_after(30):
+                seen = [outcome.unwrap() async for outcome in outcomes]
+        assert sorted(seen) == list(range(40))
+    assert shared.borrowed_tokens == outcomes.limiter.borrowed_tokens == 0
+
+
+async def test_a_call_that_waits_for_the_shared_limiter_does_not_start_in_a_pause() -> None:
+    calls, shared = Calls(), CapacityLimiter(1)
+    async with stream(calls.generate, range(2), max_concurrent=2, limiter=shared) as outcomes:
+        await wait_all_tasks_blocked()
+        assert calls.running == 1
+        outcomes.limiter.total_tokens = 0
+        calls.end()
+        assert (await outcomes.receive()).unwrap() == 0
+        await wait_all_tasks_blocked()
+        assert calls.running == shared.borrowed_tokens == 0
+        outcomes.limiter.total_tokens = 1
+        await wait_all_tasks_blocked()
+        assert calls.running == 1

@@ -7,6 +7,7 @@ import gc
 import pickle
 import traceback
 import weakref
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -239,3 +240,57 @@ async def test_a_wait_that_a_call_has_left_behind_is_no_call() -> None:
                 assert outcome.elapsed >= 0
                 await wait_all_tasks_blocked()
         outer.cancel_scope.cancel()
+
+
+# What errors keep alive
+
+
+class OwnError(Exception):  # one that a weak reference can be made to
+    pass
+
+
+async def by_stream(generate: Any, prompts: Any, **options: Any) -> None:
+    async with stream(generate, prompts, **options) as outcomes:
+        async for _ in outcomes:
+            pass
+
+
+@pytest.mark.parametrize("run", [collect, by_stream])
+@pytest.mark.parametrize("of_source", [True, False])
+async def test_an_error_that_ends_a_batch_dies_with_its_last_reference(
+    run: Any, of_source: bool
+) -> None:
+    def prompts() -> Iterator[int]:
+        yield 1
+        if of_source:
+            raise OwnError
+
+    async def generate(prompt: int) -> None:
+        if not of_source:
+            raise OwnError
+
+    async def fail() -> weakref.ref[BaseException]:
+        try:
+            await run(generate, prompts(), fail_fast=True)
+        except OwnError as exc:
+            return weakref.ref(exc)
+        except ExceptionGroup as group:
+            return weakref.ref(group.exceptions[0])
+        raise AssertionError("not raised")
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert (await fail())() is None
+    finally:
+        gc.enable()
+
+
+async def test_the_traceback_of_a_failure_begins_in_generate() -> None:
+    async def generate(prompt: int) -> None:
+        raise ValueError(prompt)
+
+    (outcome,) = await collect(generate, [1])
+    assert isinstance(outcome, Failure)
+    frames = traceback.extract_tb(outcome.error.__traceback__)
+    assert [frame.name for frame in frames] == ["generate"]

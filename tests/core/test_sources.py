@@ -231,3 +231,30 @@ async def test_a_failure_that_is_a_group_is_the_same_object() -> None:
     (outcome,) = await collect(generate, [0])
     assert isinstance(outcome, Failure)
     assert outcome.error is raised
+
+
+async def test_draining_as_a_source_with_a_task_group_goes_on_closes_it_in_order() -> None:
+    come = anyio.Event()
+    closed = False
+
+    async def prompts() -> AsyncIterator[int]:
+        nonlocal closed
+        async with anyio.create_task_group():
+            yield 0
+            await come.wait()
+            try:
+                yield 1
+                yield 2
+            finally:
+                await anyio.lowlevel.checkpoint()
+                closed = True
+
+    async with stream(echo, prompts()) as outcomes:
+        assert (await outcomes.receive()).unwrap() == 0
+        await wait_all_tasks_blocked()
+        come.set()  # the source is about to go on,
+        outcomes.drain()  # and is ended before it does
+        (outcome,) = [outcome async for outcome in outcomes]
+    assert isinstance(outcome, Failure)
+    assert (outcome.prompt, type(outcome.error)) == (1, Stopped)
+    assert closed

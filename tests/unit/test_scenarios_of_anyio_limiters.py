@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -239,6 +240,7 @@ async def test_a_token_goes_to_the_next_borrower_when_the_first_is_cancelled() -
             await wait_all_tasks_blocked()
             assert (first.has_token, second.has_token) == (False, True)
             second.end()
+        await wait_all_tasks_blocked()  # the batch borrows it once more, to see that it is done
         assert outcomes.limiter.borrowed_tokens == 0
 
 
@@ -373,6 +375,30 @@ async def test_lowering_lets_running_calls_finish() -> None:
         assert (calls.started, calls.running) == ([0, 1, 2, 3], 1)
 
 
+async def test_lowering_leaves_nothing_waiting_that_fits() -> None:
+    """anyio: a token that is free goes to who waits; here to a prompt that comes after lowering."""
+    more = Event()
+
+    async def prompts() -> AsyncIterator[int]:
+        yield 0
+        yield 1
+        await more.wait()
+        yield 2
+        await anyio.sleep_forever()  # for the outcome of the last one, say
+
+    calls = Calls()
+    calls.end(0, 1, 2)
+    async with stream(calls.generate, prompts(), max_concurrent=3) as outcomes:
+        for _ in range(2):
+            await outcomes.receive()
+        await wait_all_tasks_blocked()
+        outcomes.limiter.total_tokens = 1
+        more.set()
+        await wait_all_tasks_blocked()
+        assert outcomes.progress.finished == 3
+        assert (await outcomes.receive()).unwrap() == 2
+
+
 async def test_no_tokens_are_a_pause() -> None:
     """anyio: a limiter may have 0 tokens."""
     calls = Calls()
@@ -419,7 +445,13 @@ async def test_lowering_and_raising_again_lends_nothing_twice() -> None:
 
 @pytest.mark.parametrize(
     ("total", "error"),
-    [(-1, ValueError), (1.5, TypeError), ("2", TypeError), (None, TypeError), (math.nan, TypeError)],
+    [
+        (-1, ValueError),
+        (1.5, TypeError),
+        ("2", TypeError),
+        (None, TypeError),
+        (math.nan, TypeError),
+    ],
 )
 async def test_a_bad_total_changes_nothing(total: Any, error: type[Exception]) -> None:
     """anyio: totals that are negative or no whole number, in the constructor or later."""
@@ -466,7 +498,7 @@ async def test_statistics_count_the_calls_and_who_waits() -> None:
                 group.start_soon(borrower.borrow)
             await wait_all_tasks_blocked()
             calls.end(0)
-        await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()  # the batch borrows one once more, to see that it is done
         statistics = outcomes.limiter.statistics()
         assert (statistics.borrowed_tokens, statistics.tasks_waiting) == (0, 0)
         assert statistics.borrowers == ()

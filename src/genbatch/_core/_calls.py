@@ -17,6 +17,8 @@ from anyio import current_effective_deadline, get_cancelled_exc_class
 
 from ._outcome import T
 
+_CORE = __package__
+
 
 class NotAwaitable(TypeError):
     """What generate returned cannot be awaited."""
@@ -60,6 +62,9 @@ def as_failure(exc: BaseException, origin: str) -> Exception:
     A cancellation that origin raised while nobody cancels the batch comes back as a RuntimeError
     with that cancellation as its cause: raised bare it would look like the reader's own.
     """
+    # Frames of the core hold the batch, which may hold the error: a cycle, of no use to a reader.
+    while exc.__traceback__ and exc.__traceback__.tb_frame.f_globals.get("__package__") == _CORE:
+        exc.__traceback__ = exc.__traceback__.tb_next
     rest = without_cancellation(exc)
     if isinstance(rest, Exception):
         return rest

@@ -8,7 +8,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Generic
 
-from anyio import CancelScope, EndOfStream, current_time, move_on_after
+from anyio import CancelScope, EndOfStream, current_time
 from anyio.lowlevel import checkpoint
 
 from ._calls import as_failure
@@ -134,23 +134,19 @@ class Source(Generic[P]):
     async def feed(self, prompts: AsyncIterable[P]) -> None:
         """Iterate prompts, which are this source's, to their end and close them."""
         try:
-            # Entered before the source, which may itself hold scopes open across its yields.
-            with CancelScope() as scope:
+            # Both entered before the source, which may itself hold scopes open across its yields.
+            with CancelScope() as ending, CancelScope() as closing:
                 iterator = aiter(prompts)
                 try:
-                    await self._iterate(iterator, scope)
+                    await self._iterate(iterator, ending)
                 finally:
                     # Shielded, or cleanup that awaits is cancelled again; bounded, it may hang.
-                    if scope.cancel_called:  # by end: that reaches through a shield of its own
-                        with move_on_after(CLOSE_TIMEOUT, shield=True):
-                            await _close(iterator)
-                    else:
-                        scope.shield = True
-                        scope.deadline = current_time() + CLOSE_TIMEOUT
-                        await _close(iterator)
+                    closing.shield = True
+                    closing.deadline = current_time() + CLOSE_TIMEOUT
+                    await _close(iterator)
         except BaseException as exc:  # noqa: BLE001 - a cancellation may be the source's own
             self._exhaust(_as_source_error(exc))
-        finally:
+        else:
             self._exhaust()
 
     async def _iterate(self, iterator: AsyncIterator[P], scope: CancelScope) -> None:

@@ -18,7 +18,7 @@ from anyio import (
     create_memory_object_stream,
     create_task_group,
 )
-from anyio.abc import ObjectReceiveStream, TaskStatus
+from anyio.abc import ObjectReceiveStream
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ._calls import sole_exit, undisturbed, without_cancellation
@@ -142,7 +142,10 @@ async def collect(
         await workers.run(keep)
     finally:
         workers.raise_exit()
-    workers.raise_error()
+    try:
+        workers.raise_error()
+    finally:
+        workers.forget_errors()
     return results
 
 
@@ -153,7 +156,8 @@ async def open_stream(workers: Workers[P, T], ordered: bool) -> AsyncGenerator[O
     block_error: BaseException | None = None
     try:
         async with create_task_group() as group:
-            await group.start(outcomes._run, group.cancel_scope)
+            group.start_soon(outcomes._run, group.cancel_scope)
+            await outcomes._begun.wait()
             try:
                 yield outcomes
             except BaseException as exc:
@@ -168,6 +172,8 @@ async def open_stream(workers: Workers[P, T], ordered: bool) -> AsyncGenerator[O
         if workers.exit is None:
             raise
     finally:
+        unread = workers.unread_error()
+        workers.forget_errors()
         # In a finally, so that neither is lost where an outer scope was cancelled meanwhile. An
         # exit of a call is raised in place of an error of the block's, which is its context then.
         try:
@@ -176,8 +182,11 @@ async def open_stream(workers: Workers[P, T], ordered: bool) -> AsyncGenerator[O
         finally:
             del block_error  # its traceback holds this frame
             workers.raise_exit()
-    if workers.has_failed:
-        workers.raise_error()
+    try:
+        if unread is not None:
+            raise unread
+    finally:
+        del unread
 
 
 class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co]):
@@ -191,6 +200,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
         self._next_index = 0
         self._ordered = ordered
         self._readers = ParkingLot()
+        self._begun = Event()
         self._ended = Event()
         self._since_checkpoint = 0
 
@@ -274,11 +284,10 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
         self._workers.stop()
         self._readers.unpark()
 
-    async def _run(self, block: CancelScope, *, task_status: TaskStatus[None]) -> None:
+    async def _run(self, block: CancelScope) -> None:
         try:
-            await self._workers.run(
-                self._put_in_order if self._ordered else self._put, task_status=task_status
-            )
+            put = self._put_in_order if self._ordered else self._put
+            await self._workers.run(put, begun=self._begun)
             for _, outcome in sorted(self._early.items()):  # fail_fast has left gaps before these
                 self._put(outcome)
         except BaseException:

@@ -18,7 +18,7 @@ from anyio import (
     create_task_group,
     current_time,
 )
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from genbatch._errors import Stopped
@@ -103,14 +103,15 @@ class Workers(Generic[P, T]):
         self,
         deliver: Callable[[Outcome[P, T]], None],
         *,
-        task_status: TaskStatus[None] | None = None,
+        begun: Event | None = None,
     ) -> None:
         """Call generate for each prompt and deliver each outcome, until done or stopped.
 
         Args:
             deliver: Takes an outcome; must not raise.
-            task_status: Of the current task, where that belongs to the batch. A native cancellation
-                of such a task is a mistake, and forgotten; one of the caller's own task is raised.
+            begun: Set as soon as the batch runs, where the current task belongs to the batch. A
+                native cancellation of such a task is a mistake, and forgotten; one of the caller's
+                own task is raised.
 
         Cancellation: starts no further call at once, also where calls in flight shield themselves.
         """
@@ -126,35 +127,28 @@ class Workers(Generic[P, T]):
                     if isinstance(self.source.prompts, AsyncIterable):
                         self._tasks.start_soon(self._feed, self.source.prompts)
                     self._resized()
-                    if task_status is not None:
-                        task_status.started()
+                    if begun is not None:
+                        begun.set()
                     # Here, and not where the group waits for its tasks: that hears of a
                     # cancellation only when all of them have ended.
                     while not self._finished.is_set():
-                        await (
-                            undisturbed(self._finished.wait)
-                            if task_status
-                            else self._finished.wait()
-                        )
+                        await (undisturbed(self._finished.wait) if begun else self._finished.wait())
                 except BaseException:
                     self._stopped = True
                     raise
         except BaseException as exc:
             interruption = sole_exit(exc)
             self.exit = self.exit or interruption
-            if interruption is None and (task_status is None or is_cancelled()):
+            if interruption is None and (begun is None or is_cancelled()):
                 raise
         finally:
             self._ended = current_time()
             close_limiter(self.limiter)
             # An error's traceback holds the workers: through this it would hold every outcome.
             del self._deliver
-        missing = self.source.pulled - self._succeeded - self._failed
-        if not self._is_left and (missing or not self.source.ended):
-            self._cut_short = RuntimeError(
-                f"the batch was cut short, {missing} prompts have no outcome: "
-                "somebody has cancelled a task of it"
-            )
+        done = self._succeeded + self._failed
+        if not self._is_left and (done < self.source.pulled or not self.source.ended):
+            self._cut_short = self._short()
 
     def drain(self) -> None:
         """Pull no further prompt, drop the calls that wait, and let those in flight finish."""
@@ -173,20 +167,40 @@ class Workers(Generic[P, T]):
         if self.exit is not None:
             raise self.exit
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether the block's exit has to raise an error that no read has raised."""
-        return not self._is_error_raised and bool(self.failures or self._cut_short)
-
     def raise_error(self) -> None:
         """Raise what ended the batch before its time, if anything did."""
         self._is_error_raised = True
+        error = self._error()
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback holds this frame
+
+    def unread_error(self) -> Exception | None:
+        """Return the error that the block's exit has to raise, as no read has raised it."""
+        if self._ended is None:  # nor even begun
+            return self._short()
+        is_owed = (self.failures or self._cut_short) and not self._is_error_raised
+        return self._error() if is_owed else None
+
+    def _error(self) -> Exception | None:
         error = self._cut_short or self.source.error
-        if self.failures:
-            errors = self.failures if error is None else [*self.failures, error]
-            raise ExceptionGroup("with fail_fast, a prompt failed", errors)
-        if error is not None:
-            raise error
+        if not self.failures:
+            return error
+        errors = self.failures if error is None else [*self.failures, error]
+        return ExceptionGroup("with fail_fast, a prompt failed", errors)
+
+    def _short(self) -> RuntimeError:
+        done = self._succeeded + self._failed
+        return RuntimeError(
+            f"the batch was cut short after {done} outcomes: somebody has cancelled its tasks"
+        )
+
+    def forget_errors(self) -> None:
+        """Drop the errors, which are raised or owed to nobody: their tracebacks may hold these."""
+        self.failures = []
+        self.source.error = self._cut_short = None
 
     def progress(self) -> Progress:
         """Take a snapshot of the counts."""
@@ -321,20 +335,26 @@ class Workers(Generic[P, T]):
             value: T = await as_coroutine(self._call(argument))
             return value
         finally:
-            self.limiter.release_on_behalf_of(token)
             limiter.release_on_behalf_of(token)
+            self.limiter.release_on_behalf_of(token)
 
     async def _borrow_both(self, shared: CapacityLimiter, token: object) -> bool:
-        """Take a token of both limiters; neither is kept while this waits for the other."""
-        while True:
-            for first, second in ((shared, self.limiter), (self.limiter, shared)):
-                if not await self._borrow(first, token):
-                    return False
-                try:
-                    second.acquire_on_behalf_of_nowait(token)
-                    return True
-                except WouldBlock:
-                    first.release_on_behalf_of(token)
+        """Take a token of the batch's own limiter and of another, as _borrow does of one."""
+        while await self._borrow(self.limiter, token):
+            is_held = False
+            try:
+                is_held = await self._borrow(shared, token)
+            finally:
+                if not is_held:
+                    self.limiter.release_on_behalf_of(token)
+            if not is_held:
+                return False
+            if self.limiter.available_tokens >= 0:
+                return True
+            # There are fewer tokens of the batch's own now than are held: this call has to wait.
+            shared.release_on_behalf_of(token)
+            self.limiter.release_on_behalf_of(token)
+        return False
 
     async def _borrow(self, limiter: CapacityLimiter, token: object) -> bool:
         """Take a token, and return whether there was one before the batch drains."""
