@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from inspect import isawaitable
+from inspect import CO_COROUTINE, isawaitable
+from types import CoroutineType, FunctionType
 from typing import Any
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
@@ -24,12 +25,20 @@ class NotAwaitable(TypeError):
     """What generate returned cannot be awaited."""
 
 
+def is_coroutine_function(function: Any) -> bool:
+    """Return whether function is an ``async def``: its call runs none of its code yet."""
+    function = getattr(function, "__func__", function)
+    return type(function) is FunctionType and bool(function.__code__.co_flags & CO_COROUTINE)
+
+
 def as_coroutine(awaitable: Any) -> Coroutine[Any, Any, Any]:
     """Return what generate returned as a coroutine.
 
     Raises:
         NotAwaitable: If generate is no async function, nor one that returns an awaitable.
     """
+    if type(awaitable) is CoroutineType:
+        return awaitable
     if not isawaitable(awaitable):
         raise NotAwaitable(
             "generate must be an async function: its call returned "

@@ -33,6 +33,24 @@ def close_limiter(limiter: Any) -> None:
 def _kind(backend: Any) -> Any:
     class BatchLimiter(backend):  # type: ignore[misc]
         resized: Callable[[], None] = staticmethod(lambda: None)
+        waiting = 0  # who waits for a token; each may count twice
+
+        async def __aenter__(self) -> None:
+            await self.acquire()
+
+        async def acquire(self) -> None:
+            self.waiting += 1
+            try:
+                await super().acquire()
+            finally:
+                self.waiting -= 1
+
+        async def acquire_on_behalf_of(self, borrower: object) -> None:
+            self.waiting += 1
+            try:
+                await super().acquire_on_behalf_of(borrower)
+            finally:
+                self.waiting -= 1
 
         @property
         def total_tokens(self) -> float:

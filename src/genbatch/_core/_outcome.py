@@ -30,21 +30,9 @@ class Success(Generic[P_co, T_co]):
     value: T_co = field(hash=False)
     elapsed: float = field(default=0.0, compare=False)
 
-    def __init__(self, index: int, prompt: P_co, value: T_co, elapsed: float = 0.0) -> None:
-        # In two thirds of the time that the one of a frozen dataclass takes.
-        _set_index(self, index)
-        _set_prompt(self, prompt)
-        _set_value(self, value)
-        _set_elapsed(self, elapsed)
-
     def unwrap(self) -> T_co:
         """Return the value."""
         return self.value
-
-
-_set_index, _set_prompt, _set_value, _set_elapsed = (
-    getattr(Success, each.name).__set__ for each in fields(Success)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +59,21 @@ class Failure(Generic[P_co]):
 
 
 Outcome: TypeAlias = Success[P_co, T_co] | Failure[P_co]
+
+
+_set_index, _set_prompt, _set_value, _set_elapsed = (
+    getattr(Success, each.name).__set__ for each in fields(Success)
+)
+
+
+def succeed(index: int, prompt: P, value: T, elapsed: float) -> Success[P, T]:
+    """Return a Success, in half the time that a frozen dataclass takes to fill itself in."""
+    success: Success[P, T] = object.__new__(Success)
+    _set_index(success, index)
+    _set_prompt(success, prompt)
+    _set_value(success, value)
+    _set_elapsed(success, elapsed)
+    return success
 
 
 def _before_unwrap(traceback: TracebackType | None) -> TracebackType | None:

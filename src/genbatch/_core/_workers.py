@@ -8,7 +8,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from reprlib import Repr
 from time import perf_counter
-from types import CoroutineType, coroutine
+from types import coroutine
 from typing import Any, Generic
 
 from anyio import (
@@ -28,13 +28,14 @@ from ._calls import (
     as_coroutine,
     as_failure,
     is_cancelled,
+    is_coroutine_function,
     native_task,
     sole_exit,
     undisturbed,
     without_cancellation,
 )
 from ._limiter import close_limiter, open_limiter
-from ._outcome import Failure, Outcome, P, Success, T
+from ._outcome import Failure, Outcome, P, Success, T, succeed
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY, Source
 from ._waiting import Turn, Waits, stopped, turn
@@ -254,22 +255,27 @@ class Workers(Generic[P, T]):
         A generator, since only that can run each step of a call in a context of the call's own; a
         coroutine would have to await one, and every prompt would pay for a frame more.
         """
-        source, limiter, shared, is_new = self.source, self.limiter, self._shared_limiter, True
+        source, shared, is_new = self.source, self._shared_limiter, True
+        limiter: Any = self.limiter
         steps: Any
         call = self._call if shared is None else self._call_within
+        pull, numbered = source.pull_nowait, self._numbered
+        is_plain = is_coroutine_function(call)
         task, mine = native_task(), Turn(self._waits)
         context = self._context.copy()
         context.run(turn.set, mine)
+        limit = None  # as it was when this worker took the token that it has, if it has one
         while self._alive <= self._limit and not self._stopped:
-            if shared is None:
+            if limit is None and shared is None:
                 try:
                     limiter.acquire_on_behalf_of_nowait(token)
                 except WouldBlock:
                     if not (yield from self._borrow(limiter, token)):
                         return
-            if (pulled := source.pull_nowait()) is None:
-                if shared is None:
-                    limiter.release_on_behalf_of(token)
+                limit = self._limit
+            if (pulled := pull()) is None:
+                if limit is not None:
+                    limit = limiter.release_on_behalf_of(token)
                 if source.ended:
                     return
                 yield from undisturbed(source.wait)
@@ -280,15 +286,13 @@ class Workers(Generic[P, T]):
             index, prompt = pulled
             self._started += 1
             self._running = token
-            mine.seconds = 0.0
             mine.began = began = perf_counter()
             steps = None
             outcome: Outcome[P, T]
             try:
                 run = context.copy().run
-                steps = run(call, pulled if self._numbered else prompt)
-                if type(steps) is not CoroutineType:
-                    steps = as_coroutine(steps)
+                argument = pulled if numbered else prompt
+                steps = call(argument) if is_plain else as_coroutine(run(call, argument))
                 awaited = run(steps.send, None)
                 while True:
                     try:
@@ -298,13 +302,16 @@ class Workers(Generic[P, T]):
                     else:
                         awaited = run(steps.send, sent)
             except BaseException as exc:  # noqa: BLE001 - generate may raise a cancellation
-                elapsed = perf_counter() - began - mine.seconds
-                if type(exc) is StopIteration and steps is not None:  # so a coroutine returns
-                    outcome = Success(index, prompt, exc.value, elapsed)
+                elapsed = perf_counter() - began
+                if mine.seconds:
+                    elapsed, mine.seconds = elapsed - mine.seconds, 0.0
+                if type(exc) is StopIteration and steps is not None:
+                    outcome = succeed(index, prompt, exc.value, elapsed)  # so a coroutine returns
                 else:
                     outcome = Failure(index, prompt, as_failure(exc, "generate"), elapsed)
-            if shared is None:
-                limiter.release_on_behalf_of(token)
+            # The token may serve for the next call where nobody could tell the difference.
+            if limit is not None and (limiter.waiting or limit != self._limit):
+                limit = limiter.release_on_behalf_of(token)
             if isinstance(outcome, Success):
                 self._succeeded += 1
                 self._deliver(outcome)
@@ -313,10 +320,14 @@ class Workers(Generic[P, T]):
             # Or they live on while this worker waits, and an error for ever: its traceback holds
             # this frame.
             del outcome, steps
-            if task is not None and (task.cancelling() or task._must_cancel):
-                yield from undisturbed(cancel_shielded_checkpoint)  # or the next call hears of it
-            if self._running is token:  # nobody else ran meanwhile
-                yield from self._be_fair()
+            is_marked = task is not None and (task.cancelling() or task._must_cancel)
+            if is_marked or self._running is token:
+                if limit is not None:
+                    limit = limiter.release_on_behalf_of(token)
+                if is_marked:  # or the next call would hear of it
+                    yield from undisturbed(cancel_shielded_checkpoint)
+                else:  # nobody else ran meanwhile
+                    yield from self._be_fair()
         source.wake_another()  # what has woken this worker is left to do
 
     async def _call_within(self, argument: Any) -> T:
