@@ -125,6 +125,7 @@ class Batch:
     left: bool = False
     drained: bool = False
     struck: bool = False
+    marked: int = 0  # calls that began in a task which was to be cancelled
     hit: set[int] = field(default_factory=set)  # prompts whose call a strike may have ended
     calls: dict[Any, int] = field(default_factory=dict)  # prompts by the task that runs their call
     ways_out: dict[int, BaseException | None] = field(default_factory=dict)  # of calls that ended
@@ -251,7 +252,7 @@ class Batch:
         if self.pick.random() < self.dirty:
             setting.set(self)
         if task is not None:
-            self.record.lost += bool(task.cancelling())  # another's cancellation, as above
+            self.marked += bool(task.cancelling())  # another's cancellation, or that of the batch
             self.calls[task] = prompt
 
     def strike(self, task: asyncio.Task[Any]) -> None:
@@ -315,6 +316,8 @@ class Batch:
         self.record.over_limit += self.running
         if how == "cut short":
             self.record.cut_short += 1
+        else:
+            self.record.lost += self.marked
         if how == "":
             self.record.short += 1  # its block was ended, and nobody was told anything
         if how == "ended" and self.source == "endless" and not self.drained:

@@ -62,7 +62,7 @@ NAMED: dict[tuple[str, str], list[Edit]] = {
         ("open", r"partial\(copy_context\(\)\.run, (.*)\)", r"\1")
     ],
     ("a native cancellation is left for the next call", "_workers.py"): [
-        ("_serve", r"if task is not None and .*:", "if False:")
+        ("_serve", r"is_marked = task is not None and .*", "is_marked = False")
     ],
     ("a worker ends natively cancelled", "_workers.py"): [
         ("_work", r"await undisturbed\(cancel_shielded_checkpoint\)", "pass")
@@ -73,20 +73,17 @@ NAMED: dict[tuple[str, str], list[Edit]] = {
     ("what is missing at the end is not counted", "_workers.py"): [
         ("run", r"if not self\._is_left and .*:", "if False:")
     ],
-    ("the limiter is released after the hand-over", "_workers.py"): [
-        (
-            "_serve",
-            r" +if shared is None:\n +limiter\.release_on_behalf_of\(token\)\n(?= +if isin)",
-            "",
-        ),
-        (
-            "_serve",
-            r"( +)del outcome, steps\n",
-            r"\g<0>"
-            r"\1while source.pulled > source.handed_over and not self._stopped:\n"
-            r"\1    yield from undisturbed(source.wait)\n"
-            r"\1limiter.release_on_behalf_of(token)\n",
-        ),
+    ("a token is kept although somebody waits for it", "_workers.py"): [
+        ("_serve", r"limiter\.waiting or ", "")
+    ],
+    ("a token is kept by a worker that waits", "_workers.py"): [
+        ("_serve", r"limit = limiter\.release_on_behalf_of\(token\)(?=\n +if source)", "pass")
+    ],
+    ("the other limiter's token is never given back", "_workers.py"): [
+        ("_call_within", r"(?<=    )limiter\.release_on_behalf_of\(token\)", "pass")
+    ],
+    ("a call that waited for the other limiter starts in a pause", "_workers.py"): [
+        ("_borrow_both", r"self\.limiter\.available_tokens >= 0", "True")
     ],
     ("no reader is woken after a put", "_stream.py"): [("_put", _WAKE, "pass")],
     ("no reader is woken at the end", "_stream.py"): [("_run", _WAKE, "pass")],

@@ -325,7 +325,7 @@ class Workers(Generic[P, T]):
                 if limit is not None:
                     limit = limiter.release_on_behalf_of(token)
                 if is_marked:  # or the next call would hear of it
-                    yield from undisturbed(cancel_shielded_checkpoint)
+                    yield from undisturbed(checkpoint)
                 else:  # nobody else ran meanwhile
                     yield from self._be_fair()
         source.wake_another()  # what has woken this worker is left to do
@@ -373,8 +373,9 @@ class Workers(Generic[P, T]):
 
         async def acquire() -> None:
             nonlocal is_held
-            await limiter.acquire_on_behalf_of(token)
-            is_held = True
+            with self._admissions.one():
+                await limiter.acquire_on_behalf_of(token)
+                is_held = True
 
         try:
             limiter.acquire_on_behalf_of_nowait(token)
@@ -383,8 +384,7 @@ class Workers(Generic[P, T]):
             pass
         try:
             while not is_held:
-                with self._admissions.one():
-                    await undisturbed(acquire)
+                await undisturbed(acquire)
             # It may have been cancelled, or the batch drained, while it was woken.
             await undisturbed(checkpoint_if_cancelled)
             self._admissions.check()
