@@ -309,7 +309,8 @@ class Workers(Generic[P, T]):
                     outcome = succeed(index, prompt, exc.value, elapsed)  # so a coroutine returns
                 else:
                     outcome = Failure(index, prompt, as_failure(exc, "generate"), elapsed)
-            # The token may serve for the next call where nobody could tell the difference.
+            # A token serves for the next call where nobody waits for it: nothing runs in between
+            # that could tell the difference.
             if limit is not None and (limiter.waiting or limit != self._limit):
                 limit = limiter.release_on_behalf_of(token)
             if isinstance(outcome, Success):
@@ -317,9 +318,9 @@ class Workers(Generic[P, T]):
                 self._deliver(outcome)
             else:
                 self._fail(outcome)
-            # Or they live on while this worker waits, and an error for ever: its traceback holds
+            # Or they live on while this worker waits, and an error for ever: its traceback leads to
             # this frame.
-            del outcome, steps
+            del outcome, steps, run
             is_marked = task is not None and (task.cancelling() or task._must_cancel)
             if is_marked or self._running is token:
                 if limit is not None:
