@@ -41,11 +41,13 @@ def stream(
     """Run generate over prompts and stream outcomes as they complete.
 
     Args:
-        generate: Called once per prompt, from a few worker tasks: state keyed to the current task
-            outlives a prompt, contextvars do not.
+        generate: Called once per prompt, in a copy of the context in which the block is entered,
+            from a few worker tasks: state keyed to the current task outlives a prompt.
         prompts: Pulled lazily, may be endless. An iterable stays the caller's, and a ``next`` that
-            blocks blocks the event loop; an asynchronous one is iterated and closed by one task.
-        max_concurrent: Most calls in flight, at least 1. With a limiter both bounds hold: the
+            blocks blocks the event loop; an asynchronous one is iterated and closed by one task,
+            and asked for a prompt only when a call can be made.
+        max_concurrent: Most calls in flight, at least 1: the first ``total_tokens`` of the batch's
+            own ``outcomes.limiter``, which may be resized. With a limiter both bounds hold: the
             smaller wins.
         limiter: Shared with other batches or the app; a token is held during each call. With
             max_concurrent both bounds hold: the smaller wins. Never use one limiter both here and
@@ -58,21 +60,25 @@ def stream(
 
     Raises:
         ValueError: If max_concurrent is below 1.
-        TypeError: If generate is not callable, prompts is a string or cannot be iterated, or
-            max_concurrent or limiter is of another type.
+        TypeError: If generate is not callable, prompts is a string, a mapping or a data frame or
+            cannot be iterated, or max_concurrent or limiter is of another type. Raised by the read:
+            if the first call returned what cannot be awaited.
 
     Ordering: as calls complete, or by index with ordered; finished outcomes then wait for earlier
-    ones inside the same bound of ``2 * max_concurrent``.
+    ones inside the same bound.
 
-    Backpressure: at most ``2 * max_concurrent`` prompts are pulled and not yet handed over.
+    Backpressure: at most twice the present ``total_tokens`` of ``outcomes.limiter`` prompts are
+    pulled and not yet handed over.
 
     Cancellation: a read cancelled in any way loses nothing. Leaving the block, however, starts no
-    further call, cancels those in flight, waits for them, and drops what was not read.
+    further call, cancels those in flight, waits for them, and drops what was not read. Cleanup that
+    awaits something in a cancelled call needs a shield.
 
     Failure: an Exception from generate becomes a Failure. With fail_fast the first one stops the
     batch and cancels the other calls; successes already finished are handed over, then the read,
-    or the block's exit, raises one flat ExceptionGroup of all failures. An error of prompts is
-    raised bare by the read after the last outcome.
+    or the block's exit, raises one flat ExceptionGroup of all failures, each with a note that has
+    its prompt. An error of prompts is raised bare by the read after the last outcome. A batch that
+    was cut short, since somebody has cancelled tasks of it, raises RuntimeError.
     """
     return open_stream(Workers(generate, prompts, max_concurrent, limiter, fail_fast), ordered)
 
