@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from logging import WARNING, getLogger
 
 from ._budget import Account, Attempt
-from ._core import turn
+from ._core import current_turn
 from ._errors import GenbatchError, QuotaExhausted, Stopped, StoreError, Unauthorized, Unavailable
 from ._logs import tell
 
@@ -85,7 +85,7 @@ class Stops:
         if self._run is None:
             self._run = error
             tell(_log, WARNING, "the run stops", error=error)
-            turn.get().waits.drain()
+            current_turn.get().waits.drain()
 
 
 @dataclass(frozen=True, slots=True)

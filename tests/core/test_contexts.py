@@ -219,3 +219,27 @@ async def test_other_tasks_may_open_batches_in_their_own_contexts() -> None:
         for name in "abc":
             group.start_soon(open_one, name)
     assert setting.get(None) is None
+
+
+class Traced:
+    """A proxy of a method that runs code of its own and passes everything else on, as wrapt's."""
+
+    def __init__(self, method: Any) -> None:
+        self.method = method
+
+    def __call__(self, prompt: int) -> Any:
+        seen = setting.get(None)
+        setting.set(prompt)
+        return self.method(prompt, seen)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.method, name)
+
+
+async def test_a_proxy_of_a_method_runs_in_the_context_of_the_call() -> None:
+    class Client:
+        async def ask(self, prompt: int, seen: object) -> object:
+            return seen
+
+    outcomes = await collect(Traced(Client().ask), range(5), max_concurrent=1)
+    assert [outcome.unwrap() for outcome in outcomes] == [None] * 5

@@ -7,8 +7,9 @@ import gc
 import pickle
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ import pytest
 from anyio import Event, create_task_group, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
+from backends import only_trio
 from genbatch import Failure, Outcome, Success, collect, stream
 from genbatch._core import waiting
 
@@ -294,3 +296,130 @@ async def test_the_traceback_of_a_failure_begins_in_generate() -> None:
     assert isinstance(outcome, Failure)
     frames = traceback.extract_tb(outcome.error.__traceback__)
     assert [frame.name for frame in frames] == ["generate"]
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+class Untold:
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+class array(Untold):
+    pass
+
+
+@pytest.mark.parametrize("of_source", [True, False])
+async def test_an_error_that_cannot_be_changed_is_an_error_like_others(of_source: bool) -> None:
+    def prompts() -> Iterator[int]:
+        yield from range(3)
+        if of_source:
+            raise FrozenError(7)
+
+    async def generate(prompt: int) -> int:
+        await checkpoint()
+        if prompt == 1 and not of_source:
+            raise FrozenError(7)
+        return prompt
+
+    if of_source:
+        with pytest.raises(FrozenError):
+            await collect(generate, prompts())
+        return
+    outcomes = await collect(generate, prompts())
+    assert [type(outcome) for outcome in outcomes] == [Success, Failure, Success]
+    with pytest.raises(ExceptionGroup) as info:
+        await collect(generate, prompts(), fail_fast=True)
+    assert info.value.exceptions == (FrozenError(7),)
+
+
+@pytest.mark.parametrize("prompt", [Untold(), array()])
+async def test_a_prompt_that_cannot_be_shown_fails_like_others(prompt: object) -> None:
+    async def generate(prompt: object) -> None:
+        raise ValueError
+
+    with pytest.raises(ExceptionGroup) as info:
+        await collect(generate, [prompt], fail_fast=True)
+    assert [type(error) for error in info.value.exceptions] == [ValueError]
+
+
+async def test_an_error_of_the_source_that_is_false_is_not_lost() -> None:
+    class Errors(Exception):
+        def __len__(self) -> int:
+            return 0
+
+    def prompts() -> Iterator[int]:
+        yield 1
+        raise Errors
+
+    async def generate(prompt: int) -> int:
+        return prompt
+
+    async with stream(generate, prompts()) as outcomes:
+        await wait_all_tasks_blocked()
+        outcomes.drain()
+        assert (await outcomes.receive()).unwrap() == 1
+        with pytest.raises(Errors):
+            await outcomes.receive()
+
+
+async def test_a_worker_that_waits_keeps_nothing_of_its_last_call() -> None:
+    class Thing:
+        pass
+
+    made: list[weakref.ref[Thing]] = []
+
+    async def prompts() -> AsyncIterator[Thing]:
+        for _ in range(2):
+            thing = Thing()
+            made.append(weakref.ref(thing))
+            yield thing
+            del thing
+        await anyio.sleep_forever()
+
+    async def generate(prompt: Thing) -> Thing:
+        await checkpoint()
+        value = Thing()
+        made.append(weakref.ref(value))
+        return value
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with stream(generate, prompts(), max_concurrent=1) as outcomes:
+            for _ in range(2):
+                await outcomes.receive()
+            await wait_all_tasks_blocked()
+            assert [thing() for thing in made] == [None] * 4
+    finally:
+        gc.enable()
+
+
+@only_trio
+async def test_leaving_early_leaves_no_reference_cycle() -> None:
+    """On asyncio a task group of anyio's leaves one of its own."""
+
+    class Prompts(list[int]):
+        pass
+
+    async def generate(prompt: int) -> int:
+        if prompt:
+            await anyio.sleep_forever()
+        return prompt
+
+    async def leave() -> weakref.ref[Prompts]:
+        prompts = Prompts(range(9))
+        async with stream(generate, prompts) as outcomes:
+            async for _ in outcomes:
+                break
+        return weakref.ref(prompts)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert (await leave())() is None
+    finally:
+        gc.enable()

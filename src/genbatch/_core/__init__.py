@@ -55,7 +55,7 @@ from ._outcome import Failure, Outcome, P, Success, T
 from ._parking import ParkingLot
 from ._progress import Progress
 from ._stream import OutcomeStream, collect, open_stream, stream
-from ._waiting import Turn, Waits, turn, waiting
+from ._waiting import Turn, Waits, current_turn, waiting
 from ._workers import Workers
 
 __all__ = [
@@ -71,9 +71,9 @@ __all__ = [
     "Waits",
     "Workers",
     "collect",
+    "current_turn",
     "open_stream",
     "stream",
-    "turn",
     "waiting",
     "without_cancellation",
 ]

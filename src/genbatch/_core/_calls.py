@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from inspect import CO_COROUTINE, isawaitable
-from types import CoroutineType, FunctionType
+from types import CoroutineType, FunctionType, MethodType
 from typing import Any
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
@@ -26,8 +26,9 @@ class NotAwaitable(TypeError):
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Return whether function is an ``async def``: its call runs none of its code yet."""
-    function = getattr(function, "__func__", function)
+    """Return whether function is an ``async def``, whose call runs no code yet."""
+    if type(function) is MethodType:  # not a proxy of one, which may run code of its own
+        function = function.__func__
     return type(function) is FunctionType and bool(function.__code__.co_flags & CO_COROUTINE)
 
 
@@ -65,20 +66,31 @@ def without_cancellation(exc: BaseException) -> BaseException | None:
     return exc if exc.subgroup(cancelled) is None else exc.split(cancelled)[1]
 
 
+def without_core_frames(exc: BaseException) -> BaseException:
+    """Return exc with a traceback that begins outside the core.
+
+    Frames of the core refer to the batch, which may refer to the error: a reference cycle.
+    """
+    while exc.__traceback__ and exc.__traceback__.tb_frame.f_globals.get("__package__") == _CORE:
+        exc = exc.with_traceback(exc.__traceback__.tb_next)
+    return exc
+
+
 def as_failure(exc: BaseException, origin: str) -> Exception:
     """Return the failure that exc is; raise it if it is the batch's own cancellation, or an exit.
 
     A cancellation that origin raised while nobody cancels the batch comes back as a RuntimeError
     with that cancellation as its cause: raised bare it would look like the reader's own.
     """
-    # Frames of the core hold the batch, which may hold the error: a cycle, of no use to a reader.
-    while exc.__traceback__ and exc.__traceback__.tb_frame.f_globals.get("__package__") == _CORE:
-        exc.__traceback__ = exc.__traceback__.tb_next
+    exc = without_core_frames(exc)
     rest = without_cancellation(exc)
     if isinstance(rest, Exception):
         return rest
     if rest is not None or is_cancelled():
-        raise exc
+        try:
+            raise exc
+        finally:
+            del exc, rest  # their traceback refers to this frame
     error = RuntimeError(f"{origin} raised a cancellation of its own")
     error.__cause__ = exc
     return error

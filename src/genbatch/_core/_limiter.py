@@ -12,7 +12,7 @@ from anyio import CapacityLimiter
 def open_limiter(total: int, resized: Callable[[], None]) -> CapacityLimiter:
     """Return a limiter of the running backend.
 
-    Nobody has to wait for a token to hear of more of them: a batch starts more workers then.
+    A batch has to start more workers when there are more tokens, even if no task waits for one.
 
     Args:
         total: Its tokens.
@@ -20,37 +20,37 @@ def open_limiter(total: int, resized: Callable[[], None]) -> CapacityLimiter:
     """
     backend: Any = type(CapacityLimiter(total))
     limiter = _kind(backend)(total)
-    limiter.resized = resized
+    limiter._resized = resized
     return limiter  # type: ignore[no-any-return]
 
 
 def close_limiter(limiter: Any) -> None:
-    """Tell nobody any more of changes."""
-    del limiter.resized
+    """Stop notifying of changes."""
+    del limiter._resized
 
 
 @cache
 def _kind(backend: Any) -> Any:
     class BatchLimiter(backend):  # type: ignore[misc]
-        resized: Callable[[], None] = staticmethod(lambda: None)
-        waiting = 0  # who waits for a token; each may count twice
+        _resized: Callable[[], None] = staticmethod(lambda: None)
+        _waiting = 0  # tasks waiting for a token; one may count twice
 
         async def __aenter__(self) -> None:
             await self.acquire()
 
         async def acquire(self) -> None:
-            self.waiting += 1
+            self._waiting += 1
             try:
                 await super().acquire()
             finally:
-                self.waiting -= 1
+                self._waiting -= 1
 
         async def acquire_on_behalf_of(self, borrower: object) -> None:
-            self.waiting += 1
+            self._waiting += 1
             try:
                 await super().acquire_on_behalf_of(borrower)
             finally:
-                self.waiting -= 1
+                self._waiting -= 1
 
         @property
         def total_tokens(self) -> float:
@@ -59,6 +59,6 @@ def _kind(backend: Any) -> Any:
         @total_tokens.setter
         def total_tokens(self, value: float) -> None:
             backend.total_tokens.fset(self, value)
-            self.resized()
+            self._resized()
 
     return BatchLimiter

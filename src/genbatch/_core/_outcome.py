@@ -1,4 +1,4 @@
-"""What one prompt came to: Success or Failure."""
+"""The result for one prompt: Success or Failure."""
 
 from __future__ import annotations
 

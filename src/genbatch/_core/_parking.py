@@ -25,7 +25,7 @@ class ParkingLot:
             await event.wait()
         except BaseException:
             if event.is_set():
-                self.unpark(1)  # in place of this one, which will not look
+                self.unpark(1)  # pass the wake-up on: this task will not use it
             else:
                 self.parked.remove(event)
             raise

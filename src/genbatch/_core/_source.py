@@ -48,7 +48,7 @@ class Source(Generic[P]):
         self.error: Exception | None = None
         self.pulled = 0
         self.handed_over = 0
-        self.unwanted: deque[tuple[int, P]] = deque()  # pulled as the source was ended
+        self.uncalled: deque[tuple[int, P]] = deque()  # pulled as the source was ended
         self.exhausted = False
         self.read_to_end = False
         self._iterator = None if isinstance(prompts, AsyncIterable) else iter(prompts)
@@ -87,15 +87,11 @@ class Source(Generic[P]):
 
     def end(self, error: Exception | None = None) -> None:
         """End the source where it is, for an error if there was one."""
-        self.unwanted.extend(self._fed)
+        self.uncalled.extend(self._fed)
         self._fed.clear()
         self._exhaust(error)
         if self._next_prompt is not None:
             self._next_prompt.cancel()
-
-    def make_room(self) -> None:
-        """Wake a worker, or the feeder, that waits for room."""
-        self._room.unpark(1)
 
     def pull_nowait(self) -> tuple[int, P] | None:
         """Return the next prompt behind its index, or None if there is none now."""
@@ -116,7 +112,7 @@ class Source(Generic[P]):
         return index, prompt
 
     def wake_another(self) -> None:
-        """Wake a worker in place of one that was woken and ends."""
+        """Wake a worker, or the feeder, which may find room or a prompt now."""
         self._room.unpark(1)
         self._arrival.unpark(1)
 
@@ -163,14 +159,15 @@ class Source(Generic[P]):
                 return
             finally:
                 self._next_prompt = None
-            (self.unwanted if self.exhausted else self._fed).append((self.pulled, prompt))
+            (self.uncalled if self.exhausted else self._fed).append((self.pulled, prompt))
             self.pulled += 1
+            del prompt  # or it lives on while this waits
             self._arrival.unpark(1)
             if self.pulled % CHECKPOINT_EVERY == 0:
                 await checkpoint()
 
     def _exhaust(self, error: Exception | None = None) -> None:
-        self.error = self.error or error
+        self.error = error if self.error is None else self.error
         self.exhausted = True
         self._room.unpark()
         self._arrival.unpark()

@@ -151,7 +151,7 @@ async def collect(
     try:
         workers.raise_error()
     finally:
-        workers.forget_errors()
+        workers.error = None  # its traceback refers to the workers
     return results
 
 
@@ -174,12 +174,11 @@ async def open_stream(workers: Workers[P, T], ordered: bool) -> AsyncGenerator[O
             finally:
                 outcomes._leave()
     except BaseException as exc:
-        workers.exit = workers.exit or sole_exit(exc)
+        workers.exit = sole_exit(exc) if workers.exit is None else workers.exit
         if workers.exit is None:
             raise
     finally:
-        unread = workers.unread_error()
-        workers.forget_errors()
+        unread = workers.take_unread_error()
         # In a finally, so that neither is lost where an outer scope was cancelled meanwhile. An
         # exit of a call is raised in place of an error of the block's, which is its context then.
         try:
@@ -262,7 +261,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
                 source = self._source
                 source.handed_over += 1
                 if source.pulled - source.handed_over == source.limit:  # half of the window
-                    source.make_room()
+                    source.wake_another()
                 return outcome
         self._workers.raise_error()
         raise StopAsyncIteration
@@ -283,7 +282,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
 
     def _leave(self) -> None:
         with suppress(WouldBlock, EndOfStream, ClosedResourceError):
-            while True:  # outcomes that nobody is owed now live no longer than the block
+            while True:  # what was not read lives no longer than the block
                 self._receive.receive_nowait()
         self._receive.close()
         self._early.clear()
@@ -318,6 +317,6 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
         try:
             self._send.send_nowait(outcome)
         except BrokenResourceError:
-            return  # the block was left: nobody is owed this one
+            return  # the block was left: drop it
         if self._readers.parked:
             self._readers.unpark(1)

@@ -92,7 +92,7 @@ class Turn:
             self.waits.calls -= 1
 
 
-turn: ContextVar[Turn] = ContextVar("genbatch_turn")
+current_turn: ContextVar[Turn] = ContextVar("genbatch_turn")
 
 
 @contextmanager
@@ -102,13 +102,13 @@ def waiting() -> Iterator[None]:
     Raises:
         Stopped: If the batch drains.
     """
-    mine = turn.get(None)
-    if mine is None:
+    turn = current_turn.get(None)
+    if turn is None:
         yield
         return
-    mine.begin()
+    turn.begin()
     try:
-        with mine.waits.one():
+        with turn.waits.one():
             yield
     finally:
-        mine.end()
+        turn.end()

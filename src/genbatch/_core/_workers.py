@@ -33,12 +33,13 @@ from ._calls import (
     sole_exit,
     undisturbed,
     without_cancellation,
+    without_core_frames,
 )
 from ._limiter import close_limiter, open_limiter
 from ._outcome import Failure, Outcome, P, Success, T, succeed
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY, Source
-from ._waiting import Turn, Waits, stopped, turn
+from ._waiting import Turn, Waits, current_turn, stopped
 
 INFINITE = 1_000  # calls at once where total_tokens is infinite
 
@@ -53,7 +54,7 @@ class Workers(Generic[P, T]):
 
     Attributes:
         limiter: The batch's own, once it runs.
-        failures: With fail_fast, the errors that have stopped the batch.
+        error: What has ended it before its time, once it has ended.
         exit: What a call or the source raised that is no Exception, such as KeyboardInterrupt.
     """
 
@@ -82,10 +83,10 @@ class Workers(Generic[P, T]):
             kind = f"{type(limiter).__module__}.{type(limiter).__name__}".removeprefix("builtins.")
             raise TypeError(f"limiter must be an anyio.CapacityLimiter, got {kind}")
         self.source = Source(prompts)
-        self.failures: list[Exception] = []
+        self.error: Exception | None = None
         self.exit: BaseException | None = None
-        self._is_error_raised = False
-        self._cut_short: RuntimeError | None = None
+        self._is_error_unread = False
+        self._failures: list[Exception] = []
         self._call = generate
         self._numbered = numbered
         self._max_concurrent = max_concurrent
@@ -94,7 +95,7 @@ class Workers(Generic[P, T]):
         self._stopped = self._is_left = False
         self._waits = Waits()
         self._admissions = Waits()  # for tokens of the limiters: of calls that are not counted yet
-        self._running: object = None
+        self._last_token: object = None
         self._limit = self._alive = 0
         self._since_checkpoint = self._started = self._succeeded = self._failed = 0
         self._began = 0.0
@@ -139,7 +140,7 @@ class Workers(Generic[P, T]):
                     raise
         except BaseException as exc:
             interruption = sole_exit(exc)
-            self.exit = self.exit or interruption
+            self.exit = interruption if self.exit is None else self.exit
             if interruption is None and (begun is None or is_cancelled()):
                 raise
         finally:
@@ -147,16 +148,22 @@ class Workers(Generic[P, T]):
             close_limiter(self.limiter)
             # An error's traceback holds the workers: through this it would hold every outcome.
             del self._deliver
-        done = self._succeeded + self._failed
-        if not self._is_left and (done < self.source.pulled or not self.source.ended):
-            self._cut_short = self._short()
+        self.error = self.source.error
+        is_short = self._succeeded + self._failed < self.source.pulled or not self.source.ended
+        if is_short and not self._is_left:
+            self.error = self._cut_short()
+        if self._failures:
+            errors = [*self._failures, *([self.error] if self.error else [])]
+            self.error = ExceptionGroup("with fail_fast, a prompt failed", errors)
+        self._is_error_unread = bool(self._failures or is_short)
+        self.source.error, self._failures = None, []
 
     def drain(self) -> None:
         """Pull no further prompt, drop the calls that wait, and let those in flight finish."""
         self.source.end()
         self._admissions.drain()
         self._waits.drain()
-        self._settle_source()
+        self._fail_uncalled()
 
     def stop(self) -> None:
         """Start no further call and cancel those in flight."""
@@ -170,38 +177,21 @@ class Workers(Generic[P, T]):
 
     def raise_error(self) -> None:
         """Raise what ended the batch before its time, if anything did."""
-        self._is_error_raised = True
-        error = self._error()
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # its traceback holds this frame
+        self._is_error_unread = False
+        if self.error is not None:
+            raise self.error
 
-    def unread_error(self) -> Exception | None:
-        """Return the error that the block's exit has to raise, as no read has raised it."""
-        if self._ended is None:  # nor even begun
-            return self._short()
-        is_owed = (self.failures or self._cut_short) and not self._is_error_raised
-        return self._error() if is_owed else None
+    def take_unread_error(self) -> Exception | None:
+        """Return the error that the exit of the block has to raise, and forget it."""
+        error = self.error if self._is_error_unread else None
+        self.error = None  # its traceback may refer to this
+        return self._cut_short() if self._ended is None else error
 
-    def _error(self) -> Exception | None:
-        error = self._cut_short or self.source.error
-        if not self.failures:
-            return error
-        errors = self.failures if error is None else [*self.failures, error]
-        return ExceptionGroup("with fail_fast, a prompt failed", errors)
-
-    def _short(self) -> RuntimeError:
+    def _cut_short(self) -> RuntimeError:
         done = self._succeeded + self._failed
         return RuntimeError(
-            f"the batch was cut short after {done} outcomes: somebody has cancelled its tasks"
+            f"the batch was cut short after {done} outcomes: one of its tasks was cancelled"
         )
-
-    def forget_errors(self) -> None:
-        """Drop the errors, which are raised or owed to nobody: their tracebacks may hold these."""
-        self.failures = []
-        self.source.error = self._cut_short = None
 
     def progress(self) -> Progress:
         """Take a snapshot of the counts."""
@@ -261,9 +251,9 @@ class Workers(Generic[P, T]):
         call = self._call if shared is None else self._call_within
         pull, numbered = source.pull_nowait, self._numbered
         is_plain = is_coroutine_function(call)
-        task, mine = native_task(), Turn(self._waits)
+        task, turn = native_task(), Turn(self._waits)
         context = self._context.copy()
-        context.run(turn.set, mine)
+        context.run(current_turn.set, turn)
         limit = None  # as it was when this worker took the token that it has, if it has one
         while self._alive <= self._limit and not self._stopped:
             if limit is None and shared is None:
@@ -285,9 +275,9 @@ class Workers(Generic[P, T]):
                 self._grow()
             index, prompt = pulled
             self._started += 1
-            self._running = token
-            mine.began = began = perf_counter()
-            steps = None
+            self._last_token = token
+            turn.began = began = perf_counter()
+            steps = awaited = sent = None
             outcome: Outcome[P, T]
             try:
                 run = context.copy().run
@@ -298,20 +288,21 @@ class Workers(Generic[P, T]):
                     try:
                         sent = yield awaited
                     except BaseException as exc:  # noqa: BLE001 - whatever it is, it is the call's
-                        awaited = run(steps.throw, exc)
+                        awaited = run(steps.throw, without_core_frames(exc))
                     else:
                         awaited = run(steps.send, sent)
             except BaseException as exc:  # noqa: BLE001 - generate may raise a cancellation
                 elapsed = perf_counter() - began
-                if mine.seconds:
-                    elapsed, mine.seconds = elapsed - mine.seconds, 0.0
+                awaited = sent = None  # on trio, what was sent may be the error that refers to this
+                if turn.seconds:
+                    elapsed, turn.seconds = elapsed - turn.seconds, 0.0
                 if type(exc) is StopIteration and steps is not None:
                     outcome = succeed(index, prompt, exc.value, elapsed)  # so a coroutine returns
                 else:
                     outcome = Failure(index, prompt, as_failure(exc, "generate"), elapsed)
             # A token serves for the next call where nobody waits for it: nothing runs in between
             # that could tell the difference.
-            if limit is not None and (limiter.waiting or limit != self._limit):
+            if limit is not None and (limiter._waiting or limit != self._limit):
                 limit = limiter.release_on_behalf_of(token)
             if isinstance(outcome, Success):
                 self._succeeded += 1
@@ -320,27 +311,27 @@ class Workers(Generic[P, T]):
                 self._fail(outcome)
             # Or they live on while this worker waits, and an error for ever: its traceback leads to
             # this frame.
-            del outcome, steps, run
+            del outcome, steps, run, awaited, sent, pulled, prompt, argument
             is_marked = task is not None and (task.cancelling() or task._must_cancel)
-            if is_marked or self._running is token:
+            if is_marked or self._last_token is token:
                 if limit is not None:
                     limit = limiter.release_on_behalf_of(token)
                 if is_marked:  # or the next call would hear of it
                     yield from undisturbed(checkpoint)
                 else:  # nobody else ran meanwhile
                     yield from self._be_fair()
-        source.wake_another()  # what has woken this worker is left to do
+        source.wake_another()  # in place of this one, which was woken and ends
 
     async def _call_within(self, argument: Any) -> T:
         """Call with a token of the limiter that others use as well, and one of the batch's own."""
         limiter: Any = self._shared_limiter
-        token, mine = object(), turn.get()
+        token, turn = object(), current_turn.get()
         self._started -= 1  # not yet
         try:
             are_held = await self._borrow_both(limiter, token)
         finally:
             self._started += 1
-            mine.seconds = perf_counter() - mine.began
+            turn.seconds = perf_counter() - turn.began
         if not are_held:
             raise stopped()
         try:
@@ -383,21 +374,20 @@ class Workers(Generic[P, T]):
             return True
         except WouldBlock:
             pass
+        is_admitted = False
         try:
             while not is_held:
                 await undisturbed(acquire)
             # It may have been cancelled, or the batch drained, while it was woken.
             await undisturbed(checkpoint_if_cancelled)
             self._admissions.check()
+            is_admitted = True
         except Stopped:
-            if is_held:
+            pass
+        finally:
+            if is_held and not is_admitted:
                 limiter.release_on_behalf_of(token)
-            return False
-        except BaseException:
-            if is_held:
-                limiter.release_on_behalf_of(token)
-            raise
-        return True
+        return is_admitted
 
     async def _feed(self, prompts: AsyncIterable[P]) -> None:
         try:
@@ -405,13 +395,13 @@ class Workers(Generic[P, T]):
         except BaseException as exc:  # noqa: BLE001 - sorted by _keep_exit
             self._keep_exit(exc)
         finally:
-            self._settle_source()
+            self._fail_uncalled()
         await undisturbed(cancel_shielded_checkpoint)  # as for a worker
 
-    def _settle_source(self) -> None:
+    def _fail_uncalled(self) -> None:
         """Fail the prompts that were pulled as the source was ended, and end with the source."""
-        while self.source.unwanted and not self._stopped:
-            index, prompt = self.source.unwanted.popleft()
+        while self.source.uncalled and not self._stopped:
+            index, prompt = self.source.uncalled.popleft()
             self._started += 1
             self._fail(Failure(index, prompt, stopped()))
         self._check_finished()
@@ -429,7 +419,10 @@ class Workers(Generic[P, T]):
             self.exit = rest
             self.stop()
         elif is_cancelled():
-            raise exc
+            try:
+                raise exc
+            finally:
+                del exc  # its traceback refers to this frame
 
     async def _be_fair(self) -> None:
         """Checkpoint after every 64 calls of all workers together that did not."""
@@ -449,7 +442,8 @@ class Workers(Generic[P, T]):
         # A call that draining has dropped is no reason to cancel those that it waits for.
         elif not self._fail_fast or isinstance(outcome.error, Stopped):
             self._deliver(outcome)
-        elif self.failures or not self._stopped:  # not what comes of leaving the block
-            outcome.error.add_note(f"prompt {outcome.index}: {_brief.repr(outcome.prompt)}")
-            self.failures.append(outcome.error)
+        elif self._failures or not self._stopped:  # not what comes of leaving the block
+            with suppress(Exception):  # of a prompt or an error with ideas of its own
+                outcome.error.add_note(f"prompt {outcome.index}: {_brief.repr(outcome.prompt)}")
+            self._failures.append(outcome.error)
             self.stop()

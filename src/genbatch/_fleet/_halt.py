@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from copy import copy
 
-from genbatch._core import Turn, Waits, turn
+from genbatch._core import Turn, Waits, current_turn
 from genbatch._errors import QuotaExhausted, Stopped, Unavailable
 from genbatch._stops import Stops
 
@@ -27,7 +27,7 @@ class Halt:
         """Let the current task wait only until the run stops."""
         mine = Turn(self._waits)
         mine.seconds = 0.0
-        turn.set(mine)
+        current_turn.set(mine)
 
     def check(self) -> None:
         """Raise what has stopped the run, if anything has."""

@@ -9,7 +9,7 @@ from logging import ERROR, INFO, getLogger
 from time import perf_counter
 
 from genbatch._budget import Account, Attempt
-from genbatch._core import turn
+from genbatch._core import current_turn
 from genbatch._errors import StoreError
 from genbatch._image import Image, SavedImage
 from genbatch._logs import about, tell
@@ -54,7 +54,7 @@ class Making:
         Cancellation: strikes when the image is saved, since it is paid for.
         """
         call, self.call = self.unsaved(), None
-        mine = turn.get(None)
+        mine = current_turn.get(None)
         elapsed = perf_counter() - self._began - (mine.seconds if mine else 0.0)
         return await self._place.hop(self._save, call, image, elapsed)
 
