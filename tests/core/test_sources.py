@@ -258,3 +258,17 @@ async def test_draining_as_a_source_with_a_task_group_goes_on_closes_it_in_order
     assert isinstance(outcome, Failure)
     assert (outcome.prompt, type(outcome.error)) == (1, Stopped)
     assert closed
+
+
+async def test_an_error_of_the_source_is_not_raised_by_leaving_before_it_is_read() -> None:
+    def prompts() -> Iterator[int]:
+        yield 0
+        yield 1
+        raise OSError("source")
+
+    async with stream(slow, prompts()) as outcomes:
+        async for _ in outcomes:
+            await wait_all_tasks_blocked()
+            break
+    async with stream(slow, prompts(), max_concurrent=1) as outcomes:
+        await outcomes.receive()

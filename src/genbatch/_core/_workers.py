@@ -149,11 +149,12 @@ class Workers(Generic[P, T]):
             # An error's traceback holds the workers: through this it would hold every outcome.
             del self._deliver
         self.error = self.source.error
-        is_short = self._succeeded + self._failed < self.source.pulled or not self.source.ended
-        if is_short and not self._is_left:
+        is_whole = self._succeeded + self._failed == self.source.pulled and self.source.ended
+        is_short = not (is_whole or self._is_left)
+        if is_short:
             self.error = self._cut_short()
         if self._failures:
-            errors = [*self._failures, *([self.error] if self.error else [])]
+            errors = [*self._failures, *([] if self.error is None else [self.error])]
             self.error = ExceptionGroup("with fail_fast, a prompt failed", errors)
         self._is_error_unread = bool(self._failures or is_short)
         self.source.error, self._failures = None, []
