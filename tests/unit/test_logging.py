@@ -39,7 +39,7 @@ pytestmark = pytest.mark.anyio
 
 MODEL = "gemini-nano-banana-2.1"
 DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "logging.md").read_text(encoding="utf-8")
-OF_EVERY_RECORD = set(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
+OF_EVERY_RECORD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class Records(logging.Handler):
