@@ -36,7 +36,10 @@ python_maximum_signature_line_length = 80
 _OTHERS = (
     r"(anyio|asyncio|collections|contextlib|datetime|google|httpx2?|os|pathlib|types|typing)\..*"
 )
-_OWN = r"genbatch\.(_outcome\.[PT]|_images\.PT|batch_api\.PT|_budget\.Account|_store\._plan\.Plan)"
+_OWN = (
+    r"genbatch\.(_core\._outcome\.[PT](_co)?|_images\.PT|batch_api\.PT|_budget\.Account"
+    r"|_store\._plan\.Plan)"
+)
 _SHORT = r"EndOfStream|ClosedResourceError|ControlFaults|Credentials|Self"
 nitpick_ignore_regex = [("py:.*", _OTHERS), ("py:.*", _OWN), ("py:.*", _SHORT)]
 smartquotes_action = "D"  # dashes only; quotes stay as they are typed
