@@ -23,9 +23,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from genbatch._inputs import PromptFiles, _files, read_prompts
 from genbatch._store._keys import content_digest
 from genbatch._store._plan import metadata_to_json
+from genbatch.inputs import PromptFiles, _files, read_prompts
 
 from .prompt_files import case
 

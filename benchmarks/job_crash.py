@@ -36,7 +36,7 @@ from genbatch.testing import Call, FakeGemini, Fault, Job, JobFault, reset
 PROMPTS = [f"a fox, number {number}" for number in range(120)]
 JOB_LATENCY = 0.15  # seconds
 LONGEST = 0.5  # seconds from a process's begin to its kill
-MODULES = ["google.genai", "trio", "genbatch.batch_api", "genbatch.gemini._batches"]
+MODULES = ["google.genai", "trio", "genbatch.batch_api", "genbatch.batch_api._service"]
 _LOST = [Fault(status=500, late=True), reset(), Fault(truncate=20), Fault(status=503)]
 
 

@@ -23,12 +23,12 @@ import anyio
 import anyio.abc
 
 from genbatch import GeminiClient, Image, SavedImage
-from genbatch._jobs._collect import Results, _take_all
-from genbatch._jobs._job import Job, Waiters
 from genbatch._store._archive import Call
-from genbatch._store._jobs import Sent, Spool
 from genbatch._store._plan import Plan
-from genbatch.gemini._opening import open_batches
+from genbatch.batch_api._collect import Results, _take_all
+from genbatch.batch_api._job import Job, Waiters
+from genbatch.batch_api._journal import Sent, Spool
+from genbatch.batch_api._opening import open_batches
 
 from .child import peak_kib
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genbatch import Prompt
-from genbatch._inputs import Grid, Recipe, Selection, Template
+from genbatch.inputs import Grid, Recipe, Selection, Template
 
 WORDS = [
     "a red fox", "in the snow", "first light", "16:9", "東京", "Füchslein", "🦊", "e\u0301",

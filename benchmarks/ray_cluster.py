@@ -31,7 +31,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 import genbatch.ray
-from genbatch._objects import Objects, StoredImage
+from genbatch.ray._kept import StoredImage
+from genbatch.ray._objects import Objects
 
 WORKERS = 4
 AT_ONCE = 20
@@ -295,8 +296,8 @@ def budget(directory: Path, prompts: int, latency: float) -> dict[str, Any]:
 
 def resume(directory: Path, prompts: int, latency: float) -> dict[str, Any]:
     """Make a store of half a million done keys, then run with one prompt more."""
-    from genbatch._prompt import Prompt
     from genbatch._store._keys import digests_of_texts
+    from genbatch._values._prompt import Prompt
 
     store = directory / "store"
     objects = Objects(store)

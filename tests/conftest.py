@@ -10,9 +10,9 @@ import google.genai  # noqa: F401 - its import reads many files, once; not in a 
 import pytest
 from blockbuster import blockbuster_ctx
 
-from backends import BACKENDS
 from genbatch.gemini import _retry
 from genbatch.gemini._connection import Connection
+from support.backends import BACKENDS
 
 
 @pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)

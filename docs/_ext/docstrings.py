@@ -20,7 +20,7 @@ _PROMISE = re.compile(
 
 def forget_overloads(app: Sphinx) -> None:
     """Show one signature of generate_images: its overloads differ in types only."""
-    analyzer = ModuleAnalyzer.for_module("genbatch._images")
+    analyzer = ModuleAnalyzer.for_module("genbatch._run._images")
     analyzer.analyze()
     analyzer.overloads.clear()
 

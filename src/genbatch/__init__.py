@@ -29,32 +29,33 @@ page of images, and ``genbatch --help`` tells of the command line.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._core import Failure, Outcome, OutcomeStream, Progress, Success, collect, stream
+from genbatch._core import Failure, Outcome, OutcomeStream, Progress, Success, collect, stream
 
 if TYPE_CHECKING:
-    from ._budget import Budget
-    from ._errors import (
+    from ._money import Budget
+    from ._run import Estimate, estimate, generate_images
+    from ._store import Store
+    from ._throttle import Throttle, throttled
+    from ._values import (
         Blocked,
         BudgetExhausted,
         GenbatchError,
+        Image,
         ImageMissing,
         InvalidResponse,
         NoImage,
+        Prompt,
         QuotaExhausted,
         RateLimited,
         Rejected,
+        SavedImage,
         Stopped,
         StoreError,
         TimedOut,
         Unauthorized,
         Unavailable,
+        Usage,
     )
-    from ._estimate import Estimate, estimate
-    from ._image import Image, SavedImage, Usage
-    from ._images import generate_images
-    from ._prompt import Prompt
-    from ._store import Store
-    from ._throttle import Throttle, throttled
     from .gemini import GeminiClient
 
 __all__ = [
@@ -95,17 +96,13 @@ __all__ = [
 
 # What has to do with images is imported when it is first asked for: the core alone is light.
 _HOMES = {
-    "Budget": "._budget",
-    "Estimate": "._estimate",
+    "Budget": "._money",
+    "Estimate": "._run",
     "GeminiClient": ".gemini",
-    "Image": "._image",
-    "Prompt": "._prompt",
-    "SavedImage": "._image",
     "Store": "._store",
     "Throttle": "._throttle",
-    "Usage": "._image",
-    "estimate": "._estimate",
-    "generate_images": "._images",
+    "estimate": "._run",
+    "generate_images": "._run",
     "throttled": "._throttle",
 }
 
@@ -117,6 +114,6 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES.get(name, "._errors"), __name__), name)
+    value = getattr(import_module(_HOMES.get(name, "._values"), __name__), name)
     globals()[name] = value
     return value

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from ._errors import GenbatchError, StoreError
+from genbatch._values import GenbatchError, StoreError
 
 _LONGEST_REASON = 100  # characters, of which 20 are ours: the others may quote a prompt
 

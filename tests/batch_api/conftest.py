@@ -6,11 +6,8 @@ import anyio.lowlevel
 import pytest
 
 from genbatch import batch_api
-from genbatch._jobs import _collect, _submit
-from genbatch.gemini import (
-    _batches,  # noqa: F401 - slow to import, and not in a running loop
-    _retry,
-)
+from genbatch.batch_api import _collect, _submit
+from genbatch.gemini import _retry
 
 
 @pytest.fixture(autouse=True)

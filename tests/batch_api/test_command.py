@@ -12,9 +12,9 @@ from typing import Any
 import anyio.from_thread
 import pytest
 
-from commands import CANARY, images, started, write_prompts
 from genbatch.cli._main import run
 from genbatch.testing import FakeGemini, JobFault
+from support.commands import CANARY, images, started, write_prompts
 
 
 @pytest.fixture(autouse=True)

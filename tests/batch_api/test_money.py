@@ -8,8 +8,11 @@ from typing import Any
 import anyio
 import pytest
 
-from backends import until
-from batch_runs import (
+from genbatch import Budget, GenbatchError, Prompt, Stopped, batch_api, generate_images
+from genbatch.gemini._models import price
+from genbatch.testing import Call, FakeGemini, Fault, JobFault, blocked, rate_limited, reset
+from support.backends import until
+from support.batch_runs import (
     POLL,
     check_whole,
     client_of,
@@ -23,9 +26,6 @@ from batch_runs import (
     spent_in,
     submitted,
 )
-from genbatch import Budget, GenbatchError, Prompt, Stopped, batch_api, generate_images
-from genbatch.gemini._models import price
-from genbatch.testing import Call, FakeGemini, Fault, JobFault, blocked, rate_limited, reset
 
 pytestmark = pytest.mark.anyio
 

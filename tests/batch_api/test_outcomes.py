@@ -9,20 +9,6 @@ from typing import Any
 import anyio
 import pytest
 
-from batch_runs import (
-    check_whole,
-    client_of,
-    each_line,
-    errors,
-    images,
-    jobs_in,
-    kinds,
-    prompts,
-    run,
-    run_with,
-    spent_in,
-    submitted,
-)
 from genbatch import Budget, InvalidResponse, Prompt, Store, Unavailable, batch_api
 from genbatch._store._reports import export
 from genbatch.gemini._models import price
@@ -37,6 +23,20 @@ from genbatch.testing import (
     no_image,
     reset,
     short_body,
+)
+from support.batch_runs import (
+    check_whole,
+    client_of,
+    each_line,
+    errors,
+    images,
+    jobs_in,
+    kinds,
+    prompts,
+    run,
+    run_with,
+    spent_in,
+    submitted,
 )
 
 pytestmark = pytest.mark.anyio
@@ -227,7 +227,7 @@ async def test_results_that_are_gone_fail_and_are_paid_again_only_by_a_further_r
 async def test_a_download_that_breaks_is_made_again(
     tmp_path: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genbatch._jobs._collect._MOST_LINES", 1)
+    monkeypatch.setattr("genbatch.batch_api._collect._MOST_LINES", 1)
     async with fake_of(control_faults={"download": [fault, fault]}) as fake:
         outcomes = await run(fake, tmp_path, prompts(6))
         if fault.body is None:
@@ -286,7 +286,7 @@ async def test_files_are_deleted_here_and_at_the_service(tmp_path: Path) -> None
 async def test_a_large_file_goes_up_in_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genbatch.gemini._batches._PIECE", 1000)
+    monkeypatch.setattr("genbatch.batch_api._service._PIECE", 1000)
     pieces: list[Any] = []
 
     def watch(call: Any) -> Fault | None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from backends import only_trio
-from batch_runs import jobs_in, kinds, run, spent_in, submitted
-from commands import PARTI
 from genbatch import batch_api
 from genbatch.testing import Call, FakeGemini, Fault, Job, JobFault
+from support.backends import only_trio
+from support.batch_runs import jobs_in, kinds, run, spent_in, submitted
+from support.commands import PARTI
 
 pytestmark = [
     pytest.mark.anyio,

@@ -11,8 +11,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from backends import BACKENDS, until
-from batch_runs import (
+from genbatch import batch_api
+from genbatch.batch_api._collect import Results
+from genbatch.batch_api._journal import Jobs, Spool
+from genbatch.batch_api._service import Batches
+from genbatch.testing import FakeGemini, Fault, JobFault, html_page, rate_limited, reset
+from support.backends import BACKENDS, until
+from support.batch_runs import (
     POLL,
     check_whole,
     client_of,
@@ -27,11 +32,6 @@ from batch_runs import (
     spent_in,
     submitted,
 )
-from genbatch import batch_api
-from genbatch._jobs._collect import Results
-from genbatch._store._jobs import Jobs, Spool
-from genbatch.gemini._batches import Batches
-from genbatch.testing import FakeGemini, Fault, JobFault, html_page, rate_limited, reset
 
 pytestmark = pytest.mark.anyio
 
@@ -103,7 +103,7 @@ def leave_at(
 async def test_leaving_at_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: tuple[type[Any], str, int, str]
 ) -> None:
-    monkeypatch.setattr("genbatch._jobs._collect._MOST_LINES", 2)
+    monkeypatch.setattr("genbatch.batch_api._collect._MOST_LINES", 2)
     async with FakeGemini(image_size=4) as fake:
         with monkeypatch.context() as patch:
             with anyio.CancelScope() as scope:

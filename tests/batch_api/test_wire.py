@@ -13,13 +13,23 @@ import httpx
 import httpx2
 import pytest
 
-from batch_runs import KEY, check_whole, client_of, errors, jobs_in, kinds, prompts, run, run_with
 from genbatch import GeminiClient, InvalidResponse
-from genbatch._jobs._collect import Results
-from genbatch.gemini import _lines
-from genbatch.gemini._lines import key_in, lines_of
-from genbatch.gemini._operations import checked, name_in, seen
+from genbatch.batch_api import _lines
+from genbatch.batch_api._collect import Results
+from genbatch.batch_api._lines import key_in, lines_of
+from genbatch.batch_api._operations import checked, name_in, seen
 from genbatch.testing import FakeGemini, Fault, dripping, redirect, reset, stalled
+from support.batch_runs import (
+    KEY,
+    check_whole,
+    client_of,
+    errors,
+    jobs_in,
+    kinds,
+    prompts,
+    run,
+    run_with,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -121,7 +131,7 @@ async def test_a_list_of_jobs_may_have_pages(tmp_path: Path) -> None:
 async def test_a_list_of_jobs_without_an_end_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genbatch.gemini._batches._MOST_PAGES", 3)
+    monkeypatch.setattr("genbatch.batch_api._service._MOST_PAGES", 3)
 
     def endless(call: Any) -> Fault | None:
         if call.action == "list_batches":
@@ -157,7 +167,7 @@ async def test_a_line_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch
 async def test_leaving_while_results_are_saved_leaves_no_generator_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genbatch._jobs._collect._MOST_LINES", 1)
+    monkeypatch.setattr("genbatch.batch_api._collect._MOST_LINES", 1)
     take = Results.take
 
     def leave(self: Results, lines: list[bytes]) -> Any:

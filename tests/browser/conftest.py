@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from selenium import webdriver
 
-from browser.chromium import Browser, start
+from support.chromium import Browser, start
 
 
 @pytest.fixture(scope="session")

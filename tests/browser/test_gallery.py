@@ -11,13 +11,13 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-from archives import opened
-from browser.chromium import Browser
-from commands import PARTI
-from gallery.folders import add_take, fill, picture
 from genbatch import Blocked, Prompt, Unavailable
 from genbatch._store._reports import export
 from genbatch.gallery import write_gallery
+from support.archives import opened
+from support.chromium import Browser
+from support.commands import PARTI
+from support.folders import add_take, fill, picture
 
 pytestmark = pytest.mark.browser
 

@@ -16,10 +16,10 @@ from anyio.from_thread import start_blocking_portal
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-from browser.chromium import Browser
-from examples.gates import Gate
-from examples.servers import app_of, serving
 from genbatch.testing import Call, FakeGemini, Fault, blocked
+from support.chromium import Browser
+from support.gates import Gate
+from support.servers import app_of, serving
 from web import app as web
 
 pytestmark = pytest.mark.browser

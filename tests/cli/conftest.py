@@ -13,8 +13,8 @@ from typing import Any
 import anyio.from_thread
 import pytest
 
-from commands import CANARY, COMMAND, Genbatch, Serve
 from genbatch.testing import FakeGemini
+from support.commands import CANARY, COMMAND, Genbatch, Serve
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from commands import Finished, Genbatch, images, started
+from support.commands import Finished, Genbatch, images, started
 
 _DAYS = 10  # at most, before somebody gives up
 _SHEET = Path("shots.csv")

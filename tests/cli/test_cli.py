@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from commands import CANARY, PARTI, Genbatch, Serve, images, started, write_prompts
 from genbatch.cli._app import app
 from genbatch.cli._main import run
 from genbatch.testing import Fault, blocked, no_image
+from support.commands import CANARY, PARTI, Genbatch, Serve, images, started, write_prompts
 
 # Exit code 0
 

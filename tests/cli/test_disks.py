@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import COMMAND, Serve, images, write_prompts
+from support.commands import COMMAND, Serve, images, write_prompts
 
 InMounts = Callable[[str], list[str]]
 GENBATCH = " ".join(COMMAND)

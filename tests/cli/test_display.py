@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from genbatch import Budget, Failure, Progress, Throttle
-from genbatch._errors import RateLimited
+from genbatch._values import RateLimited
 from genbatch.cli._area import Area
 from genbatch.cli._bar import Finished, Snapshot, Speed, held_by, lines_of, spent_of
 from genbatch.cli._console import QuietConsole, clock, plain, why

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from commands import CANARY, Genbatch, Serve, arrival, images, started, write_prompts
-from gallery.folders import thumbs, told
 from genbatch.cli import _gallery
 from genbatch.gallery import _thumbs
 from genbatch.testing import blocked
+from support.commands import CANARY, Genbatch, Serve, arrival, images, started, write_prompts
+from support.folders import thumbs, told
 
 
 def test_the_gallery_of_a_folder_is_written(genbatch: Genbatch, serve: Serve) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from commands import CANARY, COMMAND, Genbatch, Serve, arrival, images, started
 from genbatch.cli._main import run
 from genbatch.testing import FakeGemini
+from support.commands import CANARY, COMMAND, Genbatch, Serve, arrival, images, started
 
 
 def lines_of(path: str) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from commands import CANARY, Genbatch, Serve
 from genbatch.gemini._models import MODELS, price
+from support.commands import CANARY, Genbatch, Serve
 
 
 def test_models_lists_short_names_sizes_and_prices(genbatch: Genbatch) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from commands import COMMAND, PARTI, Genbatch, Serve, images, started, write_prompts
 from genbatch.testing import Call, Fault, rate_limited
+from support.commands import COMMAND, PARTI, Genbatch, Serve, images, started, write_prompts
 
 
 @pytest.mark.skipif(not PARTI.exists(), reason="no PartiPrompts here")

@@ -10,13 +10,13 @@ from typing import Any, get_type_hints
 import pytest
 from typer.models import OptionInfo
 
-from commands import CANARY, Genbatch, Serve, images, write_prompts
 from genbatch.cli._app import ENVIRONMENT
 from genbatch.cli._main import run
 from genbatch.cli._result import Options, Result
 from genbatch.cli._run_commands import redo_command, run_command
 from genbatch.cli._summary import report
 from genbatch.testing import Fault, blocked, no_image, reset
+from support.commands import CANARY, Genbatch, Serve, images, write_prompts
 
 
 def rows_of(text: str) -> list[dict[str, Any]]:

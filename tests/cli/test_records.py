@@ -7,8 +7,8 @@ import io
 import json
 from pathlib import Path
 
-from commands import Genbatch, Serve, images, write_prompts
 from genbatch.testing import Fault, blocked
+from support.commands import Genbatch, Serve, images, write_prompts
 
 
 def test_status_tells_what_is_done_and_why_the_rest_is_not(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from commands import PARTI, Genbatch, Serve, arrival, images, started, write_prompts
 from genbatch.testing import Fault
+from support.commands import PARTI, Genbatch, Serve, arrival, images, started, write_prompts
 
 
 @pytest.mark.skipif(not PARTI.exists(), reason="PartiPrompts.tsv is not here")

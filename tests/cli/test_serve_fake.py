@@ -8,10 +8,10 @@ import signal
 import httpx
 import pytest
 
-from batch_wire import CREATE, UPLOAD, rows
-from commands import Genbatch, started
 from genbatch.cli._main import run
-from wire import PATH, asking, details_of
+from support.batch_wire import CREATE, UPLOAD, rows
+from support.commands import Genbatch, started
+from support.wire import PATH, asking, details_of
 
 
 @pytest.mark.parametrize(

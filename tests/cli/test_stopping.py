@@ -11,10 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from commands import CANARY, COMMAND, Genbatch, Serve, arrival, images, started, write_prompts
 from genbatch import StoreError
 from genbatch.cli._main import _explain
 from genbatch.testing import Fault, blocked, rate_limited
+from support.commands import (
+    CANARY,
+    COMMAND,
+    Genbatch,
+    Serve,
+    arrival,
+    images,
+    started,
+    write_prompts,
+)
 
 # Exit code 3
 

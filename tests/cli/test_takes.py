@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from commands import Genbatch, Serve, arrival, images, started, write_prompts
 from genbatch.cli._takes import parse_indices, spans_of
 from genbatch.testing import Fault, blocked
+from support.commands import Genbatch, Serve, arrival, images, started, write_prompts
 
 
 def rows(genbatch: Genbatch, *options: str) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.terminals import Terminal, eventually, terminal
-from commands import COMMAND, Genbatch, Serve, images, started, write_prompts
 from genbatch.testing import Call, FakeGemini, Fault, blocked
+from support.commands import COMMAND, Genbatch, Serve, images, started, write_prompts
+from support.terminals import Terminal, eventually, terminal
 
 _BAR = re.compile(r"[━╸─]{4,} +\d+/\d+")
 _COLOUR = re.compile(r"\x1b\[(?:\d+;)*[349]\d(?:;\d+)*m")

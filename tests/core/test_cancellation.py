@@ -15,9 +15,9 @@ import trio
 from anyio import CancelScope, create_task_group, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-import virtual
-from backends import only_asyncio, only_trio
 from genbatch import Failure, Outcome, OutcomeStream, Success, collect, stream
+from support import virtual
+from support.backends import only_asyncio, only_trio
 
 pytestmark = pytest.mark.anyio
 setting: ContextVar[int] = ContextVar("setting")

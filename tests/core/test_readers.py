@@ -17,9 +17,9 @@ import pytest
 from anyio import Event, create_task_group, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from backends import only_trio
 from genbatch import Failure, Outcome, Success, collect, stream
 from genbatch._core import waiting
+from support.backends import only_trio
 
 pytestmark = pytest.mark.anyio
 

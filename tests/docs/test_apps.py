@@ -16,10 +16,10 @@ import httpx
 import pytest
 from litestar import Litestar
 
-from backends import until
 from fake_openai import serving
 from genbatch.testing import Call, FakeGemini, Fault, blocked, rate_limited
-from pages import DOCS, blocks_of
+from support.backends import until
+from support.pages import DOCS, blocks_of
 
 pytestmark = pytest.mark.anyio
 

@@ -25,7 +25,7 @@ from anyio.from_thread import start_blocking_portal
 
 import genbatch.testing
 from genbatch.testing import FakeGemini
-from pages import DOCS, PAGES, README, Block, blocks_of, read, steady
+from support.pages import DOCS, PAGES, README, Block, blocks_of, read, steady
 
 CELLS = DOCS / "notebooks.md"  # run in a kernel, by tests of their own
 PYTHON = [

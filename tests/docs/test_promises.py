@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import genbatch
-from pages import DOCS, PAGES, ROOT, read
+from support.pages import DOCS, PAGES, ROOT, read
 
 SOURCE = Path(genbatch.__file__).parent
 SCOPE = re.compile("task_group|CancelScope|fail_after|move_on_after")

@@ -12,7 +12,7 @@ import genbatch
 import genbatch.gallery
 import genbatch.testing
 from genbatch.cli._app import app
-from pages import DOCS, PAGES, README, ROOT, read
+from support.pages import DOCS, PAGES, README, ROOT, read
 
 SOURCE = Path(genbatch.__file__).parent
 REFERENCE = DOCS / "reference"

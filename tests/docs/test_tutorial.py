@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pages import DOCS, blocks_of, steady
+from support.pages import DOCS, blocks_of, steady
 
 PROGRESS = re.compile(r"^\d+/\d+  \d+ failed  .*\n", re.MULTILINE)
 # The commands of this Python, whatever the PATH has.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.programs import EXAMPLES, program, read_until
+from support.programs import EXAMPLES, program, read_until
 
 PROGRAMS = [*sorted(EXAMPLES.glob("*.py")), EXAMPLES / "web" / "app.py"]
 each_program = pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from examples.gates import Gate
-from examples.programs import EXAMPLES, fake_in_a_thread, program, read_until
 from genbatch.testing import Fault
+from support.gates import Gate
+from support.programs import EXAMPLES, fake_in_a_thread, program, read_until
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 RUN = "import anyio, service; anyio.run(service.main, backend={!r})"

@@ -10,9 +10,9 @@ import pytest
 import trio
 
 import trio_nursery
-from backends import only_trio, until
 from genbatch import GeminiClient
 from genbatch.testing import FakeGemini
+from support.backends import only_trio, until
 
 pytestmark = [pytest.mark.anyio, only_trio]
 

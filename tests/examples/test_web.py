@@ -15,10 +15,10 @@ import pytest
 from anyio import Event, create_task_group, wait_all_tasks_blocked
 from fastapi import FastAPI, Request
 
-from backends import until
-from examples.gates import Gate
-from examples.servers import app_of, on_all_servers, serving, tab
 from genbatch.testing import Call, FakeGemini, Fault, blocked, rate_limited
+from support.backends import until
+from support.gates import Gate
+from support.servers import app_of, on_all_servers, serving, tab
 from web import app as web
 
 pytestmark = pytest.mark.anyio

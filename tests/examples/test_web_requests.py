@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from examples.servers import app_of
 from genbatch.testing import FakeGemini
+from support.servers import app_of
 
 pytestmark = pytest.mark.anyio
 

@@ -15,10 +15,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from backends import only_asyncio
 from genbatch import GeminiClient, Throttle, collect
 from genbatch.gemini import _transport
 from genbatch.testing import FakeGemini, Fault
+from support.backends import only_asyncio
 
 pytestmark = pytest.mark.anyio
 

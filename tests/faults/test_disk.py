@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from archives import begin, image, make_all, open_archive, opened, plan_all
 from genbatch import SavedImage, StoreError
 from genbatch._store import _files as files
 from genbatch._store._journal import Journal
 from genbatch._store._reports import export, status, verify
+from support.archives import begin, image, make_all, open_archive, opened, plan_all
 
 PROMPTS = ["a cup", "a mug", "a jug", "a pot", "a pan"]
 
@@ -143,7 +143,7 @@ def test_a_real_limit_is_reported(tmp_path: Path) -> None:
 import resource, signal, sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from archives import *
+from support.archives import *
 with opened(Path({str(tmp_path)!r})) as archive:
     call = begin(archive, plan_all(archive, ["a cup"])[0])
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

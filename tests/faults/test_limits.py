@@ -10,7 +10,6 @@ import anyio
 import pytest
 
 import genbatch
-from backends import until
 from genbatch import (
     Budget,
     BudgetExhausted,
@@ -25,6 +24,7 @@ from genbatch import (
     generate_images,
 )
 from genbatch.testing import Call, FakeGemini, Fault, blocked, no_quota, rate_limited
+from support.backends import until
 
 pytestmark = pytest.mark.anyio
 

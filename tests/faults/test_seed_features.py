@@ -21,7 +21,7 @@ from genbatch import (
     collect,
     generate_images,
 )
-from genbatch._image import sniff_mime_type
+from genbatch._values import sniff_mime_type
 from genbatch.testing import (
     FakeGemini,
     Fault,

@@ -17,21 +17,20 @@ import httpx
 import httpx2
 import pytest
 
-from backends import only_asyncio, until
-from genbatch._errors import (
+from genbatch._throttle._throttle import Throttle
+from genbatch._values import (
     Blocked,
     GenbatchError,
     InvalidResponse,
     NoImage,
+    Prompt,
     QuotaExhausted,
     RateLimited,
     Rejected,
     Unauthorized,
     Unavailable,
+    sniff_mime_type,
 )
-from genbatch._image import sniff_mime_type
-from genbatch._prompt import Prompt
-from genbatch._throttle import Throttle
 from genbatch.gemini import GeminiClient, _sdk
 from genbatch.testing import (
     FakeGemini,
@@ -49,6 +48,7 @@ from genbatch.testing import (
     redirect,
     stalled,
 )
+from support.backends import only_asyncio, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("pauses")]
 

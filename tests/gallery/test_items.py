@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gallery.folders import add_take, fill, picture, told
 from genbatch import Blocked, Prompt
 from genbatch.gallery import write_gallery
+from support.folders import add_take, fill, picture, told
 
 
 def written(folder: Path) -> dict[str, Any]:

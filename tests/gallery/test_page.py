@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from archives import begin, image, opened, plan_all
-from gallery.folders import fill, picture, told
 from genbatch import Prompt, StoreError
 from genbatch._store import _files as store_files
 from genbatch.gallery import write_gallery
 from genbatch.gallery._page import SCRIPTS, to_json
+from support.archives import begin, image, opened, plan_all
+from support.folders import fill, picture, told
 
 HOSTILE = (
     "<script>alert(1)</script></script><!-- --><![CDATA[ ]]> & &amp; \"'`$ $name ${x} \\ \\u003c "

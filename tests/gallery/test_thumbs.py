@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
-from gallery.folders import add_take, fill, picture, thumbs, told
 from genbatch import Prompt, StoreError
 from genbatch._store._reports import export, verify
 from genbatch.gallery import _thumbs, write_gallery
 from genbatch.gallery._write import write
+from support.folders import add_take, fill, picture, thumbs, told
 
 
 def thumb_of(folder: Path) -> Image.Image:

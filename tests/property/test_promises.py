@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import virtual
 from genbatch import Failure, Outcome, Success, collect, stream
+from support import virtual
 
 backends = pytest.mark.parametrize("backend", virtual.BACKENDS_AND_UVLOOP)
 examples = settings(deadline=None, max_examples=60)

@@ -21,12 +21,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from archives import begin, fail, image, open_archive, opened, plan_all
 from genbatch import Blocked, StoreError
 from genbatch._store import _files as files
 from genbatch._store._archive import Archive
 from genbatch._store._journal import Journal
 from genbatch._store._reports import export, verify
+from support.archives import begin, fail, image, open_archive, opened, plan_all
 
 PROMPTS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=8)
 STEPS = st.none() | st.integers(0, 120)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import virtual
 from genbatch import RateLimited, Success, Throttle, Unavailable, collect, stream, throttled
+from support import virtual
 
 backends = pytest.mark.parametrize("backend", virtual.BACKENDS)
 seeds = pytest.mark.parametrize("seed", [1, 2])

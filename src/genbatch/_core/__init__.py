@@ -51,6 +51,7 @@ and is dropped where the batch drains.
 """
 
 from ._calls import without_cancellation
+from ._errors import GenbatchError, Stopped
 from ._outcome import Failure, Outcome, P, Success, T
 from ._parking import ParkingLot
 from ._progress import Progress
@@ -60,11 +61,13 @@ from ._workers import Workers
 
 __all__ = [
     "Failure",
+    "GenbatchError",
     "Outcome",
     "OutcomeStream",
     "P",
     "ParkingLot",
     "Progress",
+    "Stopped",
     "Success",
     "T",
     "Turn",

@@ -13,7 +13,7 @@ from time import perf_counter
 
 from anyio import CancelScope
 
-from genbatch._errors import Stopped
+from ._errors import Stopped
 
 
 class Waits:

@@ -21,8 +21,6 @@ from anyio import (
 from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from genbatch._errors import Stopped
-
 from ._calls import (
     NotAwaitable,
     as_coroutine,
@@ -35,6 +33,7 @@ from ._calls import (
     without_cancellation,
     without_core_frames,
 )
+from ._errors import Stopped
 from ._limiter import close_limiter, open_limiter
 from ._outcome import Failure, Outcome, P, Success, T, succeed
 from ._progress import Progress

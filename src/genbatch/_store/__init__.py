@@ -1,5 +1,50 @@
 """The durable store: a directory of images and its journal."""
 
+from ._archive import HIDDEN, JOURNAL, Archive, Call
+from ._batch import Batch
+from ._files import disk_error, is_temporary, make_directory, sync_directory
+from ._files import read as read_file
+from ._files import replace as replace_file
+from ._journal import Spent, storable
+from ._keys import content_digest, digests_of_texts, key_of
+from ._making import Making
+from ._names import DEFAULT_TEMPLATE, check_template
+from ._plan import FINAL, Plan, details, prompt_to_json
+from ._planning import Wanted
+from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
 from ._store import Store
 
-__all__ = ["Store"]
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "FINAL",
+    "HIDDEN",
+    "JOURNAL",
+    "Archive",
+    "Batch",
+    "Call",
+    "Making",
+    "Plan",
+    "Spent",
+    "Status",
+    "Store",
+    "Wanted",
+    "check_template",
+    "content_digest",
+    "details",
+    "digests_of_texts",
+    "disk_error",
+    "export",
+    "is_temporary",
+    "key_of",
+    "made_in",
+    "make_directory",
+    "open_in_jobs",
+    "prompt_to_json",
+    "read_file",
+    "reading",
+    "replace_file",
+    "status",
+    "storable",
+    "sync_directory",
+    "verify",
+]

@@ -18,9 +18,7 @@ from pathlib import Path
 from threading import Lock as ThreadLock
 from typing import Any
 
-from genbatch._errors import GenbatchError, StoreError
-from genbatch._image import Image, SavedImage
-from genbatch._prompt import Prompt
+from genbatch._values import GenbatchError, Image, Prompt, SavedImage, StoreError
 
 from . import _files as files
 from ._journal import Journal, Spent, storable

@@ -15,8 +15,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from genbatch._core import ParkingLot
-from genbatch._errors import StoreError
-from genbatch._prompt import Prompt
+from genbatch._values import Prompt, StoreError
 
 from ._archive import Archive
 from ._keys import content_digest

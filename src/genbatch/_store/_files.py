@@ -17,8 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
-from genbatch._errors import StoreError
-from genbatch._image import EXTENSIONS
+from genbatch._values import EXTENSIONS, StoreError
 
 _PIECE = 1 << 20  # bytes
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from genbatch._errors import StoreError
+from genbatch._values import StoreError
 
 from ._files import disk_error, sync_directory
 from ._schema import JOBS, KNOWN, SCHEMA, VERSION, Known, Row, check_version, version

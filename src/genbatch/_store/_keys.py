@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Set
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
-from genbatch._prompt import Prompt
+from genbatch._values import Prompt
 
 
 def content_digest(

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from genbatch._errors import StoreError
+from genbatch._values import StoreError
 
 _MOST_BYTES = 4096
 _TRIES = 5

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from logging import ERROR, INFO, getLogger
 from time import perf_counter
 
-from genbatch._budget import Account, Attempt
 from genbatch._core import current_turn
-from genbatch._errors import StoreError
-from genbatch._image import Image, SavedImage
 from genbatch._logs import about, tell
+from genbatch._money import Account, Attempt
+from genbatch._values import Image, SavedImage, StoreError
 
 from ._archive import Call
 from ._batch import Place

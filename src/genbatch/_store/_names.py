@@ -7,8 +7,7 @@ import string
 import unicodedata
 from collections.abc import Iterator
 
-from genbatch._image import EXTENSIONS
-from genbatch._prompt import Prompt
+from genbatch._values import EXTENSIONS, Prompt
 
 DEFAULT_TEMPLATE = "{index:04d}-{slug}-{key}"
 FIELDS = ("index", "slug", "key", "id")

@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from genbatch._errors import Blocked, GenbatchError, ImageMissing, NoImage, Rejected
-from genbatch._image import SavedImage, Usage
-from genbatch._prompt import Prompt
+from genbatch._values import (
+    Blocked,
+    GenbatchError,
+    ImageMissing,
+    NoImage,
+    Prompt,
+    Rejected,
+    SavedImage,
+    Usage,
+)
 
 from ._keys import key_of
 from ._schema import Known

@@ -10,9 +10,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from genbatch._errors import StoreError
-from genbatch._image import sniff_mime_type
-from genbatch._prompt import Prompt
+from genbatch._values import Prompt, StoreError, sniff_mime_type
 
 from . import _files as files
 from ._journal import Transaction

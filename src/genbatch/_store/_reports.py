@@ -16,8 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from genbatch._errors import StoreError
-from genbatch._image import EXTENSIONS, Usage
+from genbatch._values import EXTENSIONS, StoreError, Usage
 
 from . import _files as files
 from ._archive import HIDDEN, JOURNAL, LOCK

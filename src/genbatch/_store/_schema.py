@@ -15,7 +15,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from genbatch._errors import StoreError
+from genbatch._values import StoreError
 
 VERSION = 2
 

@@ -24,8 +24,7 @@ from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thre
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from genbatch._core import ParkingLot, waiting
-from genbatch._errors import Stopped, StoreError
-from genbatch._prompt import Prompt
+from genbatch._values import Prompt, Stopped, StoreError
 
 from ._archive import Archive
 from ._batch import Batch, R

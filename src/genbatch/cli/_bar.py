@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from genbatch import Budget, Progress, Throttle
-from genbatch._pace import describe_rate
-from genbatch.gemini._models import MODELS
+from genbatch._throttle import describe_rate
+from genbatch.gemini import MODELS
 
 from ._console import clock
 

@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import typer
 
-from genbatch._pace import parse_interval
-from genbatch._store._names import check_template
-from genbatch._store._plan import FINAL
+from genbatch._store import FINAL, check_template
+from genbatch._throttle import parse_interval
 
 from ._console import QuietConsole
 

@@ -31,7 +31,7 @@ def add_gallery(folder: Path) -> None:
 def _write(folder: Path) -> Path:
     try:
         # Not at the top: the other commands need no Pillow, nor the time that it takes to load.
-        from genbatch.gallery._write import write
+        from genbatch.gallery import write
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from error
     notes = QuietConsole(stderr=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import anyio
 
 from genbatch import Prompt
-from genbatch._inputs import (
+from genbatch.gemini import Settings
+from genbatch.inputs import (
     Grid,
     Recipe,
     Selection,
@@ -21,7 +22,6 @@ from genbatch._inputs import (
     check_encoding,
     read_prompts,
 )
-from genbatch.gemini._request import Settings
 
 from ._console import QuietConsole, plain
 from ._result import Options

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from genbatch import GeminiClient
-from genbatch.gemini._models import MODELS, Model, price
+from genbatch.gemini import MODELS, Model, price
 
 from ._console import QuietConsole, plain
 from ._launch import run

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from genbatch import Prompt, estimate
-from genbatch._inputs import PromptFiles, StandardInput
-from genbatch._pace import parse_interval
-from genbatch.gemini._models import JOB_SHARE, default_size, model_id, price
+from genbatch._throttle import parse_interval
+from genbatch.gemini import JOB_SHARE, default_size, model_id, price
+from genbatch.inputs import PromptFiles, StandardInput
 
 from ._console import clock
 from ._result import Options

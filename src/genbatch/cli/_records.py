@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from genbatch._store._reports import Status, export, status, verify
+from genbatch._store import Status, export, status, verify
 
 from ._console import QuietConsole, plain
 

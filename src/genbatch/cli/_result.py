@@ -21,9 +21,8 @@ from genbatch import (
     Success,
     Unauthorized,
 )
-from genbatch._inputs import InputError
-from genbatch._store._journal import Spent
-from genbatch._store._names import DEFAULT_TEMPLATE
+from genbatch._store import DEFAULT_TEMPLATE, Spent
+from genbatch.inputs import InputError
 
 _NOTHING = Spent(0.0, 0.0, 0, 0)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from genbatch import Failure, Outcome, Prompt, SavedImage, Success
-from genbatch.gemini._models import model_id
+from genbatch.gemini import model_id
 
 from ._result import NOT_MADE
 

@@ -33,8 +33,8 @@ from genbatch import (
     batch_api,
     generate_images,
 )
-from genbatch._inputs import InputError, PromptFiles, StandardInput
-from genbatch._store._jobs import Jobs
+from genbatch.batch_api import Jobs
+from genbatch.inputs import InputError, PromptFiles, StandardInput
 
 from ._display import Display
 from ._result import NOT_MADE, Options, Result

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from genbatch import Throttle
-from genbatch._inputs import Selection
-from genbatch._store._names import DEFAULT_TEMPLATE
+from genbatch._store import DEFAULT_TEMPLATE
+from genbatch.inputs import Selection
 
 from . import _options as options
 from ._checks import kinds_to_retry

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genbatch import BudgetExhausted
-from genbatch._store._plan import FINAL
-from genbatch.gemini._models import JOB_SHARE, price
+from genbatch._store import FINAL
+from genbatch.gemini import JOB_SHARE, price
 
 from ._console import QuietConsole, clock, count, plain
 from ._result import Options, Result

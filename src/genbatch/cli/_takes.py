@@ -12,8 +12,8 @@ from typing import Any
 from anyio import to_thread
 
 from genbatch import GeminiClient, Store, Success
-from genbatch._store._reports import export
-from genbatch._takes import make_takes, plan_takes
+from genbatch._run import make_takes, plan_takes
+from genbatch._store import export
 
 from ._console import QuietConsole, plain
 from ._demo import DEMO

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ._write import write
+from ._write import write as write
 
 __all__ = ["write_gallery"]
 

@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from genbatch._image import sniff_mime_type
-from genbatch._store import _files as files
+from genbatch._store import disk_error, is_temporary, read_file
+from genbatch._values import sniff_mime_type
 
 try:
     from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
@@ -103,7 +103,7 @@ def make_thumbs(
                 if progress is not None:
                     progress(number, len(new))
     except OSError as exc:
-        raise files.disk_error(f"cannot save thumbnails in {thumbs}", thumbs, exc) from exc
+        raise disk_error(f"cannot save thumbnails in {thumbs}", thumbs, exc) from exc
     return Thumbs(sizes, problems)
 
 
@@ -128,7 +128,7 @@ def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:
                 if name[1] in wanted and about.st_size:
                     sizes[name[1]] = int(name[2]), int(name[3])
                     continue
-            elif not files.is_temporary(path.name) or about.st_mtime > time.time() - _LEFT_BEHIND:
+            elif not is_temporary(path.name) or about.st_mtime > time.time() - _LEFT_BEHIND:
                 continue  # of somebody else, or of another gallery
             path.unlink()
     return sizes
@@ -144,7 +144,7 @@ def _make(directory: Path, thumbs: Path, picture: Picture) -> Size | str:
     if found != picture.bytes:
         return f"has changed: {found} bytes, {picture.bytes} were saved"
     try:
-        size, thumb = _reduce(files.read(path) or b"")
+        size, thumb = _reduce(read_file(path) or b"")
     # Decoders raise whatever they stumble over in bytes that are no image.
     except Exception as exc:  # noqa: BLE001
         return f"cannot be shown: {exc}"

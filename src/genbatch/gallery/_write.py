@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from genbatch._errors import StoreError
-from genbatch._store import _files as files
-from genbatch._store._reports import export, status
+from genbatch._store import export, read_file, replace_file, status
+from genbatch._values import StoreError
 
 from ._fields import fields_of
 from ._items import Item, items_of
@@ -54,7 +53,7 @@ def write(directory: Path, progress: Callable[[int, int], object] | None = None)
     problems = _add_thumbs(directory, items, progress)
     head |= fields_of(items).as_json()
     _check_ours(path)  # again, for thumbnails take their time
-    files.replace(path, page(head, items))
+    replace_file(path, page(head, items))
     counts = Counter(item["status"] for item in items if item["index"] is not None)
     return Written(path, counts, problems)
 
@@ -75,7 +74,7 @@ def _add_thumbs(
 
 
 def _check_ours(path: Path) -> None:
-    if os.path.lexists(path) and MARK not in (files.read(path) or b"")[:_BEGINNING]:
+    if os.path.lexists(path) and MARK not in (read_file(path) or b"")[:_BEGINNING]:
         raise StoreError(
             f"{path} is not of genbatch: move it elsewhere and write the gallery again"
         )

@@ -1,5 +1,33 @@
 """The Gemini client: one prompt in, one image out, over google-genai."""
 
+from ._answer import image_from
 from ._client import GeminiClient
+from ._json import JsonObject, excerpt, mapping, objects, parse_answer
+from ._models import JOB_SHARE, MODELS, Model, default_size, model_id, price
+from ._proxy import Proxies
+from ._request import SETTINGS_OF_A_PROMPT, Settings, prepare
+from ._retry import backoff, with_retries
+from ._settings import DEFAULT_BASE_URL
 
-__all__ = ["GeminiClient"]
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "JOB_SHARE",
+    "MODELS",
+    "SETTINGS_OF_A_PROMPT",
+    "GeminiClient",
+    "JsonObject",
+    "Model",
+    "Proxies",
+    "Settings",
+    "backoff",
+    "default_size",
+    "excerpt",
+    "image_from",
+    "mapping",
+    "model_id",
+    "objects",
+    "parse_answer",
+    "prepare",
+    "price",
+    "with_retries",
+]

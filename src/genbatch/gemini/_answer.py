@@ -8,8 +8,15 @@ from typing import TypedDict
 
 import pybase64
 
-from genbatch._errors import Blocked, GenbatchError, InvalidResponse, NoImage
-from genbatch._image import Image, Usage, sniff_mime_type
+from genbatch._values import (
+    Blocked,
+    GenbatchError,
+    Image,
+    InvalidResponse,
+    NoImage,
+    Usage,
+    sniff_mime_type,
+)
 
 from ._json import JsonObject, excerpt, mapping, objects
 from ._models import cost

@@ -7,10 +7,9 @@ from logging import DEBUG, getLogger
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from genbatch._budget import Account
-from genbatch._errors import GenbatchError
-from genbatch._image import Image
 from genbatch._logs import tell
+from genbatch._money import Account
+from genbatch._values import GenbatchError, Image
 
 from ._answer import image_from
 from ._models import price as price_of

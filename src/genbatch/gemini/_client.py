@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 from anyio import to_thread
 
-from genbatch._budget import Account, Budget
-from genbatch._errors import InvalidResponse
-from genbatch._image import Image
 from genbatch._logs import about
-from genbatch._prompt import Prompt
+from genbatch._money import Account, Budget
 from genbatch._throttle import Throttle
+from genbatch._values import Image, InvalidResponse, Prompt
 
 from ._attempt import image_or_error, make_attempt
 from ._models import makes_images, model_id

@@ -28,7 +28,7 @@ from google.auth.credentials import Credentials, with_scopes_if_required
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport.requests import Request
 
-from genbatch._errors import GenbatchError, Unauthorized, Unavailable
+from genbatch._values import GenbatchError, Unauthorized, Unavailable
 
 from ._json import excerpt
 from ._settings import Secret, Vertex, check_project

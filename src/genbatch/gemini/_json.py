@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from pydantic_core import from_json
 
-from genbatch._errors import InvalidResponse
+from genbatch._values import InvalidResponse
 
 from ._ahead import DATA, QUOTE, Ahead
 

@@ -10,8 +10,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from genbatch._image import sniff_mime_type
-from genbatch._prompt import Prompt
+from genbatch._values import Prompt, sniff_mime_type
 
 from ._models import check_settings, model_id
 

@@ -10,14 +10,8 @@ from typing import TypeVar
 from anyio import sleep
 
 from genbatch._core import waiting
-from genbatch._errors import (
-    GenbatchError,
-    InvalidResponse,
-    Stopped,
-    TimedOut,
-    Unavailable,
-)
 from genbatch._logs import about, tell
+from genbatch._values import GenbatchError, InvalidResponse, Stopped, TimedOut, Unavailable
 
 _log = getLogger("genbatch.client")
 

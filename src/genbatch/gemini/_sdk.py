@@ -20,7 +20,7 @@ from anyio import fail_after
 from google import genai
 from google.genai import types
 
-from genbatch._errors import GenbatchError, InvalidResponse
+from genbatch._values import GenbatchError, InvalidResponse
 
 from ._config import config_of, contents_of
 from ._json import JsonObject, parse_answer

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from genbatch._errors import Unauthorized
+from genbatch._values import Unauthorized
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials

@@ -13,7 +13,7 @@ import httpx
 import httpx2
 from google.genai import errors
 
-from genbatch._errors import (
+from genbatch._values import (
     GenbatchError,
     InvalidResponse,
     QuotaExhausted,

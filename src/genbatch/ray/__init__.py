@@ -7,12 +7,19 @@ rows.write_parquet("s3://bucket/results")
 ```
 """
 
-try:
-    import pyarrow  # noqa: F401 - looked for
-    import ray.data  # noqa: F401 - the same
-except ImportError as exc:
-    raise ImportError("genbatch.ray needs Ray: pip install 'genbatch[ray]'") from exc
-
-from ._generate import generate
+from typing import Any
 
 __all__ = ["generate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import pyarrow  # noqa: F401 - looked for
+        import ray.data  # noqa: F401 - the same
+    except ImportError as exc:
+        raise ImportError("genbatch.ray needs Ray: pip install 'genbatch[ray]'") from exc
+    from ._generate import generate
+
+    return generate

@@ -15,15 +15,17 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from genbatch._completion import split
-from genbatch._errors import Stopped
-from genbatch._fleet import Bounds, Coordinator, Work, Worker
-from genbatch._objects import Objects
-from genbatch.gemini._models import price as price_of
-from genbatch.gemini._request import Settings
+from genbatch._run import split
+from genbatch._values import Stopped
+from genbatch.gemini import Settings
+from genbatch.gemini import price as price_of
 
+from ._coordinator import Coordinator
 from ._index import is_known, keys_of, marks, missing, resumed, table_of
+from ._messages import Bounds
+from ._objects import Objects
 from ._rows import COLUMNS, Requests, with_results
+from ._worker import Work, Worker
 
 _BLOCKS_AT_ONCE = 3  # of a worker: while the last calls of one end, those of the next go on
 _SMALLEST_BLOCK = 8  # rows

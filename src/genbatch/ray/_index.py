@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from genbatch._objects import StoredImage
-
+from ._kept import StoredImage
 from ._rows import Requests, with_results
 
 _CHUNK = 50_000  # rows

@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from genbatch._objects import StoredImage
-from genbatch._prompt import Prompt
-from genbatch._store._keys import content_digest
+from genbatch._store import content_digest
+from genbatch._values import Prompt
+
+from ._kept import StoredImage
 
 COLUMNS = ("key", "uri", "sha256", "mime_type", "model", "cost", "error_kind", "error")
 

@@ -1,0 +1,5 @@
+"""Money: what calls may cost and have cost."""
+
+from ._budget import Account, Attempt, Budget
+
+__all__ = ["Account", "Attempt", "Budget"]

@@ -1,0 +1,131 @@
+"""estimate: what a batch will ask for and cost, without a call."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from genbatch._store import content_digest, made_in
+from genbatch._values import Prompt
+from genbatch.gemini import Settings
+from genbatch.gemini import price as price_of
+from genbatch.inputs import PromptFiles
+
+from ._completion import Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a batch will take.
+
+    Attributes:
+        prompts: Prompts in it.
+        done: Images of it that are there already.
+        cost: US dollars expected for the others, None where a price is unknown.
+        seconds: How long it will take at the rate given, None without one.
+    """
+
+    prompts: int
+    done: int
+    cost: float | None
+    seconds: float | None
+
+    @property
+    def calls(self) -> int:
+        """Calls to be made, retries not counted."""
+        return self.prompts - self.done
+
+
+def estimate(
+    prompts: Iterable[str | Prompt],
+    *,
+    save_dir: str | os.PathLike[str] | None = None,
+    namespace: str = "",
+    model: str = "flash",
+    price: float | None = None,
+    rate: float | None = None,
+    **settings: Any,
+) -> Estimate:
+    """Return how many calls a batch will make, and what they are expected to cost.
+
+    It reads files where there is a save_dir or an input image, which blocks.
+
+    Args:
+        prompts: Finite; read once, and so are their input images.
+        save_dir: Directory that images are saved in; what it has is not made again.
+        namespace: As for generate_images.
+        model: ``"flash"``, ``"pro"``, ``"lite"``, or any full model id, for prompts without one.
+        price: US dollars an image, in place of the price table's.
+        rate: Calls that start in a second.
+        settings: The other settings of generate_images, such as ``image_size``.
+
+    Raises:
+        ValueError: If a model cannot do what is asked for, a prompt is blank, or rate is not above
+            0.
+        TypeError: If there is no such setting.
+        OSError: If an input image cannot be read.
+        StoreError: If the journal in save_dir cannot be read.
+    """
+    if rate is not None and not rate > 0:
+        raise ValueError(f"rate must be > 0 calls a second, got {rate}")
+    complete = _Completion(Settings(model=model, **settings).checked())
+    made = Counter({} if save_dir is None else made_in(save_dir))
+    number = done = 0
+    cost: float | None = 0.0
+    for each, count in _kinds(prompts, bool(made)):
+        number += count
+        prompt, others = complete(each)
+        if made and made[digest := content_digest(namespace, prompt, others)] > 0:
+            made[digest] -= 1
+            done += 1
+            continue
+        expected = price_of(str(prompt.model), prompt.image_size) if price is None else price
+        cost = None if cost is None or expected is None else cost + count * expected
+    return Estimate(number, done, cost, None if rate is None else (number - done) / rate)
+
+
+def _kinds(prompts: Iterable[str | Prompt], one_by_one: bool) -> Iterator[tuple[str | Prompt, int]]:
+    """Yield prompts that may differ in price, and how many there are of each."""
+    if one_by_one or not isinstance(prompts, PromptFiles):
+        for each in prompts:
+            yield each, 1
+        return
+    for (model, aspect_ratio, image_size), count in prompts.asked.items():
+        if count:  # none is where all are beyond a limit
+            yield _like(model, aspect_ratio, image_size), count
+
+
+def _like(model: str | None, aspect_ratio: str | None, image_size: str | None) -> Prompt:
+    """Return a prompt that stands for all that ask the same of a model."""
+    return Prompt("any", model=model, aspect_ratio=aspect_ratio, image_size=image_size)
+
+
+class _Completion:
+    """Completes prompts as Completion does, but for what no digest needs.
+
+    What many of them have in common is looked at once: a run that resumes completes a million.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._complete = Completion(settings)
+        self._known: dict[tuple[str | None, ...], tuple[Prompt, dict[str, Any]]] = {}
+
+    def __call__(self, each: str | Prompt) -> tuple[Prompt, dict[str, Any]]:
+        prompt = Prompt.of(each)
+        kind = prompt.model, prompt.aspect_ratio, prompt.image_size
+        if kind not in self._known:
+            self._known[kind] = self._complete(_like(*kind))
+        like, others = self._known[kind]
+        full = Prompt(
+            prompt.text,
+            id=prompt.id,
+            model=like.model,
+            aspect_ratio=like.aspect_ratio,
+            image_size=like.image_size,
+            images=prompt.images,
+            seed=like.seed if prompt.seed is None else prompt.seed,
+        )
+        return full, others

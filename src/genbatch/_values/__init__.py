@@ -1,0 +1,43 @@
+"""The values that everything else speaks of: prompts, images and errors."""
+
+from genbatch._core import GenbatchError, Stopped
+
+from ._errors import (
+    Blocked,
+    BudgetExhausted,
+    ImageMissing,
+    InvalidResponse,
+    NoImage,
+    QuotaExhausted,
+    RateLimited,
+    Rejected,
+    StoreError,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+)
+from ._image import EXTENSIONS, Image, SavedImage, Usage, sniff_mime_type
+from ._prompt import Prompt
+
+__all__ = [
+    "EXTENSIONS",
+    "Blocked",
+    "BudgetExhausted",
+    "GenbatchError",
+    "Image",
+    "ImageMissing",
+    "InvalidResponse",
+    "NoImage",
+    "Prompt",
+    "QuotaExhausted",
+    "RateLimited",
+    "Rejected",
+    "SavedImage",
+    "Stopped",
+    "StoreError",
+    "TimedOut",
+    "Unauthorized",
+    "Unavailable",
+    "Usage",
+    "sniff_mime_type",
+]

@@ -1,0 +1,85 @@
+"""The world's errors; a programmer's mistake is ValueError or TypeError."""
+
+from __future__ import annotations
+
+from genbatch._core import GenbatchError
+
+
+class RateLimited(GenbatchError):
+    """Too many calls for now (429)."""
+
+
+class QuotaExhausted(GenbatchError):
+    """No quota left today, or none at all; waiting seconds does not help."""
+
+
+class Unavailable(GenbatchError):
+    """The service could not be reached or failed on its side, retries included."""
+
+
+class TimedOut(GenbatchError, TimeoutError):
+    """No attempt was answered whole in time."""
+
+
+class InvalidResponse(GenbatchError):
+    """The answer was not what the wire promises: not JSON, bad base64, not an image."""
+
+
+class Rejected(GenbatchError):
+    """The service refused the request itself (400, 404); the same request will fail again."""
+
+
+class Unauthorized(GenbatchError):
+    """The key is missing, wrong, or not allowed to do this (401, 403)."""
+
+
+class Blocked(GenbatchError):
+    """A safety or policy filter refused the prompt or the image.
+
+    Attributes:
+        reason: The service's own word for it, such as ``"IMAGE_SAFETY"``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+        maybe_paid: bool = False,
+    ) -> None:
+        super().__init__(message, status=status, request_id=request_id, maybe_paid=maybe_paid)
+        self.reason = reason
+
+
+class NoImage(GenbatchError):
+    """The model answered without an image.
+
+    Attributes:
+        text: What it said instead, possibly empty.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        text: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+        maybe_paid: bool = False,
+    ) -> None:
+        super().__init__(message, status=status, request_id=request_id, maybe_paid=maybe_paid)
+        self.text = text
+
+
+class StoreError(GenbatchError):
+    """An image could not be saved, or the output directory cannot be used."""
+
+
+class ImageMissing(GenbatchError):
+    """The file of an image that was made and paid for is gone; nothing was sent for it now."""
+
+
+class BudgetExhausted(GenbatchError):
+    """A further call could exceed the budget; nothing was sent or paid for this one."""

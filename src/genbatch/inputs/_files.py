@@ -1,0 +1,217 @@
+"""Prompt files: checked whole before their first prompt is given away, then read again, lazily.
+
+So a mistake in the last row costs nothing, and memory stays flat however long a file is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any
+
+from genbatch._values import Prompt
+
+from ._formats import FORMATS, rows_of_text
+from ._lines import BLOCK, Lines, check_encoding
+from ._messages import InputError
+from ._recipe import Asked, Fields, Recipe, Tally
+from ._sample import Sample
+from ._settings import check_images
+
+SUPPORTED = (
+    ".txt (a prompt a line), .jsonl (a JSON object a line), .csv or .tsv (a column named prompt),"
+    " and - for standard input"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which prompts of an input are wanted.
+
+    Attributes:
+        limit: Only the first so many, None for all.
+        sample: Of those only so many, chosen at random, None for all.
+        seed: The same one makes the same choice.
+    """
+
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFiles:
+    """The prompts of files that were found valid; each iteration reads the files anew.
+
+    Attributes:
+        parts: The prompts of each file.
+        count: How many there are, up to the limit.
+        asked: What those ask of their models, and how many ask for it.
+
+    Raises:
+        ValueError: While iterating, if a file has changed since it was checked.
+    """
+
+    parts: Sequence[Iterable[Prompt]]
+    count: int
+    asked: Mapping[Asked, int]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return islice(chain.from_iterable(self.parts), self.count)
+
+
+def read_prompts(
+    paths: Iterable[str | Path],
+    recipe: Recipe | None = None,
+    *,
+    encoding: str = "utf-8",
+    selection: Selection | None = None,
+) -> PromptFiles | list[Prompt]:
+    """Check prompt files and return their prompts.
+
+    Args:
+        paths: Files, whose extensions name their formats. Where there is none, the prompts are
+            those that the template and the grid of the recipe make by themselves.
+        recipe: How rows become prompts.
+        encoding: Of the files.
+        selection: Which prompts to return; the rest is checked all the same.
+
+    Returns:
+        The prompts in their order: sized, and iterable as often as you like. A sample is in memory,
+        and so is what comes out of a named pipe.
+
+    Raises:
+        ValueError: If an extension or the encoding is unknown, or a row is not what it should be.
+        OSError: If a file cannot be read.
+    """
+    recipe = recipe or Recipe()
+    selection = selection or Selection()
+    encoding = check_encoding(encoding)
+    files = [PromptFile.of(path, recipe, encoding) for path in map(Path, paths)]
+    tally = Tally(selection.limit)
+    sample: Sample[Prompt] | None = None
+    if selection.sample is not None:
+        sample = Sample(selection.sample, selection.seed)
+    parts = [file.check(tally, sample) for file in files]
+    if not files:
+        settings, count = tally.add(recipe, {}, Path())
+        if sample is not None:
+            sample.offer(count, partial(recipe.prompts, {}, settings))
+        parts = [_Made(recipe, settings)]
+    return PromptFiles(parts, tally.count, tally.asked) if sample is None else sample.items
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The prompts that come of no file."""
+
+    recipe: Recipe
+    settings: Mapping[str, Any]
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return self.recipe.prompts({}, self.settings)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """The prompts of one file; each iteration reads it anew.
+
+    Attributes:
+        path: The file.
+        recipe: How its rows become prompts.
+        encoding: Of its text.
+        stamp: What it was when it was checked.
+
+    Raises:
+        ValueError: While iterating, if the file has changed since.
+    """
+
+    path: Path
+    recipe: Recipe
+    encoding: str
+    stamp: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, path: Path, recipe: Recipe, encoding: str) -> PromptFile:
+        """Return a file that has yet to be checked.
+
+        Raises:
+            ValueError: If its extension is unknown.
+            OSError: If it is a directory.
+        """
+        suffix = path.suffix.lower()
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if suffix not in FORMATS:
+            found = f"unknown extension {path.suffix!r}" if path.suffix else "no extension"
+            raise ValueError(f"{path}: {found}; supported are {SUPPORTED}")
+        if FORMATS[suffix] is rows_of_text:
+            recipe = replace(recipe, column="prompt")  # what a line of text is called
+        return cls(path, recipe, encoding)
+
+    def check(self, tally: Tally, sample: Sample[Prompt] | None) -> Iterable[Prompt]:
+        """Read the file once, and return its prompts, but for those that a sample is offered.
+
+        Raises:
+            ValueError: If a row is not what it should be.
+            OSError: If the file cannot be read.
+        """
+        prompts: list[Prompt] = []
+        with self.path.open("rb", buffering=0) as file:
+            found = replace(self, stamp=_stamp(file))
+            is_pipe = not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            for fields, settings, count in found._rows(file, tally):
+                if sample is not None:
+                    sample.offer(count, partial(self.recipe.prompts, fields, settings))
+                elif is_pipe:  # gives its content once only
+                    prompts += islice(self.recipe.prompts(fields, settings), count)
+        return prompts if is_pipe else found
+
+    def __iter__(self) -> Iterator[Prompt]:
+        with self.path.open("rb", buffering=0) as file:
+            for fields, settings, _ in self._rows(file, None):
+                yield from self.recipe.prompts(fields, settings)
+
+    def _rows(
+        self, file: IO[bytes], tally: Tally | None
+    ) -> Iterator[tuple[Fields, dict[str, Any], int]]:
+        """Yield each row with its settings, and how many prompts of it a tally has counted."""
+        name, folder = str(self.path), self.path.parent
+        rows = FORMATS[self.path.suffix.lower()]
+        for number, fields in rows(self._lines(file), name, self.recipe.check_names):
+            count = 0
+            try:
+                if tally is None:  # counted and checked before
+                    settings = self.recipe.read(fields, folder)
+                else:
+                    settings, count = tally.add(self.recipe, fields, folder)
+                    check_images(settings.get("images", ()))
+            except ValueError as error:
+                raise InputError(f"{name}:{number}: {error}") from None
+            yield fields, settings, count
+
+    def _lines(self, file: IO[bytes]) -> Iterator[str]:
+        lines = Lines(str(self.path), self.encoding)
+        block = b"-"
+        while block:
+            block = file.read(BLOCK)
+            if _stamp(file) != self.stamp:
+                raise InputError(f"{self.path}: changed since it was checked; run again")
+            yield from lines.feed(block)
+
+
+def _stamp(file: IO[bytes]) -> tuple[int, ...]:
+    """Return what tells a file from itself after a change; it is nothing for a pipe."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,157 @@
+"""Standard input: prompts as somebody types them, or as another program writes them.
+
+A thread of its own reads, when it is asked to: a pipe, a terminal or a file alike, on every system,
+and a cancellation does not wait for it. It reads the descriptor, not ``sys.stdin``, whose lock the
+interpreter needs to exit, and is a daemon, which the threads of every event loop are not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+
+from anyio import to_thread
+
+from genbatch._values import Prompt
+
+from ._files import Selection
+from ._formats import read_object, read_text
+from ._lines import BLOCK, Lines
+from ._messages import InputError
+from ._recipe import Fields, Recipe, Tally
+from ._sample import Sample
+from ._settings import check_images
+
+_NAME = "stdin"
+
+
+@dataclass(frozen=True, slots=True)
+class StandardInput:
+    """The prompts of standard input, each as soon as its line is whole; iterable once.
+
+    A line is a prompt. Where the first one begins with a brace, each is a JSON object.
+
+    Attributes:
+        descriptor: Of standard input.
+        recipe: How lines become prompts.
+        encoding: Of the text, as check_encoding returns it.
+        selection: Which prompts are wanted; a sample is complete at the end only.
+
+    Raises:
+        ValueError: While iterating, if a line is not what it should be.
+        OSError: While iterating, if it cannot be read.
+
+    Cancellation: ends a wait for the next line at once.
+    """
+
+    descriptor: int
+    recipe: Recipe = field(default_factory=Recipe)
+    encoding: str = "utf-8"
+    selection: Selection = field(default_factory=Selection)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody types."""
+        return os.isatty(self.descriptor)
+
+    async def __aiter__(self) -> AsyncGenerator[Prompt]:
+        rows = _Rows(self)
+        async with aclosing(_blocks(self.descriptor)) as blocks:
+            async for block in blocks:
+                for prompt in rows.feed(block):
+                    if prompt.images:
+                        await to_thread.run_sync(rows.check_images, prompt)
+                    yield prompt
+                if rows.is_full:
+                    break
+        for prompt in rows.sample.items if rows.sample else ():
+            yield prompt
+
+
+class _Rows:
+    """Makes prompts of blocks of bytes."""
+
+    def __init__(self, source: StandardInput) -> None:
+        selection = source.selection
+        self.sample: Sample[Prompt] | None = None
+        if selection.sample is not None:
+            self.sample = Sample(selection.sample, selection.seed)
+        self._limit = selection.limit
+        self._lines = Lines(_NAME, source.encoding)
+        self._recipe = source.recipe
+        self._tally = Tally(self._limit)
+        self._read: Callable[[str], Fields | None] | None = None  # known by the first line
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further prompt is wanted."""
+        return self._tally.count == self._limit
+
+    def feed(self, block: bytes) -> Iterator[Prompt]:
+        """Yield the prompts of the lines that are whole now; an empty block ends the last one."""
+        for line in self._lines.feed(block):
+            if not line.strip():
+                continue
+            try:
+                prompts = self._prompts(line)
+            except ValueError as error:
+                raise self._error(error) from None
+            yield from prompts
+            if self.is_full:
+                return
+
+    def check_images(self, prompt: Prompt) -> None:
+        """Look for the input images of the prompt that feed has yielded last, which blocks."""
+        try:
+            check_images([Path(image) for image in prompt.images if not isinstance(image, bytes)])
+        except ValueError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: ValueError) -> InputError:
+        return InputError(f"{_NAME}:{self._lines.number}: {error}")
+
+    def _prompts(self, line: str) -> Iterable[Prompt]:
+        if self._read is None:
+            self._read = read_object if line.lstrip().startswith("{") else read_text
+            if self._read is read_text:
+                self._recipe = replace(self._recipe, column="prompt")
+        fields = self._read(line) or {}
+        settings, count = self._tally.add(self._recipe, fields, Path())
+        prompts = partial(self._recipe.prompts, fields, settings)
+        if self.sample is None:
+            return islice(prompts(), count)
+        self.sample.offer(count, prompts)
+        return ()
+
+
+async def _blocks(descriptor: int) -> AsyncGenerator[bytes]:
+    """Yield what is there as soon as it is there, and an empty block at the end."""
+    asked: SimpleQueue[bool] = SimpleQueue()
+    blocks: SimpleQueue[bytes | OSError] = SimpleQueue()
+
+    def read() -> None:
+        while asked.get():
+            try:
+                blocks.put(os.read(descriptor, BLOCK))
+            except OSError as error:
+                blocks.put(error)
+
+    Thread(target=read, name="genbatch stdin", daemon=True).start()
+    block: bytes | OSError = b"-"
+    try:
+        while block:
+            asked.put(True)
+            block = await to_thread.run_sync(blocks.get, abandon_on_cancel=True)
+            if isinstance(block, OSError):
+                raise block
+            yield block
+    finally:
+        asked.put(False)
+        blocks.put(b"")  # for a thread that a cancellation has left waiting

@@ -1,0 +1,222 @@
+"""From the JSON of an answer to an image, or to the error that says why there is none."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from genbatch._values import Blocked, Image, InvalidResponse, NoImage, Usage
+from genbatch.gemini._answer import image_from
+from genbatch.gemini._json import excerpt, parse_answer
+
+PNG = b"\x89PNG\r\n\x1a\n the rest of a picture"
+JPEG = b"\xff\xd8\xff the rest of a picture"
+MODEL = "gemini-nano-banana-2.1"
+
+
+def inline(content: bytes, **more: Any) -> dict[str, Any]:
+    encoded = base64.b64encode(content).decode()
+    return {"inlineData": {"mimeType": "image/png", "data": encoded}, **more}
+
+
+def answer(*parts: object, **more: Any) -> dict[str, Any]:
+    return {"candidates": [{"content": {"parts": list(parts)}, "finishReason": "STOP"}], **more}
+
+
+def test_image_has_everything_the_answer_tells() -> None:
+    usage = {"promptTokenCount": 5, "candidatesTokenCount": 1120, "totalTokenCount": 1125}
+    image = image_from(
+        answer(
+            {"text": "Here "}, inline(PNG), {"text": "it is"}, usageMetadata=usage, responseId="r"
+        ),
+        MODEL,
+    )
+    assert image.data == PNG
+    assert image.mime_type == "image/png"
+    assert image.model == MODEL
+    assert image.text == "Here it is"
+    assert image.usage == Usage(5, 1120, 1125)
+    assert image.cost == pytest.approx(0.0336, abs=1e-4)
+    assert image.response_id == "r"
+
+
+def test_type_is_read_from_the_bytes() -> None:
+    assert image_from(answer(inline(JPEG)), MODEL).mime_type == "image/jpeg"
+
+
+def test_drafts_and_text_of_thoughts_are_skipped() -> None:
+    image = image_from(
+        answer(inline(PNG, thought=True), {"text": "Hmm", "thought": True}, inline(JPEG)), MODEL
+    )
+    assert image.data == JPEG
+    assert image.text == ""
+
+
+def test_image_counts_whatever_the_finish_reason() -> None:
+    content = answer(inline(PNG))
+    content["candidates"][0]["finishReason"] = "A_REASON_OF_THE_FUTURE"
+    assert image_from(content, MODEL).data == PNG
+
+
+def test_broken_image_does_not_hide_a_whole_one() -> None:
+    image = image_from(answer(inline(b""), inline(PNG)), MODEL)
+    assert image.data == PNG
+    assert image.extras == ()
+
+
+def test_further_images_are_extras_of_the_first_which_alone_has_the_bill() -> None:
+    usage = {"promptTokenCount": 5, "candidatesTokenCount": 3360}
+    content = answer(inline(JPEG), {"text": "Two."}, inline(b"?"), inline(PNG), usageMetadata=usage)
+    content["candidates"].append({"content": {"parts": [inline(b"GIF89a...")]}})
+    image = image_from(content, MODEL)
+    assert image.data == JPEG
+    assert image.text == "Two."
+    assert image.cost == pytest.approx(3360 * 30e-6, rel=0.01)
+    assert image.extras == (
+        Image(PNG, "image/png", MODEL),
+        Image(b"GIF89a...", "image/gif", MODEL),
+    )
+
+
+def test_thoughts_are_counted_and_not_priced() -> None:
+    counts = {"promptTokenCount": 5, "candidatesTokenCount": 1120, "totalTokenCount": 1625}
+    usage = {**counts, "thoughtsTokenCount": 500}
+    image = image_from(answer(inline(PNG), usageMetadata=usage), MODEL)
+    assert image.usage == Usage(5, 1120, 1625, thought_tokens=500)
+    assert image.cost == image_from(answer(inline(PNG), usageMetadata=counts), MODEL).cost
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (inline(b"<html>"), "it is of no known type"),
+        (inline(b""), "it has no bytes"),
+        ({"inlineData": {"data": "*not*base64*"}}, "its base64 is broken"),
+        ({"inlineData": {"data": 7}}, "it has no bytes"),
+        ({"inlineData": None}, "it has no bytes"),
+    ],
+)
+def test_what_is_no_image_is_an_invalid_response_that_may_be_paid(
+    part: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidResponse, match=reason) as caught:
+        image_from(answer(part, responseId="r"), MODEL)
+    assert caught.value.maybe_paid
+    assert caught.value.status == 200
+    assert caught.value.request_id == "r"
+
+
+@pytest.mark.parametrize(
+    ("content", "maybe_paid"),
+    [
+        ({"promptFeedback": {"blockReason": "SAFETY"}}, False),
+        (
+            {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}},
+            False,
+        ),
+        ({"candidates": []}, False),
+        ({"candidates": [], "usageMetadata": {"candidatesTokenCount": 1120}}, True),
+        ({"candidates": [{"finishReason": "IMAGE_SAFETY"}]}, True),
+        ({"candidates": [{"finishReason": "NO_IMAGE"}]}, True),
+        (answer({"text": "I can only describe it."}), True),
+    ],
+)
+def test_answer_without_an_image_may_be_paid_once_the_model_was_asked(
+    content: dict[str, Any], maybe_paid: bool
+) -> None:
+    with pytest.raises((Blocked, NoImage)) as caught:
+        image_from({**content, "responseId": "r"}, MODEL)
+    assert caught.value.maybe_paid == maybe_paid
+    assert caught.value.status == 200
+    assert caught.value.request_id == "r"
+
+
+def test_blocked_prompt_tells_the_reason() -> None:
+    with pytest.raises(Blocked, match=f"{MODEL} blocked the prompt: PROHIBITED") as caught:
+        image_from({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}, MODEL)
+    assert caught.value.reason == "PROHIBITED_CONTENT"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "SAFETY",
+        "IMAGE_SAFETY",
+        "PROHIBITED_CONTENT",
+        "IMAGE_PROHIBITED_CONTENT",
+        "RECITATION",
+        "IMAGE_RECITATION",
+        "BLOCKLIST",
+        "SPII",
+    ],
+)
+def test_blocked_image_tells_the_reason(reason: str) -> None:
+    with pytest.raises(Blocked) as caught:
+        image_from({"candidates": [{"finishReason": reason}]}, MODEL)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("reason", ["NO_IMAGE", "OTHER", "MAX_TOKENS", "A_REASON_OF_THE_FUTURE"])
+def test_other_finish_reasons_without_an_image_are_no_image(reason: str) -> None:
+    with pytest.raises(NoImage, match=f"sent no image \\({reason}\\)$"):
+        image_from({"candidates": [{"finishReason": reason}]}, MODEL)
+
+
+def test_text_alone_is_kept_whole_and_shown_in_part() -> None:
+    text = "I can only describe it.\n" * 100
+    with pytest.raises(NoImage, match=r"\(STOP\): I can only describe it\. I can") as caught:
+        image_from(answer({"text": text}), MODEL)
+    assert caught.value.text == text
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"candidates": []},
+        {"candidates": "none"},
+        {"candidates": [None, 7]},
+        {"promptFeedback": {}},
+        {"promptFeedback": ["blockReason"]},
+    ],
+)
+def test_no_candidates_is_no_image(content: dict[str, Any]) -> None:
+    with pytest.raises(NoImage, match="no candidates"):
+        image_from(content, MODEL)
+
+
+@pytest.mark.parametrize(
+    "candidate", [{}, {"content": None}, {"content": {"parts": {}}}, {"content": {"parts": [0]}}]
+)
+def test_candidate_of_any_shape_is_no_image(candidate: dict[str, Any]) -> None:
+    with pytest.raises(NoImage):
+        image_from({"candidates": [candidate]}, MODEL)
+
+
+def test_usage_of_another_shape_counts_nothing() -> None:
+    assert image_from(answer(inline(PNG), usageMetadata=[1]), MODEL).usage is None
+    strange = answer(inline(PNG), usageMetadata={"promptTokenCount": "5"}, responseId=7)
+    image = image_from(strange, MODEL)
+    assert image.usage == Usage(0, 0, 0)
+    assert image.response_id is None
+
+
+@pytest.mark.parametrize(
+    "body", ["", "<html>\n<b>502</b>", '{"candidates": [', "[1]", "[" * 99_999]
+)
+def test_body_that_is_no_json_object_is_shown_in_part(body: str) -> None:
+    with pytest.raises(
+        InvalidResponse, match=f"{MODEL} sent an answer that is not JSON: "
+    ) as caught:
+        parse_answer(body, MODEL)
+    assert caught.value.maybe_paid
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_excerpt_is_one_short_printable_line() -> None:
+    assert excerpt("a\x1b[31m\r\nb\x00\u2028c") == "a [31m b c"
+    assert len(excerpt("word " * 1000)) == 200

@@ -1,0 +1,111 @@
+"""Reading the JSON of an answer: images stay where they lie, and nothing that is paid is lost."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from genbatch._values import InvalidResponse
+from genbatch.gemini._answer import image_from
+from genbatch.gemini._json import parse_answer
+
+MODEL = "a-model"
+KEY = "AIza-a-key-that-is-echoed"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+ENCODED = base64.b64encode(PNG).decode()
+
+
+def hide(text: str) -> str:
+    return text.replace(KEY, "[API key]")
+
+
+def answer(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"candidates": [{"content": {"parts": list(parts)}}]}
+
+
+def image(data: Any = ENCODED) -> dict[str, Any]:
+    return {"inlineData": {"mimeType": "image/png", "data": data}}
+
+
+def read(body: bytes) -> tuple[bytes, str]:
+    found = image_from(parse_answer(body, MODEL, hide), MODEL)
+    return found.data, found.text
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n ")])
+def test_image_is_found_however_the_json_is_laid_out(kind: Any, separators: Any) -> None:
+    body = json.dumps(answer({"text": "here"}, image()), separators=separators)
+    assert read(kind(body.encode())) == (PNG, "here")
+
+
+def test_images_are_views_of_the_body_each_in_its_place() -> None:
+    other = base64.b64encode(b"another").decode()
+    body = json.dumps(answer(image(), {"text": "x"}, image(other))).encode()
+    parts = parse_answer(body, MODEL)["candidates"][0]["content"]["parts"]
+    first, second = parts[0]["inlineData"]["data"], parts[2]["inlineData"]["data"]
+    assert (bytes(first), bytes(second)) == (ENCODED.encode(), other.encode())
+    assert first.obj is second.obj is body
+
+
+@pytest.mark.parametrize(
+    "text", ['"data": "', '{"data": "QUJD"}', 'say "data', "\\", '"', "0", "data", 'x","data":"y']
+)
+def test_text_that_looks_like_an_image_stays_text(text: str) -> None:
+    body = json.dumps(answer({"text": text}, image(), {text: text, "text": ""})).encode()
+    assert read(body) == (PNG, text)
+
+
+def test_escaped_base64_is_read() -> None:
+    assert "/" in ENCODED
+    body = json.dumps(answer(image("@"))).replace("@", ENCODED.replace("/", "\\/"))
+    assert read(body.encode()) == (PNG, "")
+
+
+@pytest.mark.parametrize(
+    "data", ["%%%", 'quo"te', "\\", "", "@@", 0, 7, -1, None, {"data": ENCODED}]
+)
+def test_data_that_is_no_base64_is_no_image(data: Any) -> None:
+    with pytest.raises(InvalidResponse):
+        read(json.dumps(answer(image(data))).encode())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda body: b"\xef\xbb\xbf" + body,
+        lambda body: body.replace(b"here", b"h\xffre"),
+        lambda body: body.replace(b"here", b"\\ud83d"),
+        lambda body: body.replace(b'"here"', b'"here", "deep": ' + b"[" * 300 + b"]" * 300),
+        lambda body: body.replace(b'"here"', b'"here", "number": NaN'),
+    ],
+    ids=["byte order mark", "stray byte", "half a character", "deep", "not a number"],
+)
+def test_paid_image_survives_what_strict_parsers_refuse(damage: Any) -> None:
+    body = json.dumps(answer({"text": "here"}, image())).encode()
+    assert read(damage(body))[0] == PNG
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"[1]", b"<html>", b'{"a": 1} x', b'{"data": "', b"[" * 99_999, b'{"data": "\\'],
+)
+def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+    with pytest.raises(
+        InvalidResponse, match="a-model sent an answer that is not JSON: "
+    ) as caught:
+        parse_answer(body, MODEL, hide)
+    assert caught.value.maybe_paid
+
+
+def test_key_that_a_server_echoes_is_hidden_everywhere() -> None:
+    echo: Any = answer({"text": f"your key is {KEY}", "list": [KEY]}, image())
+    echo["promptFeedback"] = {"blockReason": KEY}
+    assert KEY not in str(parse_answer(json.dumps(echo).encode(), MODEL, hide))
+    with pytest.raises(InvalidResponse, match=r"\[API key\]") as caught:
+        parse_answer(b"<html>" + KEY.encode() * 9, MODEL, hide)
+    assert KEY[:12] not in str(caught.value)
+    assert KEY not in str(caught.value.__cause__)

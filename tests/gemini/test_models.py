@@ -1,0 +1,145 @@
+"""The model table: ids, what each model can do, and what an image costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from genbatch._values import Usage
+from genbatch.gemini._models import (
+    MODELS,
+    Model,
+    advice,
+    check_settings,
+    cost,
+    makes_images,
+    model_id,
+    price,
+)
+from genbatch.gemini._request import Settings
+
+FLASH, PRO, LITE = "gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"
+
+
+def check(model: str, **settings: Any) -> None:
+    nothing = {"aspect_ratio": None, "image_size": None, "thinking": None}
+    check_settings(model, **{**nothing, **settings})
+
+
+def test_aliases_stand_for_full_ids_and_other_ids_pass_through() -> None:
+    assert model_id("flash") == FLASH
+    assert model_id("pro") == PRO
+    assert model_id("lite") == LITE
+    assert model_id("gemini-9-image-preview_1.0") == "gemini-9-image-preview_1.0"
+    assert model_id("tunedModels/mine") == "tunedModels/mine"
+
+
+@pytest.mark.parametrize(
+    "model", ["", " flash", "a/../b", "a..b", "a?key=1", "a#b", "a b", "/a", "a\n"]
+)
+def test_what_cannot_be_a_model_id_is_refused(model: str) -> None:
+    with pytest.raises(ValueError, match="not a model id"):
+        model_id(model)
+
+
+@pytest.mark.parametrize("known", MODELS, ids=lambda known: known.alias)
+def test_what_the_table_lists_is_let_through(known: Model) -> None:
+    check(known.id)
+    for size in known.image_sizes:
+        check(known.id, image_size=size)
+    for ratio in known.aspect_ratios:
+        check(known.id, aspect_ratio=ratio)
+    for level in known.thinking:
+        check(known.id, thinking=level)
+
+
+def test_aspect_ratios_are_those_documented() -> None:
+    assert {known.alias: len(set(known.aspect_ratios)) for known in MODELS} == {
+        "flash": 14,
+        "pro": 10,
+        "lite": 10,
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        (LITE, {"image_size": "4K"}, f"{LITE} makes 1K only, got image_size='4K'"),
+        (FLASH, {"image_size": "2k"}, f"{FLASH} makes 1K, 2K or 4K, got image_size='2k'"),
+        (FLASH, {"aspect_ratio": "7:5"}, "1:4, 1:8, 4:1 or 8:1, got aspect_ratio='7:5'"),
+        (PRO, {"aspect_ratio": "1:8"}, "9:16, 16:9 or 21:9, got aspect_ratio='1:8'"),
+        (PRO, {"aspect_ratio": 16}, "got aspect_ratio=16"),
+        (FLASH, {"thinking": "low"}, "thinks minimal, medium or high, got thinking='low'"),
+        (PRO, {"thinking": "deeply"}, "low, medium or high, got thinking='deeply'"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused_with_what_it_can(
+    model: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match="got") as caught:
+        check(model, **settings)
+    assert message in str(caught.value)
+
+
+def test_model_that_is_not_in_the_table_is_not_checked() -> None:
+    check("gemini-9-image", image_size="16K", aspect_ratio="100:1", thinking="deeply")
+
+
+def test_alias_is_checked_as_the_model_it_stands_for() -> None:
+    assert Settings("flash", image_size="4K").checked() == Settings(FLASH, image_size="4K")
+    with pytest.raises(ValueError, match="makes 1K only"):
+        replace(Settings("flash", image_size="4K"), model="lite").checked()
+
+
+def test_generation_config_must_be_a_mapping() -> None:
+    with pytest.raises(TypeError, match=r"^generation_config must be a mapping, got list$"):
+        Settings("flash", generation_config=[]).checked()  # type: ignore[arg-type]
+
+
+def test_cost_is_known_where_prices_are() -> None:
+    usage = Usage(prompt_tokens=100, output_tokens=1120, total_tokens=1220)
+    assert cost(FLASH, usage) == pytest.approx(0.0336 + 0.00015)
+    assert cost(FLASH, None) is None
+    assert cost(PRO, usage) is None
+    assert cost("gemini-9-image", usage) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "image_size", "expected"),
+    [
+        ("flash", None, 0.0336),
+        (FLASH, "1K", 0.0336),
+        ("flash", "2K", 0.0504),
+        ("flash", "4K", 0.0756),
+        ("flash", "8K", None),
+        ("pro", None, 0.134),
+        ("pro", "2K", 0.134),
+        (PRO, "4K", 0.24),
+        ("lite", None, None),
+        ("gemini-9-image", "1K", None),
+    ],
+)
+def test_price_is_that_of_an_image_and_a_little_for_its_prompt(
+    model: str, image_size: str | None, expected: float | None
+) -> None:
+    assert price(model, image_size) == (expected and pytest.approx(expected, abs=0.001))
+    if model == "flash" and expected:
+        assert price(model, image_size) > expected  # type: ignore[operator]
+
+
+def test_price_of_what_cannot_be_a_model_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="not a model id"):
+        price("a b")
+
+
+def test_only_models_whose_ids_tell_make_images() -> None:
+    known = [FLASH, PRO, "gemini-9-image-preview", "nano-banana-9"]
+    assert [model for model in (*known, "gemini-9-flash") if makes_images(model)] == known
+
+
+def test_model_of_the_table_and_no_model_at_all_get_no_advice() -> None:
+    assert advice(FLASH) is None
+    assert advice("the service") is None
+    assert advice("imagen-3") == f"was shut down: use 'flash' ({FLASH})"

@@ -1,0 +1,111 @@
+"""What a batch will take is told without a call."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio import to_thread
+
+from genbatch import GeminiClient, Prompt, Success, estimate, generate_images
+from genbatch.inputs import Selection, read_prompts
+from genbatch.testing import FakeGemini, Fault
+
+
+def test_an_estimate_counts_calls_dollars_and_seconds() -> None:
+    plan = estimate(["a", "b", "c"], rate=0.5)
+    assert (plan.prompts, plan.done, plan.calls, plan.seconds) == (3, 0, 3, 6.0)
+    assert plan.cost == pytest.approx(3 * 0.0336, rel=0.01)
+
+
+def test_prompts_may_bring_models_and_sizes_of_their_own() -> None:
+    prompts = ["a", Prompt("b", image_size="4K"), Prompt("c", model="pro")]
+    assert estimate(prompts).cost == pytest.approx(0.0336 + 0.0756 + 0.134, rel=0.01)
+    assert estimate(prompts, price=1.0).cost == 3.0
+    assert estimate([*prompts, Prompt("d", model="new")]).cost is None
+    assert estimate([]).cost == 0.0
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="makes 1K only"):
+        estimate(["a"], model="lite", image_size="4K")
+    with pytest.raises(ValueError, match="rate must be > 0"):
+        estimate(["a"], rate=0.0)
+    with pytest.raises(TypeError, match="nonsense"):
+        estimate(["a"], nonsense=1)
+
+
+@pytest.mark.anyio
+async def test_what_is_there_already_is_not_counted(tmp_path: Path) -> None:
+    faults = [None, None, Fault(status=400)]
+    async with (
+        FakeGemini(image_size=8, faults=faults) as server,
+        GeminiClient("a-key", base_url=server.url) as client,
+        generate_images(
+            client, ["a", "a", "b"], save_dir=tmp_path, max_concurrent=1, thinking="high"
+        ) as outcomes,
+    ):
+        assert len([outcome async for outcome in outcomes]) == 3
+
+    def done(save_dir: Path, **settings: str) -> int:
+        return estimate(["new", "b", "a", "a", "a"], save_dir=save_dir, **settings).done
+
+    for save_dir, settings, expected in (
+        (tmp_path, {"thinking": "high"}, 2),
+        (tmp_path, {}, 0),
+        (tmp_path, {"thinking": "high", "namespace": "other"}, 0),
+        (tmp_path / "nowhere", {}, 0),
+    ):
+        assert await to_thread.run_sync(partial(done, save_dir, **settings)) == expected
+
+
+ROWS = """
+{"prompt": "a"}
+{"prompt": "b", "model": "pro", "n": 3}
+{"prompt": "c", "model": "pro", "image_size": "4K", "seed": 7}
+{"prompt": "d", "id": "x", "aspect_ratio": "16:9"}
+{"prompt": "e", "model": "new"}
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 5, 6])
+@pytest.mark.parametrize("settings", [{}, {"price": 2.0}, {"model": "pro", "image_size": "2K"}])
+def test_files_are_counted_without_being_read_again(
+    tmp_path: Path, limit: int, settings: dict[str, Any]
+) -> None:
+    (tmp_path / "a.jsonl").write_text(ROWS)
+    prompts = read_prompts([tmp_path / "a.jsonl"], selection=Selection(limit=limit))
+    one_by_one = estimate(list(prompts), rate=2.0, **settings)
+    (tmp_path / "a.jsonl").unlink()
+    counted = estimate(prompts, rate=2.0, **settings)
+    assert counted.cost == pytest.approx(one_by_one.cost)
+    assert (counted.prompts, counted.seconds) == (limit, one_by_one.seconds)
+
+
+@pytest.mark.anyio
+async def test_files_that_have_images_are_compared_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(ROWS)
+    (tmp_path / "b.jsonl").write_text(ROWS.replace("7", "8"))
+    settings = {"seed": 3, "thinking": "high", "aspect_ratio": "1:1"}
+    async with (
+        FakeGemini(image_size=8) as server,
+        GeminiClient("a-key", base_url=server.url) as client,
+        generate_images(
+            client,
+            await to_thread.run_sync(lambda: list(read_prompts([tmp_path / "a.jsonl"]))),
+            save_dir=tmp_path / "out",
+            **settings,
+        ) as outcomes,
+    ):
+        assert all([isinstance(outcome, Success) async for outcome in outcomes])
+
+    def done(name: str, **changed: Any) -> int:
+        prompts = read_prompts([tmp_path / name])
+        return estimate(prompts, save_dir=tmp_path / "out", **(settings | changed)).done
+
+    assert await to_thread.run_sync(partial(done, "a.jsonl")) == 7
+    assert await to_thread.run_sync(partial(done, "b.jsonl")) == 6
+    assert await to_thread.run_sync(partial(done, "a.jsonl", seed=4)) == 1
+    assert await to_thread.run_sync(partial(done, "a.jsonl", aspect_ratio="3:2")) == 1

@@ -1,0 +1,1 @@
+"""What several tests use: servers, clocks, folders, processes."""

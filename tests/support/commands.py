@@ -1,0 +1,55 @@
+"""How tests run the command ``genbatch`` and look at what it leaves behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from genbatch.testing import Call, FakeGemini
+
+COMMAND = [sys.executable, "-m", "genbatch"]
+CANARY = "canary-key-0123456789"
+PARTI = Path(__file__).parents[3] / "shared" / "data" / "PartiPrompts.tsv"
+
+Finished = subprocess.CompletedProcess[str]
+
+
+class Genbatch(Protocol):
+    """Runs the command to its end."""
+
+    def __call__(self, *arguments: str, **options: Any) -> Finished: ...
+
+
+class Serve(Protocol):
+    """Starts a fake service that the command then talks to."""
+
+    def __call__(self, **options: Any) -> FakeGemini: ...
+
+
+def started(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*COMMAND, *arguments], encoding="utf-8", **(pipes | options))
+
+
+def write_prompts(count: int = 8) -> None:
+    Path("prompts.txt").write_text("".join(f"a fox, number {n}\n" for n in range(count)))
+
+
+def images(folder: str) -> list[Path]:
+    return sorted(Path(folder).glob("*.png"))
+
+
+def arrival(number: int, latency: Callable[[Call], float]) -> tuple[threading.Event, Any]:
+    """Return an event that the call of this number sets, and the latency that makes it so."""
+    arrived = threading.Event()
+
+    def watched(call: Call) -> float:
+        if call.number == number:
+            arrived.set()
+        return latency(call)
+
+    return arrived, watched
