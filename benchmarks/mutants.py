@@ -14,18 +14,25 @@ are written to benchmarks/results/mutants.json and .md.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import random
+import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from queue import SimpleQueue
+from types import ModuleType
+from typing import NoReturn
+
+import pytest
 
 from .mutations import Mutant, generated, named
 
@@ -58,6 +65,8 @@ TESTS = [  # the fastest first
     "tests/core/test_scenarios_of_anyio_streams.py",
     "tests/core/test_scenarios_of_anyio_limiters.py",
     "tests/core/test_scenarios_of_anyio_task_groups.py",
+    "tests/core/test_scenarios_of_aiostream.py",
+    "tests/core/test_scenarios_of_streamable.py",
     "tests/core/test_deadlines.py",
     "tests/property/test_promises.py",
 ]
@@ -66,63 +75,81 @@ RESULTS = ROOT / "benchmarks" / "results"
 TIMEOUT = 240  # seconds that a mutant may take; each test has TEST_TIMEOUT
 TEST_TIMEOUT = 20
 MEMORY = 4 << 30  # bytes: a mutant may pull from an endless source for ever
-# The same examples for every mutant; a failure need not be made smaller. On asyncio anyio's
-# wait_all_tasks_blocked polls every 0.1 s, which is most of the time that these tests take; most
-# of the rest is the import of google.genai, which the core does without.
-PLUGIN = """
-import asyncio
-import sys
-from pathlib import Path
-from types import ModuleType
+# Imported once: a mutant is tested in a fork. Not genbatch, which each fork has to import mutated.
+PRELOADED = ("anyio.pytest_plugin", "blockbuster", "httpx", "hypothesis", "trio", "uvloop")
 
-for name in ("google", "google.genai"):
-    sys.modules[name] = ModuleType(name)
 
-import genbatch
-from anyio._backends import _asyncio
-from hypothesis import Phase, settings
+def preload() -> None:
+    """Import what all tests need, and arrange what makes them quicker."""
+    for name in ("google", "google.genai"):  # half of a second, and the core does without
+        sys.modules[name] = ModuleType(name)
+    for name in PRELOADED:
+        import_module(name)
+    from anyio._backends import _asyncio
+    from hypothesis import Phase, settings
 
-assert Path(genbatch.__file__).is_relative_to(Path.cwd()), genbatch.__file__
-settings.register_profile("mutants", derandomize=True, database=None,
-                          phases=[Phase.explicit, Phase.generate])
-settings.load_profile("mutants")
-_asyncio.sleep = lambda delay: asyncio.sleep(0.001 if delay == 0.1 else delay)
-"""
+    # The same examples for every mutant; a failure need not be made smaller.
+    phases = [Phase.explicit, Phase.generate]
+    settings.register_profile("mutants", derandomize=True, database=None, phases=phases)
+    settings.load_profile("mutants")
+    # On asyncio anyio's wait_all_tasks_blocked polls every 0.1 s, most of what the tests take.
+    _asyncio.sleep = lambda delay: asyncio.sleep(0.001 if delay == 0.1 else delay)
 
 
 def run_tests(directory: Path) -> str | None:
     """Return how the tests of a copy failed, None if they passed."""
-    options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "mutants_plugin"]
-    options += ["-o", f"timeout={TEST_TIMEOUT}", "-o", "timeout_method=thread"]
-    tests = [test for test in TESTS if (directory / test).exists()]
-    command = [sys.executable, "-m", "pytest", *options, *tests]
-    environment = os.environ | {
-        "PYTHONPATH": f"{directory / 'src'}{os.pathsep}{directory}",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    process = subprocess.Popen(
-        ["bash", "-c", f'ulimit -v {MEMORY >> 10}; exec "$@"', "-", *command],
-        cwd=directory,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    with tempfile.TemporaryFile("w+") as output:
+        child = os.fork()
+        if not child:
+            _test_in_child(directory, output.fileno())
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                break
+            if time.monotonic() > deadline:
+                os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return "hangs"
+            time.sleep(0.02)
+        output.seek(0)
+        text = output.read()
+    if "+ Timeout +" in text:
         return "hangs"
-    if process.returncode == 0:
+    code = os.waitstatus_to_exitcode(status)
+    if code == 0:
         return None
-    if process.returncode in {4, 5}:
-        raise RuntimeError(f"pytest could not run:\n{output}")
-    if "+ Timeout +" in output:
-        return "hangs"
-    lines = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return lines[0].split(" - ")[0] if lines else f"exit code {process.returncode}"
+    if code in {4, 5}:
+        raise RuntimeError(f"pytest could not run:\n{text}")
+    lines = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return lines[0].split(" - ")[0] if lines else f"exit code {code}"
+
+
+def _test_in_child(directory: Path, output: int) -> NoReturn:
+    """Run the tests, file by file: none is collected that is not needed."""
+    os.setsid()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    os.chdir(directory)
+    sys.path[:0] = [str(directory / "src")]
+    code = 1
+    try:
+        import genbatch
+
+        assert Path(genbatch.__file__).is_relative_to(directory), genbatch.__file__
+        options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", f"--rootdir={directory}"]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # preloaded plugins
+        options += ["-o", f"timeout={TEST_TIMEOUT}", "-o", "timeout_method=thread"]
+        for test in TESTS:
+            code = pytest.main([*options, test])
+            if code:
+                break
+    except BaseException as exc:  # noqa: BLE001 - a mutant may make the import fail in any way
+        print("ERROR import", type(exc).__name__, flush=True)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def prepare(directory: Path) -> Path:
@@ -131,31 +158,49 @@ def prepare(directory: Path) -> Path:
     for name in ("src", "tests"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", directory)
-    (directory / "mutants_plugin.py").write_text(PLUGIN)
     return directory
+
+
+def warm_up(copies: Sequence[Path]) -> None:
+    """See the tests of each copy pass, and keep them compiled, but not the core."""
+    preload()
+    for directory in copies:
+        if (failure := run_tests(directory)) is not None:
+            sys.exit(f"the tests must pass before anything is changed: {failure}")
+        for cache in (directory / "src").rglob("__pycache__"):
+            shutil.rmtree(cache)
+    sys.dont_write_bytecode = True
 
 
 def run_all(mutants: Sequence[Mutant], copies: Sequence[Path]) -> dict[Mutant, str | None]:
     """Test each mutant in one of the copies and return how it was killed."""
-    free: SimpleQueue[Path] = SimpleQueue()
+    queue: SimpleQueue[Path] = get_context("fork").SimpleQueue()
     for directory in copies:
-        free.put(directory)
+        queue.put(directory)
+    results = {}
+    with get_context("fork").Pool(len(copies), _begin, (queue,)) as pool:
+        for mutant, killer in zip(mutants, pool.imap(_test, mutants), strict=True):
+            print("killed  " if killer else "SURVIVED", mutant.name, "|", killer or "", flush=True)
+            results[mutant] = killer
+    return results
 
-    def test(mutant: Mutant) -> str | None:
-        directory = free.get()
-        path = directory / PACKAGE / mutant.file
-        original = path.read_text()
-        try:
-            path.write_text(mutant.text)
-            killer = run_tests(directory)
-        finally:
-            path.write_text(original)
-            free.put(directory)
-        print("killed  " if killer else "SURVIVED", mutant.name, "|", killer or "", flush=True)
-        return killer
 
-    with ThreadPoolExecutor(len(copies)) as pool:
-        return dict(zip(mutants, pool.map(test, mutants), strict=True))
+_copy: Path  # of the process that tests
+
+
+def _begin(queue: SimpleQueue[Path]) -> None:
+    global _copy
+    _copy = queue.get()
+
+
+def _test(mutant: Mutant) -> str | None:
+    path = _copy / PACKAGE / mutant.file
+    original = path.read_text()
+    try:
+        path.write_text(mutant.text)
+        return run_tests(_copy)
+    finally:
+        path.write_text(original)
 
 
 def explanations() -> dict[str, str]:
@@ -243,8 +288,7 @@ def main() -> int:
             return 0
         if not mutants:
             sys.exit("no such mutant")
-        if (failure := run_tests(copies[0])) is not None:
-            sys.exit(f"the tests must pass before anything is changed: {failure}")
+        warm_up(copies)
         results = run_all(mutants, copies)
     if arguments.survivors and last.keys() == {mutant.name for mutant in every}:
         results = {mutant: results.get(mutant, last[mutant.name]) for mutant in every}

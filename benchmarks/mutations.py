@@ -56,7 +56,7 @@ NAMED: dict[tuple[str, str], list[Edit]] = {
         ("_serve", r"run\(steps\.send, sent\)", "steps.send(sent)")
     ],
     ("errors are thrown into a call in the worker's context", "_workers.py"): [
-        ("_serve", r"run\(steps\.throw, exc\)", "steps.throw(exc)")
+        ("_serve", r"run\(steps\.throw, without_core_frames\(exc\)\)", "steps.throw(exc)")
     ],
     ("the source is resumed in the contexts of the workers", "_source.py"): [
         ("open", r"partial\(copy_context\(\)\.run, (.*)\)", r"\1")
@@ -71,10 +71,10 @@ NAMED: dict[tuple[str, str], list[Edit]] = {
         ("run", r"while not self\._finished\.is_set\(\):", "while False:")
     ],
     ("what is missing at the end is not counted", "_workers.py"): [
-        ("run", r"if not self\._is_left and .*:", "if False:")
+        ("run", r"is_short = .*", "is_short = False")
     ],
     ("a token is kept although somebody waits for it", "_workers.py"): [
-        ("_serve", r"limiter\.waiting or ", "")
+        ("_serve", r"limiter\._waiting or ", "")
     ],
     ("a token is kept by a worker that waits", "_workers.py"): [
         ("_serve", r"limit = limiter\.release_on_behalf_of\(token\)(?=\n +if source)", "pass")

@@ -21,5 +21,5 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     for module in (_collect, _submit, _retry):
         monkeypatch.setattr(module, "sleep", sleep)
-    monkeypatch.setattr(batch_api, "_LINGER", 0.1)
+    monkeypatch.setattr(batch_api._api, "_LINGER", 0.1)
     return seconds
