@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,8 +11,8 @@ import google.genai  # noqa: F401 - its import reads many files, once; not in a 
 import pytest
 from blockbuster import blockbuster_ctx
 
+from genbatch import _http
 from genbatch.gemini import _retry
-from genbatch.gemini._connection import Connection
 from support.backends import BACKENDS
 
 
@@ -43,16 +44,21 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def at_last_byte(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Return what arranges for an act as soon as the last byte of an answer has been read."""
+    """Return what arranges for an act in the read that returns the last byte of an answer."""
 
     def arrange(act: Callable[[], object]) -> None:
-        receive = Connection._receive
+        read = _http._Stream.read
+        received: dict[_http._Stream, bytes] = {}
 
-        async def acting(self: Connection, http: Any) -> Any:
-            received = await receive(self, http)
-            act()
-            return received
+        async def acting(self: _http._Stream, *args: Any) -> bytes:
+            data = await read(self, *args)
+            received[self] = received.get(self, b"") + data
+            head, _, body = received[self].partition(b"\r\n\r\n")
+            announced = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+            if announced is not None and len(body) >= int(announced[1]):
+                act()
+            return data
 
-        monkeypatch.setattr(Connection, "_receive", acting)
+        monkeypatch.setattr(_http._Stream, "read", acting)
 
     return arrange

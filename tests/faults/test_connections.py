@@ -10,13 +10,13 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from genbatch import GeminiClient, Throttle, collect
-from genbatch.gemini import _transport
+from genbatch import GeminiClient, Throttle, _http, collect
 from genbatch.testing import FakeGemini, Fault
 from support.backends import only_asyncio
 
@@ -27,13 +27,13 @@ pytestmark = pytest.mark.anyio
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Ports of the connections that were opened."""
     ports: list[int] = []
-    open_socket = _transport.open_socket
+    connect = _http._Connection.connect_tcp
 
-    async def counted(host: str, port: int) -> object:
+    async def counted(self: _http._Connection, host: str, port: int, **options: Any) -> object:
         ports.append(port)
-        return await open_socket(host, port)
+        return await connect(self, host, port, **options)
 
-    monkeypatch.setattr(_transport, "open_socket", counted)
+    monkeypatch.setattr(_http._Connection, "connect_tcp", counted)
     return ports
 
 
@@ -61,7 +61,7 @@ async def test_there_are_never_more_connections_than_calls_and_they_are_used_aga
 
 
 async def test_large_images_come_whole_and_beside_each_other() -> None:
-    content = b"\x89PNG\r\n\x1a\n" + random.Random(7).randbytes(5_000_000)
+    content = b"\x89PNG\r\n\x1a\n" + random.Random(7).randbytes(5_000_000) + b"IEND\xaeB`\x82"
     body = {
         "candidates": [
             {"content": {"parts": [{"inlineData": {"data": base64.b64encode(content).decode()}}]}}

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from genbatch._values import Blocked, Image, InvalidResponse, NoImage, Usage
-from genbatch.gemini._answer import image_from
-from genbatch.gemini._json import excerpt, parse_answer
+from genbatch.gemini._answer import excerpt, image_from, parse_answer
 
-PNG = b"\x89PNG\r\n\x1a\n the rest of a picture"
+PNG = b"\x89PNG\r\n\x1a\n the rest of a picture IEND\xaeB`\x82"
 JPEG = b"\xff\xd8\xff the rest of a picture"
 MODEL = "gemini-nano-banana-2.1"
 

@@ -31,7 +31,7 @@ from genbatch.gemini import GeminiClient, _retry, _sdk
 pytestmark = pytest.mark.anyio
 
 KEY = "AIza-canary-key-that-nobody-may-see"
-PNG = b"\x89PNG\r\n\x1a\n the rest of a picture"
+PNG = b"\x89PNG\r\n\x1a\n the rest of a picture IEND\xaeB`\x82"
 ANSWER = {
     "candidates": [
         {

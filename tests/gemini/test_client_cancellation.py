@@ -9,12 +9,11 @@ from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import anyio.lowlevel
+import httpcore
 import httpx
 import pytest
 
-from genbatch.gemini import GeminiClient, _retry, _sdk, _transport
-from genbatch.gemini._connection import Connection
-from genbatch.gemini._turns import Turns
+from genbatch.gemini import GeminiClient, _retry, _sdk
 from genbatch.testing import FakeGemini
 from support.backends import only_asyncio
 
@@ -113,36 +112,14 @@ async def test_deadline_that_passes_at_the_last_byte_does_not_take_the_answer(
         await anyio.lowlevel.checkpoint()
 
 
-async def test_cancelled_scope_does_not_take_an_answer_that_waits_to_be_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Between the socket's becoming readable and the turn to read it, calls may queue."""
-    turn = Connection._turn
-    image = None
-    with anyio.CancelScope() as scope:
-
-        async def cancelled_in_the_queue(self: Connection) -> None:
-            scope.cancel()
-            await turn(self)
-
-        async with serving() as client:
-            monkeypatch.setattr(Connection, "_turn", cancelled_in_the_queue)
-            image = await client.generate_image("a cat")
-            await anyio.lowlevel.checkpoint()
-    assert image is not None
-    assert scope.cancelled_caught
-
-
-async def test_cancelled_block_still_closes_the_connections(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lanes = _transport.Lanes(Turns(), None)
-    client = _transport.LaneClient(lanes)
-    monkeypatch.setattr(_sdk, "open_http_client", lambda *_args, **_options: client)
+async def test_cancelled_block_still_closes_the_connections() -> None:
     with anyio.CancelScope() as scope:
         async with FakeGemini(image_size=8) as server, GeminiClient(KEY, base_url=server.url) as it:
             await it.generate_image("a cat")
-            (connection,) = lanes._idle
+            assert it._wire is not None
+            assert it._wire.stack is not None
+            (connection,) = it._wire.stack._idle
             scope.cancel()
-    assert client.is_closed
-    assert connection._socket.fileno() == -1
+    assert connection._stream is not None
+    with pytest.raises(httpcore.ReadError):
+        await connection._stream.read(1)

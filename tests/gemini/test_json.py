@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from genbatch._values import InvalidResponse
-from genbatch.gemini._answer import image_from
-from genbatch.gemini._json import parse_answer
+from genbatch.gemini._answer import image_from, parse_answer
 
 MODEL = "a-model"
 KEY = "AIza-a-key-that-is-echoed"
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) + b"IEND\xaeB`\x82"
 ENCODED = base64.b64encode(PNG).decode()
 
 

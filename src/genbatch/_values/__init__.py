@@ -18,6 +18,7 @@ from ._errors import (
 )
 from ._image import EXTENSIONS, Image, SavedImage, Usage, sniff_mime_type
 from ._prompt import Prompt
+from ._whole import is_whole
 
 __all__ = [
     "EXTENSIONS",
@@ -39,5 +40,6 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Usage",
+    "is_whole",
     "sniff_mime_type",
 ]

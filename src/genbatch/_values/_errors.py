@@ -22,7 +22,14 @@ class TimedOut(GenbatchError, TimeoutError):
 
 
 class InvalidResponse(GenbatchError):
-    """The answer was not what the wire promises: not JSON, bad base64, not an image."""
+    """The answer was not what the wire promises: not JSON, bad base64, not a whole image.
+
+    Attributes:
+        data: What came, and was paid for, in place of an image; its base64 where that is broken.
+            None where the answer had none.
+    """
+
+    data: bytes | None = None
 
 
 class Rejected(GenbatchError):

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import anyio
 from anyio import to_thread
 
-from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient, Proxies
+from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
 
     from genbatch.gemini.wire import Wire
@@ -41,27 +38,18 @@ async def open_batches(client: GeminiClient) -> AsyncGenerator[Batches]:
 
 
 def _open(client: GeminiClient, wire: Wire) -> tuple[Batches, httpx.AsyncClient | None]:
-    from genbatch.gemini.wire import bodies
+    import httpx
 
     from ._service import Batches
 
-    if wire.certificates is None:
+    if wire.stack is None:
         assert client._http_client is not None  # noqa: S101 - narrows the type
-        return Batches(client, client._http_client, bodies()), None
-    owned = _open_http(client, wire.certificates)
-    return Batches(client, owned, bodies()), owned
-
-
-def _open_http(client: GeminiClient, certificates: ssl.SSLContext) -> httpx.AsyncClient:
-    """Return a client of our own: lanes read an answer whole, and results may be gigabytes."""
-    import httpx
-
-    home = urlsplit(client._base_url or DEFAULT_BASE_URL)
-    port = home.port or (443 if home.scheme == "https" else 80)
-    proxy = Proxies().of(home.scheme, home.hostname or "", port) if client._trust_env else None
-    through = None
-    if proxy is not None:
-        through = httpx.Proxy(f"http://{proxy.host}:{proxy.port}", headers=proxy.headers)
-    return httpx.AsyncClient(
-        verify=certificates, proxy=through, follow_redirects=False, trust_env=False
+        return Batches(client, client._http_client), None
+    # One of our own: the client's reads an answer whole, and results may be gigabytes.
+    owned = httpx.AsyncClient(
+        verify=wire.stack.certificates,
+        proxy=wire.stack.proxy_for(httpx.URL(client._base_url or DEFAULT_BASE_URL)),
+        follow_redirects=False,
+        trust_env=False,
     )
+    return Batches(client, owned), owned

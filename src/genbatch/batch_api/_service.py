@@ -35,7 +35,7 @@ from genbatch.gemini import (
     prepare,
     with_retries,
 )
-from genbatch.gemini.wire import THIRD_PARTY, showable, translate, without_frames
+from genbatch.gemini.wire import THIRD_PARTY, json_of, showable, translate, without_frames
 
 from ._lines import lines_of
 from ._operations import Seen, checked, name_in, seen
@@ -44,8 +44,6 @@ from ._results import read_result
 if TYPE_CHECKING:
     import httpx
     import httpx2
-
-    from genbatch.gemini.wire import Bodies
 
 R = TypeVar("R")
 
@@ -61,14 +59,10 @@ class Batches:
     Args:
         client: Whose key, host, timeout and retries it uses.
         http: Sends what is sent.
-        bodies: Makes the requests for images.
     """
 
-    def __init__(
-        self, client: GeminiClient, http: httpx.AsyncClient | httpx2.AsyncClient, bodies: Bodies
-    ) -> None:
+    def __init__(self, client: GeminiClient, http: httpx.AsyncClient | httpx2.AsyncClient) -> None:
         self._http = http
-        self._bodies = bodies
         self._secret = client._secret
         self._timeout = client._timeout
         self._threads = client._threads
@@ -84,7 +78,7 @@ class Batches:
         """
         settings = Settings(**{"model": str(prompt.model), **others})
         request = await prepare(prompt, settings, self._threads)
-        return await to_thread.run_sync(self._bodies.of, request, limiter=self._threads)
+        return await to_thread.run_sync(json_of, request, limiter=self._threads)
 
     async def upload(self, path: Path, label: str) -> str:
         """Upload a file of requests and return the service's name of it."""

@@ -1,10 +1,8 @@
 """The Gemini client: one prompt in, one image out, over google-genai."""
 
-from ._answer import image_from
+from ._answer import JsonObject, excerpt, image_from, mapping, objects, parse_answer
 from ._client import GeminiClient
-from ._json import JsonObject, excerpt, mapping, objects, parse_answer
 from ._models import JOB_SHARE, MODELS, Model, default_size, model_id, price
-from ._proxy import Proxies
 from ._request import SETTINGS_OF_A_PROMPT, Settings, prepare
 from ._retry import backoff, with_retries
 from ._settings import DEFAULT_BASE_URL
@@ -17,7 +15,6 @@ __all__ = [
     "GeminiClient",
     "JsonObject",
     "Model",
-    "Proxies",
     "Settings",
     "backoff",
     "default_size",

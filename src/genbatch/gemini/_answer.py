@@ -1,12 +1,18 @@
-"""From the JSON of an answer to an Image, or to the error that says why there is none."""
+"""From the body of an answer to an Image, or to the error that says why there is none.
+
+A server may get its JSON wrong: every look at it has an answer. Where a strict parser gives up, a
+patient one goes on, as the image within is paid for.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import pybase64
+from pydantic_core import from_json
 
 from genbatch._values import (
     Blocked,
@@ -15,11 +21,18 @@ from genbatch._values import (
     InvalidResponse,
     NoImage,
     Usage,
+    is_whole,
     sniff_mime_type,
 )
 
-from ._json import JsonObject, excerpt, mapping, objects
 from ._models import cost
+
+JsonObject: TypeAlias = dict[str, Any]
+
+# Parsing holds up the event loop, a microsecond or so for each value. Images have no commas.
+_MOST_COMMAS = 100_000
+_MOST_TOKENS = 2**53  # a count above it, or below zero, is none
+_FROM_URL_SAFE = str.maketrans("-_", "+/")
 
 # Any other reason, and any the service invents later, is a NoImage.
 _BLOCKING_REASONS = frozenset(
@@ -42,6 +55,59 @@ class _Details(TypedDict):
     status: int
     request_id: str | None
     maybe_paid: bool
+
+
+def parse_answer(
+    body: str | bytes | bytearray, model: str, hide: Callable[[str], str] = str
+) -> JsonObject:
+    """Return the JSON object that body holds.
+
+    Args:
+        body: The answer.
+        model: Full id of the model asked, for the message.
+        hide: Applied to every string but the data of images, which nothing shows.
+
+    Raises:
+        InvalidResponse: If it holds something else, the beginning of which is shown, or far more
+            than an answer has.
+    """
+    commas = body.count(",") if isinstance(body, str) else body.count(b",")
+    if commas > _MOST_COMMAS:
+        message = f"{model} sent an answer of more than {_MOST_COMMAS:,} values"
+        raise InvalidResponse(message, status=200, maybe_paid=True)
+    try:
+        return _object(_shown(from_json(body), hide))
+    # An image is paid for: a stray byte or half a character in the text beside it, which the fast
+    # and strict parser refuses, must not lose it. Garbage may nest deeper than either goes.
+    except (ValueError, RecursionError):
+        text = body if isinstance(body, str) else body.decode("utf-8-sig", "replace")
+        body = text = hide(text)  # every name: tracebacks hold them
+    try:
+        return _object(json.loads(text))
+    except (ValueError, RecursionError) as exc:
+        shown = excerpt(text) or "an empty body"
+        message = f"{model} sent an answer that is not JSON: {shown}"
+        raise InvalidResponse(message, status=200, maybe_paid=True) from exc
+
+
+def _object(value: Any) -> JsonObject:
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__} in place of an object")
+    return value
+
+
+def _shown(value: Any, hide: Callable[[str], str]) -> Any:
+    """Return value with hide applied to its strings, but for the data of images."""
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, list):
+        return [_shown(item, hide) for item in value]
+    if isinstance(value, dict):
+        return {
+            name: each if name == "data" and isinstance(each, str) else _shown(each, hide)
+            for name, each in value.items()
+        }
+    return value
 
 
 def image_from(answer: JsonObject, model: str) -> Image:
@@ -69,14 +135,16 @@ def image_from(answer: JsonObject, model: str) -> Image:
     inline = [mapping(part["inlineData"]).get("data") for part in parts if "inlineData" in part]
     if not inline:
         raise _why_none(answer, text, model)
-    images, reason = _images(inline, model)
+    images, reason, damaged = _images(inline, model)
     if not images:
-        raise InvalidResponse(
-            f"{model} sent an image that is none: {reason}",
+        error = InvalidResponse(
+            f"{model} sent an invalid image: {reason}",
             status=200,
             request_id=_response_id(answer),
             maybe_paid=True,
         )
+        error.data = damaged
+        raise error
     usage = _usage(answer)
     return replace(
         images[0],
@@ -88,35 +156,51 @@ def image_from(answer: JsonObject, model: str) -> Image:
     )
 
 
-def _images(inline: list[object], model: str) -> tuple[list[Image], str]:
-    """Return the true images, whatever types the answer claims, and what is wrong with others."""
+def _images(inline: list[object], model: str) -> tuple[list[Image], str, bytes | None]:
+    """Return the true images, whatever types the answer claims.
+
+    Returns:
+        They, what is wrong with the first of the others, and its bytes.
+    """
     images: list[Image] = []
-    reason = ""
+    reason, damaged = "", None
     for encoded in inline:
         try:
             data = _decoded(encoded)
         except ValueError:
-            reason = reason or "its base64 is broken"
-            continue
-        if mime_type := sniff_mime_type(data):
-            images.append(Image(data, mime_type, model))
+            data, mime_type, wrong = str(encoded).encode(), None, "its base64 is broken"
         else:
-            reason = reason or ("it is of no known type" if data else "it has no bytes")
-    return images, reason
+            mime_type, wrong = sniff_mime_type(data), _what_is_wrong(data)
+        if mime_type and not wrong:
+            images.append(Image(data, mime_type, model))
+        elif not reason:
+            reason, damaged = wrong, data or None
+    return images, reason, damaged
+
+
+def _what_is_wrong(data: bytes) -> str:
+    if not data:
+        return "it has no bytes"
+    mime_type = sniff_mime_type(data)
+    if mime_type is None:
+        return "it is of no known type"
+    return "" if is_whole(data, mime_type) else "it has no end"
 
 
 def _decoded(encoded: object) -> bytes:
-    if isinstance(encoded, bytes):  # as it came
-        return encoded
-    if not isinstance(encoded, str | memoryview):
+    """Return the bytes of base64 as servers send it, no bytes for what is no string.
+
+    Raises:
+        ValueError: If it is no base64.
+    """
+    if not isinstance(encoded, str):
         return b""
     try:
         return pybase64.b64decode(encoded, validate=True)
     except ValueError:
-        if isinstance(encoded, str):
-            raise
-        # As it came, where JSON may have escaped a slash.
-        return pybase64.b64decode(json.loads(b'"%b"' % bytes(encoded)), validate=True)
+        # It may have newlines, the alphabet of URLs, or no padding.
+        plain = "".join(encoded.split()).translate(_FROM_URL_SAFE).rstrip("=")
+        return pybase64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 
 
 def _why_none(answer: JsonObject, text: str, model: str) -> GenbatchError:
@@ -149,8 +233,27 @@ def _response_id(answer: JsonObject) -> str | None:
 
 def _usage(answer: JsonObject) -> Usage | None:
     counts = mapping(answer.get("usageMetadata"))
-    if not counts:
-        return None
     names = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount")
-    tokens = (counts.get(name) for name in names)
-    return Usage(*(count if isinstance(count, int) else 0 for count in tokens))
+    tokens = [counts.get(name, 0) for name in names]
+    # One that cannot be believed makes the others worthless: the call costs what was expected.
+    if not counts or not all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in tokens):
+        return None
+    return Usage(*tokens)
+
+
+def mapping(value: object) -> JsonObject:
+    """Return value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: object) -> list[JsonObject]:
+    """Return the objects in value if it is a list, else none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def excerpt(text: str, length: int = 200) -> str:
+    """Return the beginning of text on one line, without control characters."""
+    # Cut twice: a body may be megabytes, and joining its words shortens it.
+    printable = "".join(c if c.isprintable() else " " for c in text[: 5 * length])
+    line = " ".join(printable.split())
+    return line if len(line) <= length else line[: length - 1] + "…"

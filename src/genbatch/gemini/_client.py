@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
+from logging import DEBUG, getLogger
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from anyio import to_thread
 
-from genbatch._logs import about
+from genbatch._logs import about, tell
 from genbatch._money import Account, Budget
 from genbatch._throttle import Throttle
-from genbatch._values import Image, InvalidResponse, Prompt
+from genbatch._values import GenbatchError, Image, InvalidResponse, Prompt
 
-from ._attempt import image_or_error, make_attempt
+from ._answer import image_from
 from ._models import makes_images, model_id
-from ._request import Settings, prepare
+from ._models import price as price_of
+from ._request import ImageRequest, Settings, prepare
 from ._retry import with_retries
 from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
     from ._sdk import Wire
+
+_log = getLogger("genbatch.client")
 
 _FILE_THREADS = 4
 _MOST_PAGES = 100  # of a list of models; a server could send pages for ever
@@ -54,7 +60,8 @@ class GeminiClient:
         http_client: Used instead of the client's own connections and never closed here; its
             timeouts do not apply.
         trust_env: Whether the client's own connections take HTTP_PROXY, HTTPS_PROXY, ALL_PROXY
-            and NO_PROXY from the environment; only ``http://`` proxies will do.
+            and NO_PROXY from the environment: proxies of http, https, or SOCKS with the extra
+            ``socks``. SSL_CERT_FILE and SSL_CERT_DIR hold in any case.
         throttle: What keeps calls within the service's limits: one for all models, or a function
             that makes one for a full id. Where None, each model has its own, which waits out rate
             limits; ``Throttle(patience=0)`` lets them be the caller's error.
@@ -221,10 +228,10 @@ class GeminiClient:
         )
         request = await prepare(prompt, settings, self._threads)
         account = Budget() if budget is None else budget
-        attempt = partial(make_attempt, wire, request, account, price)
+        attempt = partial(_make_attempt, wire, request, account, price)
         admitted = partial(self.throttle(request.model).run, attempt)
         with about(model=request.model):
-            return await with_retries(admitted, self._max_retries, image_or_error)
+            return await with_retries(admitted, self._max_retries, _image_or_error)
 
     def throttle(self, model: str = "flash") -> Throttle:
         """Return what keeps the calls of a model within the service's limits.
@@ -279,3 +286,57 @@ class GeminiClient:
         if self._wire is None:
             raise RuntimeError("GeminiClient is not open: use 'async with GeminiClient(...)'")
         return self._wire
+
+
+async def _make_attempt(
+    wire: Wire, request: ImageRequest, account: Account, price: float | None
+) -> Image | GenbatchError:
+    """Make one attempt and return its image, or why an answer that is paid for has none.
+
+    Args:
+        wire: To ask.
+        request: What for.
+        account: To pay from.
+        price: US dollars an image, in place of the price table's.
+
+    Raises:
+        GenbatchError: If no answer came, or one that is not paid for.
+    """
+    expected = price_of(request.model, request.settings.image_size) if price is None else price
+    async with account.attempt(expected) as attempt:
+        tell(_log, DEBUG, "asking for an image")
+        began = perf_counter()
+        try:
+            answer = await wire.ask(request)
+        except GenbatchError as error:
+            _tell_failure(error, began)
+            raise
+        try:
+            image = image_from(answer, request.model)
+        except GenbatchError as error:
+            attempt.failed(error)
+            _tell_failure(error, began)
+            return error
+        if price is not None:
+            image = replace(image, cost=price)
+        attempt.paid(image.cost)
+        _tell_image(image, began)
+        return image
+
+
+def _image_or_error(result: Image | GenbatchError) -> Image:
+    """Return the image of an attempt, or raise why there is none."""
+    if isinstance(result, GenbatchError):
+        raise result
+    return result
+
+
+def _tell_image(image: Image, began: float) -> None:
+    size, elapsed = len(image.data), perf_counter() - began
+    message = "an image of %d bytes came after %.1f s"
+    tell(_log, DEBUG, message, size, elapsed, elapsed=elapsed, bytes=size, cost=image.cost)
+
+
+def _tell_failure(error: GenbatchError, began: float) -> None:
+    elapsed = perf_counter() - began
+    tell(_log, DEBUG, "no image after %.1f s", elapsed, error=error, elapsed=elapsed)

@@ -30,7 +30,7 @@ from google.auth.transport.requests import Request
 
 from genbatch._values import GenbatchError, Unauthorized, Unavailable
 
-from ._json import excerpt
+from ._answer import excerpt
 from ._settings import Secret, Vertex, check_project
 
 AHEAD = 600.0  # seconds before a token expires that it is replaced

@@ -8,33 +8,45 @@ from __future__ import annotations
 
 import logging
 import math
-import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from anyio import fail_after
 from google import genai
 from google.genai import types
+from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
+from genbatch._http import ConnectionStack, captured_body
 from genbatch._values import GenbatchError, InvalidResponse
 
-from ._config import config_of, contents_of
-from ._json import JsonObject, parse_answer
-from ._request import ImageRequest
-from ._sdk_types import Nowhere, build, client_to
+from ._answer import JsonObject, parse_answer
+from ._request import ImageRequest, Settings
 from ._settings import Secret
 from ._translate import THIRD_PARTY, showable, translate, without_frames
-from ._transport import LaneClient, open_http_client, set_aside
-from ._turns import Turns
 
 if TYPE_CHECKING:
     import httpx2
 
     from ._credentials import Access
+
+# Its names as the SDK has them and as the wire has them.
+_FIELDS = {
+    name: field
+    for field in types.GenerateContentConfig.model_fields
+    for name in (field, to_camel(field))
+}
+# How the SDK is to behave. Nothing about the image, and this client relies on it.
+_OURS: Mapping[str, Any] = {
+    "should_return_http_response": True,
+    # On by default: each would send further paid requests behind our back.
+    "automatic_continuation": False,
+    "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
+}
+_NOT_TO_BE_GIVEN = {*_OURS, "http_options", "continuation_token"}
 
 
 class Wire:
@@ -47,6 +59,9 @@ class Wire:
         timeout: Seconds an attempt may take in all.
         access: To Vertex, where that is called; the key is then its token.
         trust_env: Whether connections of our own take proxies from the environment.
+
+    Attributes:
+        stack: The connections, None where they are the caller's.
 
     Raises:
         ValueError: If a proxy of the environment cannot be used.
@@ -65,10 +80,11 @@ class Wire:
         self._secret = secret
         self._access = access
         self._timeout = timeout
-        self._turns = Turns()
-        self._owned: LaneClient | None = None
+        self._owned: httpx.AsyncClient | None = None
+        self.stack: ConnectionStack | None = None
         if http_client is None:
-            self._owned = open_http_client(self._turns, trust_env=trust_env)
+            self.stack = ConnectionStack(trust_env=trust_env)
+            self._owned = self.stack.client()
         options = types.HttpOptions(
             httpx_async_client=self._owned or http_client,
             # Not used. The one the SDK would build reads proxies from the environment.
@@ -77,8 +93,9 @@ class Wire:
             api_version="v1beta" if access is None else "v1beta1",
             timeout=None if math.isinf(timeout) else math.ceil(timeout * 1000),
         )
+        # The SDK builds its types at the first use, which would stall the event loop for 50 ms.
+        json_of(ImageRequest("none", (), Settings("none")))
         with _no_warning_about_two_keys():
-            build()
             if access is None:
                 key = secret.reveal()
                 self._sdk = genai.Client(api_key=key, vertexai=False, http_options=options)
@@ -90,11 +107,6 @@ class Wire:
                     credentials=access.for_sdk,
                     http_options=options,
                 )
-
-    @property
-    def certificates(self) -> ssl.SSLContext | None:
-        """Those that connections of our own trust, None where there are none."""
-        return None if self._owned is None else self._owned.certificates
 
     async def ask(self, request: ImageRequest) -> JsonObject:
         """Make one attempt.
@@ -109,11 +121,10 @@ class Wire:
         """
         if self._access is not None:
             await self._access.ensure_fresh()
-        await self._turns.take()
         # Built outside the try: a setting of the wrong type is the caller's mistake.
         contents, config = contents_of(request), config_of(request)
         try:
-            with fail_after(self._timeout), set_aside() as aside:
+            with fail_after(self._timeout), captured_body() as captured:
                 answer = await self._sdk.aio.models.generate_content(
                     model=request.model, contents=contents, config=config
                 )
@@ -121,10 +132,12 @@ class Wire:
             error = self._translate(exc, request.model)
         else:
             assert answer.sdk_http_response is not None  # noqa: S101 - narrows the type
-            if aside.body is None:  # a client that is not ours
-                aside.body = answer.sdk_http_response.body
+            body: str | bytes | bytearray | None = captured.body
+            if body is None:  # a client that is not ours
+                body = answer.sdk_http_response.body or ""
+            captured.body = None
             del answer  # or an error's traceback would hold the body as it was sent
-            return parse_answer(aside.take(), request.model, self._secret.hide)
+            return parse_answer(body, request.model, self._secret.hide)
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
 
@@ -173,31 +186,115 @@ class Wire:
             await self._owned.aclose()
 
 
+def json_of(request: ImageRequest) -> bytes:
+    """Return the JSON that an attempt sends, on one line; from any thread.
+
+    The SDK makes it, and sends it to a transport that answers with what it is sent.
+
+    Raises:
+        ValueError: As config_of.
+    """
+    answer = _echo().models.generate_content(
+        model=request.model, contents=contents_of(request), config=config_of(request)
+    )
+    assert answer.sdk_http_response is not None  # noqa: S101 - narrows the type
+    return (answer.sdk_http_response.body or "").encode()
+
+
 @cache
-def bodies() -> Bodies:
-    """Return what makes the JSON of requests; the first time this blocks for some 20 ms."""
-    return Bodies()
+def _echo() -> genai.Client:
+    """Return a client of the SDK whose answers are its requests; nothing leaves the process."""
+    echo = httpx.MockTransport(lambda request: httpx.Response(200, content=request.content))
+    options = types.HttpOptions(
+        base_url="http://echo.invalid",
+        httpx_client=httpx.Client(transport=echo),
+        httpx_async_client=httpx.AsyncClient(transport=echo),
+    )
+    with _no_warning_about_two_keys():
+        return genai.Client(api_key="none", vertexai=False, http_options=options)
 
 
-class Bodies:
-    """Makes the JSON that attempts send, without sending it; from any thread."""
+def contents_of(request: ImageRequest) -> types.Content:
+    """Return the text and the input images."""
+    parts: list[types.Part] = [types.Part(text=request.text)]
+    for image in request.images:
+        blob = types.Blob(data=image.data, mime_type=image.mime_type)
+        parts.append(types.Part(inline_data=blob))
+    return types.Content(role="user", parts=parts)
 
-    def __init__(self) -> None:
-        self._http_client = Nowhere(transport=httpx.BaseTransport())
-        self._lock = Lock()
-        with _no_warning_about_two_keys():
-            self._sdk = client_to(self._http_client)
 
-    def of(self, request: ImageRequest) -> bytes:
-        """Return the JSON of a request, on one line.
+def config_of(request: ImageRequest) -> types.GenerateContentConfig:
+    """Return how the image is to be made, and how the SDK is to behave.
 
-        Raises:
-            ValueError: As config_of.
-        """
-        contents, config = contents_of(request), config_of(request)
-        with self._lock:
-            self._sdk.models.generate_content(model=request.model, contents=contents, config=config)
-            return self._http_client.content
+    Raises:
+        ValueError: If a setting is of the wrong type, or generation_config has a key twice or one
+            that is not its business.
+    """
+    settings = request.settings
+    fields, raw = _sorted_out(settings.generation_config or {})
+    try:
+        _override(fields, settings)
+        if thinking := fields.pop("thinking_config", None):
+            # The SDK would leave its fields in snake case.
+            raw["thinkingConfig"] = thinking.model_dump(
+                mode="json", by_alias=True, exclude_none=True
+            )
+        if raw:
+            extra = {"generationConfig": raw}
+            fields["http_options"] = types.HttpOptions(extra_body=extra)
+        fields = {"response_modalities": ["IMAGE"], **fields, **_OURS}
+        return types.GenerateContentConfig(**fields)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or exc.title
+        raise ValueError(f"{where}: {first['msg']}, got {first['input']!r:.100}") from None
+    except AttributeError as exc:  # the SDK's enumerations trip over what is no string
+        raise ValueError(f"generation_config: {exc}") from None
+
+
+def _sorted_out(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields that the SDK knows, by its names, and those that go out as they are."""
+    fields: dict[str, Any] = {}
+    raw: dict[str, Any] = {}
+    for name, value in given.items():
+        field = _FIELDS.get(name)
+        if field in _NOT_TO_BE_GIVEN:
+            raise ValueError(f"generation_config must not have {name!r}: the client settles it")
+        if field in fields:
+            raise ValueError(f"generation_config has {field!r} twice: as {name!r} too")
+        if field is None:
+            raw[name] = value
+        else:
+            fields[field] = value
+    return fields, raw
+
+
+def _override(fields: dict[str, Any], settings: Settings) -> None:
+    """Put the settings that have names of their own over those in fields."""
+    named = {
+        "temperature": settings.temperature,
+        "seed": settings.seed,
+        "system_instruction": settings.system_instruction,
+        "image_config": _merged(
+            types.ImageConfig,
+            fields.get("image_config"),
+            aspect_ratio=settings.aspect_ratio,
+            image_size=settings.image_size,
+        ),
+        "thinking_config": _merged(
+            types.ThinkingConfig, fields.get("thinking_config"), thinking_level=settings.thinking
+        ),
+    }
+    fields.update({name: value for name, value in named.items() if value is not None})
+
+
+def _merged(kind: type[Any], given: object, **named: object) -> Any:
+    """Return given as kind, those of named in it that are not None; None if there is neither."""
+    named = {name: value for name, value in named.items() if value is not None}
+    if given is None:
+        return kind(**named) if named else None
+    own = kind.model_validate(given).model_dump(exclude_unset=True)
+    return kind.model_validate(own | named)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from genbatch._values import (
     Unavailable,
 )
 
-from ._json import JsonObject, excerpt, mapping, objects
+from ._answer import JsonObject, excerpt, mapping, objects
 from ._models import advice
 from ._settings import Secret
 

@@ -1,13 +1,12 @@
 """What speaks with the service by google-genai and httpx, whose import takes a while."""
 
-from ._sdk import Bodies, Wire, bodies
+from ._sdk import Wire, json_of
 from ._translate import THIRD_PARTY, of_status, showable, translate, without_frames
 
 __all__ = [
     "THIRD_PARTY",
-    "Bodies",
     "Wire",
-    "bodies",
+    "json_of",
     "of_status",
     "showable",
     "translate",

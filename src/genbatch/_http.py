@@ -1,0 +1,439 @@
+"""HTTP for every service: a stack of httpcore's connections behind one transport of httpx.
+
+1. A call takes the connection that was put aside last, or opens one: there are never more than
+   calls at once, and what a call costs does not depend on how many there are.
+2. From the read that returns the last byte of an answer on nothing is awaited, so that no
+   cancellation can take the answer. The connection is put aside as it is, and given back to
+   httpcore, or closed, by a later call.
+3. Every wait passes the event loop, and what precedes the head of an answer, and its body, are
+   bounded: a server that never stops sending meets the deadline of its caller.
+4. Every stream that was opened for a connection is closed with it, however far it had come.
+5. Errors are httpcore's; DecodingError, of what came whole and cannot be used, is httpx's.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.util import find_spec
+from logging import DEBUG, getLogger
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import anyio
+import httpcore
+import httpx
+from anyio.lowlevel import checkpoint
+
+from genbatch._logs import tell
+
+_log = getLogger("genbatch.client")
+
+# Of bytes in a body. Images take up to 20 MB as base64; more than this only fills the memory.
+LARGEST_ANSWER = 64 * 2**20
+_LARGEST_HEAD = 256 * 1024  # bytes before the end of a head, interim answers included
+# Longer than most pauses between calls, shorter than a server or a router keeps idle ones.
+_KEPT_IDLE = 30.0
+_READ = 64 * 1024  # h11 parses what it gets without a pause: more would lengthen a flood of chunks
+_BODY_READ = 2**20  # where a length was announced nothing is parsed
+_TURN = 2**20  # bytes that a call may read before the others have their turn
+
+
+class CapturedBody:
+    """Where the body of a good answer is kept, None where none has come."""
+
+    __slots__ = ("body",)
+
+    def __init__(self) -> None:
+        self.body: bytes | bytearray | None = None
+
+
+_captured: ContextVar[CapturedBody] = ContextVar("captured")
+
+
+@contextmanager
+def captured_body() -> Iterator[CapturedBody]:
+    """Keep the body of a good answer back while the block runs; the answer itself has ``{}``.
+
+    On its way through httpx and a service's own library it would be decoded and copied.
+    """
+    captured = CapturedBody()
+    token = _captured.set(captured)
+    try:
+        yield captured
+    finally:
+        _captured.reset(token)
+
+
+class ConnectionStack(httpx.AsyncBaseTransport):
+    """A stack of connections. An answer is read whole; timeouts of the request do not apply.
+
+    Making one reads certificates, which blocks for some 20 ms.
+
+    Args:
+        trust_env: Whether proxies of the environment, or the system, are used.
+
+    Attributes:
+        certificates: Those that are trusted: of SSL_CERT_FILE or SSL_CERT_DIR where they are set,
+            else the system's and certifi's.
+
+    Raises:
+        ValueError: If a proxy of the environment cannot be used.
+    """
+
+    def __init__(self, *, trust_env: bool = False) -> None:
+        self.certificates = httpx.create_ssl_context()
+        if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+            self.certificates.load_default_certs()
+        self._proxies = _proxies_of_environment(self.certificates) if trust_env else {}
+        self._turns = anyio.Lock()
+        self._idle: deque[_Connection] = deque()
+        self._busy: set[_Connection] = set()
+        self._is_closed = False
+
+    def client(self) -> httpx.AsyncClient:
+        """Return a client over the stack, which asks for no packing: images hardly shrink."""
+        headers = {"accept-encoding": "identity"}
+        return httpx.AsyncClient(
+            transport=self, headers=headers, follow_redirects=False, trust_env=False
+        )
+
+    def proxy_for(self, url: httpx.URL) -> httpx.Proxy | None:
+        """Return the proxy to a server, None where it is reached directly."""
+        proxy = self._proxies.get(url.scheme)
+        bypassed = proxy is not None and proxy_bypass(f"{url.host}:{url.port or _port_of(url)}")
+        return None if bypassed else proxy
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        asked = httpcore.Request(
+            request.method,
+            httpcore.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            ),
+            headers=request.headers.raw,
+            content=await request.aread(),
+        )
+        kept = await self._take(asked.url.origin)
+        if kept is not None:
+            try:
+                return _response_of(*await self._exchange(kept, asked))
+            except (httpcore.NetworkError, httpcore.RemoteProtocolError):
+                # The server closed it, unannounced, while the request was on its way.
+                if kept.has_received or self._is_closed:
+                    raise
+        opened = _Connection(asked.url.origin, self.proxy_for(url), self.certificates, self._turns)
+        return _response_of(*await self._exchange(opened, asked))
+
+    async def _take(self, origin: httpcore.Origin) -> _Connection | None:
+        oldest = anyio.current_time() - _KEPT_IDLE
+        while self._idle and self._idle[0].idle_since < oldest:
+            await self._idle.popleft().aclose()
+        while self._idle:
+            connection = self._idle.pop()
+            if await connection.can_carry(origin):
+                return connection
+            await connection.aclose()
+        return None
+
+    async def _exchange(
+        self, connection: _Connection, asked: httpcore.Request
+    ) -> tuple[httpcore.Response, bytearray]:
+        self._busy.add(connection)
+        try:
+            answer = await connection.exchange(asked)
+        except BaseException:
+            await connection.aclose()
+            raise
+        finally:
+            self._busy.discard(connection)
+        connection.idle_since = anyio.current_time()
+        self._idle.append(connection)
+        return answer
+
+    async def aclose(self) -> None:
+        """Close every connection; calls that are under way fail with a ReadError."""
+        self._is_closed = True
+        for connection in (*self._idle, *self._busy):
+            await connection.aclose()
+        self._idle.clear()
+
+
+class _Connection(httpcore.AsyncNetworkBackend):
+    """A connection of httpcore's, and its own network backend: so it knows the stream it opens.
+
+    Args:
+        origin: Server at the other end, perhaps through a proxy.
+        proxy: The proxy, None for none.
+        certificates: Those that are trusted.
+        turns: For the reads of every connection.
+
+    Attributes:
+        idle_since: Time of the loop's clock at which its last answer ended.
+    """
+
+    def __init__(
+        self,
+        origin: httpcore.Origin,
+        proxy: httpx.Proxy | None,
+        certificates: ssl.SSLContext,
+        turns: anyio.Lock,
+    ) -> None:
+        self.idle_since = 0.0
+        self._turns = turns
+        self._stream: _Stream | None = None
+        self._answer: httpcore.Response | None = None
+        self._is_spent = False
+        self._is_closed = False
+        pool = httpcore.AsyncConnectionPool(
+            ssl_context=certificates, proxy=_for_httpcore(proxy), network_backend=self
+        )
+        self._http = pool.create_connection(origin)
+
+    @property
+    def has_received(self) -> bool:
+        """Whether anything of the answer to the last request has come."""
+        return self._stream is not None and self._stream.received > 0
+
+    async def can_carry(self, origin: httpcore.Origin) -> bool:
+        """Return whether an idle one can carry a request: the server has not closed or spoken."""
+        if self._is_spent or self._answer is None or not self._http.can_handle_request(origin):
+            return False
+        await self._answer.aclose()  # gives it back to httpcore
+        return self._http.is_available() and not self._http.has_expired()
+
+    async def exchange(self, asked: httpcore.Request) -> tuple[httpcore.Response, bytearray]:
+        """Send a request and return the head and the whole body of its answer.
+
+        Raises:
+            httpcore.WriteError: If the request was not sent whole, and not answered.
+            httpcore.NetworkError: If the connection cannot be opened, or is lost.
+            httpcore.ProtocolError: If the answer is cut off, or is no HTTP.
+            httpx.DecodingError: If the answer is larger than LARGEST_ANSWER.
+        """
+        if self._stream is not None:
+            self._stream.begin()
+        try:
+            answer = await self._http.handle_async_request(asked)
+            assert self._stream is not None  # noqa: S101 - narrows the type
+            body = self._stream.expect(_length_of(answer))
+            stream: Any = answer.stream
+            async for piece in stream:
+                body += piece
+        except (httpcore.ReadError, httpcore.RemoteProtocolError) as exc:
+            if self._stream is not None and self._stream.is_unsent:
+                raise httpcore.WriteError(str(exc)) from exc
+            raise
+        _check_size(len(body))
+        self._answer = answer
+        # httpcore would give what came after this answer, in the same read, to the next request.
+        self._is_spent = bool(stream._connection._h11_state.trailing_data[0])
+        return answer, body
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> _Stream:
+        try:
+            stream = await httpcore.AnyIOBackend().connect_tcp(host, port)
+        except httpcore.ConnectError as exc:
+            raise httpcore.ConnectError(_first_reason(exc)) from exc
+        self._stream = _Stream(stream, self._turns)
+        if self._is_closed:
+            await self.aclose()
+            raise httpcore.ConnectError("the client was closed")
+        tell(_log, DEBUG, "a connection to %s:%d was opened", host, port)
+        return self._stream
+
+    async def aclose(self) -> None:
+        """Close it; a call that waits for it gets a ReadError."""
+        self._is_closed = True
+        if self._stream is not None:
+            # Shielded, as it waits for no peer; httpcore leaves one open in a cancelled handshake.
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """What a connection reads and writes, in pieces and within bounds of ours.
+
+    Attributes:
+        received: Bytes that were handed over since the request began.
+        is_unsent: Whether the request could not be sent whole.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, turns: anyio.Lock) -> None:
+        self._stream = stream
+        self._turns = turns
+        self._tls: Any = None
+        self._left = b""  # was read, and not handed over
+        self._in_turn = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a request."""
+        self._body: bytearray | None = None
+        self._most = _READ
+        self.received = 0
+        self.is_unsent = False
+
+    def expect(self, length: int | None) -> bytearray:
+        """Return where the body goes, whose head has come, and which announces its length."""
+        _check_size(length or 0)
+        self._most = _READ if length is None else _BODY_READ
+        self._body = bytearray()
+        return self._body
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        # Raised in here, errors leave httpcore's generators by their ends.
+        if self._body is not None:
+            _check_size(len(self._body))
+        elif self.received > _LARGEST_HEAD:
+            raise httpcore.RemoteProtocolError("the head of the answer has no end")
+        if self._left:
+            await checkpoint()
+        else:
+            self._left = await self._receive()
+        piece, self._left = self._left[: self._most], self._left[self._most :]
+        self.received += len(piece)
+        return piece
+
+    async def _receive(self) -> bytes:
+        if self._in_turn >= _TURN:
+            self._in_turn = 0
+            # Fair: with many answers at once, each large step has a pass of the loop to itself.
+            async with self._turns:
+                pass
+        data = await self._stream.read(self._most)
+        if self._tls is not None and data:
+            data = self._with_decrypted(data)
+        self._in_turn += len(data)
+        return data
+
+    def _with_decrypted(self, data: bytes) -> bytes:
+        """Return data, one record of TLS, and the others that have come with it."""
+        pieces, size = [data], len(data)
+        while size < self._most:
+            try:
+                piece = self._tls.read(self._most - size)
+            except ssl.SSLError:  # no whole record is left; an error shows again in the next read
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        try:
+            await self._stream.write(buffer)
+        except httpcore.WriteError:
+            self.is_unsent = True  # httpcore goes on: a server may answer before it has read all
+            raise
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> _Stream:
+        self._stream = await self._stream.start_tls(ssl_context, server_hostname)
+        self._tls = self._stream.get_extra_info("ssl_object")
+        return self
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable" and self._left:
+            return True
+        return self._stream.get_extra_info(info)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _first_reason(exc: BaseException) -> str:
+    """Return why the first address could not be connected to."""
+    while cause := exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else exc.__cause__:
+        exc = cause
+    return str(exc)
+
+
+def _length_of(answer: httpcore.Response) -> int | None:
+    """Return the bytes that a body announces, None where its end is told otherwise."""
+    headers = {name.lower(): value for name, value in answer.headers}
+    if b"transfer-encoding" in headers or b"content-length" not in headers:
+        return None
+    return int(headers[b"content-length"])
+
+
+def _check_size(size: int) -> None:
+    if size > LARGEST_ANSWER:
+        raise httpx.DecodingError(f"it is larger than {LARGEST_ANSWER // 2**20} MB")
+
+
+def _response_of(answer: httpcore.Response, body: bytes | bytearray) -> httpx.Response:
+    headers = httpx.Headers(answer.headers)
+    if headers.pop("content-encoding", "identity").lower() != "identity":
+        body = _unpacked(body)
+    captured = _captured.get(None)
+    if answer.status == 200 and captured is not None:
+        captured.body = body
+        return httpx.Response(200, content=b"{}")
+    headers.pop("set-cookie", None)  # httpx would send it back
+    headers.pop("transfer-encoding", None)
+    return httpx.Response(answer.status, headers=headers, content=bytes(body))
+
+
+def _unpacked(body: bytes | bytearray) -> bytes:
+    """Return what gzip or deflate packed: not asked for, but a server may still do so."""
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells the two apart by their heads
+    try:
+        content = unpacking.decompress(body, LARGEST_ANSWER)
+    except zlib.error as exc:
+        raise httpx.DecodingError(str(exc)) from exc
+    if not unpacking.eof:
+        raise httpx.DecodingError("its packed body is cut off or too large")
+    return content
+
+
+def _proxies_of_environment(certificates: ssl.SSLContext) -> dict[str, httpx.Proxy]:
+    """Return the proxies by the scheme of the servers they are for."""
+    urls = getproxies()
+    return {
+        scheme: _proxy(url, certificates)
+        for scheme in ("http", "https")
+        if (url := urls.get(scheme) or urls.get("all"))
+    }
+
+
+def _proxy(url: str, certificates: ssl.SSLContext) -> httpx.Proxy:
+    parsed = httpx.URL(url if "://" in url else f"http://{url}")
+    # No message shows the URL: it may hold a password.
+    if parsed.scheme not in ("http", "https", "socks5", "socks5h"):
+        raise ValueError(f"a proxy must be http, https or socks5, got {parsed.scheme}://")
+    if not parsed.host:
+        raise ValueError("a proxy of the environment has no host: set it to http://HOST:PORT")
+    if parsed.scheme.startswith("socks") and find_spec("socksio") is None:
+        raise ValueError("a SOCKS proxy needs the extra: pip install 'genbatch[socks]'")
+    return httpx.Proxy(parsed, ssl_context=certificates if parsed.scheme == "https" else None)
+
+
+def _for_httpcore(proxy: httpx.Proxy | None) -> httpcore.Proxy | None:
+    if proxy is None:
+        return None
+    url = httpcore.URL(
+        scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=b"/"
+    )
+    return httpcore.Proxy(url, auth=proxy.raw_auth, ssl_context=proxy.ssl_context)
+
+
+def _port_of(url: httpx.URL) -> int:
+    return 443 if url.scheme == "https" else 80
