@@ -50,8 +50,8 @@ def at_last_byte(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obje
         read = _http._Stream.read
         received: dict[_http._Stream, bytes] = {}
 
-        async def acting(self: _http._Stream, *args: Any) -> bytes:
-            data = await read(self, *args)
+        async def acting(self: _http._Stream, *args: Any, **options: Any) -> bytes:
+            data = await read(self, *args, **options)
             received[self] = received.get(self, b"") + data
             head, _, body = received[self].partition(b"\r\n\r\n")
             announced = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)

@@ -11,7 +11,8 @@ from genbatch._values import Blocked, Image, InvalidResponse, NoImage, Usage
 from genbatch.gemini._answer import excerpt, image_from, parse_answer
 
 PNG = b"\x89PNG\r\n\x1a\n the rest of a picture IEND\xaeB`\x82"
-JPEG = b"\xff\xd8\xff the rest of a picture"
+JPEG = b"\xff\xd8\xff the rest of a picture \xff\xd9"
+GIF = b"GIF89a" + bytes(7) + b";"
 MODEL = "gemini-nano-banana-2.1"
 
 
@@ -68,14 +69,14 @@ def test_broken_image_does_not_hide_a_whole_one() -> None:
 def test_further_images_are_extras_of_the_first_which_alone_has_the_bill() -> None:
     usage = {"promptTokenCount": 5, "candidatesTokenCount": 3360}
     content = answer(inline(JPEG), {"text": "Two."}, inline(b"?"), inline(PNG), usageMetadata=usage)
-    content["candidates"].append({"content": {"parts": [inline(b"GIF89a...")]}})
+    content["candidates"].append({"content": {"parts": [inline(GIF)]}})
     image = image_from(content, MODEL)
     assert image.data == JPEG
     assert image.text == "Two."
     assert image.cost == pytest.approx(3360 * 30e-6, rel=0.01)
     assert image.extras == (
         Image(PNG, "image/png", MODEL),
-        Image(b"GIF89a...", "image/gif", MODEL),
+        Image(GIF, "image/gif", MODEL),
     )
 
 
@@ -92,6 +93,9 @@ def test_thoughts_are_counted_and_not_priced() -> None:
     [
         (inline(b"<html>"), "it is of no known type"),
         (inline(b""), "it has no bytes"),
+        (inline(PNG[:-1]), "it has no end"),
+        (inline(b"\x89PNG\r\n\x1a\n<script>"), "it has no end"),
+        (inline(JPEG[:-1]), "it has no end"),
         ({"inlineData": {"data": "*not*base64*"}}, "its base64 is broken"),
         ({"inlineData": {"data": 7}}, "it has no bytes"),
         ({"inlineData": None}, "it has no bytes"),
@@ -195,12 +199,49 @@ def test_candidate_of_any_shape_is_no_image(candidate: dict[str, Any]) -> None:
         image_from({"candidates": [candidate]}, MODEL)
 
 
+@pytest.mark.parametrize("count", ["5", -30000, 10**400, 1.5, True, None])
+def test_usage_that_cannot_be_believed_is_none_and_so_is_the_cost(count: object) -> None:
+    usage = {"promptTokenCount": count, "candidatesTokenCount": 1120}
+    image = image_from(answer(inline(PNG), usageMetadata=usage, responseId=7), MODEL)
+    assert image.usage is None
+    assert image.cost is None
+    assert image.response_id is None
+
+
 def test_usage_of_another_shape_counts_nothing() -> None:
     assert image_from(answer(inline(PNG), usageMetadata=[1]), MODEL).usage is None
-    strange = answer(inline(PNG), usageMetadata={"promptTokenCount": "5"}, responseId=7)
-    image = image_from(strange, MODEL)
-    assert image.usage == Usage(0, 0, 0)
-    assert image.response_id is None
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [(base64.b64encode(PNG[:-1]).decode(), PNG[:-1]), ("*broken*", b"*broken*"), ("", None)],
+)
+def test_what_came_in_place_of_an_image_is_kept(data: str, kept: bytes | None) -> None:
+    with pytest.raises(InvalidResponse) as caught:
+        image_from(answer({"inlineData": {"data": data}}), MODEL)
+    assert caught.value.data == kept
+
+
+@pytest.mark.parametrize("size", range(6))
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda plain: plain.rstrip("="),
+        lambda plain: plain.translate(str.maketrans("+/", "-_")),
+        lambda plain: plain.translate(str.maketrans("+/", "-_")).rstrip("="),
+        lambda plain: "\n".join(plain[at : at + 76] for at in range(0, len(plain), 76)) + "\r\n",
+    ],
+    ids=["unpadded", "of URLs", "of URLs, unpadded", "in lines"],
+)
+def test_base64_is_read_as_servers_write_it(write: Any, size: int) -> None:
+    image = PNG + bytes(range(200, 256)) * 9 + b"\xff" * size
+    written = write(base64.b64encode(image).decode())
+    assert image_from(answer({"inlineData": {"data": written}}), MODEL).data == image
+
+
+def test_number_in_place_of_data_hides_no_image() -> None:
+    content = answer({"inlineData": {"data": 0}}, {"data": 0}, inline(PNG))
+    assert image_from(content, MODEL).data == PNG
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Reading the JSON of an answer: images stay where they lie, and nothing that is paid is lost."""
+"""Reading the JSON of an answer: it is found by a parser, and nothing that is paid is lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from genbatch._values import InvalidResponse
+from genbatch.gemini import _answer
 from genbatch.gemini._answer import image_from, parse_answer
 
 MODEL = "a-model"
@@ -39,15 +40,6 @@ def read(body: bytes) -> tuple[bytes, str]:
 def test_image_is_found_however_the_json_is_laid_out(kind: Any, separators: Any) -> None:
     body = json.dumps(answer({"text": "here"}, image()), separators=separators)
     assert read(kind(body.encode())) == (PNG, "here")
-
-
-def test_images_are_views_of_the_body_each_in_its_place() -> None:
-    other = base64.b64encode(b"another").decode()
-    body = json.dumps(answer(image(), {"text": "x"}, image(other))).encode()
-    parts = parse_answer(body, MODEL)["candidates"][0]["content"]["parts"]
-    first, second = parts[0]["inlineData"]["data"], parts[2]["inlineData"]["data"]
-    assert (bytes(first), bytes(second)) == (ENCODED.encode(), other.encode())
-    assert first.obj is second.obj is body
 
 
 @pytest.mark.parametrize(
@@ -108,3 +100,18 @@ def test_key_that_a_server_echoes_is_hidden_everywhere() -> None:
         parse_answer(b"<html>" + KEY.encode() * 9, MODEL, hide)
     assert KEY[:12] not in str(caught.value)
     assert KEY not in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("kind", [str, str.encode])
+def test_answer_of_far_too_many_values_is_refused_unparsed(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = json.dumps(answer(image(), {"list": [0] * 100_000}))
+    monkeypatch.setattr(_answer, "from_json", None)
+    with pytest.raises(InvalidResponse, match="more than 100,000 values") as caught:
+        parse_answer(kind(body), MODEL)
+    assert caught.value.maybe_paid
+
+
+def test_answer_of_many_values_is_read() -> None:
+    assert read(json.dumps(answer(image(), {"list": [0] * 99_000})).encode())[0] == PNG
