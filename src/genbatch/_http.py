@@ -50,7 +50,12 @@ class CapturedBody:
     __slots__ = ("body",)
 
     def __init__(self) -> None:
-        self.body: bytes | bytearray | None = None
+        self.body: str | bytes | bytearray | None = None
+
+    def take(self) -> str | bytes | bytearray:
+        """Return the body and forget it: tracebacks hold what a frame has a name for."""
+        body, self.body = self.body or b"", None
+        return body
 
 
 _captured: ContextVar[CapturedBody] = ContextVar("captured")
@@ -117,7 +122,7 @@ class ConnectionStack(httpx.AsyncBaseTransport):
                 scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
             ),
             headers=request.headers.raw,
-            content=await request.aread(),
+            content=_Content(await request.aread()),
         )
         kept = await self._take(asked.url.origin)
         if kept is not None:
@@ -136,9 +141,14 @@ class ConnectionStack(httpx.AsyncBaseTransport):
             await self._idle.popleft().aclose()
         while self._idle:
             connection = self._idle.pop()
-            if await connection.can_carry(origin):
+            can_carry = False
+            try:
+                can_carry = await connection.can_carry(origin)
+            finally:
+                if not can_carry:
+                    await connection.aclose()
+            if can_carry:
                 return connection
-            await connection.aclose()
         return None
 
     async def _exchange(
@@ -357,6 +367,23 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class _Content:
+    """What a request sends. httpcore's own is a generator, which a cancelled call leaves behind."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._rest = iter((content,))
+
+    def __aiter__(self) -> _Content:
+        self._rest = iter((self._content,))
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._rest:
+            return piece
+        raise StopAsyncIteration
 
 
 def _first_reason(exc: BaseException) -> str:

@@ -204,8 +204,8 @@ async def test_the_token_is_in_no_log_error_or_repr(caplog: pytest.LogCaptureFix
         Fault(status=400, body={"error": {"message": f"bad {TOKEN}", "details": [{"a": TOKEN}]}}),
         Fault(status=401, body=f"<html>{TOKEN}"),
         Fault(body=TOKEN),
-        Fault(reset=True),
         Fault(truncate=100),
+        Fault(reset=True),  # on a fresh connection: elsewhere it is sent again
         redirect("http://127.0.0.2/"),
     ]
     shown = ""

@@ -17,6 +17,7 @@ import httpx
 import httpx2
 import pytest
 
+from genbatch._http import ConnectionStack
 from genbatch._throttle._throttle import Throttle
 from genbatch._values import (
     GenbatchError,
@@ -304,11 +305,11 @@ async def test_client_may_be_closed_by_another_task(service: Service) -> None:
 async def test_opening_leaves_the_event_loop_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
 
-    def open_http_client(*_: object, **__: object) -> httpx.AsyncClient:
+    def stack(**options: bool) -> ConnectionStack:
         threads.append(threading.get_ident())
-        return httpx.AsyncClient()
+        return ConnectionStack(**options)
 
-    monkeypatch.setattr(_sdk, "open_http_client", open_http_client)
+    monkeypatch.setattr(_sdk, "ConnectionStack", stack)
     async with GeminiClient(KEY):
         assert threads != [threading.get_ident()]
         assert len(threads) == 1

@@ -132,12 +132,10 @@ class Wire:
             error = self._translate(exc, request.model)
         else:
             assert answer.sdk_http_response is not None  # noqa: S101 - narrows the type
-            body: str | bytes | bytearray | None = captured.body
-            if body is None:  # a client that is not ours
-                body = answer.sdk_http_response.body or ""
-            captured.body = None
+            if captured.body is None:  # a client that is not ours
+                captured.body = answer.sdk_http_response.body
             del answer  # or an error's traceback would hold the body as it was sent
-            return parse_answer(body, request.model, self._secret.hide)
+            return parse_answer(captured.take(), request.model, self._secret.hide)
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
 
