@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import ray
 from ray.cluster_utils import Cluster
 
 import genbatch.ray
+import ray
 from genbatch.ray._kept import StoredImage
 from genbatch.ray._objects import Objects
 

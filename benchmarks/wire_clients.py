@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
@@ -58,7 +59,7 @@ async def floor(url: str, _k: int) -> AsyncIterator[Call]:
             view, filled = memoryview(answer), len(start)
             while filled < length:
                 filled += sock.recv_into(view[filled:])
-            return pybase64.b64decode(_data(from_json(answer)), validate=True)
+            return pybase64.b64decode(_data(from_json(bytes(answer))), validate=True)
 
         yield call
 
@@ -74,6 +75,10 @@ async def ours(url: str, _k: int) -> AsyncIterator[Call]:
         yield call
 
 
+def _certificates() -> ssl.SSLContext:
+    return ssl.create_default_context()  # of SSL_CERT_FILE, as genbatch
+
+
 def _limits(k: int) -> httpx.Limits:
     return httpx.Limits(max_connections=k, max_keepalive_connections=k)
 
@@ -87,7 +92,7 @@ async def sdk(url: str, _k: int) -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def sdk_httpx(url: str, k: int) -> AsyncIterator[Call]:
-    async with httpx.AsyncClient(limits=_limits(k), timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(limits=_limits(k), timeout=60, verify=_certificates()) as client:
         options = types.HttpOptions(
             base_url=url, api_version="v1beta", httpx_async_client=client, timeout=60_000
         )

@@ -11,11 +11,13 @@ import base64
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 MODEL = "bytes-{size}-delay-{delay}"
 _TARGET = re.compile(rb"bytes-(\d+)-delay-([\d.]+):")
@@ -23,9 +25,14 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 @contextmanager
-def serving() -> Iterator[int]:
-    """Run the server while the block runs; the port it listens on."""
-    command = [sys.executable, "-m", "benchmarks.wire_server"]
+def serving(certificate: Path | None = None) -> Iterator[int]:
+    """Run the server while the block runs, over TLS with a certificate; the port it listens on."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.wire_server",
+        *map(str, filter(None, [certificate])),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
@@ -37,7 +44,7 @@ def serving() -> Iterator[int]:
 @cache
 def answer(size: int) -> bytes:
     """Return a whole HTTP answer that brings an image of size bytes, none that shrinks."""
-    image = b"\x89PNG\r\n\x1a\n" + os.urandom(size - 8)
+    image = b"\x89PNG\r\n\x1a\n" + os.urandom(size - 16) + b"IEND\xaeB`\x82"
     part = {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(image).decode()}}
     content = {
         "candidates": [{"content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}],
@@ -77,7 +84,11 @@ class Conversation(asyncio.Protocol):
 async def main() -> None:
     """Serve until the process is ended."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Conversation, "127.0.0.1", 0, backlog=2048)
+    tls = None
+    if len(sys.argv) > 1:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(sys.argv[1])
+    server = await loop.create_server(Conversation, "127.0.0.1", 0, backlog=2048, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
+from io import BytesIO
 from logging import DEBUG, getLogger
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -50,9 +51,9 @@ class CapturedBody:
     __slots__ = ("body",)
 
     def __init__(self) -> None:
-        self.body: str | bytes | bytearray | None = None
+        self.body: str | bytes | None = None
 
-    def take(self) -> str | bytes | bytearray:
+    def take(self) -> str | bytes:
         """Return the body and forget it: tracebacks hold what a frame has a name for."""
         body, self.body = self.body or b"", None
         return body
@@ -153,7 +154,7 @@ class ConnectionStack(httpx.AsyncBaseTransport):
 
     async def _exchange(
         self, connection: _Connection, asked: httpcore.Request
-    ) -> tuple[httpcore.Response, bytearray]:
+    ) -> tuple[httpcore.Response, bytes]:
         self._busy.add(connection)
         try:
             answer = await connection.exchange(asked)
@@ -217,7 +218,7 @@ class _Connection(httpcore.AsyncNetworkBackend):
         await self._answer.aclose()  # gives it back to httpcore
         return self._http.is_available() and not self._http.has_expired()
 
-    async def exchange(self, asked: httpcore.Request) -> tuple[httpcore.Response, bytearray]:
+    async def exchange(self, asked: httpcore.Request) -> tuple[httpcore.Response, bytes]:
         """Send a request and return the head and the whole body of its answer.
 
         Raises:
@@ -234,16 +235,17 @@ class _Connection(httpcore.AsyncNetworkBackend):
             body = self._stream.expect(_length_of(answer))
             stream: Any = answer.stream
             async for piece in stream:
-                body += piece
+                body.write(piece)
         except (httpcore.ReadError, httpcore.RemoteProtocolError) as exc:
             if self._stream is not None and self._stream.is_unsent:
                 raise httpcore.WriteError(str(exc)) from exc
             raise
-        _check_size(len(body))
+        _check_size(body.tell())
+        self._stream.begin()  # or an idle connection would hold the body
         self._answer = answer
         # httpcore would give what came after this answer, in the same read, to the next request.
         self._is_spent = bool(stream._connection._h11_state.trailing_data[0])
-        return answer, body
+        return answer, body.getvalue()
 
     async def connect_tcp(
         self,
@@ -291,22 +293,26 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     def begin(self) -> None:
         """Begin a request."""
-        self._body: bytearray | None = None
+        self._body: BytesIO | None = None
         self._most = _READ
         self.received = 0
         self.is_unsent = False
 
-    def expect(self, length: int | None) -> bytearray:
-        """Return where the body goes, whose head has come, and which announces its length."""
+    def expect(self, length: int | None) -> BytesIO:
+        """Return where the body goes, whose head has come, and which may announce its length.
+
+        bytes(n) is memory that nothing has touched, BytesIO writes into it, and gives it back,
+        without a copy: the kernel hands it out page by page as the body comes, and not at once.
+        """
         _check_size(length or 0)
         self._most = _READ if length is None else _BODY_READ
-        self._body = bytearray()
+        self._body = BytesIO(bytes(length or 0))
         return self._body
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         # Raised in here, errors leave httpcore's generators by their ends.
         if self._body is not None:
-            _check_size(len(self._body))
+            _check_size(self._body.tell())
         elif self.received > _LARGEST_HEAD:
             raise httpcore.RemoteProtocolError("the head of the answer has no end")
         if self._left:
@@ -406,7 +412,7 @@ def _check_size(size: int) -> None:
         raise httpx.DecodingError(f"it is larger than {LARGEST_ANSWER // 2**20} MB")
 
 
-def _response_of(answer: httpcore.Response, body: bytes | bytearray) -> httpx.Response:
+def _response_of(answer: httpcore.Response, body: bytes) -> httpx.Response:
     headers = httpx.Headers(answer.headers)
     if headers.pop("content-encoding", "identity").lower() != "identity":
         body = _unpacked(body)
@@ -416,10 +422,10 @@ def _response_of(answer: httpcore.Response, body: bytes | bytearray) -> httpx.Re
         return httpx.Response(200, content=b"{}")
     headers.pop("set-cookie", None)  # httpx would send it back
     headers.pop("transfer-encoding", None)
-    return httpx.Response(answer.status, headers=headers, content=bytes(body))
+    return httpx.Response(answer.status, headers=headers, content=body)
 
 
-def _unpacked(body: bytes | bytearray) -> bytes:
+def _unpacked(body: bytes) -> bytes:
     """Return what gzip or deflate packed: not asked for, but a server may still do so."""
     unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells the two apart by their heads
     try:

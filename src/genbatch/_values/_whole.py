@@ -12,10 +12,11 @@ def is_whole(data: bytes, mime_type: str) -> bool:
     """
     match mime_type:
         case "image/png":
-            return b"IEND\xaeB`\x82" in data[8:]
+            return data.rfind(b"IEND\xaeB`\x82", 8) > 0
         case "image/jpeg":
             # A preview within the head has an end too, but the picture itself starts after it.
-            return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+            end = data.rfind(b"\xff\xd9")
+            return end > 0 and data.find(b"\xff\xda", end) < 0
         case "image/webp":
             size = int.from_bytes(data[4:8], "little")
             return 4 < size <= len(data) - 8

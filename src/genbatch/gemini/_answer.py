@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias, TypedDict
 
 import pybase64
@@ -58,7 +59,7 @@ class _Details(TypedDict):
 
 
 def parse_answer(
-    body: str | bytes | bytearray, model: str, hide: Callable[[str], str] = str
+    body: str | bytes, model: str, hide: Callable[[str], str] = str
 ) -> JsonObject:
     """Return the JSON object that body holds.
 
@@ -71,8 +72,7 @@ def parse_answer(
         InvalidResponse: If it holds something else, the beginning of which is shown, or far more
             than an answer has.
     """
-    commas = body.count(",") if isinstance(body, str) else body.count(b",")
-    if commas > _MOST_COMMAS:
+    if _has_too_many_commas(body):
         message = f"{model} sent an answer of more than {_MOST_COMMAS:,} values"
         raise InvalidResponse(message, status=200, maybe_paid=True)
     try:
@@ -88,6 +88,16 @@ def parse_answer(
         shown = excerpt(text) or "an empty body"
         message = f"{model} sent an answer that is not JSON: {shown}"
         raise InvalidResponse(message, status=200, maybe_paid=True) from exc
+
+
+def _has_too_many_commas(body: str | bytes) -> bool:
+    # Looking for the next is a tenth of the work of counting them, where there are few.
+    find = partial(body.find, "," if isinstance(body, str) else b",")  # type: ignore[arg-type]
+    at = -1
+    for _ in range(_MOST_COMMAS + 1):
+        if (at := find(at + 1)) < 0:
+            return False
+    return True
 
 
 def _object(value: Any) -> JsonObject:
