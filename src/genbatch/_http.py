@@ -288,6 +288,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._turns = turns
         self._tls: Any = None
         self._left = b""  # was read, and not handed over
+        self._held = b""  # is to be written with what follows
         self._in_turn = 0
         self.begin()
 
@@ -350,6 +351,10 @@ class _Stream(httpcore.AsyncNetworkStream):
         return b"".join(pieces)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if buffer.endswith(b"\r\n\r\n") and not self._held:
+            self._held = buffer  # a head, which goes with what follows: httpcore writes its end too
+            return
+        buffer, self._held = self._held + buffer, b""
         try:
             await self._stream.write(buffer)
         except httpcore.WriteError:
