@@ -97,7 +97,7 @@ class ConnectionStack(httpx.AsyncBaseTransport):
         if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
             self.certificates.load_default_certs()
         self._proxies = _proxies_of_environment(self.certificates) if trust_env else {}
-        self._turns = anyio.Lock()
+        self._turns = anyio.Lock()  # a fair one
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
         self._is_closed = False
@@ -108,6 +108,14 @@ class ConnectionStack(httpx.AsyncBaseTransport):
         return httpx.AsyncClient(
             transport=self, headers=headers, follow_redirects=False, trust_env=False
         )
+
+    async def turn(self) -> None:
+        """Wait for a pass of the event loop that no other call begins a large step in.
+
+        Where many calls begin, or many answers arrive, at once, all would stall it together.
+        """
+        async with self._turns:
+            pass
 
     def proxy_for(self, url: httpx.URL) -> httpx.Proxy | None:
         """Return the proxy to a server, None where it is reached directly."""
@@ -327,7 +335,6 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def _receive(self) -> bytes:
         if self._in_turn >= _TURN:
             self._in_turn = 0
-            # Fair: with many answers at once, each large step has a pass of the loop to itself.
             async with self._turns:
                 pass
         data = await self._stream.read(self._most)

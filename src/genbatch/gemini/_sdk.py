@@ -121,6 +121,8 @@ class Wire:
         """
         if self._access is not None:
             await self._access.ensure_fresh()
+        if self.stack is not None:
+            await self.stack.turn()
         # Built outside the try: a setting of the wrong type is the caller's mistake.
         contents, config = contents_of(request), config_of(request)
         try:
