@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import json
+import random
 import socket
 import ssl
 import zlib
@@ -10,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,8 @@ from cryptography.x509.oid import NameOID
 
 from genbatch import GeminiClient, _http
 from genbatch._http import ConnectionStack, captured_body
+from genbatch.gemini import image_from, parse_answer
+from support.backends import until
 
 pytestmark = pytest.mark.anyio
 
@@ -566,3 +572,263 @@ async def test_proxy_that_refuses_to_connect_is_a_proxy_error(
         async with stack_client(trust_env=True) as client:
             with pytest.raises(httpcore.ProxyError, match="407 Proxy Authentication"):
                 await client.request("POST", "https://service.invalid/")
+
+
+async def test_kept_connection_that_closes_unannounced_is_replaced_within_the_call() -> None:
+    async with serving(answer(b"one"), None, answer(b"two")) as server, stack_client() as client:
+        assert await post(client, server) == b"one"
+        assert await post(client, server) == b"two"
+    assert server.connections == 2
+    assert len(server.requests) == 3
+
+
+async def test_call_on_a_fresh_connection_is_not_made_again() -> None:
+    async with serving(None, answer(b"")) as server, stack_client() as client:
+        with pytest.raises(httpcore.RemoteProtocolError):
+            await post(client, server)
+        assert len(server.requests) == 1
+
+
+async def test_call_whose_answer_has_begun_is_not_made_again() -> None:
+    async with serving(answer(b"one"), answer(b"")[:12]) as server, stack_client() as client:
+        await post(client, server)
+        server.requests.clear()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(close_soon, server, client)
+            with pytest.raises(httpcore.RemoteProtocolError):
+                await post(client, server)
+        assert len(server.requests) == 1
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
+
+
+@pytest.mark.parametrize("end", [70, 65_535, 65_536, 65_537, 131_072, 262_144, 1_048_576])
+@pytest.mark.parametrize("framed", ["announced", "chunked"])
+async def test_two_answers_in_one_write_never_reach_two_calls(end: int, framed: str) -> None:
+    """Where the first ends with a read, the second waits in one buffer or another."""
+    body = b"x" * (end - len(HEAD) - 5)
+    first = answer(body) if framed == "announced" else chunked(body, 8_000)
+    replies = [first + answer(b"of nobody"), answer(b"second")]
+    async with serving(*replies) as server, stack_client() as client:
+        assert await post(client, server) == body
+        assert await post(client, server) == b"second"
+    assert server.connections == 2
+
+
+async def flood(stream: anyio.abc.ByteStream, start: bytes, piece: bytes, sent: list[int]) -> None:
+    async with stream:
+        await stream.receive()
+        try:
+            await stream.send(start)
+            while True:
+                await stream.send(piece * (20_000 // len(piece)))
+                sent[0] += 1
+        except anyio.BrokenResourceError:
+            pass
+
+
+@asynccontextmanager
+async def flooding(start: bytes, piece: bytes) -> AsyncIterator[tuple[str, list[int]]]:
+    """Serve answers that never end."""
+    sent = [0]
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, lambda stream: flood(stream, start, piece, sent))
+        yield f"http://127.0.0.1:{port}/", sent
+        tasks.cancel_scope.cancel()
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [(b"", CONTINUE), (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n"), (b"HTTP/1.1 200 OK\r\na: ", b"b")],
+    ids=["interim answers", "headers", "a header"],
+)
+async def test_head_without_an_end_is_refused(start: bytes, piece: bytes) -> None:
+    async with flooding(start, piece) as (url, _), stack_client() as client:
+        with pytest.raises(httpcore.RemoteProtocolError):
+            await client.post(url)
+
+
+async def test_chunks_without_an_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_http, "LARGEST_ANSWER", 1000)
+    async with flooding(CHUNKS, b"1\r\nx\r\n") as (url, _), stack_client() as client:
+        with pytest.raises(httpx.DecodingError, match="larger"):
+            await client.post(url)
+
+
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200 OK\r\n\r\n", CHUNKS], ids=["to the end", "chunks"]
+)
+async def test_flood_ends_with_its_scope(start: bytes) -> None:
+    piece = b"1\r\nx\r\n" if start == CHUNKS else b"x"
+    async with flooding(start, piece) as (url, sent), stack_client() as client:
+        with anyio.fail_after(60), anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.post, url)
+                await until(lambda: sent[0] > 20)
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert not stack_of(client)._busy
+
+
+class Scripted(httpcore.AsyncMockStream):
+    """A server whose answer comes in the pieces told."""
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        return await super().read(max_bytes, timeout)
+
+
+@pytest.mark.parametrize("size", [2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20, 2**22 - 1, 2**22 + 1])
+@pytest.mark.parametrize("framed", ["announced", "chunked"])
+async def test_image_is_the_same_however_its_answer_is_split(
+    size: int, framed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pick = random.Random(size)
+    image = b"\x89PNG\r\n\x1a\n" + pick.randbytes(size) + b"IEND\xaeB`\x82" + b"+"
+    for padded in (True, False):
+        data = base64.b64encode(image).decode()
+        part = {"inlineData": {"data": data if padded else data.rstrip("=")}}
+        body = json.dumps({"candidates": [{"content": {"parts": [part]}}]}).encode()
+        wire = answer(body) if framed == "announced" else chunked(body, 40_009)
+        # The last bytes, and those of the image, by themselves too.
+        cuts = {0, len(wire), *(len(wire) - back for back in (1, 2, 5, 9, 10, 11, 12, 13))}
+        cuts |= {pick.randrange(len(wire)) for _ in range(pick.randrange(30))}
+        ends = sorted(cuts)
+        pieces = [wire[begin:end] for begin, end in pairwise(ends)]
+
+        async def connect_tcp(*_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
+            return Scripted(pieces)  # noqa: B023
+
+        monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connect_tcp)
+        async with stack_client() as client:
+            found = (await client.post("http://x/")).content
+        assert found == body
+        assert image_from(parse_answer(found, "a-model"), "a-model").data == image
+
+
+@pytest.mark.parametrize("how", ["cancelled", "refused"])
+async def test_handshake_that_does_not_end_leaves_no_socket(how: str) -> None:
+    async def mute(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            if how == "cancelled":
+                await anyio.sleep_forever()
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+        stack_client() as client,
+    ):
+        tasks.start_soon(listener.serve, mute)
+        url = f"https://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/"
+        found: list[_http._Connection] = []
+
+        def is_open() -> bool:
+            found[:] = [each for each in stack_of(client)._busy if each._stream is not None]
+            return bool(found)
+
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(raised, client.post(url))
+            await until(is_open)
+            sock = found[0]._stream.get_extra_info("socket")  # type: ignore[union-attr]
+            if how == "cancelled":
+                calls.cancel_scope.cancel()
+        assert sock.fileno() == -1
+        tasks.cancel_scope.cancel()
+
+
+async def raised(call: Any) -> None:
+    """Make a call that fails."""
+    with pytest.raises(httpcore.NetworkError):
+        await call
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_server_of_another_name_is_refused(server_tls: ssl.SSLContext) -> None:
+    async with serving(answer(b""), tls=server_tls) as server, stack_client() as client:
+        with pytest.raises(httpcore.ConnectError, match="certificate"):
+            await client.post(secure(server).replace("127.0.0.1", "localhost"))
+    assert server.requests == []
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
+async def test_old_tls_is_refused(server_tls: ssl.SSLContext) -> None:
+    server_tls.minimum_version = server_tls.maximum_version = ssl.TLSVersion.TLSv1_1
+    server_tls.set_ciphers("ALL:@SECLEVEL=0")
+    async with serving(answer(b""), tls=server_tls) as server, stack_client() as client:
+        with pytest.raises(httpcore.ConnectError):
+            await client.post(secure(server))
+    assert server.requests == []
+
+
+@asynccontextmanager
+async def proxying(proxy: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    listener: Any = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    if tls:
+        listener = TLSListener(listener, tls, standard_compatible=False)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, proxy.converse)
+        yield port
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_proxy_itself_may_be_spoken_to_over_tls(
+    server_tls: ssl.SSLContext, environment: pytest.MonkeyPatch
+) -> None:
+    tunnel = Tunnel([])
+    async with (
+        serving(answer(BIG), tls=server_tls) as server,
+        proxying(tunnel, server_tls) as port,
+    ):
+        environment.setenv("HTTPS_PROXY", f"https://me:secret@127.0.0.1:{port}")
+        async with stack_client(trust_env=True) as client:
+            assert (await client.post(secure(server))).content == BIG
+    assert b"proxy-authorization: basic bwu6c2vjcmv0" in tunnel.requests[0].lower()
+
+
+class Socks(Tunnel):
+    """A SOCKS proxy that asks for a password."""
+
+    async def converse(self, stream: anyio.abc.ByteStream) -> None:
+        async with stream:
+            assert 2 in (await stream.receive())[2:]
+            await stream.send(b"\x05\x02")
+            self.requests.append(await stream.receive())
+            await stream.send(b"\x01\x00")
+            asked = await stream.receive()
+            host, port = asked[5:-2].decode(), int.from_bytes(asked[-2:])
+            await stream.send(b"\x05\x00\x00\x01" + bytes(6))
+            async with (
+                await anyio.connect_tcp(host, port) as through,
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(self.pipe, stream, through)
+                await self.pipe(through, stream)
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_socks_proxy_connects_through(
+    scheme: str, server_tls: ssl.SSLContext, environment: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("socksio")
+    proxy = Socks([])
+    tls = server_tls if scheme == "https" else None
+    async with serving(answer(BIG), answer(b"next"), tls=tls) as server, proxying(proxy) as port:
+        environment.setenv("ALL_PROXY", f"socks5://me:secret@127.0.0.1:{port}")
+        async with stack_client(trust_env=True) as client:
+            for body in (BIG, b"next"):
+                url = server.url.replace("http:", f"{scheme}:")
+                assert (await client.post(url)).content == body
+    assert proxy.requests == [b"\x01\x02me\x06secret"]
+    assert server.connections == 1

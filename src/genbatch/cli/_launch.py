@@ -42,7 +42,7 @@ def client_of(
         ValueError: If there is no key, or a setting is out of range.
     """
     try:
-        return GeminiClient(base_url=base_url, timeout=timeout, throttle=throttle)
+        return GeminiClient(base_url=base_url, trust_env=True, timeout=timeout, throttle=throttle)
     except Unauthorized as error:  # there is none; nothing was refused yet
         raise ValueError(
             f"no API key: set GEMINI_API_KEY (or GOOGLE_API_KEY){otherwise}"

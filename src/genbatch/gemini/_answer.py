@@ -58,9 +58,7 @@ class _Details(TypedDict):
     maybe_paid: bool
 
 
-def parse_answer(
-    body: str | bytes, model: str, hide: Callable[[str], str] = str
-) -> JsonObject:
+def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str) -> JsonObject:
     """Return the JSON object that body holds.
 
     Args:
