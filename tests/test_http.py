@@ -806,7 +806,7 @@ class Socks(Tunnel):
             self.requests.append(await stream.receive())
             await stream.send(b"\x01\x00")
             asked = await stream.receive()
-            host, port = asked[5:-2].decode(), int.from_bytes(asked[-2:])
+            host, port = str(ip_address(asked[4:-2])), int.from_bytes(asked[-2:])
             await stream.send(b"\x05\x00\x00\x01" + bytes(6))
             async with (
                 await anyio.connect_tcp(host, port) as through,
