@@ -34,7 +34,7 @@ from .child import peak_kib
 
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 _PIECE = 1 << 20
-_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG, _END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
 def key_of(number: int) -> str:
@@ -49,7 +49,7 @@ def sent_of(number: int) -> Sent:
 
 def write(path: Path, lines: int, size: int) -> None:
     """Write results whose images have so many bytes."""
-    data = base64.b64encode(_PNG + os.urandom(size)).decode()
+    data = base64.b64encode(_PNG + os.urandom(size) + _END).decode()
     part = {"inlineData": {"mimeType": "image/png", "data": data}}
     candidate = {"content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}
     usage = {"promptTokenCount": 9, "candidatesTokenCount": 1120, "totalTokenCount": 1129}

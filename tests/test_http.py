@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import random
 import socket
 import ssl
+import sys
 import zlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -32,6 +34,7 @@ from cryptography.x509.oid import NameOID
 from genbatch import GeminiClient, _http
 from genbatch._http import ConnectionStack, captured_body
 from genbatch.gemini import image_from, parse_answer
+from genbatch.testing import FakeGemini
 from support.backends import until
 
 pytestmark = pytest.mark.anyio
@@ -832,3 +835,49 @@ async def test_socks_proxy_connects_through(
                 assert (await client.post(url)).content == body
     assert proxy.requests == [b"\x01\x02me\x06secret"]
     assert server.connections == 1
+
+
+class Front(Tunnel):
+    """Speaks TLS for a server in plain."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__([])
+        self.to = httpx.URL(url)
+
+    async def converse(self, stream: anyio.abc.ByteStream) -> None:
+        async with (
+            stream,
+            await anyio.connect_tcp(self.to.host, self.to.port or 80) as through,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(self.pipe, stream, through)
+            await self.pipe(through, stream)
+
+
+async def test_command_line_uses_the_proxies_of_the_environment(
+    server_tls: ssl.SSLContext, certificate: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox\n")
+    tunnel = Tunnel([])
+    async with (
+        FakeGemini(image_size=8) as fake,
+        proxying(Front(fake.url), server_tls) as port,
+        proxying(tunnel) as proxy,
+    ):
+        environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "GEMINI_API_KEY": "a-key",
+            "HTTPS_PROXY": f"http://me:secret@127.0.0.1:{proxy}",
+            "SSL_CERT_FILE": str(certificate),
+        }
+        url = f"https://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "genbatch", "run", str(prompts), "--base-url", url]
+        done = await anyio.run_process(command, cwd=tmp_path, env=environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert fake.stats.images == 1
+    (request,) = tunnel.requests
+    assert request.startswith(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n".encode())
+    assert b"proxy-authorization: basic bwu6c2vjcmv0" in request.lower()
+    assert b"secret" not in done.stdout + done.stderr
