@@ -535,7 +535,7 @@ class Tunnel(Server):
         try:
             async for piece in source:
                 await target.send(piece)
-        except anyio.BrokenResourceError:
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass
         await target.aclose()
 
