@@ -186,29 +186,36 @@ class Wire:
             await self._owned.aclose()
 
 
+class _NotSent(Exception):
+    """Carries the body of a request out of the SDK; an answer to it would show in logs."""
+
+
 def json_of(request: ImageRequest) -> bytes:
     """Return the JSON that an attempt sends, on one line; from any thread.
-
-    The SDK makes it, and sends it to a transport that answers with what it is sent.
 
     Raises:
         ValueError: As config_of.
     """
-    answer = _echo().models.generate_content(
-        model=request.model, contents=contents_of(request), config=config_of(request)
-    )
-    assert answer.sdk_http_response is not None  # noqa: S101 - narrows the type
-    return (answer.sdk_http_response.body or "").encode()
+    contents, config = contents_of(request), config_of(request)
+    try:
+        _nowhere().models.generate_content(model=request.model, contents=contents, config=config)
+    except _NotSent as sent:
+        content: bytes = sent.args[0]
+        return content
+    raise AssertionError("the SDK has sent nothing")
 
 
 @cache
-def _echo() -> genai.Client:
-    """Return a client of the SDK whose answers are its requests; nothing leaves the process."""
-    echo = httpx.MockTransport(lambda request: httpx.Response(200, content=request.content))
+def _nowhere() -> genai.Client:
+    """Return a client of the SDK whose requests get no further than its transport."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise _NotSent(request.content)
+
+    transport = httpx.MockTransport(refuse)
     options = types.HttpOptions(
-        base_url="http://echo.invalid",
-        httpx_client=httpx.Client(transport=echo),
-        httpx_async_client=httpx.AsyncClient(transport=echo),
+        httpx_client=httpx.Client(transport=transport),
+        httpx_async_client=httpx.AsyncClient(transport=transport),
     )
     with _no_warning_about_two_keys():
         return genai.Client(api_key="none", vertexai=False, http_options=options)
