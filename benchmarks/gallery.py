@@ -25,7 +25,7 @@ from typing import Any
 
 from PIL import Image
 
-from genbatch import Prompt
+from genbatch import ImageRequest
 from genbatch._store._archive import Archive
 from genbatch._store._keys import content_digest
 from genbatch._store._names import DEFAULT_TEMPLATE
@@ -96,8 +96,8 @@ def fill(folder: Path, prompts: int, images: int, draw: Callable[[int], bytes]) 
         for number in range(prompts):
             words = random.Random(number).sample(WORDS, 5)
             about = {"animal": words[0], "style": words[1]}
-            prompt = Prompt(f"a {' and a '.join(words)}, number {number}", metadata=about)
-            wanted.append(Wanted.of(number, prompt, None, content_digest("", prompt, None)))
+            prompt = ImageRequest(f"a {' and a '.join(words)}, number {number}", metadata=about)
+            wanted.append(Wanted.of(number, prompt, content_digest("", prompt)))
         archive.plan(batch, "", wanted, {}, 0)
         archive.end_batch(batch, {}, whole=True)
         with archive.journal.writing() as journal:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genbatch import Image, Prompt
+from genbatch import Image, ImageRequest
 from genbatch._store._archive import Archive, Call
 from genbatch._store._keys import content_digest
 from genbatch._store._names import DEFAULT_TEMPLATE
@@ -36,9 +36,9 @@ def opened(directory: Path, **options: Any) -> Iterator[Archive]:
         archive.close()
 
 
-def wanted(index: int, prompt: str | Prompt, namespace: str = "") -> Wanted:
-    prompt = Prompt.of(prompt)
-    return Wanted.of(index, prompt, None, content_digest(namespace, prompt, None))
+def wanted(index: int, prompt: str | ImageRequest, namespace: str = "") -> Wanted:
+    request = ImageRequest(prompt) if isinstance(prompt, str) else prompt
+    return Wanted.of(index, request, content_digest(namespace, request))
 
 
 def plan_all(

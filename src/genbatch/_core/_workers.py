@@ -165,6 +165,10 @@ class Workers(Generic[P, T]):
         self._waits.drain()
         self._fail_uncalled()
 
+    def drop_waiting(self) -> None:
+        """Drop the calls that wait for their turn, now and later; go on with the others."""
+        self._waits.drain()
+
     def stop(self) -> None:
         """Start no further call and cancel those in flight."""
         self._is_left = self._stopped = True

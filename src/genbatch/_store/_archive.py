@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Lock as ThreadLock
 from typing import Any
 
-from genbatch._values import GenbatchError, Image, Prompt, SavedImage, StoreError
+from genbatch._values import GenbatchError, Image, ImageRequest, SavedImage, StoreError
 
 from . import _files as files
 from ._journal import Journal, Spent, storable
@@ -276,7 +276,7 @@ class Archive:
 
     def further(
         self, index: int, namespace: str, changes: Mapping[str, Any]
-    ) -> tuple[Plan, Prompt, dict[str, Any]]:
+    ) -> tuple[Plan, ImageRequest]:
         """Plan a further take of the prompt at an index, and return it with what to ask for.
 
         Raises:

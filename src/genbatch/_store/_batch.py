@@ -8,14 +8,14 @@ more than those in memory. What is not foreseen is looked up, for all who wait t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from functools import partial
 from typing import Protocol, TypeVar
 
 from genbatch._core import ParkingLot
-from genbatch._values import Prompt, StoreError
+from genbatch._values import ImageRequest, StoreError
 
 from ._archive import Archive
 from ._keys import content_digest
@@ -60,28 +60,25 @@ class Batch:
         self._asking = False
         self._answered = ParkingLot()
 
-    async def plan(
-        self, index: int, prompt: Prompt, settings: Mapping[str, object] | None = None
-    ) -> Plan:
-        """Return what is known of a prompt's request, and fix the name of its file.
+    async def plan(self, index: int, request: ImageRequest) -> Plan:
+        """Return what is known of a request, and fix the name of its file.
 
         Args:
             index: Position of the prompt in this input.
-            prompt: With its full model id and every setting of its own.
-            settings: What else is asked for, by name.
+            request: With its model's full id.
 
         Raises:
             OSError: If an input image cannot be read.
             StoreError: If the journal cannot be written, or no name is free.
         """
-        if prompt.images:
-            digest = await self._place.hop(content_digest, self._namespace, prompt, settings)
+        if request.images:
+            digest = await self._place.hop(content_digest, self._namespace, request)
         else:
-            digest = content_digest(self._namespace, prompt, settings)
-        metadata = metadata_to_json(prompt)
+            digest = content_digest(self._namespace, request)
+        metadata = metadata_to_json(request.metadata)
         if (plan := self.recall(digest, index, metadata)) is not None:
             return plan
-        wanted = Wanted.of(index, prompt, settings, digest)
+        wanted = Wanted.of(index, request, digest)
         self._wanted.append(wanted)
         while (plan := wanted.plan) is None:
             if wanted.error is not None:

@@ -7,14 +7,14 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from genbatch._values import (
     Blocked,
     GenbatchError,
     ImageMissing,
+    ImageRequest,
     NoImage,
-    Prompt,
     Rejected,
     SavedImage,
     Usage,
@@ -125,41 +125,41 @@ def details(error: Exception) -> str:
     return json.dumps({name: value for name, value in found.items() if value})
 
 
-def prompt_to_json(prompt: Prompt, settings: Mapping[str, object] | None) -> str:
+def request_to_json(request: ImageRequest) -> str:
     """Return what is asked for, but for the metadata; bytes of input images are not kept."""
-    images = [image if isinstance(image, bytes) else str(image) for image in prompt.images]
+    images = [image if isinstance(image, bytes) else str(image) for image in request.images]
     own = {
-        "id": prompt.id,
-        "filename": prompt.filename,
-        "model": prompt.model,
-        "aspect_ratio": prompt.aspect_ratio,
-        "image_size": prompt.image_size,
-        "seed": prompt.seed,
+        "id": request.id,
+        "filename": request.filename,
+        "model": request.model,
+        "aspect_ratio": request.aspect_ratio,
+        "image_size": request.image_size,
+        "seed": request.seed,
         "images": [None if isinstance(image, bytes) else image for image in images],
-        "settings": dict(settings or {}),
+        "settings": request.options,
     }
     given = {name: value for name, value in own.items() if value not in (None, [], {})}
-    return json.dumps({"text": prompt.text, **given}, default=_no_json)
+    return json.dumps({"text": request.text, **given}, default=_no_json)
 
 
-def prompt_from_json(content: str, metadata: str) -> tuple[Prompt, dict[str, Any]]:
-    """Return the prompt, and the settings that go beside it.
+def request_from_json(content: str, metadata: str) -> ImageRequest:
+    """Return the request that was asked for.
 
     Raises:
         ValueError: If it worked from bytes, or with a setting, that are not kept.
     """
     asked = json.loads(content)
-    settings = asked.pop("settings", {})
+    options = asked.pop("settings", {})
     images = asked.pop("images", [])
-    if None in images or _is_marked(settings):
+    if None in images or _is_marked(options):
         raise ValueError("it was asked for with bytes or settings that the journal does not keep")
     own = json.loads(metadata) if metadata else {}
-    return Prompt(**asked, images=tuple(images), metadata=own), settings
+    return ImageRequest(**asked, **options, images=tuple(images), metadata=own)
 
 
-def metadata_to_json(prompt: Prompt) -> str:
+def metadata_to_json(metadata: Mapping[str, object]) -> str:
     """Return the metadata of a prompt, empty where there is none."""
-    return json.dumps(dict(prompt.metadata), default=str) if prompt.metadata else ""
+    return json.dumps(dict(metadata), default=str) if metadata else ""
 
 
 def _no_json(value: object) -> object:

@@ -10,13 +10,13 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from genbatch._values import Prompt, StoreError, sniff_mime_type
+from genbatch._values import ImageRequest, StoreError, sniff_mime_type
 
 from . import _files as files
 from ._journal import Transaction
 from ._keys import key_of
 from ._names import SHORT_KEY, candidates, folded
-from ._plan import Plan, metadata_to_json, prompt_from_json, prompt_to_json
+from ._plan import Plan, metadata_to_json, request_from_json, request_to_json
 from ._schema import Known
 
 
@@ -32,7 +32,7 @@ class Wanted:
     """A request to be planned, then its plan or why it cannot be."""
 
     index: int
-    prompt: Prompt
+    request: ImageRequest
     content: str
     metadata: str
     digest: str
@@ -41,12 +41,10 @@ class Wanted:
     error: Exception | None = None
 
     @classmethod
-    def of(
-        cls, index: int, prompt: Prompt, settings: Mapping[str, object] | None, digest: str
-    ) -> Wanted:
-        """Return the request for a prompt."""
-        content = prompt_to_json(prompt, settings)
-        return cls(index, prompt, content, metadata_to_json(prompt), digest)
+    def of(cls, index: int, request: ImageRequest, digest: str) -> Wanted:
+        """Return the request at an index to be planned."""
+        metadata = metadata_to_json(request.metadata)
+        return cls(index, request, request_to_json(request), metadata, digest)
 
 
 def find_or_add(
@@ -89,7 +87,7 @@ def _choose_name(
     journal: Transaction, wanted: Wanted, key: str, naming: Naming
 ) -> tuple[str, dict[str, Any] | None]:
     """Return the name of a new item and, if it stands there already, the row of its image."""
-    for name in candidates(naming.template, wanted.index, wanted.prompt, key):
+    for name in candidates(naming.template, wanted.index, wanted.request, key):
         if not journal.is_free(folded(name)):
             continue
         if files.find(naming.directory, name) is None:
@@ -113,7 +111,7 @@ def at(journal: Transaction, index: int, namespace: str) -> Known:
 
 def further(
     journal: Transaction, index: int, namespace: str, changes: Mapping[str, Any]
-) -> tuple[Plan, Prompt, dict[str, Any]]:
+) -> tuple[Plan, ImageRequest]:
     """Plan a further take of the prompt at an index, and return it with what to ask for.
 
     Raises:
@@ -122,17 +120,17 @@ def further(
     known = at(journal, index, namespace)
     (content,) = journal.first("SELECT prompt FROM item WHERE id = ?", known.item)
     try:
-        prompt, settings = prompt_from_json(content, known.metadata)
+        request = request_from_json(content, known.metadata)
     except ValueError as exc:
         raise ValueError(f"prompt {index} cannot be asked for again: {exc}") from exc
     asked = None
     if changes:
-        prompt = replace(prompt, **changes)
-        asked = prompt_to_json(prompt, settings)
+        request = replace(request, **changes)
+        asked = request_to_json(request)
     plan = Plan(
         key_of(known.digest, known.ordinal), known.name, item=known.item, asked=asked, further=True
     )
-    return plan, prompt, settings
+    return plan, request
 
 
 def adopt_orphans(journal: Transaction, directory: Path) -> None:

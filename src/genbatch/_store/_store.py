@@ -24,13 +24,13 @@ from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thre
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from genbatch._core import ParkingLot, waiting
-from genbatch._values import Prompt, Stopped, StoreError
+from genbatch._values import ImageRequest, Stopped, StoreError
 
 from ._archive import Archive
 from ._batch import Batch, R
 from ._journal import Spent
-from ._making import Making
 from ._names import DEFAULT_TEMPLATE, check_template
+from ._pending import PendingImage
 from ._plan import Plan, Policy
 from ._reports import write_results
 
@@ -114,7 +114,7 @@ class Store:
         return Batch(self, namespace)
 
     @asynccontextmanager
-    async def making(self, plan: Plan) -> AsyncIterator[Making]:
+    async def pending(self, plan: Plan) -> AsyncIterator[PendingImage]:
         """Note what comes of the call of a request, in the block.
 
         An Exception that leaves the block is noted as the failure of the request. Where another
@@ -133,14 +133,14 @@ class Store:
                 await self._ended.park()
         self._running.add(plan.item)
         try:
-            making = Making(self, await self.hop(self.archive.begin, plan))
+            pending = PendingImage(self, await self.hop(self.archive.begin, plan))
             try:
-                yield making
+                yield pending
             except Stopped:
                 raise  # says nothing of the request
             except Exception as exc:
-                if making.call is not None:
-                    await self.hop(self.archive.fail, making.call, exc)
+                if pending.is_open:
+                    await self.hop(self.archive.fail, pending.call, exc)
                 raise
         finally:
             self._running.discard(plan.item)
@@ -156,21 +156,21 @@ class Store:
 
     async def further(
         self, index: int, namespace: str = "", **changes: Any
-    ) -> tuple[Plan, Prompt, dict[str, Any]]:
+    ) -> tuple[Plan, ImageRequest]:
         """Plan a further take of a prompt; the earlier ones are kept, and shown until pick.
 
         Args:
             index: Position of the prompt in the latest input.
             namespace: Of that input.
-            changes: Fields of the Prompt to change for this take.
+            changes: Fields of the ImageRequest to change for this take.
 
         Returns:
-            The plan, the prompt to ask for, and the settings to ask with beside it.
+            The plan, and the request.
 
         Raises:
             ValueError: If there is no such prompt, or its request was made with bytes or settings
                 that the journal does not keep.
-            TypeError: If changes are not fields of a Prompt.
+            TypeError: If changes are not fields of an ImageRequest.
         """
         return await self.hop(self.archive.further, index, namespace, changes)
 

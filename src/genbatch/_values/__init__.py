@@ -18,6 +18,7 @@ from ._errors import (
 )
 from ._image import EXTENSIONS, Image, SavedImage, Usage, sniff_mime_type
 from ._prompt import Prompt
+from ._request import ImageRequest, ImageSettings, takes_settings
 
 __all__ = [
     "EXTENSIONS",
@@ -26,6 +27,8 @@ __all__ = [
     "GenbatchError",
     "Image",
     "ImageMissing",
+    "ImageRequest",
+    "ImageSettings",
     "InvalidResponse",
     "NoImage",
     "Prompt",
@@ -40,4 +43,5 @@ __all__ = [
     "Unavailable",
     "Usage",
     "sniff_mime_type",
+    "takes_settings",
 ]

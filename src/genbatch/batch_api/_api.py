@@ -9,23 +9,21 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Mapping,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 from anyio import to_thread
 
 from genbatch._core import OutcomeStream, T, Workers, open_stream
 from genbatch._money import Budget
-from genbatch._run import Completion, GenerateOnce, Run, inside
+from genbatch._run import GenerateOnce, PaidCalls, defaults_of, inside
 from genbatch._store import Batch, Store
-from genbatch._values import Prompt, SavedImage
-from genbatch.gemini import GeminiClient, Settings
-from genbatch.gemini import price as price_of
+from genbatch._values import ImageSettings, Prompt, SavedImage, takes_settings
+from genbatch.gemini import GeminiClient
 
 from ._by_job import ByJob
 from ._job import Limits
@@ -40,6 +38,7 @@ _MOST_BYTES = 1_000_000_000
 _LINGER = 1.0  # seconds
 
 
+@takes_settings
 def generate_images(
     client: GeminiClient,
     prompts: Iterable[PT] | AsyncIterable[PT],
@@ -55,16 +54,9 @@ def generate_images(
     ordered: bool = False,
     fail_fast: bool = False,
     namespace: str = "",
-    model: str = "flash",
-    aspect_ratio: str | None = None,
-    image_size: str | None = None,
-    thinking: str | None = None,
-    temperature: float | None = None,
-    seed: int | None = None,
-    system_instruction: str | None = None,
-    generation_config: Mapping[str, Any] | None = None,
     budget: Budget | None = None,
     price: float | None = None,
+    **settings: Unpack[ImageSettings],
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, SavedImage]]:
     """Generate an image for each prompt by jobs, save it, and stream the outcomes.
 
@@ -84,18 +76,11 @@ def generate_images(
         ordered: Hand outcomes over in input order.
         fail_fast: Stop at the first failure.
         namespace: Images of one namespace are never taken for those of another.
-        model: As for genbatch.generate_images, and so are the settings below.
-        aspect_ratio: Such as ``"16:9"``.
-        image_size: ``"1K"``, ``"2K"`` or ``"4K"``.
-        thinking: ``"minimal"``, ``"medium"`` or ``"high"``.
-        temperature: How freely to sample.
-        seed: Asks for repeatable sampling.
-        system_instruction: Told to the model before each prompt.
-        generation_config: Other fields of the request.
         budget: What the requests are paid from. What jobs of earlier runs may still cost is
             counted in it as possibly spent.
         price: US dollars an image that is made live, in place of the price table's; a job is half
             of that.
+        settings: See ImageSettings.
 
     Yields:
         A receive stream of outcomes, their value a SavedImage whose file is on disk, durable.
@@ -126,30 +111,19 @@ def generate_images(
             raise ValueError(f"{name} must be > 0, got {number}")
     if max_concurrent < 1:
         raise ValueError(f"max_concurrent must be >= 1, got {max_concurrent}")
-    settings = Settings(
-        model=model,
-        aspect_ratio=aspect_ratio,
-        image_size=image_size,
-        thinking=thinking,
-        temperature=temperature,
-        seed=seed,
-        system_instruction=system_instruction,
-        generation_config=generation_config,
-    ).checked()  # raises now, not once for each prompt
-    if budget is None:
-        budget = Budget()
-    elif budget.usd is not None and price is None and price_of(settings.model, image_size) is None:
-        raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
+    defaults = defaults_of(settings, budget, price)
+    budget = Budget() if budget is None else budget
     place = Store(save_dir) if store is None else store  # type: ignore[arg-type]  # one is given
     limits = Limits(job_size, _MOST_BYTES, _LINGER, poll)
-    run = Run(client, budget, price)
+    calls = PaidCalls(client, budget, price)
     queue = Queue(client, place, budget, price, limits, watch)
-    by_job = ByJob(run, queue, max_concurrent if live else 0)
+    by_job = ByJob(calls, queue, max_concurrent if live else 0)
     batch = Batch(place, namespace)
-    generate = GenerateOnce(by_job, Completion(settings), place, batch, namespace)
+    generate = GenerateOnce(by_job, defaults, place, batch, namespace)
     workers: Workers[PT, SavedImage] = Workers(
         generate, prompts, window, None, fail_fast, numbered=True
     )
+    calls.breaker.drop_waiting = workers.drop_waiting
     outcomes = _with(queue, open_stream(workers, ordered))
     return inside(nullcontext() if place is store else place, batch, workers, outcomes)
 

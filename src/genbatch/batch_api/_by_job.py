@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from anyio import CapacityLimiter
 
 from genbatch._core import waiting
 from genbatch._logs import about
-from genbatch._run import Run, Stops
-from genbatch._store import Making, Plan, Store
+from genbatch._run import PaidCalls, RunBreaker
+from genbatch._store import Plan, Store
 from genbatch._values import (
     GenbatchError,
+    ImageRequest,
     InvalidResponse,
-    Prompt,
     QuotaExhausted,
     RateLimited,
     SavedImage,
@@ -35,53 +34,43 @@ class ByJob:
     """Makes images of requests that have none yet.
 
     Args:
-        run: Makes those that are made live.
+        calls: Make the images that are made live.
         queue: Has the jobs.
-        live: Most of them at once, 0 for none.
+        live: Most live calls at once, 0 for none.
     """
 
-    def __init__(self, run: Run, queue: Queue, live: int) -> None:
-        self._run = run
+    def __init__(self, calls: PaidCalls, queue: Queue, live: int) -> None:
+        self._calls = calls
         self._queue = queue
         self._live = CapacityLimiter(live) if live else None
 
     @property
-    def stops(self) -> Stops:
+    def breaker(self) -> RunBreaker:
         """What has stopped the batch, or some of its models."""
-        return self._run.stops
+        return self._calls.breaker
 
-    async def make(
-        self, place: Store, plan: Plan, request: Prompt, others: dict[str, Any]
-    ) -> SavedImage:
+    async def save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         """Make an image and save it, unless another batch has done so meanwhile."""
-        model = str(request.model)
-        self.stops.check(model)
+        self.breaker.check(request.model)
         with about(key=plan.key), self._queue.arrival() as arrived:
-            async with place.making(plan) as making:
-                if making.saved is not None:
-                    return making.saved
-                call = making.unsaved()
+            async with store.pending(plan) as pending:
+                if pending.saved is not None:
+                    return pending.saved
+                call = pending.call
                 try:
-                    with _learning(self.stops, model):
-                        account = self.stops.guard(model, self._run.budget)
-                        return await self._queue.make(call, request, others, account, arrived)
+                    with _observe(self.breaker, request.model):
+                        return await self._queue.make(call, request, self.breaker, arrived)
                 except GenbatchError as error:
                     if self._live is None or not _may_pass(error):
                         raise
                     if not await self._queue.settled(call):
                         raise
-                return await self._make_live(making, request, others, self._live)
-
-    async def _make_live(
-        self, making: Making, request: Prompt, others: dict[str, Any], limiter: CapacityLimiter
-    ) -> SavedImage:
-        with waiting():
-            await limiter.acquire()
-        try:
-            image = await self._run.ask(request, others, making.noting(self._run.budget))
-            return await making.save(image)
-        finally:
-            limiter.release()
+                with waiting():
+                    await self._live.acquire()
+                try:
+                    return await pending.save(await self._calls.make_image(request, pending))
+                finally:
+                    self._live.release()
 
 
 def _may_pass(error: GenbatchError) -> bool:
@@ -92,10 +81,10 @@ def _may_pass(error: GenbatchError) -> bool:
 
 
 @contextmanager
-def _learning(stops: Stops, model: str) -> Iterator[None]:
+def _observe(breaker: RunBreaker, model: str) -> Iterator[None]:
     """Learn what ends all jobs; that many of one fail says nothing of the next."""
     try:
         yield
     except (Stopped, Unauthorized, QuotaExhausted):
-        with stops.learning(model):
+        with breaker.observe(model):
             raise

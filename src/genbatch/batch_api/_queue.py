@@ -13,16 +13,17 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from contextvars import copy_context
 from copy import copy
 from logging import WARNING, getLogger
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, Lock, create_task_group, move_on_after
 from anyio.abc import TaskGroup
 
 from genbatch._core import waiting, without_cancellation
 from genbatch._logs import about, tell
-from genbatch._money import Account, Budget
+from genbatch._money import Budget
+from genbatch._run import RunBreaker
 from genbatch._store import Call, Store
-from genbatch._values import Prompt, Rejected, SavedImage, Unavailable
+from genbatch._values import ImageRequest, Rejected, SavedImage, Unavailable
 from genbatch.gemini import JOB_SHARE, GeminiClient
 from genbatch.gemini import price as price_of
 
@@ -137,18 +138,16 @@ class Queue:
     async def make(
         self,
         call: Call,
-        request: Prompt,
-        others: dict[str, Any],
-        account: Account,
+        request: ImageRequest,
+        breaker: RunBreaker,
         arrived: Callable[[], None],
     ) -> SavedImage:
         """Have a job bring the image of a call, and return it saved.
 
         Args:
             call: That was begun.
-            request: What to ask for, with its full model id.
-            others: What else to ask for.
-            account: To pay from, unless a job of an earlier run has the request already.
+            request: With its model's full id.
+            breaker: Asked before the request is paid for.
             arrived: Of an arrival; called before this waits for long.
 
         Raises:
@@ -163,7 +162,8 @@ class Queue:
                 begun = await self._place.hop(self._place.archive.begin, call.plan)
                 saved = begun if isinstance(begun, SavedImage) else None
             if saved is None and number is None:
-                saved = await self._pay(call, request, others, account)
+                breaker.check(request.model)
+                saved = await self._pay(call, request)
             if saved is not None:
                 return saved
 
@@ -183,17 +183,15 @@ class Queue:
         finally:
             self._common.waiters.remove(waiter)
 
-    async def _pay(
-        self, call: Call, request: Prompt, others: dict[str, Any], account: Account
-    ) -> SavedImage | None:
-        """Add the request to a job, paid from an account, and wait for what it brings."""
+    async def _pay(self, call: Call, request: ImageRequest) -> SavedImage | None:
+        """Add the request to a job, paid from the budget, and wait for what it brings."""
         price = self._price
         if price is None:
-            price = price_of(str(request.model), request.image_size)
+            price = price_of(request.model, request.image_size)
         price = None if price is None else price * JOB_SHARE
-        async with account.attempt(price) as attempt:
+        async with self._budget.attempt(price) as attempt:
             attempt.maybe_images = 0
-            waiter = await self._add(Sent(call, price), request, others)
+            waiter = await self._add(Sent(call, price), request)
             attempt.maybe_images = 1  # from now on it may be sent
             try:
                 saved = await waiter.wait()
@@ -203,15 +201,15 @@ class Queue:
                 attempt.paid(saved.cost)
             return saved
 
-    async def _add(self, sent: Sent, request: Prompt, others: dict[str, Any]) -> Waiter:
+    async def _add(self, sent: Sent, request: ImageRequest) -> Waiter:
         """Add a request to a job, and return what waits for it."""
         key = sent.call.plan.key.encode()
         with waiting(), self.arrival():
             async with self._few:
-                body = await self._common.batches.body(request, others)
+                body = await self._common.batches.body(request)
                 line = b'{"key": "%b", "request": %b}\n' % (key, body)
                 async with self._lock:  # or the job is sent while a line is on its way to its file
-                    job, spool = self._with_room(str(request.model), len(line))
+                    job, spool = self._with_room(request.model, len(line))
                     waiter = self._common.waiters.add(sent.call.plan.item, job)
                     try:
                         await self._place.hop(spool.write, line, sent)

@@ -12,7 +12,7 @@ what a request says is left to the SDK, so that a job asks for the same as a liv
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -22,17 +22,16 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from anyio import fail_after, to_thread
 from google.genai import errors
 
-from genbatch._values import GenbatchError, Image, InvalidResponse, Prompt
+from genbatch._values import GenbatchError, Image, ImageRequest, InvalidResponse
 from genbatch.gemini import (
     DEFAULT_BASE_URL,
     GeminiClient,
     JsonObject,
-    Settings,
     excerpt,
     mapping,
     objects,
     parse_answer,
-    prepare,
+    read_images,
     with_retries,
 )
 from genbatch.gemini.wire import THIRD_PARTY, showable, translate, without_frames
@@ -76,14 +75,13 @@ class Batches:
         self._hide = self._secret.hide
         self.max_retries = client._max_retries
 
-    async def body(self, prompt: Prompt, others: Mapping[str, Any]) -> bytes:
+    async def body(self, request: ImageRequest) -> bytes:
         """Return the request for an image as JSON on one line, as a live call would send it.
 
         Raises:
             ValueError, TypeError, OSError: As GeminiClient.generate_image.
         """
-        settings = Settings(**{"model": str(prompt.model), **others})
-        request = await prepare(prompt, settings, self._threads)
+        request = await read_images(request, self._threads)
         return await to_thread.run_sync(self._bodies.of, request, limiter=self._threads)
 
     async def upload(self, path: Path, label: str) -> str:

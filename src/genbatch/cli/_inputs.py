@@ -11,7 +11,8 @@ from pathlib import Path
 import anyio
 
 from genbatch import Prompt
-from genbatch.gemini import Settings
+from genbatch._values import ImageRequest
+from genbatch.gemini import resolve
 from genbatch.inputs import (
     Grid,
     Recipe,
@@ -71,11 +72,14 @@ def recipe_of(
 def _check(
     options: Options, model: str | None, aspect_ratio: str | None, image_size: str | None
 ) -> None:
-    Settings(
-        model or options.model,
-        aspect_ratio or options.aspect_ratio,
-        image_size or options.image_size,
-    ).checked()
+    resolve(
+        ImageRequest(
+            "any text",
+            model=model or options.model,
+            aspect_ratio=aspect_ratio or options.aspect_ratio,
+            image_size=image_size or options.image_size,
+        )
+    )
 
 
 def read_inputs(

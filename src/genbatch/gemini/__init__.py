@@ -5,7 +5,7 @@ from ._client import GeminiClient
 from ._json import JsonObject, excerpt, mapping, objects, parse_answer
 from ._models import JOB_SHARE, MODELS, Model, default_size, model_id, price
 from ._proxy import Proxies
-from ._request import SETTINGS_OF_A_PROMPT, Settings, prepare
+from ._request import read_images, resolve
 from ._retry import backoff, with_retries
 from ._settings import DEFAULT_BASE_URL
 
@@ -13,12 +13,10 @@ __all__ = [
     "DEFAULT_BASE_URL",
     "JOB_SHARE",
     "MODELS",
-    "SETTINGS_OF_A_PROMPT",
     "GeminiClient",
     "JsonObject",
     "Model",
     "Proxies",
-    "Settings",
     "backoff",
     "default_size",
     "excerpt",
@@ -27,7 +25,8 @@ __all__ = [
     "model_id",
     "objects",
     "parse_answer",
-    "prepare",
     "price",
+    "read_images",
+    "resolve",
     "with_retries",
 ]

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from genbatch._logs import tell
 from genbatch._money import Account
-from genbatch._values import GenbatchError, Image
+from genbatch._values import GenbatchError, Image, ImageRequest
 
 from ._answer import image_from
 from ._models import price as price_of
-from ._request import ImageRequest
 
 if TYPE_CHECKING:
     from ._sdk import Wire
@@ -35,7 +34,7 @@ async def make_attempt(
     Raises:
         GenbatchError: If no answer came, or one that is not paid for.
     """
-    expected = price_of(request.model, request.settings.image_size) if price is None else price
+    expected = price_of(request.model, request.image_size) if price is None else price
     async with account.attempt(expected) as attempt:
         tell(_log, DEBUG, "asking for an image")
         began = perf_counter()

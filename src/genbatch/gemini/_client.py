@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import anyio
 from anyio import to_thread
@@ -14,11 +14,18 @@ from anyio import to_thread
 from genbatch._logs import about
 from genbatch._money import Account, Budget
 from genbatch._throttle import Throttle
-from genbatch._values import Image, InvalidResponse, Prompt
+from genbatch._values import (
+    Image,
+    ImageRequest,
+    ImageSettings,
+    InvalidResponse,
+    Prompt,
+    takes_settings,
+)
 
 from ._attempt import image_or_error, make_attempt
 from ._models import makes_images, model_id
-from ._request import Settings, prepare
+from ._request import read_images, resolve
 from ._retry import with_retries
 from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
@@ -149,37 +156,23 @@ class GeminiClient:
             with anyio.CancelScope(shield=True):
                 await wire.aclose()
 
+    @takes_settings
     async def generate_image(
         self,
-        prompt: str | Prompt,
+        prompt: str | Prompt | ImageRequest,
         *,
-        model: str = "flash",
-        aspect_ratio: str | None = None,
-        image_size: str | None = None,
-        thinking: str | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        system_instruction: str | None = None,
-        generation_config: Mapping[str, Any] | None = None,
         budget: Account | None = None,
         price: float | None = None,
+        **settings: Unpack[ImageSettings],
     ) -> Image:
         """Generate one image.
 
         Args:
-            prompt: What to draw. A Prompt's own settings override those below.
-            model: ``"flash"``, ``"pro"``, ``"lite"``, or any full model id.
-            aspect_ratio: Such as ``"16:9"``; the model's default where None.
-            image_size: ``"1K"``, ``"2K"`` or ``"4K"``; the model's default where None.
-            thinking: ``"minimal"``, ``"medium"`` or ``"high"``; the model's default where None.
-            temperature: How freely to sample; the model's default where None.
-            seed: Asks for repeatable sampling.
-            system_instruction: Told to the model before the prompt.
-            generation_config: Any other field of google-genai's GenerateContentConfig, in snake or
-                camel case; what google-genai does not know goes into the request's
-                generationConfig as it is. The settings above win over it.
+            prompt: What to draw. A Prompt's own settings override those given beside it; an
+                ImageRequest has them all.
             budget: A Budget that each attempt is paid from.
             price: US dollars an image, in place of the price table's.
+            settings: See ImageSettings.
 
         Returns:
             The image, its type read from the bytes; further ones of the answer are its extras.
@@ -209,17 +202,8 @@ class GeminiClient:
         still lose it.
         """
         wire = self._opened()
-        settings = Settings(
-            model=model,
-            aspect_ratio=aspect_ratio,
-            image_size=image_size,
-            thinking=thinking,
-            temperature=temperature,
-            seed=seed,
-            system_instruction=system_instruction,
-            generation_config=generation_config,
-        )
-        request = await prepare(prompt, settings, self._threads)
+        resolved = resolve(ImageRequest.of(prompt, settings))
+        request = await read_images(resolved, self._threads)
         account = Budget() if budget is None else budget
         attempt = partial(make_attempt, wire, request, account, price)
         admitted = partial(self.throttle(request.model).run, attempt)

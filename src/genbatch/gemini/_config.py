@@ -9,7 +9,8 @@ from google.genai import types
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from ._request import ImageRequest, Settings
+from genbatch._values import ImageRequest, sniff_mime_type
+
 from ._sdk_types import Config, Content, Part
 
 # Its names as the SDK has them and as the wire has them.
@@ -32,7 +33,7 @@ def contents_of(request: ImageRequest) -> types.Content:
     """Return the text and the input images."""
     parts: list[types.Part] = [Part(text=request.text)]
     for image in request.images:
-        blob = types.Blob(data=image.data, mime_type=image.mime_type)
+        blob = types.Blob(data=image, mime_type=sniff_mime_type(image))  # type: ignore[arg-type]  # read
         parts.append(Part(inline_data=blob))
     return Content(role="user", parts=parts)
 
@@ -44,10 +45,9 @@ def config_of(request: ImageRequest) -> types.GenerateContentConfig:
         ValueError: If a setting is of the wrong type, or generation_config has a key twice or one
             that is not its business.
     """
-    settings = request.settings
-    fields, raw = _sorted_out(settings.generation_config or {})
+    fields, raw = _sorted_out(request.generation_config or {})
     try:
-        _override(fields, settings)
+        _override(fields, request)
         if thinking := fields.pop("thinking_config", None):
             # The SDK would leave its fields in snake case.
             raw["thinkingConfig"] = thinking.model_dump(
@@ -83,20 +83,20 @@ def _sorted_out(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return fields, raw
 
 
-def _override(fields: dict[str, Any], settings: Settings) -> None:
+def _override(fields: dict[str, Any], request: ImageRequest) -> None:
     """Put the settings that have names of their own over those in fields."""
     named = {
-        "temperature": settings.temperature,
-        "seed": settings.seed,
-        "system_instruction": settings.system_instruction,
+        "temperature": request.temperature,
+        "seed": request.seed,
+        "system_instruction": request.system_instruction,
         "image_config": _merged(
             types.ImageConfig,
             fields.get("image_config"),
-            aspect_ratio=settings.aspect_ratio,
-            image_size=settings.image_size,
+            aspect_ratio=request.aspect_ratio,
+            image_size=request.image_size,
         ),
         "thinking_config": _merged(
-            types.ThinkingConfig, fields.get("thinking_config"), thinking_level=settings.thinking
+            types.ThinkingConfig, fields.get("thinking_config"), thinking_level=request.thinking
         ),
     }
     fields.update({name: value for name, value in named.items() if value is not None})

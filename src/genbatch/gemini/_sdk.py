@@ -20,11 +20,10 @@ from anyio import fail_after
 from google import genai
 from google.genai import types
 
-from genbatch._values import GenbatchError, InvalidResponse
+from genbatch._values import GenbatchError, ImageRequest, InvalidResponse
 
 from ._config import config_of, contents_of
 from ._json import JsonObject, parse_answer
-from ._request import ImageRequest
 from ._sdk_types import Nowhere, build, client_to
 from ._settings import Secret
 from ._translate import THIRD_PARTY, showable, translate, without_frames

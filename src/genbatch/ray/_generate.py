@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
-import ray
 from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from genbatch._run import split
-from genbatch._values import Stopped
-from genbatch.gemini import Settings
+import ray
+from genbatch._money import Budget
+from genbatch._run import defaults_of
+from genbatch._values import ImageSettings, Stopped, takes_settings
 from genbatch.gemini import price as price_of
 
 from ._coordinator import Coordinator
@@ -31,6 +30,7 @@ _BLOCKS_AT_ONCE = 3  # of a worker: while the last calls of one end, those of th
 _SMALLEST_BLOCK = 8  # rows
 
 
+@takes_settings
 def generate(
     dataset: Dataset,
     *,
@@ -40,14 +40,6 @@ def generate(
     prompt_column: str = "prompt",
     id_column: str | None = None,
     namespace: str = "",
-    model: str = "flash",
-    aspect_ratio: str | None = None,
-    image_size: str | None = None,
-    thinking: str | None = None,
-    temperature: float | None = None,
-    seed: int | None = None,
-    system_instruction: str | None = None,
-    generation_config: Mapping[str, Any] | None = None,
     budget: float | None = None,
     max_images: int | None = None,
     price: float | None = None,
@@ -56,6 +48,7 @@ def generate(
     max_retries: int = 3,
     timeout: float = 120.0,
     num_cpus: float = 0.25,
+    **settings: Unpack[ImageSettings],
 ) -> Dataset:
     """Make an image for each row of a dataset, and add where it is to the row.
 
@@ -72,14 +65,6 @@ def generate(
         prompt_column: Of the texts.
         id_column: Of what tells rows with equal prompts apart; a part of their keys.
         namespace: Images of one namespace are never taken for those of another.
-        model: As for generate_images, like all settings of the image up to generation_config.
-        aspect_ratio: Such as ``"16:9"``.
-        image_size: ``"1K"``, ``"2K"`` or ``"4K"``.
-        thinking: ``"minimal"``, ``"medium"`` or ``"high"``.
-        temperature: How freely to sample.
-        seed: Asks for repeatable sampling.
-        system_instruction: Told to the model before each prompt.
-        generation_config: Other fields of the request.
         budget: US dollars that all runs into the store may spend, None for no bound.
         max_images: Images that they may pay for, None for no bound.
         price: US dollars an image, in place of the price table's.
@@ -89,6 +74,7 @@ def generate(
         max_retries: Of each call, as for GeminiClient.
         timeout: Seconds of each attempt, as for GeminiClient.
         num_cpus: That Ray sets aside for each worker; they mostly wait.
+        settings: See ImageSettings.
 
     Returns:
         A lazy dataset: the rows, in no order, with the columns ``key``, ``uri``, ``sha256``,
@@ -112,29 +98,17 @@ def generate(
     row is looked up before it is paid for, so what is paid twice was in flight at a crash.
     """
     _check_counts(max_concurrent, workers)
-    settings = Settings(
-        model=model,
-        aspect_ratio=aspect_ratio,
-        image_size=image_size,
-        thinking=thinking,
-        temperature=temperature,
-        seed=seed,
-        system_instruction=system_instruction,
-        generation_config=generation_config,
-    ).checked()
-    expected = price_of(settings.model, image_size) if price is None else price
-    if budget is not None and expected is None:
-        raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
-    own, others = split(settings)
-    requests = Requests(prompt_column, id_column, namespace, own, others)
+    defaults = defaults_of(settings, Budget(budget), price)
+    expected = price_of(defaults.model, defaults.image_size) if price is None else price
+    requests = Requests(prompt_column, id_column, namespace, defaults)
     _check_columns(dataset, requests)
     where = _absolute(store)
-    bounds = Bounds(where, settings.model, expected, max_concurrent, budget, max_images, pace)
+    bounds = Bounds(where, defaults.model, expected, max_concurrent, budget, max_images, pace)
     Coordinator(bounds)  # raises now what is wrong with them
     # As many as are in flight, and as many that are looked up, wait for their turn, or are saved.
     rows = 2 * math.ceil(max_concurrent / workers)
     client = {"base_url": base_url, "max_retries": max_retries, "timeout": timeout}
-    work = Work(where, rows, others, price, client)
+    work = Work(where, rows, price, client)
     return _dataset(dataset, requests, bounds, work, workers, num_cpus)
 
 
@@ -187,15 +161,15 @@ class RayWorker:
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         """Return a block with its images."""
-        prompts = self._requests.prompts(block)
-        keys = [self._requests.key(prompt) for prompt in prompts]
+        requests = self._requests.of(block)
+        keys = [self._requests.key(request) for request in requests]
         wanted = [
-            (key, prompt)
-            for key, prompt in zip(keys, prompts, strict=True)
-            if key is not None and not isinstance(prompt, ValueError)
+            (key, request)
+            for key, request in zip(keys, requests, strict=True)
+            if key is not None and not isinstance(request, ValueError)
         ]
         made = iter(await self._worker.make(wanted) if wanted else [])
-        results = [each if isinstance(each, ValueError) else next(made) for each in prompts]
+        results = [each if isinstance(each, ValueError) else next(made) for each in requests]
         return with_results(block, keys, results)
 
 

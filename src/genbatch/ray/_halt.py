@@ -6,7 +6,7 @@ from contextlib import suppress
 from copy import copy
 
 from genbatch._core import Turn, Waits, current_turn
-from genbatch._run import Stops
+from genbatch._run import RunBreaker
 from genbatch._values import QuotaExhausted, Stopped, Unavailable
 
 
@@ -19,8 +19,8 @@ class Halt:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._stops = Stops()
         self._waits = Waits()
+        self._breaker = RunBreaker(self._waits.drain)
         self._error: Exception | None = None
 
     def let_wait(self) -> None:
@@ -33,15 +33,14 @@ class Halt:
         """Raise what has stopped the run, if anything has."""
         if self._error is not None:
             raise copy(self._error)
-        self._stops.check(self._model)
+        self._breaker.check(self._model)
 
     def learn(self, error: Exception | None) -> None:
         """Learn from what came of a call, None for an answer as it should be."""
-        self.let_wait()  # a stop ends what waits
         with (
             suppress(Exception),
-            self._stops.learning(self._model),
-            self._stops.learning_of_disk(),
+            self._breaker.observe(self._model),
+            self._breaker.observe_store(),
         ):
             if error is not None:
                 raise error

@@ -14,8 +14,8 @@ from typing import Any, Protocol, Self
 
 from anyio import CancelScope, Lock
 
-from genbatch._store import Plan, Store, Wanted, prompt_to_json
-from genbatch._values import Image, Prompt, SavedImage, StoreError
+from genbatch._store import Plan, Store, Wanted
+from genbatch._values import Image, ImageRequest, SavedImage, StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ class JournalStore:
         with CancelScope(shield=True):  # it is paid for
             async with self._planning:
                 plan = await self._store.hop(self._plan, key)
-            async with self._store.making(plan) as making:
-                saved = making.saved or await making.save(image)
+            async with self._store.pending(plan) as pending:
+                saved = pending.saved or await pending.save(image)
         return _stored(key, saved)
 
     async def keys(self) -> set[str]:
@@ -132,10 +132,10 @@ class JournalStore:
         """Return the plan of a key, made if there is none."""
         if (plan := self._known(key)) is not None:
             return plan
-        archive, prompt = self._store.archive, Prompt(key)
+        archive = self._store.archive
         if self._batch is None:
             self._batch = archive.begin_batch("")
-        wanted = Wanted(next(self._positions), prompt, prompt_to_json(prompt, None), "", digest=key)
+        wanted = Wanted.of(next(self._positions), ImageRequest(key), key)
         archive.plan(self._batch, "", [wanted], {}, 0)
         if wanted.plan is None:
             raise wanted.error or StoreError(f"{key} cannot be planned")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
 
 import pyarrow as pa
 
 from genbatch._store import content_digest
-from genbatch._values import Prompt
+from genbatch._values import ImageRequest
 
 from ._kept import StoredImage
 
@@ -25,37 +24,35 @@ class Requests:
         prompt_column: Of the texts.
         id_column: Of what tells equal texts apart, None where nothing has to.
         namespace: Images of one namespace are never taken for those of another.
-        own: Settings that a Prompt can have.
-        others: Settings beside them.
+        defaults: What all rows ask for, whatever their texts.
     """
 
     prompt_column: str
     id_column: str | None
     namespace: str
-    own: Mapping[str, Any]
-    others: Mapping[str, Any]
+    defaults: ImageRequest
 
-    def prompts(self, table: pa.Table) -> list[Prompt | ValueError]:
-        """Return the prompt of each row, or why it is none.
+    def of(self, table: pa.Table) -> list[ImageRequest | ValueError]:
+        """Return the request of each row, or why it has none.
 
         Raises:
             TypeError: If a prompt is no string.
         """
         texts = table[self.prompt_column].to_pylist()
         if self.id_column is None:
-            return [self._prompt(text, None) for text in texts]
+            return [self._request(text, None) for text in texts]
         ids = table[self.id_column].to_pylist()
-        return [self._prompt(text, str(each)) for text, each in zip(texts, ids, strict=True)]
+        return [self._request(text, str(each)) for text, each in zip(texts, ids, strict=True)]
 
-    def key(self, prompt: Prompt | ValueError) -> str | None:
-        """Return the key of a request, None if there is no prompt."""
-        if isinstance(prompt, ValueError):
+    def key(self, request: ImageRequest | ValueError) -> str | None:
+        """Return the key of a request, None if there is none."""
+        if isinstance(request, ValueError):
             return None
-        return content_digest(self.namespace, prompt, self.others)
+        return content_digest(self.namespace, request)
 
     def keys(self, table: pa.Table) -> list[str | None]:
         """Return the keys of all rows."""
-        return [self.key(prompt) for prompt in self.prompts(table)]
+        return [self.key(request) for request in self.of(table)]
 
     def marks(self, table: pa.Table, keys: list[str | None]) -> list[bytes | None]:
         """Return what no two rows may share, as 32 bytes: their id, or without one their key."""
@@ -64,14 +61,14 @@ class Requests:
         ids = table[self.id_column].to_pylist()
         return [sha256(str(each).encode()).digest() for each in ids]
 
-    def _prompt(self, text: object, id: str | None) -> Prompt | ValueError:
+    def _request(self, text: object, id: str | None) -> ImageRequest | ValueError:
         if text is None:
             return ValueError("a prompt must not be blank")
         if not isinstance(text, str):
             name = type(text).__name__
             raise TypeError(f"column {self.prompt_column!r} must have strings, got {name}")
         try:
-            return Prompt(text, id=id, **self.own)
+            return replace(self.defaults, text=text, id=id)
         except ValueError as exc:
             return exc
 

@@ -22,7 +22,7 @@ from genbatch._throttle import Throttle
 from genbatch._values import (
     GenbatchError,
     Image,
-    Prompt,
+    ImageRequest,
     RateLimited,
     Stopped,
     StoreError,
@@ -54,14 +54,12 @@ class Work:
     Attributes:
         store: Where images are saved.
         rows: Most rows under way in this worker: looked up, called for, and saved.
-        others: Settings of each call beside its prompt's own.
         price: US dollars an image, in place of the price table's.
         client: Arguments of GeminiClient; never its key, which is in the environment.
     """
 
     store: str
     rows: int
-    others: dict[str, Any] = field(default_factory=dict)
     price: float | None = None
     client: dict[str, Any] = field(default_factory=dict)
 
@@ -126,8 +124,8 @@ class Worker:
         self._store: ObjectStore | None = None
         self._limiter: CapacityLimiter | None = None
 
-    async def make(self, prompts: list[tuple[str, Prompt]]) -> list[StoredImage | Exception]:
-        """Return for each key and its prompt the image, or why there is none.
+    async def make(self, requests: list[tuple[str, ImageRequest]]) -> list[StoredImage | Exception]:
+        """Return for each key and its request the image, or why there is none.
 
         Raises:
             GenbatchError: What has stopped the run.
@@ -143,14 +141,14 @@ class Worker:
         async with self._attended(batch):
             try:
                 await self._open()
-                stop = await self._stream(prompts, results, saved)
+                stop = await self._stream(requests, results, saved)
             except Exception as exc:  # noqa: BLE001 - raised below, when all others know
                 stop = exc
                 self._link.tell("failed", exc if isinstance(exc, STOPS) else _light(exc))
             await self._leave(batch, saved, stopped=stop is not None)
         if stop is not None:
             raise stop
-        return [results[index] for index in range(len(prompts))]
+        return [results[index] for index in range(len(requests))]
 
     async def aclose(self) -> None:
         """Close the client's connections."""
@@ -159,7 +157,7 @@ class Worker:
 
     async def _stream(
         self,
-        prompts: list[tuple[str, Prompt]],
+        requests: list[tuple[str, ImageRequest]],
         results: dict[int, StoredImage | Exception],
         saved: list[StoredImage],
     ) -> Exception | None:
@@ -167,11 +165,11 @@ class Worker:
         stop: Exception | None = None
         work = self._work
 
-        async def generate(item: tuple[str, Prompt]) -> StoredImage:
+        async def generate(item: tuple[str, ImageRequest]) -> StoredImage:
             return await self._make(*item, saved)
 
         async with stream(
-            generate, prompts, max_concurrent=work.rows, limiter=self._limiter
+            generate, requests, max_concurrent=work.rows, limiter=self._limiter
         ) as outcomes:
             async for outcome in outcomes:
                 if isinstance(outcome, Success):
@@ -185,13 +183,12 @@ class Worker:
                     outcomes.drain()  # what is in flight is paid, and saved
         return stop
 
-    async def _make(self, key: str, prompt: Prompt, saved: list[StoredImage]) -> StoredImage:
+    async def _make(self, key: str, request: ImageRequest, saved: list[StoredImage]) -> StoredImage:
         assert self._store is not None  # noqa: S101 - make has opened it
         assert self._client is not None  # noqa: S101 - the same
         if (found := await self._store.find(key)) is not None:
             return found
-        others, price = self._work.others, self._work.price
-        image = await self._client.generate_image(prompt, **others, price=price)
+        image = await self._client.generate_image(request, price=self._work.price)
         stored = await self._store.save(key, image)
         saved.append(stored)
         return stored
