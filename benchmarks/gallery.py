@@ -29,8 +29,7 @@ from genbatch import ImageRequest
 from genbatch._store._archive import Archive
 from genbatch._store._keys import content_digest
 from genbatch._store._names import DEFAULT_TEMPLATE
-from genbatch._store._plan import Policy
-from genbatch._store._planning import Wanted
+from genbatch._store._plan import Policy, Wanted
 from genbatch.gallery import write_gallery
 
 KINDS = (("PNG", 1024), ("PNG", 2048), ("JPEG", 1024), ("JPEG", 2048))

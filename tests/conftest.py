@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ from blockbuster import blockbuster_ctx
 from genbatch.gemini import _retry
 from genbatch.gemini._connection import Connection
 from support.backends import BACKENDS
+
+# A job in the background ignores it, and so would the processes that tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)

@@ -316,7 +316,7 @@ async def test_how_the_jobs_stand_is_told(tmp_path: Path) -> None:
 async def test_a_journal_before_jobs_is_brought_up_to_date(tmp_path: Path) -> None:
     import sqlite3
 
-    from genbatch._store._schema import SCHEMA
+    from genbatch._store._journal import SCHEMA
 
     (tmp_path / ".genbatch").mkdir()
     connection = sqlite3.connect(tmp_path / ".genbatch" / "journal.sqlite")

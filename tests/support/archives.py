@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genbatch import Image, ImageRequest
+from genbatch import Image, ImageRequest, Prompt
 from genbatch._store._archive import Archive, Call
 from genbatch._store._keys import content_digest
 from genbatch._store._names import DEFAULT_TEMPLATE
-from genbatch._store._plan import Plan, Policy
-from genbatch._store._planning import Wanted
+from genbatch._store._plan import Plan, Policy, Wanted
 
 
 def image(number: int = 0, **changes: Any) -> Image:
@@ -36,8 +35,8 @@ def opened(directory: Path, **options: Any) -> Iterator[Archive]:
         archive.close()
 
 
-def wanted(index: int, prompt: str | ImageRequest, namespace: str = "") -> Wanted:
-    request = ImageRequest(prompt) if isinstance(prompt, str) else prompt
+def wanted(index: int, prompt: str | Prompt | ImageRequest, namespace: str = "") -> Wanted:
+    request = prompt if isinstance(prompt, ImageRequest) else ImageRequest.of(prompt, {})
     return Wanted.of(index, request, content_digest(namespace, request))
 
 

@@ -8,11 +8,9 @@ from ._files import replace as replace_file
 from ._journal import Spent, storable
 from ._keys import content_digest, digests_of_texts, key_of
 from ._names import DEFAULT_TEMPLATE, check_template
-from ._pending import PendingImage
-from ._plan import FINAL, Plan, details, request_to_json
-from ._planning import Wanted
+from ._plan import FINAL, Plan, Wanted, details, request_to_json
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
-from ._store import Store
+from ._store import PendingImage, Store
 
 __all__ = [
     "DEFAULT_TEMPLATE",

@@ -21,11 +21,21 @@ from typing import Any
 from genbatch._values import GenbatchError, Image, ImageRequest, SavedImage, StoreError
 
 from . import _files as files
-from ._journal import Journal, Spent, storable
+from ._journal import Journal, Known, Row, Spent, storable
 from ._lock import Lock
-from ._plan import Plan, Policy, details, has_file
-from ._planning import Naming, Wanted, adopt_lost, adopt_orphans, at, find_or_add, further
-from ._schema import Known, Row
+from ._plan import (
+    Naming,
+    Plan,
+    Policy,
+    Wanted,
+    adopt_lost,
+    adopt_orphans,
+    at,
+    details,
+    find_or_add,
+    further,
+    has_file,
+)
 
 HIDDEN = ".genbatch"  # the directory of what is not for the eye
 JOURNAL = "journal.sqlite"

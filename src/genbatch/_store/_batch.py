@@ -18,10 +18,9 @@ from genbatch._core import ParkingLot
 from genbatch._values import ImageRequest, StoreError
 
 from ._archive import Archive
+from ._journal import Row
 from ._keys import content_digest
-from ._plan import Plan, metadata_to_json
-from ._planning import Wanted
-from ._schema import Row
+from ._plan import Plan, Wanted, metadata_to_json
 
 R = TypeVar("R")
 

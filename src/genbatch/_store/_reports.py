@@ -20,11 +20,10 @@ from genbatch._values import EXTENSIONS, StoreError, Usage
 
 from . import _files as files
 from ._archive import HIDDEN, JOURNAL, LOCK
-from ._journal import Spent, Transaction
+from ._journal import Spent, Transaction, check_version
 from ._keys import key_of
 from ._lock import Holder, holder
 from ._plan import FINAL
-from ._schema import check_version
 
 RESULTS = "results.jsonl"
 

@@ -28,8 +28,7 @@ from genbatch._core import P, T, waiting
 from genbatch._logs import about, tell
 from genbatch._values import RateLimited, Unavailable
 
-from ._limits import Limits, Start
-from ._pace import Pace, describe_rate, parse_interval
+from ._limits import Limits, Pace, Start, describe_rate, parse_interval
 
 _log = getLogger("genbatch.throttle")
 
