@@ -83,9 +83,9 @@ class ImageRequest:
         Raises:
             TypeError: If there is no such setting, or a request is given with settings beside it.
         """
-        if unknown := settings.keys() - _DEFAULTS:
+        if unknown := settings.keys() - _SETTINGS:
             name = min(unknown)
-            raise TypeError(f"there is no setting {name!r}: there are {', '.join(_DEFAULTS)}")
+            raise TypeError(f"there is no setting {name!r}: there are {', '.join(_SETTINGS)}")
         if isinstance(prompt, ImageRequest):
             if settings:
                 raise TypeError("an ImageRequest has its settings: give none beside it")
@@ -115,10 +115,8 @@ class ImageRequest:
         }
 
 
-_DEFAULTS = {
-    each.name: each.default
-    for each in fields(ImageRequest)
-    if each.name in ImageSettings.__annotations__
+_SETTINGS = {
+    each.name: each for each in fields(ImageRequest) if each.name in ImageSettings.__annotations__
 }
 
 
@@ -128,12 +126,9 @@ def takes_settings(function: F) -> F:
     own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     settings = [
         inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=ImageSettings.__annotations__[name],
+            name, inspect.Parameter.KEYWORD_ONLY, default=setting.default, annotation=setting.type
         )
-        for name, default in _DEFAULTS.items()
+        for name, setting in _SETTINGS.items()
     ]
     spelled_out = signature.replace(parameters=[*own, *settings])
     function.__signature__ = spelled_out  # type: ignore[attr-defined]  # inspect looks for it
