@@ -26,7 +26,7 @@ _ROUNDING = 1e-9  # US dollars: sums of prices are not exact
 
 
 class Attempt:
-    """One attempt of a call, as its budget sees it: perhaps billed, until it is told better."""
+    """One attempt of a call, as its budget sees it: perhaps billed until it is settled."""
 
     def __init__(self, price: float) -> None:
         self.price = price
@@ -61,9 +61,9 @@ class Budget:
 
     Attributes:
         spent: US dollars for images that came, as far as prices are known.
-        maybe_spent: US dollars of attempts that may have been billed but brought no image.
+        maybe_spent: US dollars of attempts that may have been billed but returned no image.
         images: Images paid for.
-        maybe_images: Attempts that may have been billed but brought no image.
+        maybe_images: Attempts that may have been billed but returned no image.
 
     Raises:
         ValueError: If a bound is negative.

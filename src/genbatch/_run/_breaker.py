@@ -3,7 +3,7 @@
 A refused key, a disk that takes no image, and a service that has failed many times in a row stop
 the whole run; a used-up quota stops the calls of its model. What is stopped makes no further call:
 its prompts fail with the error that stopped them. All of it belongs to one run: the client and the
-store know nothing of it, and a later run begins anew.
+store know nothing of it, and a later run starts afresh.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def _kinds(prompts: Iterable[str | Prompt], one_by_one: bool) -> Iterator[tuple[
 
 
 def _like(model: str | None, aspect_ratio: str | None, image_size: str | None) -> Prompt:
-    """Return a prompt that stands for all that ask the same of a model."""
+    """Return a prompt that represents all with the same settings."""
     return Prompt("any", model=model, aspect_ratio=aspect_ratio, image_size=image_size)
 
 

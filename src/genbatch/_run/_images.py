@@ -106,7 +106,7 @@ def generate_images(
         budget: What the calls are paid from; one that could exceed it is not made, and its prompt
             fails with BudgetExhausted.
         price: US dollars an image, in place of the price table's.
-        settings: See ImageSettings; for every prompt that does not bring its own.
+        settings: See ImageSettings; they apply to every prompt that does not override them.
 
     Yields:
         A receive stream of outcomes. Their value is an Image or, where images are saved, a
@@ -119,8 +119,8 @@ def generate_images(
         TypeError: If there is no such setting, generation_config is not a mapping, or as stream.
         StoreError: On entering, if save_dir cannot be used; see Store.
 
-    Resuming: A prompt whose image stands in the directory already, wherever the prompt stood then,
-    is not called again: its outcome is marked ``resumed``. One that was refused for good fails
+    Resuming: A prompt whose image is in the directory already, at whatever index, is not called
+    again: its outcome is marked ``resumed``. One that was refused for good fails
     again without a call, and one whose image has been deleted with ImageMissing; see Store. What
     failed otherwise is tried again.
 

@@ -5,7 +5,7 @@
     file, fsync, row · outcome
 
 1. An attempt is reserved in the budget and noted in the journal before it is sent.
-2. It is taken back only where it cannot have been paid; what is unknown stays counted.
+2. Both are undone only if it cannot have been paid; what is unknown stays counted.
 3. From an image's arrival to its row nothing is cancelled: it is paid.
 """
 
@@ -95,6 +95,6 @@ class _Attempts:
 
 
 async def _settle(pending: PendingImage | None, attempt: Attempt | None) -> None:
-    """Take the note of an attempt back if that brought no image and cannot have been paid."""
+    """Delete the note of an attempt that returned no image and cannot have been paid."""
     if pending is not None and attempt is not None and not attempt.maybe_images:
         await pending.forget_attempt()

@@ -2,7 +2,7 @@
 
 1. A row of an image implies its file, complete; both are on disk when save returns.
 2. An image on its way to a disk that is full is kept, and written with the next one or at close.
-3. An attempt that was sent and of which no end is known keeps its row: it may have been paid.
+3. An attempt that was sent and never settled keeps its row: it may have been paid.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class Archive:
             price: US dollars that it is expected to cost, None where unknown.
 
         Raises:
-            GenbatchError: If a job may still bring the image.
+            GenbatchError: If a job may still make the image.
         """
         with self.journal.writing() as journal:
             if (job := journal.job_of(call.plan.item)) is not None:
@@ -203,7 +203,7 @@ class Archive:
             journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
 
     def fail(self, call: Call, error: Exception) -> None:
-        """Note why a call brought no image."""
+        """Record why a call returned no image."""
         if call.plan.further:
             return
         with self.journal.writing() as journal:
@@ -242,7 +242,7 @@ class Archive:
         call, image = paid.call, paid.image
         stems = [f"{call.name}-{number}" for number, _ in enumerate(image.extras, 2)]
         parts = list(zip([*stems, call.name], [*image.extras, image], strict=True))
-        # The image after its extras: where it stands, its answer is there whole.
+        # The image after its extras: where it exists, the answer is complete.
         for stem, part in parts[len(paid.arrived) :]:
             file = files.publish(self.directory, stem, part.extension, part.data)
             paid.arrived.append(file)

@@ -84,7 +84,7 @@ class Batch:
                 raise wanted.error
             if self._asking:
                 await self._answered.park()
-            # What the others have asked for may have brought it along.
+            # Another prompt's look into the journal may have fetched it.
             elif wanted in self._wanted and (plan := self.recall(digest, index, metadata)):
                 self._wanted.remove(wanted)
                 return plan
@@ -101,7 +101,7 @@ class Batch:
         if self._number:
             places, self._places = self._places, {}
             end = partial(self._place.archive.end_batch, self._number, places, whole=whole)
-            with suppress(StoreError):  # what matters more has told of the disk
+            with suppress(StoreError):  # a save has reported the disk already
                 await self._place.hop(end)
 
     def recall(self, digest: str, index: int, metadata: str = "") -> Plan | None:
@@ -131,7 +131,7 @@ class Batch:
         ahead = min(max(4 * self._hits, _LEAST_AHEAD), _MOST_AHEAD)
         try:
             following = await self._place.hop(self._plan, wanted, places, ahead)
-        except Exception as exc:  # noqa: BLE001 - each that waits must hear of it
+        except Exception as exc:  # noqa: BLE001 - raised in each task that waits
             self._places = places | self._places
             for each in wanted:
                 each.error = copy(exc)  # each prompt its own: a raised one grows its traceback

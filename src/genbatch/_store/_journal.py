@@ -115,9 +115,10 @@ class Spent(NamedTuple):
 
     Attributes:
         usd: US dollars for images, as far as prices are known.
-        maybe_usd: US dollars of calls that may have been billed but brought no image.
+        maybe_usd: US dollars of calls that may have been billed but returned no image.
         images: Images paid for.
-        maybe_images: Calls that may have been billed but brought no image; those that run now too.
+        maybe_images: Calls that may have been billed but returned no image, including those in
+            flight now.
     """
 
     usd: float
@@ -289,7 +290,7 @@ class Transaction:
         return self.first("SELECT 1 FROM attempt WHERE name = ?", name) is not None
 
     def job_of(self, item: int) -> Row | None:
-        """Return number and label of the job that may still bring an item, None without one."""
+        """Return number and label of the job that may still make an item, None if there is none."""
         sql = """SELECT job.id, label FROM attempt JOIN job ON job.id = attempt.job
             WHERE item = ? AND ended IS NULL"""
         row: Row | None = self.first(sql, item)
@@ -327,7 +328,7 @@ class Transaction:
         )
 
     def add_image(self, item: int, take: int, *, pick: bool = True, **columns: object) -> None:
-        """Note an image; where it is not to be picked, it is only if there is no other."""
+        """Add an image; if pick is False, it is picked only where there is no other."""
         self.insert("image", item=item, take=take, **columns)
         self.execute(
             """UPDATE item SET pick = ?, kind = NULL, message = NULL, detail = NULL

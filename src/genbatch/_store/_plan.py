@@ -244,7 +244,7 @@ def _add(journal: Transaction, namespace: str, wanted: Wanted, naming: Naming) -
 def _choose_name(
     journal: Transaction, wanted: Wanted, key: str, naming: Naming
 ) -> tuple[str, dict[str, Any] | None]:
-    """Return the name of a new item and, if it stands there already, the row of its image."""
+    """Return the name of a new item and, if its image exists already, the row of that."""
     for name in candidates(naming.template, wanted.index, wanted.request, key):
         if not journal.is_free(folded(name)):
             continue
@@ -302,7 +302,7 @@ def adopt_orphans(journal: Transaction, directory: Path) -> None:
 
 
 def adopt_lost(journal: Transaction, directory: Path, plan: Plan) -> None:
-    """Give its row to an image that stands where a call is about to begin: its row was lost."""
+    """Add the lost row of an image that exists where a call is about to begin."""
     if journal.job_of(plan.item) is not None:
         return  # which may have published it just now, and notes it next
     if plan.stem.endswith(plan.key[:SHORT_KEY]) and journal.next_take(plan.item) == 1:
@@ -311,7 +311,7 @@ def adopt_lost(journal: Transaction, directory: Path, plan: Plan) -> None:
 
 
 def _look(journal: Transaction, directory: Path, name: str) -> dict[str, Any] | None:
-    """Return the row of the image that stands under a name without an extension, if one does."""
+    """Return the row for the image with this name, extension aside, if there is one."""
     file = files.find(directory, name)
     if file is None or journal.has_file(file) or (data := files.read(directory / file)) is None:
         return None

@@ -1,13 +1,13 @@
 """Store: a directory of images and its journal, so that nothing is lost and nothing paid twice.
 
 1. An image that save has returned is on disk, file and row; a row implies its file, complete.
-2. A file under its final name is complete; nothing that stands there is overwritten.
+2. A file under its final name is complete; no existing file is overwritten.
 3. An image handed in is saved, whatever is cancelled, or kept until the disk has space again.
 4. After any death at most the calls in flight are paid again; they are counted as possibly paid.
 
-A request is known by its key, the SHA-256 of all that is asked for: the namespace, the prompt with
+A request is known by its key, the SHA-256 of everything it asks for: the namespace, the prompt with
 its id, input images, model and settings, and how many equal ones came before it in its input. Its
-place in the input is no part of it. The work is done in threads, by an Archive.
+position in the input is not part of it. The work is done in threads, by an Archive.
 """
 
 from __future__ import annotations
@@ -65,24 +65,24 @@ class PendingImage:
             RuntimeError: If the image has come.
         """
         if self._call is None:
-            raise RuntimeError("this call has brought its image already")
+            raise RuntimeError("the image of this call has been saved already")
         return self._call
 
     async def note_attempt(self, price: float | None) -> None:
         """Note in the journal that an attempt is about to be sent, which may be paid.
 
-        So a later run knows of those of which no end is known. The row of an earlier attempt stays
-        where that may have been paid.
+        So a later run knows of attempts whose outcome was never recorded. The row of an earlier
+        attempt stays where that may have been paid.
         """
         self.call.attempt = None
         await self._place.hop(self._place.archive.send, self.call, price)
 
     async def forget_attempt(self) -> None:
-        """Take the latest attempt back: it brought no image and cannot have been paid."""
+        """Delete the latest attempt: it returned no image and cannot have been paid."""
         await self._place.hop(self._place.archive.unsend, self.call)
 
     async def save(self, image: Image) -> SavedImage:
-        """Save the image that the call brought, and return when it is durable.
+        """Save the image of the call, and return when it is durable.
 
         Raises:
             StoreError: If it cannot be written now. It is kept in memory, and written when the
@@ -170,7 +170,7 @@ class Store:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with CancelScope(shield=True):  # what running calls bring is paid, and still to be saved
+        with CancelScope(shield=True):  # images of running calls are paid, and still to be saved
             while self._running:
                 await self._ended.park()
         await self.hop(self._close)
@@ -189,7 +189,7 @@ class Store:
 
     @asynccontextmanager
     async def pending(self, plan: Plan) -> AsyncIterator[PendingImage]:
-        """Note what comes of the call of a request, in the block.
+        """Make the image of a request in the block, and record its failure.
 
         An Exception that leaves the block is noted as the failure of the request. Where another
         batch is making the same image, this waits for it first.

@@ -1,4 +1,4 @@
-"""Throttle: keeping calls within a service's limits, told or found out."""
+"""Throttle: keeps calls within a service's limits, given or learned."""
 
 from ._limits import describe_rate, parse_interval
 from ._throttle import Throttle, throttled

@@ -28,7 +28,7 @@ UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
 
 
 class Pace:
-    """Starts interval seconds apart, but for a burst of so many after a silence."""
+    """Starts interval seconds apart, except for a burst after a pause."""
 
     __slots__ = ("_even", "_lead", "interval")
 
@@ -51,7 +51,7 @@ def parse_interval(pace: str) -> float:
     """Return the seconds between two starts at a pace such as ``"10/min"``.
 
     Raises:
-        TypeError: If pace is no string.
+        TypeError: If pace is not a string.
         ValueError: If it is not a number above 0, a slash, and one of s, min, h.
     """
     if not isinstance(pace, str):
@@ -191,7 +191,7 @@ class Episode:
 
 
 class Limits:
-    """What is known of a service's limits; told of each call, it says when the next may start.
+    """What is known of a service's limits: from each call it learns when the next may start.
 
     Attributes:
         episodes: How often the service began to reject.
@@ -237,7 +237,7 @@ class Limits:
         return min(rates, default=None)
 
     def has_room(self, in_flight: int) -> bool:
-        """Return whether so many in flight allow one more."""
+        """Return whether one more may start beside those in flight."""
         is_unsure = self._row > 1 or (self._row == 1 and not self._episode.kept)
         return in_flight < self.capacity and not (is_unsure and self._trying)
 
@@ -255,7 +255,7 @@ class Limits:
         return max(due, self._pace.due) if self._pace else due
 
     def start(self, now: float, in_flight: int) -> Start:
-        """Count a call that starts now, beside so many others."""
+        """Count a call that starts now beside those in flight."""
         is_paced = False
         if self._rate:
             interval = 1 / self._rate.value
@@ -270,7 +270,7 @@ class Limits:
         return Start(self._started, now, is_paced)
 
     def end(self, start: Start) -> None:
-        """Take note that a call is no longer in flight, whatever came of it."""
+        """Note that a call is no longer in flight, whatever its outcome."""
         if start.number > self._cut_at:
             self._trying -= 1
 

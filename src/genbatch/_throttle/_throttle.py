@@ -3,7 +3,7 @@
 1. At most capacity calls are in flight, at most rate start per second, and none starts in a pause.
 2. A call that was rejected is made again, from the front of the line; first come, first served.
 3. Who waits is woken, or waits no more: a cancelled one leaves no token, no place, no lost wake-up.
-4. A rejection is no error of the caller's as long as anything succeeds within patience.
+4. A rejection does not reach the caller as long as anything succeeds within patience.
 5. After a call returned, nothing is awaited before its value is.
 
 How: a line of those who wait, in the order of their arrival. Only the first one may start, and it

@@ -24,7 +24,7 @@ class Prompt:
 
     Raises:
         ValueError: If text is blank.
-        TypeError: If text is no string.
+        TypeError: If text is not a string.
     """
 
     text: str
