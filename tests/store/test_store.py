@@ -525,7 +525,7 @@ async def test_misuse_is_told(tmp_path: Path) -> None:
         plan = await store.batch().plan(0, ImageRequest("a cup"))
         async with store.pending(plan) as pending:
             await pending.save(image())
-            with pytest.raises(RuntimeError, match="brought its image"):
+            with pytest.raises(RuntimeError, match="saved already"):
                 await pending.save(image())
         with pytest.raises(StoreError, match="in use"):
             await Store(tmp_path).__aenter__()
