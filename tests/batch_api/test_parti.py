@@ -16,6 +16,7 @@ from support.batch_runs import jobs_in, kinds, run, spent_in, submitted
 from support.commands import PARTI
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.skipif(not PARTI.exists(), reason="PartiPrompts.tsv is not here"),
 ]
