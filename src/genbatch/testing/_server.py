@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -18,23 +16,13 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-import anyio
-import anyio.abc
-import anyio.to_thread
+from ._batch_api import Control, ControlFaults, Job, JobFault
+from ._gemini import Call, called_model, error_reply, json_reply, parse_call
+from ._http import Connection, Fault, Request, scripted, serving
+from ._service import Quota, Service
 
-from ._control import Control, ControlFaults
-from ._faults import Fault, scripted
-from ._http import Connection, Disconnected, Request
-from ._jobs import Job, JobFault
-from ._quota import Quota
-from ._service import Service, split
-from ._wire import Call, Reply, called_model, json_reply, parse_call
-
-_BACKLOG = 2048
-_LARGEST_BODY = 100_000_000  # bytes of a request
 _KEPT_BODY = 16_000  # bytes of a request that the list of calls keeps
 _KEPT_CALLS = 10_000
-_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +144,7 @@ class FakeGemini:
         """The counters as they are now."""
         service = self._service
         in_flight = len(self._in_flight)
-        jobs = self._control.batches.count
+        jobs = len(self._control.jobs)
         return Stats(self._received, service.images, in_flight, self._peak, service.limited, jobs)
 
     @property
@@ -167,7 +155,7 @@ class FakeGemini:
     @property
     def jobs(self) -> tuple[Job, ...]:
         """Every batch created, oldest first, as it is now; the deleted ones too."""
-        return self._control.batches.jobs
+        return self._control.jobs
 
     async def __aenter__(self) -> Self:
         if self._url is not None:
@@ -188,65 +176,31 @@ class FakeGemini:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        failure: BaseException | None = None
         self._service.begin()
-        with _listen(*self._address) as listener:
-            self._url = _url(listener)
-            async with self._control.running(), anyio.create_task_group() as tasks:
-                self._control.batches.begin(tasks)
-                tasks.start_soon(self._accept, listener, tasks)
-                try:
-                    yield
-                # Kept out of the task group, which would wrap it; cancellation passes through.
-                except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
-                    failure = error
-                tasks.cancel_scope.cancel()
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # or the traceback, this frame and the error keep each other alive
+        host, port = self._address
+        threads = self._service.threads
+        # Files go last: until then jobs may write some.
+        async with (
+            self._control.files_kept(),
+            serving(host, port, self._serve, threads, error_reply) as (self._url, tasks),
+        ):
+            self._control.begin(tasks)
+            yield
 
-    async def _accept(self, listener: socket.socket, tasks: anyio.abc.TaskGroup) -> None:
-        while True:
-            await anyio.wait_readable(listener)
-            try:
-                sock, _ = listener.accept()
-            except OSError as error:
-                if error.errno in _OUT_OF_FILES:
-                    await anyio.sleep(0.1)  # the connection stays queued; do not spin on it
-                continue  # otherwise the client has gone before it was accepted
-            tasks.start_soon(self._converse, Connection(sock, _LARGEST_BODY))
+    async def _serve(self, request: Request, connection: Connection) -> None:
+        if (model := called_model(request)) is not None:
+            await self._serve_call(model, request, connection)
+        elif request.method == "GET" and request.target == "/stats":
+            await connection.send(json_reply(asdict(self.stats)))
+        elif not await self._control.serve(request, connection):
+            await connection.send(self._service.page(request))
 
-    async def _converse(self, connection: Connection) -> None:
-        try:
-            while request := await connection.next_request():
-                path, _ = split(request.target)
-                model = called_model(request.method, path)
-                if model is not None:
-                    await self._serve_call(model, path, request, connection)
-                elif (call := self._control.parse(request.method, request.target)) is not None:
-                    await self._control.serve(call, request, connection)
-                else:
-                    await connection.send(self._page(request))
-        except* Disconnected:
-            pass  # the client's choice, at any time
-        finally:
-            connection.close()
-
-    def _page(self, request: Request) -> Reply:
-        if request.method == "GET" and request.target == "/stats":
-            return json_reply(asdict(self.stats))
-        return self._service.page(request.method, request.target, request.headers)
-
-    async def _serve_call(
-        self, model: str, path: str, request: Request, connection: Connection
-    ) -> None:
+    async def _serve_call(self, model: str, request: Request, connection: Connection) -> None:
         self._received += 1
         number = self._received
         with self._counted(connection) as release:
             async with connection.watched(on_hang_up=release):
-                call = await self._parse(number, model, path, request)
+                call = await self._parse(number, model, request)
                 reply, fault = await self._service.answer(call)
                 await connection.send(reply, fault, before_last=release)
 
@@ -266,24 +220,11 @@ class FakeGemini:
         finally:
             release()
 
-    async def _parse(self, number: int, model: str, path: str, request: Request) -> Call:
-        parse = partial(parse_call, number, model, path, request.headers, request.body)
+    async def _parse(self, number: int, model: str, request: Request) -> Call:
         if len(request.body) <= _KEPT_BODY:
-            call = parse()
+            call = parse_call(number, model, request)
             self._calls.append(call)
         else:  # input images: slow enough to parse to hold up the event loop
-            call = await anyio.to_thread.run_sync(parse, limiter=self._service.threads)
+            call = await self._service.threads.run(parse_call, number, model, request)
             self._calls.append(replace(call, body={}))
         return call
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    listener.setblocking(False)
-    return listener
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
