@@ -6,13 +6,10 @@
 3. Every error is one ValueError on one line, "file:line: what was found; what to do".
 """
 
-from genbatch.inputs._files import PromptFiles, Selection, read_prompts
-from genbatch.inputs._formats import canonical
-from genbatch.inputs._lines import check_encoding
-from genbatch.inputs._messages import InputError
-from genbatch.inputs._recipe import Asked, Recipe
-from genbatch.inputs._stdin import StandardInput
-from genbatch.inputs._templates import Grid, Template
+from ._files import PromptFiles, Selection, read_prompts
+from ._formats import InputError, canonical, check_encoding
+from ._recipe import Asked, Grid, Recipe, Template
+from ._stdin import StandardInput
 
 __all__ = [
     "Asked",

@@ -8,21 +8,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
+from random import Random
+from typing import IO, Any, Generic, TypeVar
 
 from genbatch._values import Prompt
 
-from ._formats import FORMATS, rows_of_text
-from ._lines import BLOCK, Lines, check_encoding
-from ._messages import InputError
-from ._recipe import Asked, Fields, Recipe, Tally
-from ._sample import Sample
-from ._settings import check_images
+from ._formats import BLOCK, FORMATS, InputError, Lines, check_encoding, rows_of_text
+from ._recipe import Asked, Fields, Recipe, check_images
+
+T = TypeVar("T")
 
 SUPPORTED = (
     ".txt (a prompt a line), .jsonl (a JSON object a line), .csv or .tsv (a column named prompt),"
@@ -43,6 +43,91 @@ class Selection:
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
+
+
+class Sample(Generic[T]):
+    """Chooses uniformly, without replacement, of what it is offered; a reservoir.
+
+    Args:
+        size: How many to choose, all where fewer are offered.
+        seed: The same one makes the same choice of the same number of items.
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self._size = size
+        self._random = Random(seed)  # noqa: S311 - no secret
+        self._seen = 0
+        self._chosen: list[tuple[int, T]] = []
+
+    @property
+    def items(self) -> list[T]:
+        """What is chosen of all that was offered, in that order."""
+        return [item for _, item in sorted(self._chosen, key=lambda each: each[0])]
+
+    def offer(self, number: int, items: Callable[[], Iterable[T]]) -> None:
+        """Offer so many items, which are asked for only if one is chosen."""
+        rest: Iterator[T] | None = None
+        passed = 0
+        for offset in range(number):
+            slot = self._slot(self._seen)
+            if slot is not None:
+                rest = rest or iter(items())
+                item = next(islice(rest, offset - passed, None))
+                passed = offset + 1
+                self._chosen[slot : slot + 1] = [(self._seen, item)]
+            self._seen += 1
+
+    def _slot(self, index: int) -> int | None:
+        """Return the place that an item takes among those chosen, None if it is not."""
+        slot = index if index < self._size else int(self._random.random() * (index + 1))
+        return slot if slot < self._size else None
+
+
+class Tally:
+    """Counts prompts row by row, and checks what they ask for.
+
+    Args:
+        limit: Most prompts to count; those beyond are checked all the same.
+
+    Attributes:
+        asked: What those counted ask for, and how many ask for it.
+        count: All of them.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.asked: dict[Asked, int] = {}
+        self.count = 0
+        self._limit = sys.maxsize if limit is None else limit
+
+    def add(self, recipe: Recipe, fields: Fields, folder: Path) -> tuple[dict[str, Any], int]:
+        """Read a row and count its prompts.
+
+        Args:
+            recipe: How it becomes prompts.
+            fields: Of the row, by name.
+            folder: That paths of input images are relative to.
+
+        Returns:
+            The settings of the row, and how many of its prompts are within the limit.
+
+        Raises:
+            ValueError: If a field is not what it should be, or a model cannot do what is asked.
+        """
+        settings = recipe.read(fields, folder)
+        before = self.count
+        for asked, number in recipe.kinds(settings):
+            if (counted := self.asked.get(asked)) is None:
+                recipe.check(*asked)
+                counted = 0
+            self.asked[asked] = counted + number
+            self.count += number
+        if self.count > self._limit:
+            self.count = self._limit
+            for asked, number in recipe.kinds(settings):
+                self.asked[asked] -= number
+            for each in islice(recipe.prompts(fields, settings), self._limit - before):
+                self.asked[each.model, each.aspect_ratio, each.image_size] += 1
+        return settings, self.count - before
 
 
 @dataclass(frozen=True, slots=True)

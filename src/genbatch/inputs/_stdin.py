@@ -21,13 +21,9 @@ from anyio import to_thread
 
 from genbatch._values import Prompt
 
-from ._files import Selection
-from ._formats import read_object, read_text
-from ._lines import BLOCK, Lines
-from ._messages import InputError
-from ._recipe import Fields, Recipe, Tally
-from ._sample import Sample
-from ._settings import check_images
+from ._files import Sample, Selection, Tally
+from ._formats import BLOCK, InputError, Lines, read_object, read_text
+from ._recipe import Fields, Recipe, check_images
 
 _NAME = "stdin"
 

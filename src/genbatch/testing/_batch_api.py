@@ -37,7 +37,17 @@ from ._gemini import (
     reply_in_place,
     rpc_error,
 )
-from ._http import JSON, NO_FAULT, Connection, Fault, JsonObject, Reply, Request, Threads, pause
+from ._http import (
+    JSON,
+    NO_FAULT,
+    Fault,
+    JsonObject,
+    Reply,
+    Request,
+    ServerConnection,
+    Threads,
+    pause,
+)
 from ._service import Service
 
 State: TypeAlias = Literal[
@@ -203,7 +213,7 @@ class Control:
         """Keep files while the block runs, starting from none."""
         return self._files.kept()
 
-    async def serve(self, request: Request, connection: Connection) -> bool:
+    async def serve(self, request: Request, connection: ServerConnection) -> bool:
         """Answer a request on its connection; return False if it is about something else.
 
         Raises:

@@ -151,7 +151,7 @@ class Reply:
     file: tuple[Path, int] | None = None
 
 
-Answer: TypeAlias = Callable[[Request, "Connection"], Awaitable[None]]
+Answer: TypeAlias = Callable[[Request, "ServerConnection"], Awaitable[None]]
 ErrorReply: TypeAlias = Callable[[int, str], Reply]
 
 
@@ -173,7 +173,7 @@ class Threads:
         return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
 
 
-class Connection:
+class ServerConnection:
     """One client's connection; whoever made it closes it.
 
     Only one task reads at a time: next_request(), or between requests the watch for a hang-up.
@@ -389,9 +389,7 @@ async def serving(
     Failure: an error in the block arrives bare, one in answer in an ExceptionGroup.
     """
     failure: BaseException | None = None
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family, backlog=_BACKLOG) as listener:
-        listener.setblocking(False)
+    with _listen(host, port) as listener:
         bound, port = listener.getsockname()[:2]
         url = f"http://[{bound}]:{port}" if ":" in bound else f"http://{bound}:{port}"
         async with anyio.create_task_group() as tasks:
@@ -409,6 +407,13 @@ async def serving(
             del failure  # or the traceback, this frame and the error keep each other alive
 
 
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
 async def _accept(
     listener: socket.socket,
     tasks: anyio.abc.TaskGroup,
@@ -424,10 +429,10 @@ async def _accept(
             if error.errno in _OUT_OF_FILES:
                 await anyio.sleep(0.1)  # the connection stays queued; do not spin on it
             continue  # otherwise the client has gone before it was accepted
-        tasks.start_soon(_converse, Connection(sock, threads, error_reply), answer)
+        tasks.start_soon(_converse, ServerConnection(sock, threads, error_reply), answer)
 
 
-async def _converse(connection: Connection, answer: Answer) -> None:
+async def _converse(connection: ServerConnection, answer: Answer) -> None:
     try:
         while request := await connection.next_request():
             await answer(request, connection)

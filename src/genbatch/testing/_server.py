@@ -18,7 +18,7 @@ from typing import Self
 
 from ._batch_api import Control, ControlFaults, Job, JobFault
 from ._gemini import Call, called_model, error_reply, json_reply, parse_call
-from ._http import Connection, Fault, Request, scripted, serving
+from ._http import Fault, Request, ServerConnection, scripted, serving
 from ._service import Quota, Service
 
 _KEPT_BODY = 16_000  # bytes of a request that the list of calls keeps
@@ -129,7 +129,7 @@ class FakeGemini:
         self._url: str | None = None
         self._stack = AsyncExitStack()
         self._calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
-        self._in_flight: set[Connection] = set()
+        self._in_flight: set[ServerConnection] = set()
         self._received = self._peak = 0
 
     @property
@@ -187,7 +187,7 @@ class FakeGemini:
             self._control.begin(tasks)
             yield
 
-    async def _serve(self, request: Request, connection: Connection) -> None:
+    async def _serve(self, request: Request, connection: ServerConnection) -> None:
         if (model := called_model(request)) is not None:
             await self._serve_call(model, request, connection)
         elif request.method == "GET" and request.target == "/stats":
@@ -195,7 +195,7 @@ class FakeGemini:
         elif not await self._control.serve(request, connection):
             await connection.send(self._service.page(request))
 
-    async def _serve_call(self, model: str, request: Request, connection: Connection) -> None:
+    async def _serve_call(self, model: str, request: Request, connection: ServerConnection) -> None:
         self._received += 1
         number = self._received
         with self._counted(connection) as release:
@@ -205,7 +205,7 @@ class FakeGemini:
                 await connection.send(reply, fault, before_last=release)
 
     @contextmanager
-    def _counted(self, connection: Connection) -> Iterator[Callable[[], None]]:
+    def _counted(self, connection: ServerConnection) -> Iterator[Callable[[], None]]:
         """Count the connection's call as in flight until the block ends or release is called."""
         self._in_flight.add(connection)
         if len(self._in_flight) > self._peak:
