@@ -59,29 +59,21 @@ class Picture(NamedTuple):
     bytes: int
 
 
-class Thumbs(NamedTuple):
-    """What there is of some pictures.
-
-    Attributes:
-        sizes: The size in pixels of each image that has a thumbnail, by its SHA-256.
-        problems: What is wrong with a file, by its name.
-    """
-
-    sizes: dict[str, Size]
-    problems: dict[str, str]
-
-
 def make_thumbs(
     directory: Path,
     pictures: Collection[Picture],
     progress: Callable[[int, int], object] | None = None,
-) -> Thumbs:
+) -> tuple[dict[str, Size], dict[str, str]]:
     """Make the thumbnails that are missing, and remove those of other pictures.
 
     Args:
         directory: That the pictures are in.
         pictures: That are to have a thumbnail.
         progress: Called in this thread with how many were made now, and of how many.
+
+    Returns:
+        The size in pixels of each image that has a thumbnail, by its SHA-256, and what is wrong
+        with a file, by its name.
 
     Raises:
         StoreError: If one cannot be written.
@@ -104,7 +96,7 @@ def make_thumbs(
                     progress(number, len(new))
     except OSError as exc:
         raise disk_error(f"cannot save thumbnails in {thumbs}", thumbs, exc) from exc
-    return Thumbs(sizes, problems)
+    return sizes, problems
 
 
 def _make_all(

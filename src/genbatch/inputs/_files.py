@@ -9,9 +9,8 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from random import Random
@@ -19,7 +18,7 @@ from typing import IO, Any, Generic, TypeVar
 
 from genbatch._values import Prompt
 
-from ._formats import BLOCK, FORMATS, InputError, Lines, check_encoding, rows_of_text
+from ._formats import BLOCK, FORMATS, InputError, Lines, check_encoding
 from ._recipe import Asked, Fields, Recipe, check_images
 
 T = TypeVar("T")
@@ -64,15 +63,13 @@ class Sample(Generic[T]):
         """What is chosen of all that was offered, in that order."""
         return [item for _, item in sorted(self._chosen, key=lambda each: each[0])]
 
-    def offer(self, number: int, items: Callable[[], Iterable[T]]) -> None:
-        """Offer so many items, which are asked for only if one is chosen."""
-        rest: Iterator[T] | None = None
+    def offer(self, number: int, items: Iterator[T]) -> None:
+        """Offer so many items, which are made only up to the last one chosen."""
         passed = 0
         for offset in range(number):
             slot = self._slot(self._seen)
             if slot is not None:
-                rest = rest or iter(items())
-                item = next(islice(rest, offset - passed, None))
+                item = next(islice(items, offset - passed, None))
                 passed = offset + 1
                 self._chosen[slot : slot + 1] = [(self._seen, item)]
             self._seen += 1
@@ -84,22 +81,30 @@ class Sample(Generic[T]):
 
 
 class Tally:
-    """Counts prompts row by row, and checks what they ask for.
-
-    Args:
-        limit: Most prompts to count; those beyond are checked all the same.
+    """Counts prompts row by row, checks what they ask for, and selects among them.
 
     Attributes:
         asked: What those counted ask for, and how many ask for it.
-        count: All of them.
+        count: How many there are, up to the limit; those beyond are checked all the same.
+        sample: The prompts that are chosen, None where all are.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, selection: Selection) -> None:
         self.asked: dict[Asked, int] = {}
         self.count = 0
-        self._limit = sys.maxsize if limit is None else limit
+        self.sample: Sample[Prompt] | None = None
+        if selection.sample is not None:
+            self.sample = Sample(selection.sample, selection.seed)
+        self._limit = sys.maxsize if selection.limit is None else selection.limit
 
-    def add(self, recipe: Recipe, fields: Fields, folder: Path) -> tuple[dict[str, Any], int]:
+    @property
+    def is_full(self) -> bool:
+        """Whether no further prompt is wanted."""
+        return self.count == self._limit
+
+    def add(
+        self, recipe: Recipe, fields: Fields, folder: Path
+    ) -> tuple[dict[str, Any], Iterator[Prompt]]:
         """Read a row and count its prompts.
 
         Args:
@@ -108,7 +113,8 @@ class Tally:
             folder: That paths of input images are relative to.
 
         Returns:
-            The settings of the row, and how many of its prompts are within the limit.
+            The settings of the row, and those of its prompts that are wanted, as far as that is
+            known: a sample is complete at the end only.
 
         Raises:
             ValueError: If a field is not what it should be, or a model cannot do what is asked.
@@ -127,7 +133,11 @@ class Tally:
                 self.asked[asked] -= number
             for each in islice(recipe.prompts(fields, settings), self._limit - before):
                 self.asked[each.model, each.aspect_ratio, each.image_size] += 1
-        return settings, self.count - before
+        prompts = islice(recipe.prompts(fields, settings), self.count - before)
+        if self.sample is None:
+            return settings, prompts
+        self.sample.offer(self.count - before, prompts)
+        return settings, iter(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +192,14 @@ def read_prompts(
     selection = selection or Selection()
     encoding = check_encoding(encoding)
     files = [PromptFile.of(path, recipe, encoding) for path in map(Path, paths)]
-    tally = Tally(selection.limit)
-    sample: Sample[Prompt] | None = None
-    if selection.sample is not None:
-        sample = Sample(selection.sample, selection.seed)
-    parts = [file.check(tally, sample) for file in files]
+    tally = Tally(selection)
+    parts = [file.check(tally) for file in files]
     if not files:
-        settings, count = tally.add(recipe, {}, Path())
-        if sample is not None:
-            sample.offer(count, partial(recipe.prompts, {}, settings))
+        settings, _ = tally.add(recipe, {}, Path())
         parts = [_Made(recipe, settings)]
-    return PromptFiles(parts, tally.count, tally.asked) if sample is None else sample.items
+    if tally.sample is not None:
+        return tally.sample.items
+    return PromptFiles(parts, tally.count, tally.asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,50 +246,45 @@ class PromptFile:
         if suffix not in FORMATS:
             found = f"unknown extension {path.suffix!r}" if path.suffix else "no extension"
             raise ValueError(f"{path}: {found}; supported are {SUPPORTED}")
-        if FORMATS[suffix] is rows_of_text:
+        if suffix == ".txt":
             recipe = replace(recipe, column="prompt")  # what a line of text is called
         return cls(path, recipe, encoding)
 
-    def check(self, tally: Tally, sample: Sample[Prompt] | None) -> Iterable[Prompt]:
-        """Read the file once, and return its prompts, but for those that a sample is offered.
+    def check(self, tally: Tally) -> Iterable[Prompt]:
+        """Read the file once, and return its prompts, unless they are sampled.
 
         Raises:
             ValueError: If a row is not what it should be.
             OSError: If the file cannot be read.
         """
-        prompts: list[Prompt] = []
+        kept: list[Prompt] = []
         with self.path.open("rb", buffering=0) as file:
             found = replace(self, stamp=_stamp(file))
             is_pipe = not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            for fields, settings, count in found._rows(file, tally):
-                if sample is not None:
-                    sample.offer(count, partial(self.recipe.prompts, fields, settings))
-                elif is_pipe:  # gives its content once only
-                    prompts += islice(self.recipe.prompts(fields, settings), count)
-        return prompts if is_pipe else found
+            for prompts in found._rows(file, tally):
+                if is_pipe:  # gives its content once only
+                    kept += prompts
+        return kept if is_pipe else found
 
     def __iter__(self) -> Iterator[Prompt]:
         with self.path.open("rb", buffering=0) as file:
-            for fields, settings, _ in self._rows(file, None):
-                yield from self.recipe.prompts(fields, settings)
+            for prompts in self._rows(file, None):
+                yield from prompts
 
-    def _rows(
-        self, file: IO[bytes], tally: Tally | None
-    ) -> Iterator[tuple[Fields, dict[str, Any], int]]:
-        """Yield each row with its settings, and how many prompts of it a tally has counted."""
+    def _rows(self, file: IO[bytes], tally: Tally | None) -> Iterator[Iterator[Prompt]]:
+        """Yield the prompts of each row, which are counted and checked where there is a tally."""
         name, folder = str(self.path), self.path.parent
         rows = FORMATS[self.path.suffix.lower()]
         for number, fields in rows(self._lines(file), name, self.recipe.check_names):
-            count = 0
             try:
-                if tally is None:  # counted and checked before
-                    settings = self.recipe.read(fields, folder)
+                if tally is None:
+                    prompts = self.recipe.prompts(fields, self.recipe.read(fields, folder))
                 else:
-                    settings, count = tally.add(self.recipe, fields, folder)
+                    settings, prompts = tally.add(self.recipe, fields, folder)
                     check_images(settings.get("images", ()))
             except ValueError as error:
                 raise InputError(f"{name}:{number}: {error}") from None
-            yield fields, settings, count
+            yield prompts
 
     def _lines(self, file: IO[bytes]) -> Iterator[str]:
         lines = Lines(str(self.path), self.encoding)

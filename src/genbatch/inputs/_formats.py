@@ -192,6 +192,7 @@ def _is_encodable(text: str) -> bool:
 Fields: TypeAlias = dict[str, Any]
 Rows: TypeAlias = Iterator[tuple[int, Fields]]
 CheckNames: TypeAlias = Callable[[Sequence[str]], object]
+Split: TypeAlias = Callable[[Iterable[str], str], Iterator[tuple[int, list[str]]]]
 Format: TypeAlias = Callable[[Iterable[str], str, CheckNames], Rows]
 
 # What says how an image is made, but n: in a spreadsheet, a column N numbers the rows.
@@ -261,17 +262,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> Fields:
     return fields
 
 
-def rows_of_text(lines: Iterable[str], name: str, check_names: CheckNames) -> Rows:
-    """Yield the rows of a .txt file: a line is the field ``prompt``."""
-    return _rows_of_lines(lines, name, read_text)
-
-
-def rows_of_json(lines: Iterable[str], name: str, check_names: CheckNames) -> Rows:
-    """Yield the rows of a .jsonl file: a line is a JSON object."""
-    return _rows_of_lines(lines, name, read_object)
-
-
-def _rows_of_lines(lines: Iterable[str], name: str, read: Callable[[str], Fields | None]) -> Rows:
+def _rows_of_lines(
+    read: Callable[[str], Fields | None], lines: Iterable[str], name: str, check_names: CheckNames
+) -> Rows:
     for number, line in enumerate(lines, 1):
         try:
             fields = read(line)
@@ -281,26 +274,9 @@ def _rows_of_lines(lines: Iterable[str], name: str, read: Callable[[str], Fields
             yield number, fields
 
 
-def rows_of_csv(lines: Iterable[str], name: str, check_names: CheckNames) -> Rows:
-    """Yield the rows of a .csv file; its header tells whether commas or semicolons separate."""
-    return _rows_of_cells(_csv_cells(iter(lines), name), name, check_names)
-
-
-def rows_of_tsv(lines: Iterable[str], name: str, check_names: CheckNames) -> Rows:
-    """Yield the rows of a .tsv file: a line is a row."""
-    return _rows_of_cells(_tsv_cells(lines, name), name, check_names)
-
-
-FORMATS: dict[str, Format] = {
-    ".txt": rows_of_text,
-    ".jsonl": rows_of_json,
-    ".ndjson": rows_of_json,
-    ".csv": rows_of_csv,
-    ".tsv": rows_of_tsv,
-}
-
-
-def _csv_cells(lines: Iterator[str], name: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_cells(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    """Split a table at its commas, or at semicolons if its header has more columns then."""
+    lines = iter(lines)
     ahead: list[str] = []
     for line in lines:
         ahead.append(line)
@@ -355,11 +331,9 @@ def _tsv_cells(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]
         yield number, cells
 
 
-def _rows_of_cells(
-    rows: Iterator[tuple[int, list[str]]], name: str, check_names: CheckNames
-) -> Rows:
+def _rows_of_cells(split: Split, lines: Iterable[str], name: str, check_names: CheckNames) -> Rows:
     header: list[str] = []
-    for number, cells in rows:
+    for number, cells in split(lines, name):
         if not "".join(cells).strip():
             continue
         try:
@@ -389,3 +363,13 @@ def _fields(header: list[str], cells: list[str]) -> Fields:
     fields = dict(zip(header, cells, strict=False))
     fields.pop("", None)  # spreadsheets leave columns without a name behind
     return fields
+
+
+_of_json = partial(_rows_of_lines, read_object)
+FORMATS: dict[str, Format] = {
+    ".txt": partial(_rows_of_lines, read_text),
+    ".jsonl": _of_json,
+    ".ndjson": _of_json,
+    ".csv": partial(_rows_of_cells, _csv_cells),
+    ".tsv": partial(_rows_of_cells, _tsv_cells),
+}

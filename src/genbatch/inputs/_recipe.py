@@ -13,7 +13,6 @@ import re
 import string
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,30 +33,25 @@ _SEEDS = range(-(2**31), 2**31)  # what the service takes
 Parse: TypeAlias = Callable[[Any, Path], object]
 
 
-def parse_settings(
-    parsers: Iterable[tuple[str, Parse]], fields: Mapping[str, Any], folder: Path
-) -> dict[str, Any]:
+def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the settings that are given, as a Prompt has them, and n.
 
     Args:
-        parsers: Names of settings, and their parsers.
-        fields: Their values, text or what JSON has; a blank one is not given.
+        fields: Values of settings by name, text or what JSON has; a blank one is not given.
         folder: That paths of input images are relative to.
 
     Raises:
         ValueError: If a value is not what it should be.
     """
     settings = {}
-    name = ""
-    try:
-        for name, parse in parsers:
-            value = fields[name]
-            if type(value) is str and not (value := value.strip()):
-                continue
-            if value is not None:
-                settings[name] = parse(value, folder)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    for name, value in fields.items():
+        given = value.strip() if type(value) is str else value
+        if given is None or given == "":
+            continue
+        try:
+            settings[name] = PARSERS[name](given, folder)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
     return settings
 
 
@@ -74,19 +68,19 @@ def check_text(value: object) -> str:
     return value
 
 
-def check_prompt(name: str, value: object) -> None:
-    """Refuse what cannot be the text of a prompt.
+def _text_of(name: str, value: object, what: str) -> str:
+    """Return the text of the field of this name.
 
     Raises:
-        ValueError: If the field of this name is not text, or blank.
+        ValueError: If it is not text, or blank; what names it then.
     """
-    if type(value) is not str or "\0" in value:
-        try:
-            check_text(value)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    elif not value.strip():
-        raise ValueError("the prompt is blank; fill it in or remove the row")
+    try:
+        text = check_text(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not text.strip():
+        raise ValueError(f"{what} is blank; fill it in or remove the row")
+    return text
 
 
 def check_images(paths: Iterable[Path]) -> None:
@@ -117,7 +111,7 @@ def check_finite(name: str, value: object) -> None:
 
 
 def _text(value: Any, folder: Path) -> str:
-    return value if type(value) is str and "\0" not in value else check_text(value)
+    return check_text(value)
 
 
 def _text_or_number(value: Any, folder: Path) -> str:
@@ -170,6 +164,8 @@ PARSERS: dict[str, Parse] = {
 
 
 # Templates and grids
+
+Point: TypeAlias = Mapping[str, str]  # a combination of the values of a grid, by axis
 
 _NOT_PLAIN = frozenset(".[]{}!:")
 
@@ -227,26 +223,7 @@ def _is_plain(name: str) -> bool:
 def _value(name: str, value: object) -> str:
     if type(value) in (int, float):
         return str(value)
-    try:
-        text = check_text(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    if not text.strip():
-        raise ValueError(f"the field {name} is blank; fill it in or remove the row")
-    return text
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A combination of the values of a grid.
-
-    Attributes:
-        values: By the name of their axis.
-        settings: Those that are settings of a Prompt, as it has them.
-    """
-
-    values: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    return _text_of(name, value, f"the field {name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,18 +266,17 @@ class Grid:
 
     def points(self) -> Iterator[Point]:
         """Yield the points, the last axis changing fastest."""
-        return self.part(self.axes) if self.axes else iter(_ORIGIN)
+        return self.part(self.axes)
 
     def part(self, names: Iterable[str]) -> Iterator[Point]:
         """Yield the points of a grid that has no other axes than these."""
-        axes = {name: self.axes[name] for name in names if name in self.axes}
-        for values in product(*axes.values()):
-            point = dict(zip(axes, values, strict=True))
-            settings = {name: axes[name][point[name]] for name in axes if name in PARSERS}
-            yield Point(point, settings)
+        axes = [name for name in names if name in self.axes]
+        for values in product(*(self.axes[name] for name in axes)):
+            yield dict(zip(axes, values, strict=True))
 
-
-_ORIGIN = (Point(),)
+    def settings(self, point: Point) -> dict[str, Any]:
+        """Return those values of a point that are settings, as a Prompt has them."""
+        return {name: self.axes[name][point[name]] for name in point if name in PARSERS}
 
 
 def _values(name: str, text: str) -> dict[str, object]:
@@ -335,7 +311,6 @@ _COUNTED = ("model", "aspect_ratio", "image_size", "n")  # what an axis may chan
 # The model, aspect_ratio and image_size of a prompt, None where it leaves them to the run.
 Asked: TypeAlias = tuple[str | None, str | None, str | None]
 Fields: TypeAlias = Mapping[str, Any]
-Parsers: TypeAlias = tuple[tuple[str, Parse], ...]
 
 
 def _anything(model: str | None, aspect_ratio: str | None, image_size: str | None) -> None:
@@ -404,57 +379,53 @@ class Recipe:
         """
         if self.template is not None or self.grid.axes or self.column not in fields:
             self.check_names(fields, "field")
-        parsers, others = self._parted(fields)
-        for name in others:
-            if type(fields[name]) is not str:
-                check_finite(name, fields[name])
-        settings = parse_settings(parsers, fields, folder) if parsers else {}
+        own, others = self._parted(fields)
+        for name, value in others.items():
+            if type(value) is not str:
+                check_finite(name, value)
+        settings = parse_settings(own, folder)
         if self.template is None:
-            check_prompt(self.column, fields[self.column])
+            _text_of(self.column, fields[self.column], "the prompt")
         else:
             self._text(fields, next(self.grid.points()))
         return settings
 
     def prompts(self, fields: Fields, settings: Mapping[str, Any]) -> Iterator[Prompt]:
         """Yield the prompts of a row that was read: n for each point of the grid."""
-        others = {name: fields[name] for name in self._parted(fields)[1]}
+        others = self._parted(fields)[1]
         for point in self.grid.points():
-            own = {**settings, **point.settings}
+            own = {**settings, **self.grid.settings(point)}
             n = own.pop("n", 1)
-            for name in _NAMES & settings.keys() if point.values else ():
+            for name in _NAMES & settings.keys() if point else ():
                 # By value, not by number: a longer grid leaves the names it had as they were.
-                own[name] = "-".join([settings[name], *point.values.values()])
-            metadata = {**others, **point.values}
+                own[name] = "-".join([settings[name], *point.values()])
+            metadata = {**others, **point}
             yield from Prompt(self._text(fields, point), **own, metadata=metadata).variants(n)
 
     def kinds(self, settings: Mapping[str, Any]) -> Sequence[tuple[Asked, int]]:
         """Return what the prompts of a row ask for, and how many ask for it."""
         if not self.grid.axes:  # mostly
-            return ((_asked(settings), settings.get("n", 1)),) if settings else _ONE
+            return [(_asked(settings), settings.get("n", 1))]
         points = list(self.grid.part(_COUNTED))
         each = self.grid.size // len(points)
-        rows = [{**settings, **point.settings} for point in points]
+        rows = [{**settings, **self.grid.settings(point)} for point in points]
         return [(_asked(row), row.get("n", 1) * each) for row in rows]
 
-    def _parted(self, fields: Fields) -> tuple[Parsers, tuple[str, ...]]:
-        """Return the parsers of the fields that are settings, and the names of the others."""
-        return _parted(tuple(fields), self.column if self.template is None else None)
+    def _parted(self, fields: Fields) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the fields that are settings, and the others but the prompt."""
+        prompt = self.column if self.template is None else None
+        own: dict[str, Any] = {}
+        others: dict[str, Any] = {}
+        for name, value in fields.items():
+            if name != prompt:
+                (own if name in PARSERS else others)[name] = value
+        return own, others
 
     def _text(self, fields: Fields, point: Point) -> str:
         if self.template is None:
             return str(fields[self.column])
-        return self.template.fill({**fields, **point.values})
-
-
-_ONE: Sequence[tuple[Asked, int]] = [((None, None, None), 1)]
+        return self.template.fill({**fields, **point})
 
 
 def _asked(settings: Mapping[str, Any]) -> Asked:
     return settings.get("model"), settings.get("aspect_ratio"), settings.get("image_size")
-
-
-@lru_cache(maxsize=256)
-def _parted(names: tuple[str, ...], prompt: str | None) -> tuple[Parsers, tuple[str, ...]]:
-    others = [name for name in names if name != prompt]
-    parsers = tuple((name, PARSERS[name]) for name in others if name in PARSERS)
-    return parsers, tuple(name for name in others if name not in PARSERS)

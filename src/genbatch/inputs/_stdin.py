@@ -11,8 +11,6 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -21,7 +19,7 @@ from anyio import to_thread
 
 from genbatch._values import Prompt
 
-from ._files import Sample, Selection, Tally
+from ._files import Selection, Tally
 from ._formats import BLOCK, InputError, Lines, read_object, read_text
 from ._recipe import Fields, Recipe, check_images
 
@@ -65,9 +63,9 @@ class StandardInput:
                     if prompt.images:
                         await to_thread.run_sync(rows.check_images, prompt)
                     yield prompt
-                if rows.is_full:
+                if rows.tally.is_full:
                     break
-        for prompt in rows.sample.items if rows.sample else ():
+        for prompt in rows.tally.sample.items if rows.tally.sample else ():
             yield prompt
 
 
@@ -75,20 +73,10 @@ class _Rows:
     """Makes prompts of blocks of bytes."""
 
     def __init__(self, source: StandardInput) -> None:
-        selection = source.selection
-        self.sample: Sample[Prompt] | None = None
-        if selection.sample is not None:
-            self.sample = Sample(selection.sample, selection.seed)
-        self._limit = selection.limit
+        self.tally = Tally(source.selection)
         self._lines = Lines(_NAME, source.encoding)
         self._recipe = source.recipe
-        self._tally = Tally(self._limit)
         self._read: Callable[[str], Fields | None] | None = None  # known by the first line
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no further prompt is wanted."""
-        return self._tally.count == self._limit
 
     def feed(self, block: bytes) -> Iterator[Prompt]:
         """Yield the prompts of the lines that are whole now; an empty block ends the last one."""
@@ -100,7 +88,7 @@ class _Rows:
             except ValueError as error:
                 raise self._error(error) from None
             yield from prompts
-            if self.is_full:
+            if self.tally.is_full:
                 return
 
     def check_images(self, prompt: Prompt) -> None:
@@ -118,13 +106,7 @@ class _Rows:
             self._read = read_object if line.lstrip().startswith("{") else read_text
             if self._read is read_text:
                 self._recipe = replace(self._recipe, column="prompt")
-        fields = self._read(line) or {}
-        settings, count = self._tally.add(self._recipe, fields, Path())
-        prompts = partial(self._recipe.prompts, fields, settings)
-        if self.sample is None:
-            return islice(prompts(), count)
-        self.sample.offer(count, prompts)
-        return ()
+        return self.tally.add(self._recipe, self._read(line) or {}, Path())[1]
 
 
 async def _blocks(descriptor: int) -> AsyncGenerator[bytes]:

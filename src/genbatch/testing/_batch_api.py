@@ -255,8 +255,7 @@ class Control:
 
 
 def _by_action(faults: Mapping[str, Iterable[Fault | None]]) -> _ControlFault:
-    known = {action for group in get_args(Action) for action in get_args(group) or (group,)}
-    if unknown := set(faults) - known:
+    if unknown := set(faults) - set(get_args(Action)):
         raise ValueError(f"control_faults has no action {sorted(unknown)[0]!r}")
     scripts = {action: iter(listed) for action, listed in faults.items()}
     return lambda call: next(scripts.get(call.action, iter(())), None)

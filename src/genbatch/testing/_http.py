@@ -11,10 +11,19 @@ import math
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -393,7 +402,8 @@ async def serving(
         bound, port = listener.getsockname()[:2]
         url = f"http://[{bound}]:{port}" if ":" in bound else f"http://{bound}:{port}"
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_accept, listener, tasks, answer, threads, error_reply)
+            converse = partial(_converse, answer, threads, error_reply)
+            tasks.start_soon(_accept, listener, tasks, converse)
             try:
                 yield url, tasks
             # Kept out of the task group, which would wrap it; cancellation passes through.
@@ -417,9 +427,7 @@ def _listen(host: str, port: int) -> socket.socket:
 async def _accept(
     listener: socket.socket,
     tasks: anyio.abc.TaskGroup,
-    answer: Answer,
-    threads: Threads,
-    error_reply: ErrorReply,
+    converse: Callable[[socket.socket], Coroutine[Any, Any, None]],
 ) -> None:
     while True:
         await anyio.wait_readable(listener)
@@ -429,10 +437,13 @@ async def _accept(
             if error.errno in _OUT_OF_FILES:
                 await anyio.sleep(0.1)  # the connection stays queued; do not spin on it
             continue  # otherwise the client has gone before it was accepted
-        tasks.start_soon(_converse, ServerConnection(sock, threads, error_reply), answer)
+        tasks.start_soon(converse, sock)
 
 
-async def _converse(connection: ServerConnection, answer: Answer) -> None:
+async def _converse(
+    answer: Answer, threads: Threads, error_reply: ErrorReply, sock: socket.socket
+) -> None:
+    connection = ServerConnection(sock, threads, error_reply)
     try:
         while request := await connection.next_request():
             await answer(request, connection)
