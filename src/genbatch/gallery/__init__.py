@@ -21,7 +21,7 @@ from ._thumbs import Picture, make_thumbs
 __all__ = ["write_gallery"]
 
 _INDEX = "index.html"
-_BEGINNING = 1024  # bytes of a page, which have the mark
+_BEGINNING = 1024  # bytes at the start of a page, among which is the mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Written:
 
     Attributes:
         path: The page.
-        counts: Prompts by status, superseded ones left aside.
+        counts: Prompts by status, without superseded ones.
         problems: What is wrong with files of images, a line each.
     """
 
@@ -49,7 +49,7 @@ def write_gallery(
     writes it anew and makes thumbnails of new images only.
 
     Args:
-        directory: That a Store has written.
+        directory: A directory that a Store has written.
         progress: Called in this thread with how many new thumbnails are made, and of how many.
 
     Raises:

@@ -36,7 +36,7 @@ def items_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
     """Yield an item for each prompt; the index of a superseded one is None.
 
     Args:
-        rows: Of export, every take; those of one prompt follow one another.
+        rows: From export, every take; those of one prompt follow one another.
     """
     for _, takes in groupby(rows, itemgetter("key")):
         yield _item(list(takes))
@@ -62,7 +62,7 @@ def _item(rows: list[Mapping[str, Any]]) -> Item:
 
 
 def _take(row: Mapping[str, Any], item: Item) -> Item:
-    """Return what there is of a take; what it has in common with its item stands there."""
+    """Return what a take has of its own; what it shares with its item is in the item only."""
     own = {"prompt": row["prompt"], "model": row["model"], "asked": _asked(row)}
     different = {name: value for name, value in own.items() if value != item[name]}
     return _given({name: row[name] for name in _OF_A_TAKE}) | different
@@ -94,7 +94,7 @@ def _given(values: Item) -> Item:
 # Fields
 
 _SETTINGS = ("aspect_ratio", "image_size", "seed")
-_MOST_VALUES = 100  # of a field: more are no choice
+_MOST_VALUES = 100  # of a field: nobody can choose among more
 _MOST_FIELDS = 12
 _PER_CELL = 16  # prompts, on average, up to which a table is what is seen first
 
@@ -169,8 +169,8 @@ def _products(values: Mapping[str, list[str]], labels: list[Labels]) -> Iterator
 SCRIPTS = ("page.js", "grid.js", "dialog.js", "bar.js")  # one after the other, as one
 MARK = b'<meta name="generator" content="genbatch'
 
-# What could end a script element, what scripts took for ends of lines, what no file may have, and
-# what UTF-8 cannot write.
+# Characters that could end a script element, that older scripts take for line ends, that no file
+# may have, or that UTF-8 cannot encode.
 _UNSAFE = re.compile("[<>&\u2028\u2029\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _POLICY = (
@@ -183,7 +183,7 @@ def page(head: dict[str, Any], items: Iterable[dict[str, Any]]) -> Iterator[str]
     """Yield a page piece by piece.
 
     Args:
-        head: What there is to say of all items, ``name`` and more.
+        head: What concerns all items: ``name`` and more.
         items: One for each prompt.
     """
     template, style = _resource("page.html"), _resource("page.css")

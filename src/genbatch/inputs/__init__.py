@@ -1,8 +1,8 @@
 """Inputs: prompt files, standard input, templates and grids become Prompts; see docs/inputs.md.
 
-1. A file is checked whole before its first prompt is given away; standard input is taken as it
-   comes.
-2. Memory is flat: both are read block by block, lines are bounded, no row is kept.
+1. A file is checked to its end before its first prompt is yielded; standard input is read as it
+   arrives.
+2. Memory is flat: both are read block by block, lines are bounded, and no row is kept.
 3. Every error is one ValueError on one line, "file:line: what was found; what to do".
 """
 

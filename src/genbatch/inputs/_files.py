@@ -18,8 +18,8 @@ from typing import IO, Any, Generic, TypeVar
 
 from genbatch._values import Prompt
 
-from ._formats import BLOCK, FORMATS, InputError, Lines, check_encoding
-from ._recipe import Asked, Fields, Recipe, check_images
+from ._formats import BLOCK, FORMATS, Fields, InputError, Lines, check_encoding
+from ._recipe import Asked, Recipe, check_images
 
 T = TypeVar("T")
 
@@ -34,9 +34,9 @@ class Selection:
     """Which prompts of an input are wanted.
 
     Attributes:
-        limit: Only the first so many, None for all.
-        sample: Of those only so many, chosen at random, None for all.
-        seed: The same one makes the same choice.
+        limit: Only the first limit prompts, None for all.
+        sample: Of those, this many chosen at random, None for all.
+        seed: Random seed for sample.
     """
 
     limit: int | None = None
@@ -45,7 +45,7 @@ class Selection:
 
 
 class Sample(Generic[T]):
-    """Chooses uniformly, without replacement, of what it is offered; a reservoir.
+    """Chooses uniformly, without replacement, from what it is offered; a reservoir.
 
     Args:
         size: How many to choose, all where fewer are offered.
@@ -64,7 +64,7 @@ class Sample(Generic[T]):
         return [item for _, item in sorted(self._chosen, key=lambda each: each[0])]
 
     def offer(self, number: int, items: Iterator[T]) -> None:
-        """Offer so many items, which are made only up to the last one chosen."""
+        """Offer number items, which are made only up to the last one chosen."""
         passed = 0
         for offset in range(number):
             slot = self._slot(self._seen)
@@ -109,7 +109,7 @@ class Tally:
 
         Args:
             recipe: How it becomes prompts.
-            fields: Of the row, by name.
+            fields: Fields of the row, by name.
             folder: That paths of input images are relative to.
 
         Returns:
@@ -177,7 +177,7 @@ def read_prompts(
         paths: Files, whose extensions name their formats. Where there is none, the prompts are
             those that the template and the grid of the recipe make by themselves.
         recipe: How rows become prompts.
-        encoding: Of the files.
+        encoding: Encoding of the files.
         selection: Which prompts to return; the rest is checked all the same.
 
     Returns:
@@ -204,7 +204,7 @@ def read_prompts(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """The prompts that come of no file."""
+    """The prompts that a template and a grid make without a file."""
 
     recipe: Recipe
     settings: Mapping[str, Any]
@@ -220,7 +220,7 @@ class PromptFile:
     Attributes:
         path: The file.
         recipe: How its rows become prompts.
-        encoding: Of its text.
+        encoding: Encoding of its text.
         stamp: What it was when it was checked.
 
     Raises:
@@ -297,7 +297,7 @@ class PromptFile:
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, ...]:
-    """Return what tells a file from itself after a change; it is nothing for a pipe."""
+    """Return what differs once a file has changed; nothing for a pipe."""
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         return ()

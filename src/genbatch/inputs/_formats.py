@@ -29,7 +29,7 @@ class InputError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """Return text with what is not printable escaped."""
+    """Return text with unprintable characters escaped."""
     return text if text.isprintable() else ascii(text)
 
 
@@ -47,7 +47,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def found(value: object) -> str:
-    """Return a value of a field."""
+    """Return a value of a field as messages show it."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     return short(json.dumps(value, ensure_ascii=False))
@@ -58,8 +58,8 @@ def found(value: object) -> str:
 MAX_LINE = 1_000_000  # characters
 BLOCK = 1 << 16  # bytes read at once
 
-# What a file of Unicode may begin with, and the encodings it stands for. That of UTF-32 comes
-# first: it begins with that of UTF-16.
+# Byte order marks, and the encodings they stand for. That of UTF-32 comes before that of UTF-16,
+# with which it begins.
 _MARKS = {
     codecs.BOM_UTF8: ("utf-8",),
     codecs.BOM_UTF32_LE: ("utf-32", "utf-32-le"),
@@ -70,10 +70,10 @@ _MARKS = {
 
 
 def check_encoding(encoding: str) -> str:
-    """Return the name that Python has for an encoding of text.
+    """Return Python's name for an encoding of text.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If Python has no such encoding.
     """
     try:
         name = codecs.lookup(encoding).name.removesuffix("-sig")
@@ -105,7 +105,7 @@ class Lines:
         self.number = 0  # of the line given away last, from 1
 
     def feed(self, block: bytes) -> Iterator[str]:
-        """Yield the lines that are complete, without line feeds; an empty block ends the last one.
+        """Yield the complete lines, without line feeds; an empty block ends the last one.
 
         Raises:
             InputError: At a line that is too long, or not text in this encoding.
@@ -209,7 +209,7 @@ def read_text(line: str) -> Fields | None:
     """Return the one field of a line of text, None for a blank one.
 
     Raises:
-        ValueError: If a carriage return stands inside it: nobody means that to be one prompt.
+        ValueError: If there is a carriage return inside it: that is never meant as one prompt.
     """
     line = line.removesuffix("\r")
     if "\r" in line:
@@ -221,15 +221,15 @@ def read_object(line: str) -> Fields | None:
     """Return the fields of a JSON object on a line, None for a blank one.
 
     Raises:
-        ValueError: If it is none, or names a field twice.
+        ValueError: If it is not a JSON object, or names a field twice.
     """
     try:
         value = from_json(line, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         if not line.strip():
             return None
-        found = str(error).replace("line 1 column", "column")
-        raise ValueError(_no_object(f"not JSON: {found}", line)) from None
+        reason = str(error).replace("line 1 column", "column")
+        raise ValueError(_no_object(f"not JSON: {reason}", line)) from None
     if type(value) is not dict:
         raise ValueError(_no_object("JSON, but no object", line))
     # Each name ends in these two. Where there are more of them, or they may stand apart, it takes
@@ -249,10 +249,10 @@ def _renamed(names: tuple[str, ...]) -> tuple[str, ...] | None:
     return None if renamed == names else renamed
 
 
-def _no_object(found: str, line: str) -> str:
+def _no_object(reason: str, line: str) -> str:
     if line.lstrip().startswith("["):
         return "a JSON array; .jsonl has one object a line: jq -c '.[]' FILE makes that of it"
-    return f'{found}; a line is one object, such as {{"prompt": "a red fox"}}'
+    return f'{reason}; a line is one object, such as {{"prompt": "a red fox"}}'
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Fields:

@@ -21,7 +21,7 @@ from pydantic_core import from_json
 
 from genbatch._values import Prompt
 
-from ._formats import canonical, found, listed, one_line, short
+from ._formats import Fields, canonical, found, listed, one_line, short
 
 # Settings
 
@@ -56,10 +56,10 @@ def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def check_text(value: object) -> str:
-    """Return a value if it is text.
+    """Return value, which has to be text.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not text.
     """
     if not isinstance(value, str):
         raise ValueError(f"{found(value)} is not text")
@@ -84,10 +84,10 @@ def _text_of(name: str, value: object, what: str) -> str:
 
 
 def check_images(paths: Iterable[Path]) -> None:
-    """Look for the input images of a row, which blocks.
+    """Check that the input images of a row can be read; this blocks.
 
     Raises:
-        ValueError: If one is no file, or cannot be read.
+        ValueError: If one is not a file, or cannot be read.
     """
     for path in paths:
         shown = one_line(str(path))
@@ -98,7 +98,7 @@ def check_images(paths: Iterable[Path]) -> None:
 
 
 def check_finite(name: str, value: object) -> None:
-    """Refuse numbers that JSON cannot write, wherever they are in a value.
+    """Refuse a value with numbers in it that JSON cannot write.
 
     Raises:
         ValueError: If there is one.
@@ -295,7 +295,7 @@ def _values(name: str, text: str) -> dict[str, object]:
 
 
 def _argument(text: str) -> str:
-    """Return an argument of the command line if it is text, which its bytes may not be."""
+    """Return an argument of the command line, whose bytes may not be text."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -310,7 +310,6 @@ _COUNTED = ("model", "aspect_ratio", "image_size", "n")  # what an axis may chan
 
 # The model, aspect_ratio and image_size of a prompt, None where it leaves them to the run.
 Asked: TypeAlias = tuple[str | None, str | None, str | None]
-Fields: TypeAlias = Mapping[str, Any]
 
 
 def _anything(model: str | None, aspect_ratio: str | None, image_size: str | None) -> None:
@@ -347,7 +346,7 @@ class Recipe:
         """Refuse a row, or a table, that lacks a field.
 
         Args:
-            names: Of the fields that it has.
+            names: Names of the fields that it has.
             kind: What a message calls them.
 
         Raises:
@@ -368,7 +367,7 @@ class Recipe:
         """Check a row, but for what its model can do, and return its settings.
 
         Args:
-            fields: Of the row, by name.
+            fields: Fields of the row, by name.
             folder: That paths of input images are relative to.
 
         Returns:

@@ -20,22 +20,22 @@ from anyio import to_thread
 from genbatch._values import Prompt
 
 from ._files import Selection, Tally
-from ._formats import BLOCK, InputError, Lines, read_object, read_text
-from ._recipe import Fields, Recipe, check_images
+from ._formats import BLOCK, Fields, InputError, Lines, read_object, read_text
+from ._recipe import Recipe, check_images
 
 _NAME = "stdin"
 
 
 @dataclass(frozen=True, slots=True)
 class StandardInput:
-    """The prompts of standard input, each as soon as its line is whole; iterable once.
+    """The prompts of standard input, each as soon as its line is complete; iterable once.
 
     A line is a prompt. Where the first one begins with a brace, each is a JSON object.
 
     Attributes:
-        descriptor: Of standard input.
+        descriptor: File descriptor of standard input.
         recipe: How lines become prompts.
-        encoding: Of the text, as check_encoding returns it.
+        encoding: Encoding of the text, as check_encoding returns it.
         selection: Which prompts are wanted; a sample is complete at the end only.
 
     Raises:
@@ -52,7 +52,7 @@ class StandardInput:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody types."""
+        """Whether somebody is typing."""
         return os.isatty(self.descriptor)
 
     async def __aiter__(self) -> AsyncGenerator[Prompt]:
@@ -79,7 +79,7 @@ class _Rows:
         self._read: Callable[[str], Fields | None] | None = None  # known by the first line
 
     def feed(self, block: bytes) -> Iterator[Prompt]:
-        """Yield the prompts of the lines that are whole now; an empty block ends the last one."""
+        """Yield the prompts of the lines now complete; an empty block ends the last one."""
         for line in self._lines.feed(block):
             if not line.strip():
                 continue
@@ -92,7 +92,7 @@ class _Rows:
                 return
 
     def check_images(self, prompt: Prompt) -> None:
-        """Look for the input images of the prompt that feed has yielded last, which blocks."""
+        """Check the input images of the prompt that feed has yielded last; this blocks."""
         try:
             check_images([Path(image) for image in prompt.images if not isinstance(image, bytes)])
         except ValueError as error:
@@ -110,7 +110,7 @@ class _Rows:
 
 
 async def _blocks(descriptor: int) -> AsyncGenerator[bytes]:
-    """Yield what is there as soon as it is there, and an empty block at the end."""
+    """Yield input as soon as it arrives, and an empty block at the end."""
     asked: SimpleQueue[bool] = SimpleQueue()
     blocks: SimpleQueue[bytes | OSError] = SimpleQueue()
 

@@ -85,31 +85,30 @@ def html_page(status: int = 200) -> Fault:
 
 
 def reset(after: int | None = None) -> Fault:
-    """Return a TCP reset: in place of an answer, or after so many bytes of its body."""
+    """Return a TCP reset: in place of an answer, or after this many bytes of its body."""
     return Fault(reset=True, truncate=after)
 
 
 def short_body(after: int = 100) -> Fault:
-    """Return an answer whose connection closes after so many bytes of its body."""
+    """Return an answer whose connection closes after this many bytes of its body."""
     return Fault(truncate=after)
 
 
 def stalled(after: int = 100) -> Fault:
-    """Return an answer that stops for ever after so many bytes of its body, without closing."""
+    """Return an answer that stops for ever after this many bytes of its body, without closing."""
     return Fault(drip=(after, math.inf))
 
 
 def slow_headers(after: int = 20, seconds: float = math.inf) -> Fault:
-    """Return an answer whose headers come so many bytes at a time, so many seconds apart.
+    """Return an answer that arrives, headers included, a few bytes at a time, seconds apart.
 
-    Like the rest of it, which is an image made and billed; by default nothing follows the first
-    bytes, ever.
+    The image is made and billed; by default nothing ever follows the first bytes.
     """
     return Fault(drip=(after, seconds), drip_head=True)
 
 
 def dripping(size: int = 8, seconds: float = 0.3) -> Fault:
-    """Return an answer whose body comes in pieces of size bytes, so many seconds apart."""
+    """Return an answer whose body arrives in pieces of size bytes, seconds apart."""
     return Fault(drip=(size, seconds))
 
 
@@ -144,7 +143,7 @@ def no_candidates() -> Fault:
     return Fault(body={"candidates": []})
 
 
-# Something that is no image
+# An invalid image
 
 
 def not_an_image(content: bytes = b"not an image") -> Fault:
@@ -158,26 +157,26 @@ def empty_image() -> Fault:
 
 
 def bad_base64() -> Fault:
-    """Return an answer whose image part is no base64."""
+    """Return an answer whose image part is not valid base64."""
     part = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo*not*base64*"}}
     return Fault(body={"candidates": [candidate([part])]})
 
 
-# No answer
+# An unreadable answer
 
 
 def broken_json() -> Fault:
-    """Return a complete answer of HTTP whose JSON stops in the middle."""
+    """Return a complete HTTP response whose JSON stops in the middle."""
     return Fault(body='{"candidates": [{"content": {"role": "model", "parts": [{"inlineDa')
 
 
 def garbage() -> Fault:
-    """Return bytes that are no text in any encoding of JSON."""
+    """Return bytes that are not text in any encoding that JSON allows."""
     return Fault(body=b"\x93\xff\x00\xfe" * 64)
 
 
 def empty_body() -> Fault:
-    """Return an answer without a byte in its body."""
+    """Return an answer with an empty body."""
     return Fault(body=b"")
 
 
@@ -208,7 +207,7 @@ def with_drafts(count: int = 2) -> Fault:
 
 
 def several_images(count: int = 2) -> Fault:
-    """Return an answer with so many images, each of them billed."""
+    """Return an answer with count images, each of them billed."""
 
     def repeat(answer: JsonObject) -> JsonObject:
         _parts(answer).extend(_extra(n) for n in range(1, count))

@@ -33,7 +33,7 @@ class Stats:
         calls: generateContent requests received, right or wrong.
         images: Images made, that is, paid for.
         in_flight: Calls being answered now.
-        peak: Most calls that were ever in flight at once.
+        peak: Most calls ever in flight at once.
         limited: Calls refused because a quota was used up.
         jobs: Batches created.
     """
@@ -54,26 +54,27 @@ class FakeGemini:
     upload; ``GET /stats`` answers the stats.
 
     Args:
-        latency: Seconds each call takes, or a function that tells them for a call.
+        latency: Seconds each call takes, or a function of the call that returns them.
         image_size: Longer side of the images in pixels; the request's aspect ratio decides the
             other.
-        faults: What goes wrong, call by call (None: nothing, as after the last), or a function
-            that tells it for a call. Calls refused as wrong or beyond the quota use none up. A row
-            of a batch is a call.
+        faults: What goes wrong, call by call (None for nothing, as after the last one), or a
+            function of the call. Calls refused as invalid or beyond the quota use up no fault. A
+            row of a batch is a call.
         quota: Calls of each model in any 60 s, such as ``"60/min"``; None for any number. A call
             beyond it is refused at once, and uses nothing up.
         daily: Calls of each model in a day, which begins with the first; None for any number.
         retry_info: Whether a refusal says when there is quota again.
-        speed: Seconds of the service that pass in one second here: divides the latencies, minutes
-            and days of the quota, and the waits it asks for. Faults keep their times.
+        speed: Run the service's clock this many times faster than real time: divides the
+            latencies, the minutes and days of the quota, and the waits it asks for. Faults keep
+            their times.
         api_keys: Keys that are valid, looked up at every request, so a set may change meanwhile;
             None for any that is not empty.
         tokens: The same for the OAuth tokens of Vertex.
-        models: Ids of the models there are; None for any but the retired, some of them listed.
-        job_latency: Seconds each batch takes, apart from the drawing, or a function that tells
-            them for a job: half of them it is pending, then its rows are processed, then it runs
-            for the other half.
-        job_faults: What goes wrong, batch by batch, or a function that tells it for a job.
+        models: Ids of the available models; None for any that is not retired, some of them listed.
+        job_latency: Seconds each batch takes, apart from the drawing, or a function of the job
+            that returns them: it is pending for half of them, then its rows are processed, then it
+            runs for the other half.
+        job_faults: What goes wrong, batch by batch, or a function of the job.
         control_faults: What goes wrong with requests about files and batches: by action, such as
             ``{"create_batch": [reset()]}``, one after the other; or a function.
         port: Port to listen on, 0 for a free one.
