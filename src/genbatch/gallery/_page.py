@@ -29,6 +29,7 @@ from typing import Any, TypeAlias
 
 Item: TypeAlias = dict[str, Any]
 
+_OF_AN_ITEM = ("id", "prompt", "status", "error", "model", "namespace")
 _OF_A_TAKE = ("take", "file", "sha256", "bytes", "cost", "elapsed", "text", "extras", "made")
 
 
@@ -46,17 +47,8 @@ def _item(rows: list[Mapping[str, Any]]) -> Item:
     made = [row for row in rows if row["take"] is not None]
     shown = next((number for number, row in enumerate(made) if row["picked"]), 0)
     row = made[shown] if made else rows[0]
-    item = {
-        "id": row["id"],
-        "prompt": row["prompt"],
-        "status": row["status"],
-        "error": row["error"],
-        "model": row["model"],
-        "asked": _asked(row),
-        "metadata": _labelled(row["metadata"]),
-        "namespace": row["namespace"],
-        "shown": shown,
-    }
+    item = {name: row[name] for name in _OF_AN_ITEM}
+    item |= {"asked": _asked(row), "metadata": _labelled(row["metadata"]), "shown": shown}
     takes = [_take(each, item) for each in made]
     return {"index": row["index"], **_given(item | {"takes": takes})}
 
@@ -109,10 +101,8 @@ def fields_of(items: list[Item]) -> dict[str, object]:
         of the two that are columns and rows of a table, None where no two fields have all
         combinations of their values; and ``table``, whether the table is shown first.
     """
-    everything = [_labels(item) for item in items]
-    current = [
-        own for own, item in zip(everything, items, strict=True) if item["index"] is not None
-    ]
+    labelled = [(item, _labels(item)) for item in items]
+    current = [own for item, own in labelled if item["index"] is not None]
     met: dict[str, Counter[str]] = {}
     for own in current:
         for name, label in own.items():
@@ -120,7 +110,7 @@ def fields_of(items: list[Item]) -> dict[str, object]:
     kept = [name for name, counts in met.items() if _is_choice(counts)][:_MOST_FIELDS]
     numbers = [(name, {label: number for number, label in enumerate(met[name])}) for name in kept]
     if numbers:
-        for own, item in zip(everything, items, strict=True):
+        for item, own in labelled:
             item["at"] = [of_field.get(own.get(name, ""), -1) for name, of_field in numbers]
     return _laid_out({name: list(met[name]) for name in kept}, current)
 

@@ -83,8 +83,7 @@ def make_thumbs(
     try:
         thumbs.mkdir(exist_ok=True)
         sizes = _tidy(thumbs, {each.sha256 for each in pictures})
-        with os.scandir(directory) as entries:
-            there = {entry.name for entry in entries}
+        there = set(os.listdir(directory))
         problems = {each.file: "is missing" for each in pictures if each.file not in there}
         new = [each for each in pictures if each.sha256 not in sizes]
         with closing(_make_all(directory, thumbs, new)) as results:

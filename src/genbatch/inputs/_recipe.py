@@ -211,9 +211,10 @@ class Template:
         Raises:
             ValueError: If one is blank, or neither text nor a number.
         """
-        pieces = ((before, "" if name is None else _value(name, fields[name]))
-                  for before, name in self.parts)  # fmt: skip
-        return "".join(piece for pair in pieces for piece in pair)
+        return "".join(
+            before + ("" if name is None else _value(name, fields[name]))
+            for before, name in self.parts
+        )
 
 
 def _is_plain(name: str) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import re
 import struct
-import textwrap
 import unicodedata
 import zlib
 from functools import lru_cache
@@ -42,6 +42,7 @@ _SMOOTH = 2  # shapes are drawn this much larger, then reduced: smooth edges
 _HILLS = 4
 _LINE = 1.25  # line height in font sizes
 _SMALLEST = 6  # font size
+_MEASURE = 100  # font size at which words are measured; widths scale with the size
 _CAPTIONED = 96  # pixels of the shorter side from which on words can be read
 _LONGEST = 1200  # characters of a prompt that are shown
 _PLAINER = str.maketrans(
@@ -191,22 +192,29 @@ def _caption(image: Image.Image, text: str, *, ink: Colour, paper: Colour) -> No
 
 def _fit(text: str, width: float, height: float, *, largest: int) -> tuple[int, list[str]]:
     """Return the largest font size at which text fits, and the lines it falls into."""
+    # Words, each with the space before it; very long ones in pieces that can wrap.
+    pieces = re.findall(r" ?[^ ]{1,12}", f" {text}")
+    measured = [(piece, _font(_MEASURE).getlength(piece) / _MEASURE) for piece in pieces]
     size = max(_SMALLEST, largest)
     while True:
-        lines = _wrap(text, _font(size), width)
+        lines = _wrap(measured, width / size)
         room = int(height / round(size * _LINE))
         if size == _SMALLEST or len(lines) <= room:
             return size, lines[: max(1, room)]
         size = max(_SMALLEST, size * 11 // 12)
 
 
-def _wrap(text: str, font: Font, width: float) -> list[str]:
-    columns = 1 + int(width * len(text) / font.getlength(text))  # if every line were average
-    while True:
-        lines = textwrap.wrap(text, columns)
-        if columns == 1 or max(map(font.getlength, lines)) <= width:
-            return lines
-        columns -= 1
+def _wrap(pieces: list[tuple[str, float]], width: float) -> list[str]:
+    lines: list[str] = []
+    used = math.inf
+    for piece, length in pieces:
+        if used + length > width:
+            lines.append(piece.lstrip())
+            used = length
+        else:
+            lines[-1] += piece
+            used += length
+    return lines
 
 
 @lru_cache(maxsize=64)
