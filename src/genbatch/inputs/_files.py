@@ -1,4 +1,4 @@
-"""Prompt files: checked whole before their first prompt is given away, then read again, lazily.
+"""Prompt files: checked to the end before their first prompt is yielded, then read again, lazily.
 
 So a mistake in the last row costs nothing, and memory stays flat however long a file is.
 """
@@ -60,7 +60,7 @@ class Sample(Generic[T]):
 
     @property
     def items(self) -> list[T]:
-        """What is chosen of all that was offered, in that order."""
+        """The items chosen so far, in the order in which they were offered."""
         return [item for _, item in sorted(self._chosen, key=lambda each: each[0])]
 
     def offer(self, number: int, items: Iterator[T]) -> None:

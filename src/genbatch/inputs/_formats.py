@@ -99,10 +99,10 @@ class Lines:
         self._name = name
         self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._head: bytes | None = b""  # until what may be a mark is whole
+        self._head: bytes | None = b""  # until what may be a mark is complete
         self._rest = ""
         self._is_first = True
-        self.number = 0  # of the line given away last, from 1
+        self.number = 0  # of the line yielded last, from 1
 
     def feed(self, block: bytes) -> Iterator[str]:
         """Yield the complete lines, without line feeds; an empty block ends the last one.

@@ -1,4 +1,4 @@
-"""Standard input: prompts as somebody types them, or as another program writes them.
+"""Standard input: prompts as a person types them, or as another program writes them.
 
 A thread of its own reads, when it is asked to: a pipe, a terminal or a file alike, on every system,
 and a cancellation does not wait for it. It reads the descriptor, not ``sys.stdin``, whose lock the

@@ -80,7 +80,7 @@ _JOB_ERRORS: dict[str, JsonObject] = {
     "EXPIRED": {"code": 4, "message": "The batch expired before it was completed."},
     "FAILED": {"code": 13, "message": "An internal error has occurred."},
 }
-_ROWS, _BYTES = 32, 16 * 1024 * 1024  # at most so many are taken at once, or a single larger row
+_ROWS, _BYTES = 32, 16 * 1024 * 1024  # most that are taken at once; a single row may be larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -684,7 +684,7 @@ def _read_rows(running: _RunningJob, offset: int, count: int) -> tuple[list[Call
     Args:
         running: The job.
         offset: Where the next row begins, in bytes.
-        count: Most rows to return; the file has at least so many.
+        count: Most rows to return; the file has at least that many left.
     """
     calls: list[Call] = []
     with running.input.path.open("rb") as file:
