@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Container, Iter
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ._batch_api import Control, ControlFaults, Job, JobFault
 from ._gemini import Call, called_model, error_reply, json_reply, parse_call
@@ -164,14 +163,9 @@ class FakeGemini:
         await self._stack.enter_async_context(self._running())
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+    async def __aexit__(self, *details: Any) -> bool | None:
         try:
-            return await self._stack.__aexit__(exc_type, exc_value, traceback)
+            return await self._stack.__aexit__(*details)
         finally:
             self._url = None
 
