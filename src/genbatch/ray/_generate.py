@@ -19,11 +19,19 @@ from genbatch._run import defaults_of
 from genbatch._values import ImageSettings, Stopped, takes_settings
 from genbatch.gemini import price as price_of
 
-from ._coordinator import Coordinator
-from ._index import is_known, keys_of, marks, missing, resumed, table_of
-from ._messages import Bounds
+from ._coordinator import Bounds, Coordinator
 from ._objects import Objects
-from ._rows import COLUMNS, Requests, with_results
+from ._rows import (
+    COLUMNS,
+    RowRequests,
+    is_known,
+    keys_of,
+    marks,
+    missing,
+    resumed,
+    table_of,
+    with_results,
+)
 from ._worker import Work, Worker
 
 _BLOCKS_AT_ONCE = 3  # of a worker: while the last calls of one end, those of the next go on
@@ -100,7 +108,7 @@ def generate(
     _check_counts(max_concurrent, workers)
     defaults = defaults_of(settings, Budget(budget), price)
     expected = price_of(defaults.model, defaults.image_size) if price is None else price
-    requests = Requests(prompt_column, id_column, namespace, defaults)
+    requests = RowRequests(prompt_column, id_column, namespace, defaults)
     _check_columns(dataset, requests)
     where = _absolute(store)
     bounds = Bounds(where, defaults.model, expected, max_concurrent, budget, max_images, pace)
@@ -114,7 +122,7 @@ def generate(
 
 def _dataset(
     dataset: Dataset,
-    requests: Requests,
+    requests: RowRequests,
     bounds: Bounds,
     work: Work,
     workers: int,
@@ -155,7 +163,7 @@ def _dataset(
 class RayWorker:
     """An actor of Ray's around a Worker; several blocks are on their way in it at once."""
 
-    def __init__(self, work: Work, requests: Requests, coordinator: Any) -> None:
+    def __init__(self, work: Work, requests: RowRequests, coordinator: Any) -> None:
         self._worker = Worker(work, _RayLink(coordinator))
         self._requests = requests
 
@@ -210,7 +218,7 @@ def _check_counts(max_concurrent: int, workers: int) -> None:
         raise ValueError(f"max_concurrent must be >= workers, one call for each, got {found}")
 
 
-def _check_columns(dataset: Dataset, requests: Requests) -> None:
+def _check_columns(dataset: Dataset, requests: RowRequests) -> None:
     columns = dataset.columns() or []
     for name in filter(None, (requests.prompt_column, requests.id_column)):
         if name not in columns:
@@ -219,7 +227,7 @@ def _check_columns(dataset: Dataset, requests: Requests) -> None:
         raise ValueError(f"the dataset has a column {taken[0]!r} already: rename or drop it")
 
 
-def _check_rows(dataset: Dataset, requests: Requests, index: pa.Table) -> Any:
+def _check_rows(dataset: Dataset, requests: RowRequests, index: pa.Table) -> Any:
     """Return for each row that has a prompt whether its image is in the index.
 
     Raises:
@@ -242,7 +250,7 @@ def _check_rows(dataset: Dataset, requests: Requests, index: pa.Table) -> Any:
     return np.concatenate(known) if known else np.array([], dtype=bool)
 
 
-def _tell_duplicate(dataset: Dataset, requests: Requests, mark: bytes) -> str:
+def _tell_duplicate(dataset: Dataset, requests: RowRequests, mark: bytes) -> str:
     """Return which rows ask for the same, and what to do about it."""
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         found = requests.marks(block, requests.keys(block))
