@@ -92,12 +92,19 @@ def serve(path: Path, ready: Any) -> None:
 
 
 class _Context:
-    """What collecting needs of a batch: threads."""
+    """What collecting needs of a batch: the service, and threads; nothing is saved."""
 
     place: _Context
 
-    def __init__(self) -> None:
+    def __init__(self, service: Any) -> None:
+        self.service = service
         self.place = self
+
+    def save(self, job: Any, request: Any, image: Image) -> SavedImage:
+        return SavedImage(Path("x"), image.mime_type, len(image.data) / 1e6, "")
+
+    def settle_earlier(self, *_: Any, **__: Any) -> None:
+        """Settle nothing: the job is this process's own."""
 
     async def hop(self, function: Any, *args: Any) -> Any:
         return await anyio.to_thread.run_sync(function, *args)
@@ -106,17 +113,14 @@ class _Context:
 def read(url: str, lines: int, backend: str, ready: Any) -> None:
     """Read all results and send what it took."""
 
-    def save(sent: Any, image: Image) -> SavedImage:
-        return SavedImage(Path("x"), image.mime_type, len(image.data) / 1e6, "")
-
     async def main() -> dict[str, float]:
         async with GeminiClient("a-key", base_url=url) as client, open_service(client) as service:
             pending = {key_of(number): sent_of(number) for number in range(lines)}
-            results = Results("gemini-nano-banana-2.1", service.read_result, save, pending)
             before, began = peak_kib(), perf_counter()
-            context: Any = _Context()
-            job = LiveJob("model", "label", Spool(Path("x"), "label"))
-            last = await _take_all(context, job, results, service.lines("files/x"))
+            context: Any = _Context(service)
+            job = LiveJob("gemini-nano-banana-2.1", "label", Spool(Path("x"), "label"))
+            results = Results(context, job, pending)
+            last = await _take_all(results, service.lines("files/x"))
             results.take(last)
             seconds = perf_counter() - began
             assert not pending, "some lines have not been read"

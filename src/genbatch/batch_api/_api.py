@@ -25,6 +25,7 @@ from genbatch._store import Batch, Store
 from genbatch._values import ImageSettings, Prompt, SavedImage, takes_settings
 from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient, Proxies
 
+from ._job import JobContext
 from ._journal import Job, jobs_in
 from ._queue import Queue
 
@@ -114,8 +115,8 @@ def generate_images(
     defaults = defaults_of(settings, budget, price)
     place = Store(save_dir) if store is None else store  # type: ignore[arg-type]  # one is given
     calls = PaidCalls(client, Budget() if budget is None else budget, price)
-    live_calls = max_concurrent if live else 0
-    queue = Queue(calls, place, live_calls, job_size=job_size, poll=poll, watch=watch)
+    context = JobContext(place, calls, poll, watch)
+    queue = Queue(context, job_size=job_size, live=max_concurrent if live else 0)
     batch = Batch(place, namespace)
     generate = GenerateOnce(queue, defaults, place, batch, namespace)
     workers: Workers[PT, SavedImage] = Workers(

@@ -13,7 +13,6 @@ import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from logging import INFO, WARNING, getLogger
 
@@ -22,7 +21,6 @@ from anyio import CancelScope, move_on_after, sleep
 from genbatch._logs import tell
 from genbatch._values import (
     GenbatchError,
-    Image,
     InvalidResponse,
     Rejected,
     SavedImage,
@@ -48,17 +46,15 @@ class Results:
     """The results of a job, taken line by line; this blocks.
 
     Attributes:
-        model: Full id of the model asked.
-        read: Returns the image of a line for a model, or raises why it has none.
-        save: Makes an image durable.
+        context: Reads and saves the images.
+        job: The job.
         pending: Requests without an image, by their keys.
         errors: The errors of their lines, by their keys.
         strays: Number of lines whose keys are not pending.
     """
 
-    model: str
-    read: Callable[[bytes, str], Image]
-    save: Callable[[JobRequest, Image], SavedImage]
+    context: JobContext
+    job: LiveJob
     pending: dict[str, JobRequest]
     errors: dict[str, GenbatchError] = field(default_factory=dict)
     strays: int = 0
@@ -72,11 +68,12 @@ class Results:
                 self.strays += 1
                 continue
             try:
-                image = self.read(line, self.model)
+                image = self.context.service.read_result(line, self.job.model)
             except GenbatchError as error:
                 self.errors.setdefault(key, error)
                 continue
-            saved.append((self.pending[key], self.save(self.pending[key], image)))
+            request = self.pending[key]
+            saved.append((request, self.context.save(self.job, request, image)))
             del self.pending[key]
         return saved
 
@@ -138,10 +135,9 @@ async def _read(context: JobContext, job: LiveJob, file: str) -> tuple[Results, 
     """
     for made in count(1):
         pending = await context.place.hop(context.jobs.pending, job.id)
-        save = partial(context.save, job)
-        results = Results(job.model, context.service.read_result, save, pending)
+        results = Results(context, job, pending)
         try:
-            return results, await _take_all(context, job, results, context.service.lines(file))
+            return results, await _take_all(results, context.service.lines(file))
         except PASSING as error:
             if made > context.service.max_retries:
                 raise
@@ -150,9 +146,7 @@ async def _read(context: JobContext, job: LiveJob, file: str) -> tuple[Results, 
     raise AssertionError  # count has no end
 
 
-async def _take_all(
-    context: JobContext, job: LiveJob, results: Results, lines: AsyncGenerator[bytes]
-) -> list[bytes]:
+async def _take_all(results: Results, lines: AsyncGenerator[bytes]) -> list[bytes]:
     """Take lines in chunks, all but the last one, and return that."""
     chunk: list[bytes] = []
     size = 0
@@ -161,13 +155,13 @@ async def _take_all(
         async with aclosing(lines):
             async for line in lines:
                 if len(chunk) >= _MOST_LINES or size >= _MOST_BYTES:
-                    _settle(context, job, saved)
-                    saved = await context.place.hop(results.take, chunk)
+                    _settle(results.context, results.job, saved)
+                    saved = await results.context.place.hop(results.take, chunk)
                     chunk, size = [], 0
                 chunk.append(line)
                 size += len(line)
     finally:
-        _settle(context, job, saved)
+        _settle(results.context, results.job, saved)
     return chunk
 
 

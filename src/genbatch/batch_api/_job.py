@@ -162,21 +162,21 @@ class JobContext:
     """What all jobs of a batch share.
 
     Attributes:
-        service: The service's batch queue.
         place: The store.
-        jobs: The jobs in its journal.
-        calls: The batch's budget and price, among others.
+        calls: The live calls, with the batch's budget, price and breaker.
         poll: Most seconds between two polls of a job.
         watch: Called with a summary of the jobs whenever it changes.
+        service: The service's batch queue, once the batch is entered.
+        jobs: The jobs in the store's journal, once the batch is entered.
         live: Jobs that have not ended, by their numbers in the journal.
     """
 
-    service: BatchService
     place: Store
-    jobs: Jobs
     calls: PaidCalls
     poll: float
     watch: Callable[[str], object] | None
+    service: BatchService = field(init=False)
+    jobs: Jobs = field(init=False)
     live: dict[int, LiveJob] = field(default_factory=dict)
     _told: str = ""
 

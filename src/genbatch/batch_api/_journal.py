@@ -242,9 +242,7 @@ def jobs_in(directory: Path) -> list[Job]:
         if journal.first("SELECT 1 FROM sqlite_master WHERE name = 'job'") is None:
             return []  # of an earlier genbatch
         rows = journal.execute(_JOBS).fetchall()
-    return [
-        Job(*columns, began=_time(began), ended=_time(ended)) for *columns, began, ended in rows
-    ]
+    return [Job(*row[:6], *map(_time, row[6:])) for row in rows]
 
 
 def _time(seconds: Any) -> Any:

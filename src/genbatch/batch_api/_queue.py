@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 
 from genbatch._core import waiting, without_cancellation
 from genbatch._logs import about, tell
-from genbatch._run import PaidCalls, RunBreaker
+from genbatch._run import RunBreaker
 from genbatch._store import Call, Plan, Store
 from genbatch._values import (
     GenbatchError,
@@ -56,34 +56,20 @@ class Queue:
     """Makes the images of one batch by jobs, while running is entered.
 
     Args:
-        calls: Makes images live where a job could not; has the budget, price and breaker.
-        place: Open when running is entered.
-        live: Most live calls at once, 0 for none.
+        context: Its store is open when running is entered.
         job_size: Most requests in one job.
-        poll: Most seconds between two polls of a job.
-        watch: Called with a summary of the jobs whenever it changes.
+        live: Most live calls at once where jobs could not make an image, 0 for none.
     """
 
-    _context: JobContext
     _tasks: TaskGroup
     _has_earlier: bool  # whether jobs of earlier runs are live
 
-    def __init__(
-        self,
-        calls: PaidCalls,
-        place: Store,
-        live: int,
-        *,
-        job_size: int,
-        poll: float,
-        watch: Callable[[str], object] | None,
-    ) -> None:
-        self._calls = calls
-        self._place = place
-        self._live = CapacityLimiter(live) if live else None
+    def __init__(self, context: JobContext, *, job_size: int, live: int) -> None:
+        self._context = context
+        self._calls = context.calls
+        self._place = context.place
         self._job_size = job_size
-        self._poll = poll
-        self._watch = watch
+        self._live = CapacityLimiter(live) if live else None
         self._arriving = 0  # calls on their way to a file: a quiet job waits for them
         self._open: dict[str, LiveJob] = {}  # by model: jobs that take further requests
         self._failed: dict[int, Exception] = {}  # why live jobs were given up
@@ -126,7 +112,7 @@ class Queue:
 
     async def _begin(self, service: BatchService) -> None:
         jobs, budget = Jobs(self._place.archive), self._calls.budget
-        self._context = JobContext(service, self._place, jobs, self._calls, self._poll, self._watch)
+        self._context.service, self._context.jobs = service, jobs
         earlier = await self._place.hop(jobs.live)
         number, usd = await self._place.hop(jobs.open_attempts)
         budget.maybe_images += number
