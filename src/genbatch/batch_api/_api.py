@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    Callable,
-    Collection,
-    Iterable,
-)
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
@@ -145,9 +139,7 @@ def jobs(directory: str | os.PathLike[str]) -> list[Job]:
 
 
 async def cancel(
-    client: GeminiClient,
-    directory: str | os.PathLike[str],
-    names: Collection[str] | None = None,
+    client: GeminiClient, directory: str | os.PathLike[str], names: Collection[str] | None = None
 ) -> list[Job]:
     """Ask the service to cancel jobs of a directory; the next run collects their results.
 

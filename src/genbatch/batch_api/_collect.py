@@ -19,13 +19,7 @@ from logging import INFO, WARNING, getLogger
 from anyio import CancelScope, move_on_after, sleep
 
 from genbatch._logs import tell
-from genbatch._values import (
-    GenbatchError,
-    InvalidResponse,
-    Rejected,
-    SavedImage,
-    Unavailable,
-)
+from genbatch._values import GenbatchError, InvalidResponse, Rejected, SavedImage, Unavailable
 from genbatch.gemini import backoff
 
 from ._job import GONE, PASSING, JobContext, JobStatus, LiveJob
@@ -43,7 +37,7 @@ _KEY = re.compile(rb'"key"\s*:\s*"([^"\\]{1,200})"')
 
 @dataclass(slots=True)
 class Results:
-    """The results of a job, taken line by line; this blocks.
+    """The results of a job, taken line by line.
 
     Attributes:
         context: Reads and saves the images.
@@ -55,12 +49,12 @@ class Results:
 
     context: JobContext
     job: LiveJob
-    pending: dict[str, JobRequest]
+    pending: dict[str, JobRequest] = field(default_factory=dict)
     errors: dict[str, GenbatchError] = field(default_factory=dict)
     strays: int = 0
 
     def take(self, lines: list[bytes]) -> list[tuple[JobRequest, SavedImage]]:
-        """Take lines; return what was saved."""
+        """Take lines; return what was saved. This blocks."""
         saved = []
         for line in lines:
             key = key_in(line, self.pending.__contains__)
@@ -77,6 +71,12 @@ class Results:
             del self.pending[key]
         return saved
 
+    def settle(self, saved: list[tuple[JobRequest, SavedImage]]) -> None:
+        """Wake the calls whose images are saved."""
+        for request, image in saved:
+            self.context.settle_earlier(self.job, request, image.cost or 0.0, maybe_paid=False)
+            self.job.settle(request.call.plan.item, image)
+
 
 async def collect(context: JobContext, job: LiveJob, status: JobStatus) -> None:
     """Save the results of an ended job, wake its calls, and finish it.
@@ -85,7 +85,7 @@ async def collect(context: JobContext, job: LiveJob, status: JobStatus) -> None:
         StoreError: If the disk is full or fails; the job stays live.
         GenbatchError: If the results cannot be read; the job stays live.
     """
-    results: Results | None = None
+    results = Results(context, job)
     last: list[bytes] = []
     if status.output is not None:
         try:
@@ -96,7 +96,7 @@ async def collect(context: JobContext, job: LiveJob, status: JobStatus) -> None:
             status = JobStatus(GONE, status.output)
     # Shielded, since the batch may end now: its prompts may have found their images in the journal.
     with CancelScope(shield=True):
-        await _finish(context, job, status, results, last)
+        await _finish(results, status, last)
     with move_on_after(_TIDYING, shield=True):
         for file in (job.file, status.output):
             if file is not None:
@@ -104,23 +104,17 @@ async def collect(context: JobContext, job: LiveJob, status: JobStatus) -> None:
                     await context.service.delete(file)
 
 
-async def _finish(
-    context: JobContext,
-    job: LiveJob,
-    status: JobStatus,
-    results: Results | None,
-    last: list[bytes],
-) -> None:
+async def _finish(results: Results, status: JobStatus, last: list[bytes]) -> None:
     """Take the last lines and finish the job; this waits for the disk only."""
-    saved = [] if results is None else await context.place.hop(results.take, last)
-    errors = {} if results is None else results.errors
-    if results is not None and results.strays:
+    context, job = results.context, results.job
+    saved = await context.place.hop(results.take, last)
+    if results.strays:
         tell(_log, INFO, "job %s has %d lines for nothing", job.label, results.strays)
     pending = await context.place.hop(context.jobs.pending, job.id)
     missing = _missing(job, status)
-    failures = [(request, errors.get(key, missing)) for key, request in pending.items()]
+    failures = [(request, results.errors.get(key, missing)) for key, request in pending.items()]
     await context.place.hop(context.jobs.finish, job.id, status.state, failures)
-    _settle(context, job, saved)
+    results.settle(saved)
     for request, error in failures:
         context.settle_earlier(job, request, None, maybe_paid=error.maybe_paid)
         job.settle(request.call.plan.item, error)
@@ -155,21 +149,14 @@ async def _take_all(results: Results, lines: AsyncGenerator[bytes]) -> list[byte
         async with aclosing(lines):
             async for line in lines:
                 if len(chunk) >= _MOST_LINES or size >= _MOST_BYTES:
-                    _settle(results.context, results.job, saved)
+                    results.settle(saved)
                     saved = await results.context.place.hop(results.take, chunk)
                     chunk, size = [], 0
                 chunk.append(line)
                 size += len(line)
     finally:
-        _settle(results.context, results.job, saved)
+        results.settle(saved)
     return chunk
-
-
-def _settle(context: JobContext, job: LiveJob, saved: list[tuple[JobRequest, SavedImage]]) -> None:
-    """Wake the calls whose images are saved."""
-    for request, image in saved:
-        context.settle_earlier(job, request, image.cost or 0.0, maybe_paid=False)
-        job.settle(request.call.plan.item, image)
 
 
 def _missing(job: LiveJob, status: JobStatus) -> GenbatchError:

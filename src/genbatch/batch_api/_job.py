@@ -211,7 +211,7 @@ class JobContext:
         cost = image.cost if self.calls.price is None else self.calls.price
         image = replace(image, cost=None if cost is None else cost * JOB_SHARE)
         elapsed = max(0.0, time.time() - job.began)
-        saved = self.jobs.save(request, image, elapsed)
+        saved = self.place.archive.save(request.call, image, elapsed)
         told = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
         key = request.call.plan.key
         with about(model=saved.model, cost=saved.cost, elapsed=elapsed, key=key):

@@ -33,7 +33,7 @@ from genbatch._store import (
     reading,
     storable,
 )
-from genbatch._values import GenbatchError, Image, SavedImage
+from genbatch._values import GenbatchError
 
 _SPOOLS = "jobs"  # the directory of unsent requests, in the hidden one
 
@@ -95,7 +95,6 @@ class Jobs:
     """
 
     def __init__(self, archive: Archive) -> None:
-        self._archive = archive
         self._journal = archive.journal
         self.spools = archive.directory / HIDDEN / _SPOOLS
 
@@ -175,10 +174,6 @@ class Jobs:
             plan = Plan(key, name, item=item, asked=asked)
             found[key] = JobRequest(Call(plan, take, name, attempt), price)
         return found
-
-    def save(self, request: JobRequest, image: Image, elapsed: float) -> SavedImage:
-        """Save the image of a request durably; as Archive.save."""
-        return self._archive.save(request.call, image, elapsed)
 
     def finish(
         self, job: int, state: str, failures: Iterable[tuple[JobRequest, GenbatchError]]

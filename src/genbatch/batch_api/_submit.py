@@ -88,14 +88,11 @@ async def _create(context: JobContext, job: LiveJob) -> GenbatchError | None:
         job.name = await context.service.create(job.model, job.file, job.label)
     except Unauthorized as error:
         return error
-    except UNKNOWN as error:
-        if (name := await _find(context, job)) is None:
+    except GenbatchError as error:  # even a refusal may follow the job's creation
+        is_unknown = isinstance(error, UNKNOWN)
+        job.name = await (_find(context, job) if is_unknown else context.service.find(job.label))
+        if job.name is None:
             return error
-        job.name = name
-    except GenbatchError as error:  # a refusal may follow the job's creation, too
-        if (name := await context.service.find(job.label)) is None:
-            return error
-        job.name = name
     await context.note(job, name=job.name)
     return None
 

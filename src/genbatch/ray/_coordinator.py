@@ -127,11 +127,7 @@ class _ClusterBreaker:
 
     def observe(self, error: Exception | None) -> None:
         """Learn from the error of a call, None for a valid answer."""
-        with (
-            suppress(Exception),
-            self._breaker.observe(self._model),
-            self._breaker.observe_store(),
-        ):
+        with suppress(Exception), self._breaker.observe(self._model), self._breaker.observe_store():
             if error is not None:
                 raise error
         if isinstance(error, QuotaExhausted):

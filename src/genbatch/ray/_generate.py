@@ -7,7 +7,6 @@ import os
 from contextlib import suppress
 from typing import Any, Unpack
 
-import numpy as np
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
@@ -21,17 +20,7 @@ from genbatch.gemini import price as price_of
 
 from ._coordinator import Bounds, Coordinator
 from ._objects import Objects
-from ._rows import (
-    COLUMNS,
-    RowRequests,
-    is_known,
-    keys_of,
-    marks,
-    missing,
-    resumed,
-    table_of,
-    with_results,
-)
+from ._rows import COLUMNS, RowRequests, check_rows, missing, resumed, table_of, with_results
 from ._worker import Work, Worker
 
 _BLOCKS_AT_ONCE = 3  # per worker: while the last calls of one finish, the next is running
@@ -130,7 +119,7 @@ def _dataset(
 ) -> Dataset:
     """Return the result: done rows from the store, and the rest from workers."""
     index = table_of(Objects(bounds.store).done())
-    known = _check_rows(dataset, requests, index)
+    known = check_rows(dataset, requests, index)
     options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     ref = ray.put(index)
     looking = {"fn_kwargs": {"requests": requests, "index": ref}, **options}
@@ -225,44 +214,6 @@ def _check_columns(dataset: Dataset, requests: RowRequests) -> None:
             raise ValueError(f"the dataset has no column {name!r}: it has {', '.join(columns)}")
     if taken := [name for name in COLUMNS if name in columns]:
         raise ValueError(f"the dataset has a column {taken[0]!r} already: rename or drop it")
-
-
-def _check_rows(dataset: Dataset, requests: RowRequests, index: pa.Table) -> Any:
-    """Return for each row with a prompt whether its image is in the index.
-
-    Raises:
-        ValueError: If two rows are equal.
-        TypeError: If a prompt is not a string.
-    """
-    columns = [name for name in (requests.prompt_column, requests.id_column) if name is not None]
-    marked = dataset.select_columns(columns).map_batches(
-        marks, fn_kwargs={"requests": requests}, batch_format="pyarrow", batch_size=None
-    )
-    marked.context.raise_original_map_exception = True
-    done, known, seen = keys_of(index), [], []
-    for block in marked.iter_batches(batch_size=None, batch_format="pyarrow"):
-        known.append(is_known(done, keys_of(block)))
-        seen.append(keys_of(block, "mark"))
-    every = np.sort(np.concatenate(seen)) if seen else np.array([], dtype="S32")
-    equal = every[1:][every[1:] == every[:-1]]
-    if len(equal):
-        raise ValueError(_tell_duplicate(dataset.select_columns(columns), requests, equal[0]))
-    return np.concatenate(known) if known else np.array([], dtype=bool)
-
-
-def _tell_duplicate(dataset: Dataset, requests: RowRequests, mark: bytes) -> str:
-    """Return which rows are equal, and what to do about it."""
-    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        found = requests.marks(block, requests.keys(block))
-        at = next((i for i, each in enumerate(found) if each and each.rstrip(b"\0") == mark), None)
-        if at is not None:
-            row = {name: column[0] for name, column in block.slice(at, 1).to_pydict().items()}
-            if requests.id_column is not None:
-                name = requests.id_column
-                return f"ids must be unique: column {name!r} has {row[name]!r} twice"
-            text = str(row[requests.prompt_column])[:80]
-            return f"two rows have the prompt {text!r}: give id_column= to tell them apart"
-    return "two rows ask for the same: give id_column= to tell them apart"
 
 
 def _absolute(store: str | os.PathLike[str]) -> str:

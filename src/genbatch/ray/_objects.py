@@ -204,7 +204,7 @@ class ObjectStore:
     async def open(cls, where: str | os.PathLike[str]) -> Self:
         """Open the store at a directory or URL; there is nothing to close. Raises as Objects."""
         threads = CapacityLimiter(_THREADS)
-        return cls(await _run_in_thread(partial(Objects, where), threads), threads)
+        return cls(await to_thread.run_sync(Objects, where, limiter=threads), threads)
 
     async def find(self, key: str) -> StoredImage | None:
         """Return the image of a key, None if there is none; one read.
@@ -231,27 +231,23 @@ class ObjectStore:
         return await self.hop(self.objects.save, key, image)
 
     async def hop(self, function: Callable[..., R], *args: object) -> R:
-        """Call a function of the store in a thread, shielded; see _run_in_thread."""
-        return await _run_in_thread(partial(function, *args), self._threads)
+        """Call a function in a thread to its end; a cancellation is delivered afterwards.
 
-
-async def _run_in_thread(call: Callable[[], R], threads: CapacityLimiter) -> R:
-    """Make a call in a thread to its end; a cancellation is delivered afterwards.
-
-    Where a native ``Task.cancel()`` interrupts the wait, the call is made again, so it must be
-    idempotent.
-    """
-    interruption: BaseException | None = None
-    with CancelScope(shield=True):
-        while True:
-            try:
-                result = await to_thread.run_sync(call, limiter=threads)
-                break
-            except get_cancelled_exc_class() as exc:
-                interruption = exc
-    if interruption is not None:
-        raise interruption
-    return result
+        Where a native ``Task.cancel()`` interrupts the wait, the function is called again, so it
+        must be idempotent.
+        """
+        call = partial(function, *args)
+        interruption: BaseException | None = None
+        with CancelScope(shield=True):
+            while True:
+                try:
+                    result = await to_thread.run_sync(call, limiter=self._threads)
+                    break
+                except get_cancelled_exc_class() as exc:
+                    interruption = exc
+        if interruption is not None:
+            raise interruption
+        return result
 
 
 def _done(key: str) -> str:

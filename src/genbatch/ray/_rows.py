@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from ray.data import Dataset
 
 import ray
 from genbatch._store import content_digest
@@ -124,10 +125,10 @@ def table_of(images: Iterable[StoredImage]) -> pa.Table:
         chunks.append(pa.Table.from_pydict(columns, schema=_SCHEMA))
     table = pa.concat_tables(chunks).unify_dictionaries().combine_chunks()
     # Arrow does not sort fixed-size binaries, and lookups use numpy's order.
-    return table.take(pa.array(np.argsort(keys_of(table)))).combine_chunks()
+    return table.take(pa.array(np.argsort(_keys_of(table)))).combine_chunks()
 
 
-def keys_of(table: pa.Table, name: str = "key") -> Any:
+def _keys_of(table: pa.Table, name: str = "key") -> Any:
     """Return a column of 32-byte values as an array that numpy can sort and search."""
     chunks = [chunk for chunk in table[name].drop_null().chunks if len(chunk)]
     arrays = [
@@ -137,7 +138,7 @@ def keys_of(table: pa.Table, name: str = "key") -> Any:
     return arrays[0] if len(arrays) == 1 else np.concatenate([*arrays, np.array([], dtype="S32")])
 
 
-def is_known(index: Any, keys: Any) -> Any:
+def _is_known(index: Any, keys: Any) -> Any:
     """Return for each key whether it is in a sorted index."""
     if not len(index):
         return np.zeros(len(keys), dtype=bool)
@@ -150,7 +151,7 @@ def resumed(block: pa.Table, *, requests: RowRequests, index: ray.ObjectRef) -> 
     table, keys, known = _look_up(block, requests, index)
     block = block.filter(pa.array(known))
     found = [key for key, is_done in zip(keys, known, strict=True) if is_done]
-    at = np.searchsorted(keys_of(table), _binary(found))
+    at = np.searchsorted(_keys_of(table), _binary(found))
     rows = table.take(pa.array(at)).to_pylist()
     results: list[StoredImage | Exception] = [
         StoredImage.of({**row, "key": key, "file": ""}, row["uri"])
@@ -165,7 +166,45 @@ def missing(block: pa.Table, *, requests: RowRequests, index: ray.ObjectRef) -> 
     return block.filter(pc.invert(pa.array(known)))
 
 
-def marks(block: pa.Table, *, requests: RowRequests) -> pa.Table:
+def check_rows(dataset: Dataset, requests: RowRequests, index: pa.Table) -> Any:
+    """Return for each row with a prompt whether its image is in the index.
+
+    Raises:
+        ValueError: If two rows are equal.
+        TypeError: If a prompt is not a string.
+    """
+    columns = [name for name in (requests.prompt_column, requests.id_column) if name is not None]
+    marked = dataset.select_columns(columns).map_batches(
+        _marks, fn_kwargs={"requests": requests}, batch_format="pyarrow", batch_size=None
+    )
+    marked.context.raise_original_map_exception = True
+    done, known, seen = _keys_of(index), [], []
+    for block in marked.iter_batches(batch_size=None, batch_format="pyarrow"):
+        known.append(_is_known(done, _keys_of(block)))
+        seen.append(_keys_of(block, "mark"))
+    every = np.sort(np.concatenate(seen)) if seen else np.array([], dtype="S32")
+    equal = every[1:][every[1:] == every[:-1]]
+    if len(equal):
+        raise ValueError(_tell_duplicate(dataset.select_columns(columns), requests, equal[0]))
+    return np.concatenate(known) if known else np.array([], dtype=bool)
+
+
+def _tell_duplicate(dataset: Dataset, requests: RowRequests, mark: bytes) -> str:
+    """Return which rows are equal, and what to do about it."""
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        found = requests.marks(block, requests.keys(block))
+        at = next((i for i, each in enumerate(found) if each and each.rstrip(b"\0") == mark), None)
+        if at is not None:
+            row = {name: column[0] for name, column in block.slice(at, 1).to_pydict().items()}
+            if requests.id_column is not None:
+                name = requests.id_column
+                return f"ids must be unique: column {name!r} has {row[name]!r} twice"
+            text = str(row[requests.prompt_column])[:80]
+            return f"two rows have the prompt {text!r}: give id_column= to tell them apart"
+    return "two rows ask for the same: give id_column= to tell them apart"
+
+
+def _marks(block: pa.Table, *, requests: RowRequests) -> pa.Table:
     """Return the key of each row and what must be unique in it; see RowRequests.marks."""
     keys = requests.keys(block)
     return pa.table(
@@ -180,7 +219,7 @@ def _look_up(
     block: pa.Table, requests: RowRequests, index: ray.ObjectRef
 ) -> tuple[pa.Table, list[str | None], Any]:
     table, keys = ray.get(index), requests.keys(block)
-    known = is_known(keys_of(table), _binary([key or "" for key in keys]))
+    known = _is_known(_keys_of(table), _binary([key or "" for key in keys]))
     return table, keys, known
 
 
