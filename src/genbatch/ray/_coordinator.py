@@ -261,8 +261,9 @@ class Coordinator:
         while stopped and self._blocks:
             await self._ended.park()  # the others are refused, so they end soon
         with suppress(StoreError):  # the images are saved, and found without an index
-            if len(self._saved) >= _SEGMENT or not self._blocks:
-                await self._write_index()
+            if self._store is not None and (len(self._saved) >= _SEGMENT or not self._blocks):
+                saved, self._saved = self._saved, []
+                await self._store.hop(self._store.objects.add_segments, saved)
             if not self._blocks and self._ledger is not None:
                 await self._ledger.settle()
 
@@ -340,11 +341,6 @@ class Coordinator:
                         report.error
                     )  # those may be retried, and count after that
                 raise report.error
-
-    async def _write_index(self) -> None:
-        saved, self._saved = self._saved, []
-        if saved and self._store is not None:
-            await self._store.hop(self._store.objects.add_segments, saved)
 
 
 def _dead() -> GenbatchError:

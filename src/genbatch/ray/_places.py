@@ -78,19 +78,15 @@ class Directory:
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of an object, None if there is none."""
-        with self._errors(name):
-            try:
-                return (self._directory / name).read_bytes()
-            except FileNotFoundError:
-                return None
+        with self._errors(name), suppress(FileNotFoundError):
+            return (self._directory / name).read_bytes()
+        return None
 
     def names(self, directory: str) -> list[str]:
         """Return the names directly in a directory, none if it is missing."""
-        with self._errors(directory):
-            try:
-                return os.listdir(self._directory / directory)
-            except FileNotFoundError:
-                return []
+        with self._errors(directory), suppress(FileNotFoundError):
+            return os.listdir(self._directory / directory)
+        return []
 
     def under(self, directory: str) -> list[str]:
         """Return the base names of all objects below a directory's subdirectories."""
@@ -153,12 +149,10 @@ class Bucket:
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new object durably; return False if the name is taken."""
-        with self._errors(name):
-            try:
-                self._files.pipe_file(self._path(name), data, mode="create")
-            except FileExistsError:
-                return False
-        return True
+        with self._errors(name), suppress(FileExistsError):
+            self._files.pipe_file(self._path(name), data, mode="create")
+            return True
+        return False
 
     def replace(self, name: str, data: bytes) -> None:
         """Write an object durably, replacing any of that name."""
@@ -167,21 +161,17 @@ class Bucket:
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of an object, None if there is none."""
-        with self._errors(name):
-            try:
-                return bytes(self._files.cat_file(self._path(name)))
-            except FileNotFoundError:
-                return None
+        with self._errors(name), suppress(FileNotFoundError):
+            return bytes(self._files.cat_file(self._path(name)))
+        return None
 
     def names(self, directory: str) -> list[str]:
         """Return the names directly in a directory, none if it is missing."""
-        with self._errors(directory):
-            try:
-                self._files.invalidate_cache()
-                found = self._files.ls(self._path(directory), detail=False)
-            except FileNotFoundError:
-                return []
-        return [path.rstrip("/").rpartition("/")[2] for path in found]
+        with self._errors(directory), suppress(FileNotFoundError):
+            self._files.invalidate_cache()
+            found = self._files.ls(self._path(directory), detail=False)
+            return [path.rstrip("/").rpartition("/")[2] for path in found]
+        return []
 
     def under(self, directory: str) -> list[str]:
         """Return the base names of all objects below a directory's subdirectories."""
