@@ -27,12 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import ray
 from ray.cluster_utils import Cluster
 
 import genbatch.ray
-from genbatch.ray._kept import StoredImage
-from genbatch.ray._objects import Objects
+import ray
+from genbatch.ray._objects import Objects, StoredImage
 
 WORKERS = 4
 AT_ONCE = 20

@@ -53,7 +53,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(*arguments, **options, poll=0.05)
 
     original = batch_api.generate_images
-    monkeypatch.setattr(batch_api._api, "_LINGER", 0.1)
+    monkeypatch.setattr(batch_api._queue, "_LINGER", 0.1)
     monkeypatch.setattr(_run.batch_api, "generate_images", quick)
 
 
