@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from genbatch.cli._app import app
-from genbatch.cli._main import run
+from genbatch.cli._main import app, run
 from genbatch.testing import Fault, blocked, no_image
 from support.commands import CANARY, PARTI, Genbatch, Serve, images, started, write_prompts
 

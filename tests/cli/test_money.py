@@ -207,7 +207,7 @@ def test_an_expensive_run_asks_first(serve: Serve) -> None:
     code, shown = _on_a_terminal(b"n\n", "run", "prompts.txt")
     assert code == 0
     assert "about $13.45" in " ".join(shown.split())
-    assert "Go on? [y/N]" in shown
+    assert "Continue? [y/N]" in shown
     assert "Nothing was made." in shown
     assert fake.stats.calls == 0
 
@@ -217,5 +217,5 @@ def test_who_says_yes_is_not_asked(serve: Serve) -> None:
     write_prompts(2)
     code, shown = _on_a_terminal(b"", "run", "prompts.txt", "--price", "6", "--yes")
     assert code == 0
-    assert "Go on?" not in shown
+    assert "Continue?" not in shown
     assert len(images("genbatch-out")) == 2

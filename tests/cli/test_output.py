@@ -10,11 +10,10 @@ from typing import Any, get_type_hints
 import pytest
 from typer.models import OptionInfo
 
-from genbatch.cli._app import ENVIRONMENT
-from genbatch.cli._main import run
-from genbatch.cli._result import Options, Result
-from genbatch.cli._run_commands import redo_command, run_command
-from genbatch.cli._summary import report
+from genbatch.cli._main import ENVIRONMENT, run
+from genbatch.cli._make import redo_command, run_command
+from genbatch.cli._options import Options
+from genbatch.cli._result import Result, report
 from genbatch.testing import Fault, blocked, no_image, reset
 from support.commands import CANARY, Genbatch, Serve, images, write_prompts
 
@@ -165,7 +164,7 @@ def test_many_failures_are_counted_and_found_in_files(
 ) -> None:
     result = Result()
     result.failures.update({"Blocked": 1200, "TimedOut": 30, "ValueError": 2})
-    assert report(result, Options(Path("out"), 20)) == 1
+    assert report(result, Options(output=Path("out"))) == 1
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [
         "1,200 Blocked: change the prompts, or --retry-failed=Blocked asks again",
