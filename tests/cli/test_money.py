@@ -108,7 +108,7 @@ def test_calls_that_may_have_been_billed_are_told_apart(genbatch: Genbatch, serv
     write_prompts(2)
     done = genbatch("run", "prompts.txt", "-k", "1")
     assert done.returncode == 0
-    assert "perhaps $0.03 more, for 1 call without an image" in done.stdout
+    assert "up to $0.03 more, for 1 call without an image" in done.stdout
 
 
 def test_a_deadline_lets_calls_in_flight_finish(genbatch: Genbatch, serve: Serve) -> None:

@@ -45,28 +45,7 @@ Next: look at the images in {folder}, then make your own:
   2. export GEMINI_API_KEY=...
   3. genbatch run prompts.txt"""
 
-_PROMPTS = [
-    "A red fox asleep in fresh snow, first light, long lens",
-    "Isometric cutaway of a lighthouse, every room furnished",
-    "A street market in the rain, watercolour on rough paper",
-    'A neon sign that says "OPEN LATE" above a noodle bar',
-    "Portrait of an astronaut knitting, oil on canvas",
-    "An octopus playing chess against itself, woodcut",
-    "Macro photograph of frost on a blue wool glove",
-    "A tiny library inside a walnut shell, soft light",
-    "Map of an island shaped like a sleeping cat",
-    "Bauhaus poster for a concert of kitchen appliances",
-    "A bicycle overgrown with wisteria in a quiet courtyard",
-    "Pixel art of a dragon queueing at a bakery",
-    "Glass teapot with a thunderstorm brewing inside",
-    "A paper crane flying over a city made of newspapers",
-    "Blueprint of a machine that sorts clouds by mood",
-    "Three owls on a telephone wire, ink and gold leaf",
-    "A desert train station at night under the Milky Way",
-    "Clay figurines of a jazz quartet, studio light",
-    "Vegetable stall arranged as a colour wheel, from above",
-    "A whale surfacing in a field of wheat at dusk",
-]
+_PROMPTS = Path(__file__).with_name("demo.txt")
 
 PromptArguments = Annotated[
     list[str] | None,
@@ -154,7 +133,8 @@ def demo_command(
     - `genbatch demo -k 20 -o /tmp/demo`
     """
     of_demo = Options(output=output, max_concurrent=max_concurrent, backend=options.backend)
-    code = run_demo(partial(make_images, _PROMPTS), of_demo, _SLOWER)
+    prompts = _PROMPTS.read_text(encoding="utf-8").splitlines()
+    code = run_demo(partial(make_images, prompts), of_demo, _SLOWER)
     if code == 0:
         QuietConsole().say(_NEXT.format(folder=plain(output)))
     return code
