@@ -67,7 +67,10 @@ def test_redo_may_ask_for_something_else(genbatch: Genbatch, serve: Serve) -> No
     [
         (["redo", "genbatch-out", "8"], "there is no prompt 8 in the latest input"),
         (["redo", "genbatch-out", "5-2"], "give the lower number first"),
-        (["redo", "genbatch-out", "two"], "'two' is not a prompt number: give numbers as export shows them"),
+        (
+            ["redo", "genbatch-out", "two"],
+            "'two' is not a prompt number: give numbers as export shows them",
+        ),
         (["redo", "nowhere", "1"], "nowhere has no journal: nothing was run into it"),
         (["pick", "nowhere", "1", "1"], "nowhere has no journal: nothing was run into it"),
         (["pick", "genbatch-out", "1", "2"], "prompt 1 has no take 2"),

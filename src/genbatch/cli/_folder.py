@@ -213,11 +213,12 @@ async def _pick(folder: Path, index: int, take: int, namespace: str) -> None:
 
 @command("base_url", "backend")
 def jobs_command(
+    *,
     folder: Folder,
-    options: Options,
     cancel: Cancel = None,
     cancel_all: CancelAll = False,
     as_json: AsLines = False,
+    options: Options,
 ) -> int:
     """List the jobs of run --via batch, as they were last seen, or cancel them.
 

@@ -119,9 +119,10 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
 
 @command("backend")
 def demo_command(
-    options: Options,
+    *,
     output: DemoOutput = Path("genbatch-demo"),
     max_concurrent: DemoMaxConcurrent = 5,
+    options: Options,
 ) -> int:
     """Make 20 images with a built-in fake service: no key, no cost.
 
@@ -145,15 +146,16 @@ def demo_command(
     *("patience", "quiet", "as_json", "log_file", "demo", "base_url", "backend"),
 )
 def redo_command(
+    *,
     context: typer.Context,
     folder: Folder,
     prompts: Indices,
-    options: Options,
     prompt: NewPrompt = None,
     model: NewModel = None,
     aspect_ratio: NewAspectRatio = None,
     image_size: NewImageSize = None,
     seed: Seed = None,
+    options: Options,
 ) -> int:
     """Make another take of prompts; pick chooses between takes.
 

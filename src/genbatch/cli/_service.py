@@ -49,7 +49,9 @@ Speed = Annotated[float, option(None, "Run the fake's clock X times faster than 
 
 
 @command("base_url", "backend")
-def models_command(options: Options, available: Available = False, as_json: AsJson = False) -> int:
+def models_command(
+    *, available: Available = False, as_json: AsJson = False, options: Options
+) -> int:
     """List the models: their short names, sizes and prices.
 
     Any other full id works too, but its price is unknown.
@@ -120,7 +122,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 @command("backend")
 def serve_command(
-    options: Options,
+    *,
     host: Host = "127.0.0.1",
     port: Port = 8765,
     latency: Latency = 0.25,
@@ -129,6 +131,7 @@ def serve_command(
     daily: Daily = None,
     retry_info: RetryInfo = True,
     speed: Speed = 1.0,
+    options: Options,
 ) -> int:
     """Serve a fake of the Gemini API on this machine, until Ctrl-C.
 
