@@ -29,7 +29,7 @@ from genbatch import ImageRequest
 from genbatch._store._archive import Archive
 from genbatch._store._keys import content_digest
 from genbatch._store._names import DEFAULT_TEMPLATE
-from genbatch._store._plan import Policy, Wanted
+from genbatch._store._plan import PlanRequest, Policy
 from genbatch.gallery import write_gallery
 
 KINDS = (("PNG", 1024), ("PNG", 2048), ("JPEG", 1024), ("JPEG", 2048))
@@ -96,7 +96,7 @@ def fill(folder: Path, prompts: int, images: int, draw: Callable[[int], bytes]) 
             words = random.Random(number).sample(WORDS, 5)
             about = {"animal": words[0], "style": words[1]}
             prompt = ImageRequest(f"a {' and a '.join(words)}, number {number}", metadata=about)
-            wanted.append(Wanted.of(number, prompt, content_digest("", prompt)))
+            wanted.append(PlanRequest.of(number, prompt, content_digest("", prompt)))
         archive.plan(batch, "", wanted, {}, 0)
         archive.end_batch(batch, {}, whole=True)
         with archive.journal.writing() as journal:

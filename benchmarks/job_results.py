@@ -106,7 +106,7 @@ class _Context:
     def settle_earlier(self, *_: Any, **__: Any) -> None:
         """Settle nothing: the job is this process's own."""
 
-    async def hop(self, function: Any, *args: Any) -> Any:
+    async def run_in_thread(self, function: Any, *args: Any) -> Any:
         return await anyio.to_thread.run_sync(function, *args)
 
 

@@ -23,7 +23,7 @@ logging.getLogger("genbatch").addHandler(_quiet)  # or warnings would go to stde
 
 
 @contextmanager
-def about(**fields: object) -> Iterator[None]:
+def log_context(**fields: object) -> Iterator[None]:
     """Add fields to every record that is written in the block."""
     token = _about.set({**_about.get({}), **fields})
     try:
@@ -32,7 +32,7 @@ def about(**fields: object) -> Iterator[None]:
         _about.reset(token)
 
 
-def tell(
+def log(
     logger: logging.Logger,
     level: int,
     message: str,

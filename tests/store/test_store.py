@@ -164,7 +164,7 @@ async def test_what_was_planned_during_a_look_is_not_foreseen_by_it(
         await run_unmade(store, PROMPTS)
     async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
         batch = store.batch()
-        await batch.plan(0, ImageRequest(PROMPTS[10]))  # foresees what follows it
+        await batch.plan(0, ImageRequest(PROMPTS[10]))  # previews what follows it
         monkeypatch.setattr(Archive, "plan", slow)
         tasks.start_soon(batch.plan, 1, ImageRequest(PROMPTS[5]))
         await in_thread(looked.wait, 5)

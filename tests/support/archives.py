@@ -11,7 +11,7 @@ from genbatch import Image, ImageRequest, Prompt
 from genbatch._store._archive import Archive, Call
 from genbatch._store._keys import content_digest
 from genbatch._store._names import DEFAULT_TEMPLATE
-from genbatch._store._plan import Plan, Policy, Wanted
+from genbatch._store._plan import Plan, PlanRequest, Policy
 
 
 def image(number: int = 0, **changes: Any) -> Image:
@@ -35,9 +35,9 @@ def opened(directory: Path, **options: Any) -> Iterator[Archive]:
         archive.close()
 
 
-def wanted(index: int, prompt: str | Prompt | ImageRequest, namespace: str = "") -> Wanted:
+def wanted(index: int, prompt: str | Prompt | ImageRequest, namespace: str = "") -> PlanRequest:
     request = prompt if isinstance(prompt, ImageRequest) else ImageRequest.of(prompt, {})
-    return Wanted.of(index, request, content_digest(namespace, request))
+    return PlanRequest.of(index, request, content_digest(namespace, request))
 
 
 def plan_all(

@@ -14,7 +14,7 @@ import anyio
 from anyio import CancelScope, Lock
 
 from genbatch import Image, SavedImage, Store, StoreError
-from genbatch._store import Plan, Wanted
+from genbatch._store import Plan, PlanRequest
 from genbatch._values import ImageRequest
 from genbatch.ray._objects import ObjectStore, StoredImage
 
@@ -46,7 +46,7 @@ class KeyedObjects(ObjectStore):
 
     async def keys(self) -> set[str]:
         """Return the keys of all images."""
-        return await self.hop(lambda: {each.key for each in self.objects.done()})
+        return await self.run_in_thread(lambda: {each.key for each in self.objects.done()})
 
 
 class JournalStore:
@@ -60,20 +60,20 @@ class JournalStore:
 
     async def find(self, key: str) -> StoredImage | None:
         """Return the image of a key, None if there is none."""
-        return await self._store.hop(self._find, key)
+        return await self._store.run_in_thread(self._find, key)
 
     async def save(self, key: str, image: Image) -> StoredImage:
         """Save an image under a key, and return the one stored there, the first saved."""
         with CancelScope(shield=True):  # it is paid for
             async with self._planning:
-                plan = await self._store.hop(self._plan, key)
+                plan = await self._store.run_in_thread(self._plan, key)
             async with self._store.pending(plan) as pending:
                 saved = pending.saved or await pending.save(image)
         return _stored(key, saved)
 
     async def keys(self) -> set[str]:
         """Return the keys of all images."""
-        return await self._store.hop(self._keys)
+        return await self._store.run_in_thread(self._keys)
 
     def _find(self, key: str) -> StoredImage | None:
         if (plan := self._known(key)) is None:
@@ -98,7 +98,7 @@ class JournalStore:
         archive = self._store.archive
         if self._batch is None:
             self._batch = archive.begin_batch("")
-        wanted = Wanted.of(next(self._positions), ImageRequest(key), key)
+        wanted = PlanRequest.of(next(self._positions), ImageRequest(key), key)
         archive.plan(self._batch, "", [wanted], {}, 0)
         if wanted.plan is None:
             raise wanted.error or StoreError(f"{key} cannot be planned")

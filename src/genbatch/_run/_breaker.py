@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import WARNING, getLogger
 
-from genbatch._logs import tell
+from genbatch._logs import log
 from genbatch._values import (
     GenbatchError,
     QuotaExhausted,
@@ -84,10 +84,10 @@ class RunBreaker:
             self._stop(error)
         elif isinstance(error, QuotaExhausted) and model not in self._models:
             self._models[model] = error
-            tell(_log, WARNING, "the calls of %s stop", model, error=error)
+            log(_log, WARNING, "the calls of %s stop", model, error=error)
 
     def _stop(self, error: Exception) -> None:
         if self._run is None:
             self._run = error
-            tell(_log, WARNING, "the run stops", error=error)
+            log(_log, WARNING, "the run stops", error=error)
             self.drop_waiting()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Unpack, overload
 from anyio import CapacityLimiter
 
 from genbatch._core import OutcomeStream, T, Workers, open_stream
-from genbatch._logs import about, tell
+from genbatch._logs import log, log_context
 from genbatch._money import Budget
 from genbatch._store import Batch, Store, digests_of_texts
 from genbatch._values import (
@@ -189,7 +189,7 @@ class _Generate:
     async def __call__(self, numbered: tuple[int, str | Prompt]) -> Image:
         index, prompt = numbered
         request = request_of(prompt, self._defaults)
-        with about(index=index):
+        with log_context(index=index):
             return await self._calls.make_image(request)
 
 
@@ -211,13 +211,13 @@ class GenerateOnce:
         if plan is not None and plan.saved is not None:
             return _resumed(index, plan.key, plan.saved)  # most of a resumed run, so first
         request = request_of(prompt, self._defaults)
-        with about(index=index), self._maker.breaker.observe_store():
+        with log_context(index=index), self._maker.breaker.observe_store():
             if plan is None:
                 plan = await self._batch.plan(index, request)
             if plan.saved is not None:
                 return _resumed(index, plan.key, plan.saved)
             if plan.error is not None:
-                tell(_log, DEBUG, "not asked again", key=plan.key, error=plan.error)
+                log(_log, DEBUG, "not asked again", key=plan.key, error=plan.error)
                 raise plan.error
             return await self._maker.save_image(self._place, plan, request)
 
@@ -225,7 +225,7 @@ class GenerateOnce:
 def _resumed(index: int, key: str, saved: SavedImage) -> SavedImage:
     if _log.isEnabledFor(DEBUG):  # tens of thousands in a second come by here
         path = str(saved.path)
-        tell(_log, DEBUG, "resumed from %s", path, index=index, key=key, path=path)
+        log(_log, DEBUG, "resumed from %s", path, index=index, key=key, path=path)
     return saved
 
 

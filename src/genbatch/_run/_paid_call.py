@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from genbatch._logs import about
+from genbatch._logs import log_context
 from genbatch._money import Attempt, Budget
 from genbatch._store import PendingImage, Plan, Store
 from genbatch._values import Image, ImageRequest, SavedImage
@@ -55,7 +55,7 @@ class PaidCalls:
     async def save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         """Make an image and save it, unless another batch has done so meanwhile."""
         self.breaker.check(request.model)
-        with about(key=plan.key):
+        with log_context(key=plan.key):
             async with store.pending(plan) as pending:
                 if pending.saved is not None:
                     return pending.saved

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genbatch._core import OutcomeStream, Workers, open_stream
-from genbatch._logs import about
+from genbatch._logs import log_context
 from genbatch._money import Budget
 from genbatch._store import Plan, Store
 from genbatch._values import ImageRequest, Prompt, SavedImage
@@ -82,7 +82,7 @@ def make_takes(
 
     async def make(numbered: tuple[int, Prompt]) -> SavedImage:
         take = takes[numbered[0]]
-        with about(index=take.index), calls.breaker.observe_store():
+        with log_context(index=take.index), calls.breaker.observe_store():
             return await calls.save_image(store, take.plan, take.request)
 
     prompts = [take.request.prompt for take in takes]

@@ -8,7 +8,7 @@ from ._files import replace as replace_file
 from ._journal import Spent, storable
 from ._keys import content_digest, digests_of_texts, key_of
 from ._names import DEFAULT_TEMPLATE, check_template
-from ._plan import FINAL, Plan, Wanted, details, request_to_json
+from ._plan import FINAL, Plan, PlanRequest, details, request_to_json
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
 from ._store import PendingImage, Store
 
@@ -22,10 +22,10 @@ __all__ = [
     "Call",
     "PendingImage",
     "Plan",
+    "PlanRequest",
     "Spent",
     "Status",
     "Store",
-    "Wanted",
     "check_template",
     "content_digest",
     "details",

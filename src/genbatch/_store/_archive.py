@@ -21,13 +21,13 @@ from typing import Any
 from genbatch._values import GenbatchError, Image, ImageRequest, SavedImage, StoreError
 
 from . import _files as files
-from ._journal import Journal, Known, Row, Spent, storable
+from ._journal import ItemRow, Journal, Row, Spent, storable
 from ._lock import Lock
 from ._plan import (
     Naming,
     Plan,
+    PlanRequest,
     Policy,
-    Wanted,
     adopt_lost,
     adopt_orphans,
     at,
@@ -41,7 +41,7 @@ HIDDEN = ".genbatch"  # the directory of what is not for the eye
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
 
-_FILE = Known._fields.index("file")
+_FILE = ItemRow._fields.index("file")
 
 
 @dataclass(slots=True)
@@ -130,7 +130,12 @@ class Archive:
                 journal.supersede(batch)
 
     def plan(
-        self, batch: int, namespace: str, wanted: list[Wanted], places: dict[int, int], ahead: int
+        self,
+        batch: int,
+        namespace: str,
+        wanted: list[PlanRequest],
+        places: dict[int, int],
+        ahead: int,
     ) -> list[Row]:
         """Plan what is wanted, in this order, and return what probably comes next, for recall.
 
@@ -143,7 +148,7 @@ class Archive:
         """
         with self.journal.writing(durable=False) as journal:
             journal.put(batch, places.items())
-            found: list[tuple[Wanted, Known]] = []
+            found: list[tuple[PlanRequest, ItemRow]] = []
             for each in wanted:
                 try:
                     known = find_or_add(journal, batch, namespace, each, self._naming)
@@ -156,12 +161,12 @@ class Archive:
         for each, known in found:  # not before the rows are committed
             each.ordinal, each.plan = known.ordinal, self._policy.plan(known, self.directory)
         prefix = f"{self.directory}{os.sep}"
-        # What has lost its file is not foreseen: it is looked for again when it is wanted.
+        # What has lost its file is not previewed: it is looked for again when it is wanted.
         return [row for row in following if row[_FILE] is None or has_file(row[_FILE], prefix)]
 
     def recall(self, row: Row) -> Plan:
         """Return the plan of what has come next; this one method does not block."""
-        return self._policy.plan_of(Known._make(row), self.directory, True)
+        return self._policy.plan_of(ItemRow._make(row), self.directory, True)
 
     def begin(self, plan: Plan) -> Call | SavedImage:
         """Begin the call of a request, or return the image if it has been made meanwhile."""

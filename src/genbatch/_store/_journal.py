@@ -52,13 +52,13 @@ CREATE INDEX attempt_item ON attempt (item);
 CREATE INDEX attempt_job ON attempt (job);
 """
 
-KNOWN = """item.id, digest, ordinal, name, metadata, kind, message, detail,
+COLUMNS = """item.id, digest, ordinal, name, metadata, kind, message, detail,
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras"""
 
 Row: TypeAlias = tuple[Any, ...]
 
 
-class Known(NamedTuple):
+class ItemRow(NamedTuple):
     """An item and the image picked for it, if it has one."""
 
     item: int
@@ -220,16 +220,16 @@ class Transaction:
         """Return the first row that a query finds, None if there is none."""
         return self.execute(sql, values).fetchone()
 
-    def item(self, item: int) -> Known:
+    def item(self, item: int) -> ItemRow:
         """Return what is known of an item."""
-        sql = f"SELECT {KNOWN} FROM item LEFT JOIN {_PICKED} WHERE item.id = ?"  # noqa: S608
-        return Known._make(self.first(sql, item))
+        sql = f"SELECT {COLUMNS} FROM item LEFT JOIN {_PICKED} WHERE item.id = ?"  # noqa: S608
+        return ItemRow._make(self.first(sql, item))
 
-    def nth(self, digest: str, ordinal: int) -> Known | None:
+    def nth(self, digest: str, ordinal: int) -> ItemRow | None:
         """Return what is known of the request that comes after ordinal equal ones."""
-        sql = f"SELECT {KNOWN} FROM item LEFT JOIN {_PICKED} WHERE digest = ? AND ordinal = ?"  # noqa: S608
+        sql = f"SELECT {COLUMNS} FROM item LEFT JOIN {_PICKED} WHERE digest = ? AND ordinal = ?"  # noqa: S608
         row = self.first(sql, digest, ordinal)
-        return None if row is None else Known._make(row)
+        return None if row is None else ItemRow._make(row)
 
     def ordinal(self, digest: str, batch: int) -> int:
         """Return how many items of a digest have a place in a batch: they have the lowest ordinals.
@@ -262,7 +262,7 @@ class Transaction:
     def following(self, item: int, batch: int, count: int) -> list[Row]:
         """Return what came after an item in the last input that had it, but those in batch now.
 
-        Rows are as in Known, but not yet made into it: a run that resumes reads many.
+        Rows are as in ItemRow, but not yet made into it: a run that resumes reads many.
         """
         last = self.first(
             "SELECT batch, position FROM place WHERE item = ? AND batch < ? ORDER BY batch DESC",
@@ -271,7 +271,7 @@ class Transaction:
         )
         if last is None:
             return []
-        sql = f"""SELECT {KNOWN} FROM place JOIN item ON item.id = place.item LEFT JOIN {_PICKED}
+        sql = f"""SELECT {COLUMNS} FROM place JOIN item ON item.id = place.item LEFT JOIN {_PICKED}
             WHERE place.batch = ? AND position > ? AND NOT EXISTS (
                 SELECT 1 FROM place AS now WHERE now.item = item.id AND now.batch = ?)
             ORDER BY position LIMIT ?"""  # noqa: S608
@@ -301,7 +301,7 @@ class Transaction:
         (last,) = self.first("SELECT max(ordinal) FROM item WHERE digest = ?", digest)
         return 0 if last is None else int(last) + 1
 
-    def at(self, index: int, namespace: str) -> Known | None:
+    def at(self, index: int, namespace: str) -> ItemRow | None:
         """Return the item at an index of the latest input of a namespace."""
         row = self.first(
             """SELECT item FROM place JOIN batch ON batch.id = place.batch

@@ -25,7 +25,7 @@ from genbatch._values import (
 )
 
 from . import _files as files
-from ._journal import Known, Transaction
+from ._journal import ItemRow, Transaction
 from ._keys import key_of
 from ._names import SHORT_KEY, candidates, folded
 
@@ -75,11 +75,11 @@ class Policy:
     redo_missing: bool = False
     retry_failed: bool | Collection[str] = False
 
-    def plan(self, known: Known, directory: Path) -> Plan:
+    def plan(self, known: ItemRow, directory: Path) -> Plan:
         """Return the plan of a request; this looks for its file."""
         return self.plan_of(known, directory, has_file(known.file, f"{directory}{os.sep}"))
 
-    def plan_of(self, known: Known, directory: Path, is_there: bool) -> Plan:
+    def plan_of(self, known: ItemRow, directory: Path, is_there: bool) -> Plan:
         """Return the plan of a request, given whether the file of its image is there."""
         saved: SavedImage | None = None
         error: GenbatchError | None = None
@@ -110,7 +110,7 @@ def has_file(name: str | None, prefix: str) -> bool:
     return name is not None and os.access(prefix + name, os.F_OK)  # faster than stat
 
 
-def _saved_image(known: Known, directory: Path) -> SavedImage:
+def _saved_image(known: ItemRow, directory: Path) -> SavedImage:
     return SavedImage(
         path=directory / known.file,
         mime_type=known.mime_type,
@@ -186,7 +186,7 @@ class Naming(NamedTuple):
 
 
 @dataclass(slots=True)
-class Wanted:
+class PlanRequest:
     """A request to be planned, then its plan or why it cannot be."""
 
     index: int
@@ -199,15 +199,15 @@ class Wanted:
     error: Exception | None = None
 
     @classmethod
-    def of(cls, index: int, request: ImageRequest, digest: str) -> Wanted:
+    def of(cls, index: int, request: ImageRequest, digest: str) -> PlanRequest:
         """Return the request at an index to be planned."""
         metadata = metadata_to_json(request.metadata)
         return cls(index, request, request_to_json(request), metadata, digest)
 
 
 def find_or_add(
-    journal: Transaction, batch: int, namespace: str, wanted: Wanted, naming: Naming
-) -> Known:
+    journal: Transaction, batch: int, namespace: str, wanted: PlanRequest, naming: Naming
+) -> ItemRow:
     """Return the item of a request in a batch, where it has no place yet.
 
     Raises:
@@ -222,7 +222,7 @@ def find_or_add(
     return known._replace(metadata=wanted.metadata)
 
 
-def _add(journal: Transaction, namespace: str, wanted: Wanted, naming: Naming) -> Known:
+def _add(journal: Transaction, namespace: str, wanted: PlanRequest, naming: Naming) -> ItemRow:
     ordinal = journal.ordinal_of_next(wanted.digest)
     key = key_of(wanted.digest, ordinal)
     name, image = _choose_name(journal, wanted, key, naming)
@@ -242,7 +242,7 @@ def _add(journal: Transaction, namespace: str, wanted: Wanted, naming: Naming) -
 
 
 def _choose_name(
-    journal: Transaction, wanted: Wanted, key: str, naming: Naming
+    journal: Transaction, wanted: PlanRequest, key: str, naming: Naming
 ) -> tuple[str, dict[str, Any] | None]:
     """Return the name of a new item and, if its image exists already, the row of that."""
     for name in candidates(naming.template, wanted.index, wanted.request, key):
@@ -255,7 +255,7 @@ def _choose_name(
     raise StoreError(f"{naming.directory / name} and others are in the way: move them elsewhere")
 
 
-def at(journal: Transaction, index: int, namespace: str) -> Known:
+def at(journal: Transaction, index: int, namespace: str) -> ItemRow:
     """Return the item at an index of the latest input of a namespace.
 
     Raises:

@@ -26,7 +26,7 @@ from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thre
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from genbatch._core import ParkingLot, current_turn, waiting
-from genbatch._logs import about, tell
+from genbatch._logs import log, log_context
 from genbatch._values import Image, ImageRequest, SavedImage, Stopped, StoreError
 
 from ._archive import Archive, Call
@@ -75,11 +75,11 @@ class PendingImage:
         attempt stays where that may have been paid.
         """
         self.call.attempt = None
-        await self._place.hop(self._place.archive.send, self.call, price)
+        await self._place.run_in_thread(self._place.archive.send, self.call, price)
 
     async def forget_attempt(self) -> None:
         """Delete the latest attempt: it returned no image and cannot have been paid."""
-        await self._place.hop(self._place.archive.unsend, self.call)
+        await self._place.run_in_thread(self._place.archive.unsend, self.call)
 
     async def save(self, image: Image) -> SavedImage:
         """Save the image of the call, and return when it is durable.
@@ -93,18 +93,18 @@ class PendingImage:
         call, self._call = self.call, None
         turn = current_turn.get(None)
         elapsed = perf_counter() - self._began - (turn.seconds if turn else 0.0)
-        return await self._place.hop(self._save, call, image, elapsed)
+        return await self._place.run_in_thread(self._save, call, image, elapsed)
 
     def _save(self, call: Call, image: Image, elapsed: float) -> SavedImage:
         """Save it and tell the log, both in a thread: handlers may block, and none is cancelled."""
         try:
             saved = self._place.archive.save(call, image, elapsed)
         except StoreError as error:
-            tell(_log, ERROR, "an image is not saved, and kept in memory", error=error)
+            log(_log, ERROR, "an image is not saved, and kept in memory", error=error)
             raise
         cost = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
-        with about(model=saved.model, cost=saved.cost, elapsed=elapsed):
-            tell(_log, INFO, "saved %s, %s", saved.path, cost, path=str(saved.path))
+        with log_context(model=saved.model, cost=saved.cost, elapsed=elapsed):
+            log(_log, INFO, "saved %s, %s", saved.path, cost, path=str(saved.path))
         return saved
 
 
@@ -157,10 +157,10 @@ class Store:
         self._running: set[int] = set()
         self._ended = ParkingLot()
         try:
-            await self.hop(self._open)
+            await self.run_in_thread(self._open)
         except BaseException:
             if self._opened is not None:
-                await self.hop(self._close)
+                await self.run_in_thread(self._close)
             raise
         return self
 
@@ -173,7 +173,7 @@ class Store:
         with CancelScope(shield=True):  # images of running calls are paid, and still to be saved
             while self._running:
                 await self._ended.park()
-        await self.hop(self._close)
+        await self.run_in_thread(self._close)
 
     def batch(self, namespace: str = "") -> Batch:
         """Return a new input, whose prompts are planned one by one.
@@ -207,14 +207,14 @@ class Store:
                 await self._ended.park()
         self._running.add(plan.item)
         try:
-            pending = PendingImage(self, await self.hop(self.archive.begin, plan))
+            pending = PendingImage(self, await self.run_in_thread(self.archive.begin, plan))
             try:
                 yield pending
             except Stopped:
                 raise  # says nothing of the request
             except Exception as exc:
                 if pending.is_open:
-                    await self.hop(self.archive.fail, pending.call, exc)
+                    await self.run_in_thread(self.archive.fail, pending.call, exc)
                 raise
         finally:
             self._running.discard(plan.item)
@@ -226,7 +226,7 @@ class Store:
         Raises:
             StoreError: If the journal cannot be read.
         """
-        return await self.hop(self.archive.spent)
+        return await self.run_in_thread(self.archive.spent)
 
     async def further(
         self, index: int, namespace: str = "", **changes: Any
@@ -246,7 +246,7 @@ class Store:
                 that the journal does not keep.
             TypeError: If changes are not fields of an ImageRequest.
         """
-        return await self.hop(self.archive.further, index, namespace, changes)
+        return await self.run_in_thread(self.archive.further, index, namespace, changes)
 
     async def pick(self, index: int, take: int, namespace: str = "") -> None:
         """Choose which take of a prompt is shown, and comes when a run resumes.
@@ -259,7 +259,7 @@ class Store:
         Raises:
             ValueError: If there is no such prompt or take.
         """
-        await self.hop(self.archive.pick, index, take, namespace)
+        await self.run_in_thread(self.archive.pick, index, take, namespace)
 
     @property
     def archive(self) -> Archive:
@@ -285,7 +285,7 @@ class Store:
         finally:
             archive.close()
 
-    async def hop(self, function: Callable[..., R], *args: object) -> R:
+    async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
         """Call function in a thread, whatever is cancelled meanwhile; a cancellation strikes after.
 
         A scope around this is shielded off. A native ``Task.cancel()`` is not, and may even strike

@@ -25,7 +25,7 @@ from anyio import CancelScope, CapacityLimiter, Event, current_time
 from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
 from genbatch._core import P, T, waiting
-from genbatch._logs import about, tell
+from genbatch._logs import log, log_context
 from genbatch._values import RateLimited, Unavailable
 
 from ._limits import Limits, Pace, Start, describe_rate, parse_interval
@@ -252,8 +252,8 @@ class Throttle:
 
     def _tell(self, message: str, *args: object, **fields: object) -> None:
         """Tell the log what holds for all calls, whichever of them has shown it."""
-        with about(index=None, key=None, attempt=None, **fields):
-            tell(_log, INFO, message, *args)
+        with log_context(index=None, key=None, attempt=None, **fields):
+            log(_log, INFO, message, *args)
 
     def _tell_allowed(self, message: str, *args: object, **fields: object) -> None:
         now = {"capacity": self.capacity, "rate": self.rate}

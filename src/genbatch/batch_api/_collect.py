@@ -18,7 +18,7 @@ from logging import INFO, WARNING, getLogger
 
 from anyio import CancelScope, move_on_after, sleep
 
-from genbatch._logs import tell
+from genbatch._logs import log
 from genbatch._values import GenbatchError, InvalidResponse, Rejected, SavedImage, Unavailable
 from genbatch.gemini import backoff
 
@@ -107,18 +107,18 @@ async def collect(context: JobContext, job: LiveJob, status: JobStatus) -> None:
 async def _finish(results: Results, status: JobStatus, last: list[bytes]) -> None:
     """Take the last lines and finish the job; this waits for the disk only."""
     context, job = results.context, results.job
-    saved = await context.place.hop(results.take, last)
+    saved = await context.place.run_in_thread(results.take, last)
     if results.strays:
-        tell(_log, INFO, "job %s has %d lines for nothing", job.label, results.strays)
-    pending = await context.place.hop(context.jobs.pending, job.id)
+        log(_log, INFO, "job %s has %d lines for nothing", job.label, results.strays)
+    pending = await context.place.run_in_thread(context.jobs.pending, job.id)
     missing = _missing(job, status)
     failures = [(request, results.errors.get(key, missing)) for key, request in pending.items()]
-    await context.place.hop(context.jobs.finish, job.id, status.state, failures)
+    await context.place.run_in_thread(context.jobs.finish, job.id, status.state, failures)
     results.settle(saved)
     for request, error in failures:
         context.settle_earlier(job, request, None, maybe_paid=error.maybe_paid)
         job.settle(request.call.plan.item, error)
-    tell(_log, INFO, "job %s has ended, %s", job.label, status.state.lower())
+    log(_log, INFO, "job %s has ended, %s", job.label, status.state.lower())
 
 
 async def _read(context: JobContext, job: LiveJob, file: str) -> tuple[Results, list[bytes]]:
@@ -128,14 +128,14 @@ async def _read(context: JobContext, job: LiveJob, file: str) -> tuple[Results, 
         The results, and the last lines, which are still to be taken.
     """
     for made in count(1):
-        pending = await context.place.hop(context.jobs.pending, job.id)
+        pending = await context.place.run_in_thread(context.jobs.pending, job.id)
         results = Results(context, job, pending)
         try:
             return results, await _take_all(results, context.service.lines(file))
         except PASSING as error:
             if made > context.service.max_retries:
                 raise
-            tell(_log, WARNING, "the results of job %s are read again", job.label, error=error)
+            log(_log, WARNING, "the results of job %s are read again", job.label, error=error)
             await sleep(backoff(made))
     raise AssertionError  # count has no end
 
@@ -150,7 +150,7 @@ async def _take_all(results: Results, lines: AsyncGenerator[bytes]) -> list[byte
             async for line in lines:
                 if len(chunk) >= _MOST_LINES or size >= _MOST_BYTES:
                     results.settle(saved)
-                    saved = await results.context.place.hop(results.take, chunk)
+                    saved = await results.context.place.run_in_thread(results.take, chunk)
                     chunk, size = [], 0
                 chunk.append(line)
                 size += len(line)

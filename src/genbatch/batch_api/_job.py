@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from anyio import Event, sleep
 
 from genbatch._core import waiting
-from genbatch._logs import about, tell
+from genbatch._logs import log, log_context
 from genbatch._run import PaidCalls
 from genbatch._store import Store
 from genbatch._values import (
@@ -200,7 +200,7 @@ class JobContext:
 
     async def note(self, job: LiveJob, **columns: object) -> None:
         """Note in the journal what has become known of a job."""
-        await self.place.hop(lambda: self.jobs.note(job.id, **columns))
+        await self.place.run_in_thread(lambda: self.jobs.note(job.id, **columns))
 
     def save(self, job: LiveJob, request: JobRequest, image: Image) -> SavedImage:
         """Save the image of a request and log it; this blocks.
@@ -214,8 +214,8 @@ class JobContext:
         saved = self.place.archive.save(request.call, image, elapsed)
         told = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
         key = request.call.plan.key
-        with about(model=saved.model, cost=saved.cost, elapsed=elapsed, key=key):
-            tell(_store_log, INFO, "saved %s, %s", saved.path, told, path=str(saved.path))
+        with log_context(model=saved.model, cost=saved.cost, elapsed=elapsed, key=key):
+            log(_store_log, INFO, "saved %s, %s", saved.path, told, path=str(saved.path))
         return saved
 
     def settle_earlier(
@@ -257,7 +257,7 @@ async def wait_for_end(context: JobContext, job: LiveJob) -> JobStatus:
             failed += 1
             if failed >= _FAILED_POLLS:
                 raise
-            tell(_log, WARNING, "job %s cannot be looked at", job.label, error=error)
+            log(_log, WARNING, "job %s cannot be looked at", job.label, error=error)
         else:
             failed = 0
             if status.state != job.state:

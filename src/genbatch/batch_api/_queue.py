@@ -19,7 +19,7 @@ from anyio import CapacityLimiter, Lock, create_task_group, move_on_after
 from anyio.abc import TaskGroup
 
 from genbatch._core import waiting, without_cancellation
-from genbatch._logs import about, tell
+from genbatch._logs import log, log_context
 from genbatch._run import RunBreaker
 from genbatch._store import Call, Plan, Store
 from genbatch._values import (
@@ -113,8 +113,8 @@ class Queue:
     async def _begin(self, service: BatchService) -> None:
         jobs, budget = Jobs(self._place.archive), self._calls.budget
         self._context.service, self._context.jobs = service, jobs
-        earlier = await self._place.hop(jobs.live)
-        number, usd = await self._place.hop(jobs.open_attempts)
+        earlier = await self._place.run_in_thread(jobs.live)
+        number, usd = await self._place.run_in_thread(jobs.open_attempts)
         budget.maybe_images += number
         budget.maybe_spent += usd
         self._has_earlier = bool(earlier)
@@ -126,7 +126,7 @@ class Queue:
     async def save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         """Make an image and save it, unless another batch has done so meanwhile."""
         self.breaker.check(request.model)
-        with about(key=plan.key), self._arrival() as arrived:
+        with log_context(key=plan.key), self._arrival() as arrived:
             async with store.pending(plan) as pending:
                 if pending.saved is not None:
                     return pending.saved
@@ -137,7 +137,10 @@ class Queue:
                 except GenbatchError as error:
                     if self._live is None or not _may_pass(error):
                         raise
-                    if await self._place.hop(self._context.jobs.of, call.plan.item) is not None:
+                    if (
+                        await self._place.run_in_thread(self._context.jobs.of, call.plan.item)
+                        is not None
+                    ):
                         raise  # its job may still bring it
                 with waiting():
                     await self._live.acquire()
@@ -171,12 +174,12 @@ class Queue:
             GenbatchError: If there is no image.
         """
         while True:
-            number = await self._place.hop(self._context.jobs.of, call.plan.item)
+            number = await self._place.run_in_thread(self._context.jobs.of, call.plan.item)
             arrived()
             saved = None if number is None else await self._take_up(number, call)
             # A job that no longer has it may have brought it; the journal knows by now.
             if saved is None and self._has_earlier:
-                begun = await self._place.hop(self._place.archive.begin, call.plan)
+                begun = await self._place.run_in_thread(self._place.archive.begin, call.plan)
                 saved = begun if isinstance(begun, SavedImage) else None
             if saved is None and number is None:
                 self.breaker.check(request.model)
@@ -218,7 +221,7 @@ class Queue:
                     job, spool = self._with_room(request.model, len(line))
                     waiter = Waiter(added.call.plan.item, job)
                     try:
-                        await self._place.hop(spool.write, line, added)
+                        await self._place.run_in_thread(spool.write, line, added)
                     except BaseException:
                         waiter.forget()
                         raise
@@ -247,11 +250,11 @@ class Queue:
         """Run a job to its end, then wake every call that still waits for it."""
         error: Exception | None = None
         try:
-            with about(model=job.model):
+            with log_context(model=job.model):
                 if await self._send(job):
                     await collect(self._context, job, await wait_for_end(self._context, job))
         except Exception as exc:  # noqa: BLE001 - raised by the calls that wait
-            tell(_log, WARNING, "job %s is left", job.label, error=exc)
+            log(_log, WARNING, "job %s is left", job.label, error=exc)
             # Refusing to describe a job does not refuse its requests.
             error = Unavailable(f"{job.label}: {exc}") if isinstance(exc, Rejected) else exc
             self._failed[job.id] = error
@@ -266,7 +269,7 @@ class Queue:
         try:
             return await submit(self._context, job, job.spool)
         finally:
-            await self._place.hop(job.spool.remove)
+            await self._place.run_in_thread(job.spool.remove)
 
     async def _gather(self, job: LiveJob, spool: Spool) -> None:
         """Wait until a job is full, or has got no request for a while."""

@@ -16,7 +16,7 @@ from logging import INFO, WARNING, getLogger
 
 from anyio import sleep
 
-from genbatch._logs import tell
+from genbatch._logs import log
 from genbatch._values import GenbatchError, RateLimited, Rejected, Stopped, Unauthorized
 from genbatch.gemini import backoff
 
@@ -40,7 +40,9 @@ async def submit(context: JobContext, job: LiveJob, spool: Spool) -> bool:
     """
     if not job.waiters:
         return False
-    job.id = await context.place.hop(context.jobs.add, job.label, job.model, spool.requests)
+    job.id = await context.place.run_in_thread(
+        context.jobs.add, job.label, job.model, spool.requests
+    )
     context.enter(job, "NEW")
     for made in count(1):
         if job.file is None:
@@ -62,9 +64,9 @@ async def submit(context: JobContext, job: LiveJob, spool: Spool) -> bool:
         else:
             await _drop(context, job)
             raise _refusal(job, error) from error
-        tell(_log, WARNING, "job %s is sent again in %.1f s", job.label, pause, error=error)
+        log(_log, WARNING, "job %s is sent again in %.1f s", job.label, pause, error=error)
         await sleep(pause)
-    tell(_log, INFO, "job %s has %d requests", job.label, len(spool.requests))
+    log(_log, INFO, "job %s has %d requests", job.label, len(spool.requests))
     return True
 
 
@@ -107,7 +109,7 @@ async def recover(context: JobContext, job: LiveJob) -> bool:
     if job.name is not None:
         await context.note(job, name=job.name)
         return True
-    for request in (await context.place.hop(context.jobs.pending, job.id)).values():
+    for request in (await context.place.run_in_thread(context.jobs.pending, job.id)).values():
         context.settle_earlier(job, request, None, maybe_paid=False)
     await _drop(context, job)
     return False
@@ -124,7 +126,7 @@ async def _find(context: JobContext, job: LiveJob) -> str | None:
 
 
 async def _drop(context: JobContext, job: LiveJob) -> None:
-    await context.place.hop(context.jobs.drop, job.id)
+    await context.place.run_in_thread(context.jobs.drop, job.id)
 
 
 def _refusal(job: LiveJob, error: GenbatchError) -> GenbatchError:

@@ -289,7 +289,7 @@ async def _count_earlier_runs(store: Store, batch: ShownBatch) -> None:
 
 async def _in_jobs(store: Store) -> tuple[int, float]:
     """Return the number of prompts in running jobs, and US dollars for them."""
-    return await store.hop(Jobs(store.archive).open_attempts)
+    return await store.run_in_thread(Jobs(store.archive).open_attempts)
 
 
 # Watching a batch to its end

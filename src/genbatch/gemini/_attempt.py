@@ -7,7 +7,7 @@ from logging import DEBUG, getLogger
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from genbatch._logs import tell
+from genbatch._logs import log
 from genbatch._money import Account
 from genbatch._values import GenbatchError, Image, ImageRequest
 
@@ -36,7 +36,7 @@ async def make_attempt(
     """
     expected = price_of(request.model, request.image_size) if price is None else price
     async with account.attempt(expected) as attempt:
-        tell(_log, DEBUG, "asking for an image")
+        log(_log, DEBUG, "asking for an image")
         began = perf_counter()
         try:
             answer = await wire.ask(request)
@@ -66,9 +66,9 @@ def image_or_error(result: Image | GenbatchError) -> Image:
 def _tell_image(image: Image, began: float) -> None:
     size, elapsed = len(image.data), perf_counter() - began
     message = "an image of %d bytes came after %.1f s"
-    tell(_log, DEBUG, message, size, elapsed, elapsed=elapsed, bytes=size, cost=image.cost)
+    log(_log, DEBUG, message, size, elapsed, elapsed=elapsed, bytes=size, cost=image.cost)
 
 
 def _tell_failure(error: GenbatchError, began: float) -> None:
     elapsed = perf_counter() - began
-    tell(_log, DEBUG, "no image after %.1f s", elapsed, error=error, elapsed=elapsed)
+    log(_log, DEBUG, "no image after %.1f s", elapsed, error=error, elapsed=elapsed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import anyio
 from anyio import to_thread
 
-from genbatch._logs import about
+from genbatch._logs import log_context
 from genbatch._money import Account, Budget
 from genbatch._throttle import Throttle
 from genbatch._values import (
@@ -207,7 +207,7 @@ class GeminiClient:
         account = Budget() if budget is None else budget
         attempt = partial(make_attempt, wire, request, account, price)
         admitted = partial(self.throttle(request.model).run, attempt)
-        with about(model=request.model):
+        with log_context(model=request.model):
             return await with_retries(admitted, self._max_retries, image_or_error)
 
     def throttle(self, model: str = "flash") -> Throttle:

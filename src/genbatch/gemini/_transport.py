@@ -22,7 +22,7 @@ import anyio
 import h11
 import httpx
 
-from genbatch._logs import tell
+from genbatch._logs import log
 
 from ._ahead import Ahead
 from ._connection import LARGEST_ANSWER, Body, Connection, Origin, errors_of_httpx
@@ -169,7 +169,7 @@ class Lanes(httpx.AsyncBaseTransport):
     async def _open(self, origin: Origin, proxy: Proxy | None) -> Connection:
         host, port = (proxy.host, proxy.port) if proxy else (origin.host, origin.port)
         connection = Connection(await open_socket(host, port), origin, self._turns)
-        tell(_log, DEBUG, "a connection to %s:%d was opened", host, port)
+        log(_log, DEBUG, "a connection to %s:%d was opened", host, port)
         try:
             if origin.scheme == "https":
                 if proxy:

@@ -263,7 +263,7 @@ class Coordinator:
         with suppress(StoreError):  # the images are saved, and found without an index
             if self._store is not None and (len(self._saved) >= _SEGMENT or not self._blocks):
                 saved, self._saved = self._saved, []
-                await self._store.hop(self._store.objects.add_segments, saved)
+                await self._store.run_in_thread(self._store.objects.add_segments, saved)
             if not self._blocks and self._ledger is not None:
                 await self._ledger.settle()
 
@@ -287,8 +287,8 @@ class Coordinator:
             if self._ledger is None:
                 self._store = await ObjectStore.open(self._bounds.store)
                 objects, step = self._store.objects, self._bounds.max_concurrent
-                earlier = await self._store.hop(objects.ledger)
-                note = partial(self._store.hop, objects.note, self._run)
+                earlier = await self._store.run_in_thread(objects.ledger)
+                note = partial(self._store.run_in_thread, objects.note, self._run)
                 self._tokens = CapacityLimiter(step)
                 self._ledger = Ledger(self._budget, list(earlier.values()), note, step)
 

@@ -193,7 +193,7 @@ class ObjectStore:
     """The shared store under an event loop: its calls block threads instead.
 
     Attributes:
-        objects: The store itself, for functions given to hop.
+        objects: The store itself, for functions given to run_in_thread.
     """
 
     def __init__(self, objects: Objects, threads: CapacityLimiter) -> None:
@@ -212,7 +212,7 @@ class ObjectStore:
         Raises:
             StoreError: If it cannot be read.
         """
-        return await self.hop(self.objects.find, key)
+        return await self.run_in_thread(self.objects.find, key)
 
     async def save(self, key: str, image: Image) -> StoredImage:
         """Save an image under a key; return the one stored there, which is the first saved.
@@ -225,12 +225,12 @@ class ObjectStore:
         with CancelScope(shield=True):
             for pause in _PAUSES:
                 try:
-                    return await self.hop(self.objects.save, key, image)
+                    return await self.run_in_thread(self.objects.save, key, image)
                 except StoreError:
                     await sleep(pause)
-        return await self.hop(self.objects.save, key, image)
+        return await self.run_in_thread(self.objects.save, key, image)
 
-    async def hop(self, function: Callable[..., R], *args: object) -> R:
+    async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
         """Call a function in a thread to its end; a cancellation is delivered afterwards.
 
         Where a native ``Task.cancel()`` interrupts the wait, the function is called again, so it
