@@ -160,7 +160,7 @@ def gallery_command(folder: OutputFolder = _OUT, opened: Open = False) -> int:
     """
     path = _write_gallery(folder)
     if opened and not webbrowser.open(path.absolute().as_uri()):
-        QuietConsole(stderr=True).say("No browser was found: open the page yourself.")
+        QuietConsole(stderr=True).say("No browser was found: open it yourself.")
     return 0
 
 
