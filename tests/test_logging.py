@@ -372,9 +372,9 @@ async def test_a_record_factory_that_takes_our_names_loses_no_image(
 
 
 def test_a_long_reason_is_cut_but_for_that_of_a_disk(records: Records) -> None:
-    log = logging.getLogger("genbatch.client")
-    log(log, logging.INFO, "failed", error=Unavailable("x " * 80))
-    log(log, logging.INFO, "failed", error=genbatch.StoreError("x" * 200))
+    logger = logging.getLogger("genbatch.client")
+    log(logger, logging.INFO, "failed", error=Unavailable("x " * 80))
+    log(logger, logging.INFO, "failed", error=genbatch.StoreError("x" * 200))
     cut, whole = records.of("client")
     assert cut == "failed: " + ("x " * 80)[:99] + "…"
     assert whole == "failed: " + "x" * 200
@@ -425,7 +425,7 @@ def templates() -> set[object]:
         text = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(text)) if "_logs import" in text else ():
             match node:
-                case ast.Call(ast.Name("tell") | ast.Attribute(attr="_tell" | "_tell_allowed")):
+                case ast.Call(ast.Name("log") | ast.Attribute(attr="_tell" | "_tell_allowed")):
                     strings = [each for each in node.args if isinstance(each, ast.Constant)]
                     found |= {string.value for string in strings}
                 case ast.Assign([ast.Name("message")], ast.Constant(str(message))):
