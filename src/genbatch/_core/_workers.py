@@ -55,6 +55,7 @@ class Workers(Generic[P, T]):
         limiter: The batch's own, once it runs.
         error: What has ended it before its time, once it has ended.
         exit: What a call or the source raised that is not an Exception, such as KeyboardInterrupt.
+        drop_waiting: Drops the calls that wait for their turn, now and later; others go on.
     """
 
     limiter: CapacityLimiter
@@ -93,6 +94,8 @@ class Workers(Generic[P, T]):
         self._fail_fast = fail_fast
         self._stopped = self._is_left = False
         self._waits = Waits()
+        # Not a method of this object: whoever keeps it would keep the batch alive.
+        self.drop_waiting = self._waits.drain
         self._admissions = Waits()  # for tokens of the limiters: of calls that are not counted yet
         self._last_token: object = None
         self._limit = self._alive = 0
@@ -164,10 +167,6 @@ class Workers(Generic[P, T]):
         self._admissions.drain()
         self._waits.drain()
         self._fail_uncalled()
-
-    def drop_waiting(self) -> None:
-        """Drop the calls that wait for their turn, now and later; go on with the others."""
-        self._waits.drain()
 
     def stop(self) -> None:
         """Start no further call and cancel those in flight."""
