@@ -74,8 +74,8 @@ def overhead(quick: bool) -> list[Cell]:
                 if slow and not _is_never_skipped(contender, backend):
                     note = f"left out: more than {budget} s"
                 found = {"note": note} if note else _overhead(contender, fields, quick)
-                if "seconds" in found and work != "sleep":
-                    seconds = median(found["seconds"]) / n
+                if "us_per_prompt" in found and work != "sleep":
+                    seconds = found["us_per_prompt"] / 1e6
                     slowest[contender.name] = max(slowest.get(contender.name, 0.0), seconds)
                 cells.append({**fields, "contender": contender.name, **found})
     return cells
@@ -110,7 +110,7 @@ def _overhead(contender: Contender, fields: Cell, quick: bool) -> Cell:
         return {"note": "took too long"}
     ours, baseline = median(result["seconds"]), median(result["baseline"])
     return {
-        **result,
+        "rounds": rounds,
         "us_per_prompt": round(ours / n * 1e6, 3),
         "baseline_us_per_prompt": round(baseline / n * 1e6, 3),
         "ratio": round(ours / baseline, 3),

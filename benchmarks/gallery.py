@@ -25,12 +25,11 @@ from typing import Any
 
 from PIL import Image
 
-from genbatch import Prompt
+from genbatch import ImageRequest
 from genbatch._store._archive import Archive
 from genbatch._store._keys import content_digest
 from genbatch._store._names import DEFAULT_TEMPLATE
-from genbatch._store._plan import Policy
-from genbatch._store._planning import Wanted
+from genbatch._store._plan import PlanRequest, Policy
 from genbatch.gallery import write_gallery
 
 KINDS = (("PNG", 1024), ("PNG", 2048), ("JPEG", 1024), ("JPEG", 2048))
@@ -96,8 +95,8 @@ def fill(folder: Path, prompts: int, images: int, draw: Callable[[int], bytes]) 
         for number in range(prompts):
             words = random.Random(number).sample(WORDS, 5)
             about = {"animal": words[0], "style": words[1]}
-            prompt = Prompt(f"a {' and a '.join(words)}, number {number}", metadata=about)
-            wanted.append(Wanted.of(number, prompt, None, content_digest("", prompt, None)))
+            prompt = ImageRequest(f"a {' and a '.join(words)}, number {number}", metadata=about)
+            wanted.append(PlanRequest.of(number, prompt, content_digest("", prompt)))
         archive.plan(batch, "", wanted, {}, 0)
         archive.end_batch(batch, {}, whole=True)
         with archive.journal.writing() as journal:

@@ -72,7 +72,7 @@ def run(url: str, directory: str, backend: str, prompts: list[str]) -> None:
 
 
 async def _run(url: str, directory: str, prompts: list[str]) -> None:
-    batch_api._LINGER = 0.05
+    batch_api._queue._LINGER = 0.05
     size = max(25, len(prompts) // 8)
     async with (
         GeminiClient("a-key", base_url=url) as client,

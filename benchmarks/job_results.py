@@ -25,10 +25,10 @@ import anyio.abc
 from genbatch import GeminiClient, Image, SavedImage
 from genbatch._store._archive import Call
 from genbatch._store._plan import Plan
+from genbatch.batch_api._api import open_service
 from genbatch.batch_api._collect import Results, _take_all
-from genbatch.batch_api._job import Job, Waiters
-from genbatch.batch_api._journal import Sent, Spool
-from genbatch.batch_api._opening import open_batches
+from genbatch.batch_api._job import LiveJob
+from genbatch.batch_api._journal import JobRequest, Spool
 
 from .child import peak_kib
 
@@ -42,9 +42,9 @@ def key_of(number: int) -> str:
     return f"{number:064x}"
 
 
-def sent_of(number: int) -> Sent:
+def sent_of(number: int) -> JobRequest:
     """Return a request as the journal knows it."""
-    return Sent(Call(Plan(key_of(number), "a-name", item=number), 1, "a-name"), 0.0168)
+    return JobRequest(Call(Plan(key_of(number), "a-name", item=number), 1, "a-name"), 0.0168)
 
 
 def write(path: Path, lines: int, size: int) -> None:
@@ -91,33 +91,36 @@ def serve(path: Path, ready: Any) -> None:
     anyio.run(main)
 
 
-class _Common:
-    """What collecting needs of a batch: threads."""
+class _Context:
+    """What collecting needs of a batch: the service, and threads; nothing is saved."""
 
-    place: _Common
+    place: _Context
 
-    def __init__(self) -> None:
+    def __init__(self, service: Any) -> None:
+        self.service = service
         self.place = self
-        self.waiters = Waiters()
 
-    async def hop(self, function: Any, *args: Any) -> Any:
+    def save(self, job: Any, request: Any, image: Image) -> SavedImage:
+        return SavedImage(Path("x"), image.mime_type, len(image.data) / 1e6, "")
+
+    def settle_earlier(self, *_: Any, **__: Any) -> None:
+        """Settle nothing: the job is this process's own."""
+
+    async def run_in_thread(self, function: Any, *args: Any) -> Any:
         return await anyio.to_thread.run_sync(function, *args)
 
 
 def read(url: str, lines: int, backend: str, ready: Any) -> None:
     """Read all results and send what it took."""
 
-    def save(sent: Any, image: Image) -> SavedImage:
-        return SavedImage(Path("x"), image.mime_type, len(image.data) / 1e6, "")
-
     async def main() -> dict[str, float]:
-        async with GeminiClient("a-key", base_url=url) as client, open_batches(client) as batches:
+        async with GeminiClient("a-key", base_url=url) as client, open_service(client) as service:
             pending = {key_of(number): sent_of(number) for number in range(lines)}
-            results = Results("gemini-nano-banana-2.1", batches.read_result, save, pending)
             before, began = peak_kib(), perf_counter()
-            common: Any = _Common()
-            job = Job("model", "label", Spool(Path("x"), "label", "model"))
-            last = await _take_all(common, job, results, batches.lines("files/x"))
+            context: Any = _Context(service)
+            job = LiveJob("gemini-nano-banana-2.1", "label", Spool(Path("x"), "label"))
+            results = Results(context, job, pending)
+            last = await _take_all(results, service.lines("files/x"))
             results.take(last)
             seconds = perf_counter() - began
             assert not pending, "some lines have not been read"

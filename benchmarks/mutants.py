@@ -7,15 +7,14 @@ Mutants come from the syntax tree, and a few, the NAMED ones, are the mistakes t
 most easily spoilt by. Each is tested in a temporary copy, tests that are fast first, until one
 fails; a hang counts as one. Docstrings, annotations, imports and texts are left alone. A named
 mutant that no longer fits the source is an error. A survivor is explained by its row in
-docs/mutants.md, or it is a gap in the tests. The results of all mutants, not those of a selection,
-are written to benchmarks/results/mutants.json and .md.
+docs/mutants.md, or it is a gap in the tests. The results of all mutants, or of a random sample, are
+written to benchmarks/results/mutants.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import resource
@@ -73,7 +72,7 @@ TESTS = [  # the fastest first
 EXPLANATIONS = ROOT / "docs" / "mutants.md"
 RESULTS = ROOT / "benchmarks" / "results"
 TIMEOUT = 240  # seconds that a mutant may take; each test has TEST_TIMEOUT
-TEST_TIMEOUT = 20
+TEST_TIMEOUT = 30
 MEMORY = 4 << 30  # bytes: a mutant may pull from an endless source for ever
 # Imported once: a mutant is tested in a fork. Not genbatch, which each fork has to import mutated.
 PRELOADED = ("anyio.pytest_plugin", "blockbuster", "httpx", "hypothesis", "trio", "uvloop")
@@ -128,11 +127,14 @@ def run_tests(directory: Path) -> str | None:
 def _test_in_child(directory: Path, output: int) -> NoReturn:
     """Run the tests, file by file: none is collected that is not needed."""
     os.setsid()
+    # A job in the background ignores it, and tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(output, 1)
     os.dup2(output, 2)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     os.chdir(directory)
     sys.path[:0] = [str(directory / "src")]
+    os.environ["PYTHONPATH"] = str(directory / "src")
     code = 1
     try:
         import genbatch
@@ -210,8 +212,8 @@ def explanations() -> dict[str, str]:
     return {row[0].strip("` ").replace("\\|", "|"): row[1].strip() for row in rows}
 
 
-def summary(results: dict[Mutant, str | None], reasons: dict[str, str]) -> str:
-    """Return the results in Markdown."""
+def summary(results: dict[Mutant, str | None], reasons: dict[str, str], every: int) -> str:
+    """Return the results in Markdown; every is how many mutants there are."""
     survivors = [mutant for mutant, killer in results.items() if killer is None]
     explained = sum(mutant.name in reasons for mutant in survivors)
     killed = len(results) - len(survivors)
@@ -219,6 +221,7 @@ def summary(results: dict[Mutant, str | None], reasons: dict[str, str]) -> str:
         "# Mutation test of the core",
         "",
         f"{killed} of {len(results)} mutants killed: **{100 * killed / len(results):.1f} %**. "
+        f"{'' if len(results) == every else f'They are a random sample of the {every:,}. '}"
         f"Of the {len(survivors)} survivors, {explained} are explained.",
         "",
         "| file | mutants | killed |",
@@ -238,27 +241,14 @@ def summary(results: dict[Mutant, str | None], reasons: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(results: dict[Mutant, str | None], text: str, reasons: dict[str, str]) -> None:
-    killed = {mutant.name: killer for mutant, killer in results.items() if killer}
-    survivors = {
-        mutant.name: reasons.get(mutant.name) for mutant in results if mutant.name not in killed
+def last_survivors() -> set[str]:
+    """Return the names of those that survived the last published run."""
+    table = (RESULTS / "mutants.md").read_text().partition("| survivor |")[2]
+    return {
+        line.strip("| ").split(" | ")[0].strip("` ").replace("\\|", "|")
+        for line in table.splitlines()
+        if line.startswith("| `")
     }
-    data = {
-        "mutants": len(results),
-        "killed": len(killed),
-        "score": round(100 * len(killed) / len(results), 1),
-        "survivors": survivors,
-        "killed_by": killed,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "mutants.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    (RESULTS / "mutants.md").write_text(text)
-
-
-def last_results() -> dict[str, str | None]:
-    """Return how each mutant of the last whole run was killed."""
-    data = json.loads((RESULTS / "mutants.json").read_text())
-    return {**data["killed_by"], **dict.fromkeys(data["survivors"])}
 
 
 def main() -> int:
@@ -266,7 +256,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="mutants tested at once")
     parser.add_argument("--only", default="", help="only mutants with this in their name")
     parser.add_argument(
-        "--survivors", action="store_true", help="only those of the last results, which are updated"
+        "--survivors", action="store_true", help="only those that survived the last whole run"
     )
     parser.add_argument("--sample", type=int, help="only so many, drawn at random")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
@@ -279,8 +269,7 @@ def main() -> int:
             every += generated(file, source)
         mutants = [mutant for mutant in every if arguments.only in mutant.name]
         if arguments.survivors:
-            last = last_results()
-            mutants = [mutant for mutant in mutants if last.get(mutant.name, "") is None]
+            mutants = [mutant for mutant in mutants if mutant.name in last_survivors()]
         if arguments.sample is not None:
             mutants = random.Random(0).sample(mutants, min(arguments.sample, len(mutants)))
         if arguments.list:
@@ -290,13 +279,10 @@ def main() -> int:
             sys.exit("no such mutant")
         warm_up(copies)
         results = run_all(mutants, copies)
-    if arguments.survivors and last.keys() == {mutant.name for mutant in every}:
-        results = {mutant: results.get(mutant, last[mutant.name]) for mutant in every}
-    reasons = explanations()
-    text = summary(results, reasons)
+    text = summary(results, explanations(), len(every))
     print(text)
-    if len(results) == len(every):
-        write(results, text, reasons)
+    if not (arguments.only or arguments.survivors):
+        (RESULTS / "mutants.md").write_text(text)
     return int("**unexplained**" in text or "**nothing**" in text)
 
 

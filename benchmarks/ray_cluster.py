@@ -31,8 +31,7 @@ from ray.cluster_utils import Cluster
 
 import genbatch.ray
 import ray
-from genbatch.ray._kept import StoredImage
-from genbatch.ray._objects import Objects
+from genbatch.ray._objects import Objects, StoredImage
 
 WORKERS = 4
 AT_ONCE = 20

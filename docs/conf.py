@@ -26,7 +26,6 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 python_use_unqualified_type_names = True
@@ -37,8 +36,8 @@ _OTHERS = (
     r"(anyio|asyncio|collections|contextlib|datetime|google|httpx2?|os|pathlib|types|typing)\..*"
 )
 _OWN = (
-    r"genbatch\.(_core\._outcome\.[PT](_co)?|_images\.PT|batch_api\.PT|_budget\.Account"
-    r"|_store\._plan\.Plan)"
+    r"genbatch\.(_core\._outcome\.[PT](_co)?|_run\._images\.PT|batch_api\._api\.PT"
+    r"|_money\._budget\.Account|_store\._plan\.Plan)"
 )
 _SHORT = r"EndOfStream|ClosedResourceError|ControlFaults|Credentials|Self"
 nitpick_ignore_regex = [("py:.*", _OTHERS), ("py:.*", _OWN), ("py:.*", _SHORT)]

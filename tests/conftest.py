@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,9 @@ from blockbuster import blockbuster_ctx
 from genbatch import _http
 from genbatch.gemini import _retry
 from support.backends import BACKENDS
+
+# A job in the background ignores it, and so would the processes that tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)

@@ -27,7 +27,7 @@ from genbatch import (
     Unavailable,
     generate_images,
 )
-from genbatch._logs import about, tell
+from genbatch._logs import log, log_context
 from genbatch._run._takes import make_takes, plan_takes
 from genbatch._store import _files as files
 from genbatch.gemini._retry import with_retries
@@ -276,7 +276,7 @@ class Service:
 
 def make_calls(backend: str, call: Callable[[], Any], calls: int) -> Throttle:
     async def main() -> None:
-        with about(index=7, key="k", model="m", attempt=1):  # as within a call
+        with log_context(index=7, key="k", model="m", attempt=1):  # as within a call
             async with anyio.create_task_group() as tasks:
                 for _ in range(calls):
                     tasks.start_soon(throttle.run, call)
@@ -372,16 +372,16 @@ async def test_a_record_factory_that_takes_our_names_loses_no_image(
 
 
 def test_a_long_reason_is_cut_but_for_that_of_a_disk(records: Records) -> None:
-    log = logging.getLogger("genbatch.client")
-    tell(log, logging.INFO, "failed", error=Unavailable("x " * 80))
-    tell(log, logging.INFO, "failed", error=genbatch.StoreError("x" * 200))
+    logger = logging.getLogger("genbatch.client")
+    log(logger, logging.INFO, "failed", error=Unavailable("x " * 80))
+    log(logger, logging.INFO, "failed", error=genbatch.StoreError("x" * 200))
     cut, whole = records.of("client")
     assert cut == "failed: " + ("x " * 80)[:99] + "…"
     assert whole == "failed: " + "x" * 200
 
 
 def test_a_record_tells_where_in_the_code_it_was_written(records: Records) -> None:
-    tell(logging.getLogger("genbatch.client"), logging.INFO, "here")
+    log(logging.getLogger("genbatch.client"), logging.INFO, "here")
     assert records.all[0].pathname == __file__
 
 
@@ -430,7 +430,7 @@ def templates() -> set[object]:
         text = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(text)) if "_logs import" in text else ():
             match node:
-                case ast.Call(ast.Name("tell") | ast.Attribute(attr="_tell" | "_tell_allowed")):
+                case ast.Call(ast.Name("log") | ast.Attribute(attr="_tell" | "_tell_allowed")):
                     strings = [each for each in node.args if isinstance(each, ast.Constant)]
                     found |= {string.value for string in strings}
                 case ast.Assign([ast.Name("message")], ast.Constant(str(message))):
@@ -461,7 +461,7 @@ def test_the_json_of_the_documentation_has_every_field(
         fields = dict.fromkeys(code["FIELDS"], 1) | {"model": "m"}
         for name in ("error", "status", "retry_after", "request_id"):
             del fields[name]
-        tell(logger, logging.INFO, "told", error=error, **fields)  # type: ignore[arg-type]
+        log(logger, logging.INFO, "told", error=error, **fields)  # type: ignore[arg-type]
     finally:
         logger.removeHandler(code["handler"])
         logging.root.setLevel(logging.WARNING)

@@ -21,6 +21,8 @@ from genbatch import Image, Progress, SavedImage
 from genbatch.testing import Call, FakeGemini, Fault, blocked
 from support.backends import until
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTATION = (Path(__file__).parents[1] / "docs" / "notebooks.md").read_text(encoding="utf-8")
 CELLS = re.findall(r"```python\n(.*?)```", DOCUMENTATION, re.DOTALL)
 PATIENCE = 60.0  # seconds

@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from typer.models import ArgumentInfo, OptionInfo
 
-from genbatch.cli._app import app
+from genbatch.cli._main import app
 
 Row = tuple[str, str, str]
 

@@ -31,7 +31,7 @@ import httpcore
 import httpx
 from anyio.lowlevel import checkpoint
 
-from genbatch._logs import tell
+from genbatch._logs import log
 
 _log = getLogger("genbatch.client")
 
@@ -271,7 +271,7 @@ class _Connection(httpcore.AsyncNetworkBackend):
         if self._is_closed:
             await self.aclose()
             raise httpcore.ConnectError("the client was closed")
-        tell(_log, DEBUG, "a connection to %s:%d was opened", host, port)
+        log(_log, DEBUG, "a connection to %s:%d was opened", host, port)
         return self._stream
 
     async def aclose(self) -> None:

@@ -3,7 +3,7 @@
 1. No record shows a key, a header, bytes of an image, or more than 80 characters of a prompt.
 2. What an app's own filter, handler or record factory raises is not raised here: an image may have
    come, and been paid for, just before.
-3. Where nobody listens, a record costs a look at its level.
+3. Where no handler listens, a record costs one check of its level.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logging.getLogger("genbatch").addHandler(_quiet)  # or warnings would go to stde
 
 
 @contextmanager
-def about(**fields: object) -> Iterator[None]:
+def log_context(**fields: object) -> Iterator[None]:
     """Add fields to every record that is written in the block."""
     token = _about.set({**_about.get({}), **fields})
     try:
@@ -32,7 +32,7 @@ def about(**fields: object) -> Iterator[None]:
         _about.reset(token)
 
 
-def tell(
+def log(
     logger: logging.Logger,
     level: int,
     message: str,

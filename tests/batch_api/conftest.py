@@ -5,8 +5,7 @@ from __future__ import annotations
 import anyio.lowlevel
 import pytest
 
-from genbatch import batch_api
-from genbatch.batch_api import _collect, _submit
+from genbatch.batch_api import _collect, _queue, _submit
 from genbatch.gemini import _retry
 
 
@@ -21,5 +20,5 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     for module in (_collect, _submit, _retry):
         monkeypatch.setattr(module, "sleep", sleep)
-    monkeypatch.setattr(batch_api._api, "_LINGER", 0.1)
+    monkeypatch.setattr(_queue, "_LINGER", 0.1)
     return seconds

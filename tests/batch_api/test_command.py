@@ -53,7 +53,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(*arguments, **options, poll=0.05)
 
     original = batch_api.generate_images
-    monkeypatch.setattr(batch_api._api, "_LINGER", 0.1)
+    monkeypatch.setattr(batch_api._queue, "_LINGER", 0.1)
     monkeypatch.setattr(_run.batch_api, "generate_images", quick)
 
 
@@ -94,8 +94,8 @@ def test_what_a_job_did_not_make_is_told(
     write_prompts(2)
     assert run(["run", "prompts.txt", "--via", "batch"]) == 1
     shown = capsys.readouterr().err
-    assert "2 Unavailable: the same command tries again" in shown
-    assert shown.endswith("the same command asks again for 2\n")
+    assert "2 Unavailable: run the same command again" in shown
+    assert shown.endswith("the same command retries 2\n")
 
 
 def test_a_dry_run_has_both_prices(serve: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,9 +119,9 @@ def test_ctrl_c_leaves_the_job_and_the_same_command_collects_it(
         process.send_signal(signal.SIGINT)
         _, shown = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "3 prompts in jobs that go on at the service (genbatch jobs genbatch-out)" in shown
+    assert "3 prompts in jobs still running at the service (genbatch jobs genbatch-out)" in shown
     assert "leaving the jobs at the service" in shown
-    assert "may have been paid" not in shown
+    assert "may have been billed" not in shown
     assert run(["jobs", "genbatch-out", "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["open"], row["ended"], row["name"]) == (3, None, fake.jobs[0].name)
@@ -132,12 +132,12 @@ def test_ctrl_c_leaves_the_job_and_the_same_command_collects_it(
         "3 in jobs, $0.05: run again with --via batch to collect them",
     ]
     assert run(["run", "prompts.txt"]) == 1  # live, and nothing is paid twice
-    assert "3 GenbatchError: --via batch collects them" in capsys.readouterr().err
+    assert "3 GenbatchError: collect them with --via batch" in capsys.readouterr().err
     assert fake.stats.calls == 0
     short(monkeypatch)
     assert run(["jobs", "genbatch-out", "--cancel", row["name"]]) == 0
     assert run(["jobs", "genbatch-out", "--cancel", "batches/other"]) == 2
-    assert "is asked to end" in capsys.readouterr().out
+    assert "cancelling batches/" in capsys.readouterr().out
     latency[0] = 0.0
     # There was nothing to collect from the job that was cancelled: its budget is free again.
     run(run_it)
@@ -146,7 +146,7 @@ def test_ctrl_c_leaves_the_job_and_the_same_command_collects_it(
     assert set(Counter(key for job in fake.jobs for key in job.keys).values()) <= {1, 2}
     capsys.readouterr()
     assert run(["jobs", "genbatch-out", "--cancel-all"]) == 0
-    assert capsys.readouterr().out == "No job goes on.\n"
+    assert capsys.readouterr().out == "No job is running.\n"
 
 
 def test_a_folder_without_jobs_has_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,4 +154,4 @@ def test_a_folder_without_jobs_has_none(capsys: pytest.CaptureFixture[str]) -> N
     assert run(["jobs", "empty"]) == 0
     assert run(["jobs", "missing"]) == 2
     shown = capsys.readouterr()
-    assert (shown.out, "missing is no folder" in shown.err) == ("", True)
+    assert (shown.out, "missing is not a folder" in shown.err) == ("", True)

@@ -106,7 +106,7 @@ async def test_each_model_has_jobs_of_its_own(tmp_path: Path) -> None:
 async def test_a_file_has_no_more_bytes_than_it_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_api._api, "_MOST_BYTES", 700)
+    monkeypatch.setattr(batch_api._queue, "_MOST_BYTES", 700)
     async with fake_of() as fake:
         await run(fake, tmp_path, prompts(6))
         assert sum(len(job.keys) for job in fake.jobs) == 6
@@ -316,7 +316,7 @@ async def test_how_the_jobs_stand_is_told(tmp_path: Path) -> None:
 async def test_a_journal_before_jobs_is_brought_up_to_date(tmp_path: Path) -> None:
     import sqlite3
 
-    from genbatch._store._schema import SCHEMA
+    from genbatch._store._journal import SCHEMA
 
     (tmp_path / ".genbatch").mkdir()
     connection = sqlite3.connect(tmp_path / ".genbatch" / "journal.sqlite")

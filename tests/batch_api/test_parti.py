@@ -16,6 +16,7 @@ from support.batch_runs import jobs_in, kinds, run, spent_in, submitted
 from support.commands import PARTI
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.skipif(not PARTI.exists(), reason="PartiPrompts.tsv is not here"),
 ]
@@ -29,7 +30,7 @@ def job_fault(job: Job) -> JobFault:
 
 @only_trio  # benchmarks/job_crash.py has them on both, and killed
 async def test_the_parti_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_api._api, "_LINGER", 60)
+    monkeypatch.setattr(batch_api._queue, "_LINGER", 60)
     text = await anyio.Path(PARTI).read_text(encoding="utf-8")
     rows_of_file = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t")
     wanted = [row["Prompt"] for row in rows_of_file]

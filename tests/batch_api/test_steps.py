@@ -14,7 +14,7 @@ import pytest
 from genbatch import batch_api
 from genbatch.batch_api._collect import Results
 from genbatch.batch_api._journal import Jobs, Spool
-from genbatch.batch_api._service import Batches
+from genbatch.batch_api._service import BatchService
 from genbatch.testing import FakeGemini, Fault, JobFault, html_page, rate_limited, reset
 from support.backends import BACKENDS, until
 from support.batch_runs import (
@@ -47,10 +47,10 @@ BLOCKING: list[tuple[type[Any], str, int]] = [
     (Jobs, "finish", 1),
 ]
 AWAITED: list[tuple[type[Any], str, int]] = [
-    (Batches, "upload", 1),
-    (Batches, "create", 1),
-    (Batches, "look", 1),
-    (Batches, "delete", 1),
+    (BatchService, "upload", 1),
+    (BatchService, "create", 1),
+    (BatchService, "look", 1),
+    (BatchService, "delete", 1),
 ]
 STEPS = [(*step, moment) for step in BLOCKING + AWAITED for moment in ("before", "after")]
 
@@ -90,7 +90,7 @@ def leave_at(
             await anyio.lowlevel.checkpoint()
         return result
 
-    monkeypatch.setattr(owner, name, blocking if owner is not Batches else awaited)
+    monkeypatch.setattr(owner, name, blocking if owner is not BatchService else awaited)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ async def test_a_request_that_cannot_be_written_is_in_no_job(
 
 
 async def test_a_broken_line_is_cut_off_before_the_next(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, "label", "model")
+    spool = Spool(tmp_path, "label")
     await anyio.to_thread.run_sync(spool.write, b"one\n", None)
     await anyio.to_thread.run_sync((tmp_path / "label.jsonl").write_bytes, b"one\ntw")
     await anyio.to_thread.run_sync(spool.write, b"three\n", None)

@@ -14,10 +14,9 @@ import httpx2
 import pytest
 
 from genbatch import GeminiClient, InvalidResponse
-from genbatch.batch_api import _lines
-from genbatch.batch_api._collect import Results
-from genbatch.batch_api._lines import key_in, lines_of
-from genbatch.batch_api._operations import checked, name_in, seen
+from genbatch.batch_api import _service
+from genbatch.batch_api._collect import Results, key_in
+from genbatch.batch_api._service import checked, lines_of, name_in, status_of
 from genbatch.testing import FakeGemini, Fault, dripping, redirect, reset, stalled
 from support.batch_runs import (
     KEY,
@@ -157,7 +156,7 @@ async def test_lines_are_found_wherever_pieces_end() -> None:
 
 
 async def test_a_line_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_lines, "LONGEST_LINE", 2_000_000)
+    monkeypatch.setattr(_service, "_LONGEST_LINE", 2_000_000)
     with pytest.raises(InvalidResponse, match="longer than 2 MB"):
         async with aclosing(pieces_of(*[b"x" * 999_999] * 4)) as pieces:
             async for _ in lines_of(pieces, 1.0):
@@ -201,8 +200,8 @@ def test_a_key_is_found_among_others() -> None:
     ],
 )
 def test_states_of_jobs(operation: dict[str, Any], state: str) -> None:
-    assert seen(operation).state == state
-    assert seen(operation).has_ended == (state in ("SUCCEEDED", "FAILED"))
+    assert status_of(operation).state == state
+    assert status_of(operation).has_ended == (state in ("SUCCEEDED", "FAILED"))
 
 
 @pytest.mark.parametrize(
@@ -214,12 +213,12 @@ def test_states_of_jobs(operation: dict[str, Any], state: str) -> None:
     ],
 )
 def test_where_results_may_be_named(operation: dict[str, Any]) -> None:
-    assert seen(operation).output == "files/x"
+    assert status_of(operation).output == "files/x"
 
 
 @pytest.mark.parametrize("name", ["", "x", "files/", "files/../x", "batches/x?key=1", "files/a/b"])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(InvalidResponse, match="a name that is none"):
+    with pytest.raises(InvalidResponse, match="gave an invalid name"):
         checked(name)
     with pytest.raises(InvalidResponse, match="did not name a job"):
         name_in({"name": None}, "a job")

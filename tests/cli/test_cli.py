@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from genbatch.cli._app import app
-from genbatch.cli._main import run
+from genbatch.cli._main import app, run
 from genbatch.testing import Fault, blocked, no_image
 from support.commands import CANARY, PARTI, Genbatch, Serve, images, started, write_prompts
 
@@ -145,7 +144,7 @@ def test_failed_prompts_are_listed_and_the_others_made(genbatch: Genbatch, serve
         ("run prompts.txt --demo --backend curio", "Invalid value for '--backend'"),
         ("run prompts.txt --demo --model ../x", "not a model id: '../x'"),
         ("run prompts.txt --demo --api-key x", "No such option: --api-key"),
-        ("run prompts.txt --demo --base-url http://127.0.0.1:1", "--demo brings its own server"),
+        ("run prompts.txt --demo --base-url http://127.0.0.1:1", "--demo has its own server"),
         ("run prompts.txt --base-url http://example.com", "base_url must be https"),
         ("run", "no PROMPTS: name a file, or give --template and --matrix"),
         ("run none.txt --demo", "none.txt: no such file or directory"),

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from genbatch import Budget, Failure, Progress, Throttle
 from genbatch._values import RateLimited
-from genbatch.cli._area import Area
-from genbatch.cli._bar import Finished, Snapshot, Speed, held_by, lines_of, spent_of
+from genbatch.cli._bar import Area, Finished, Snapshot, Speed, held_by, lines_of, spent_of
 from genbatch.cli._console import QuietConsole, clock, plain, why
 from genbatch.cli._display import Display
-from genbatch.cli._result import Options, Result
+from genbatch.cli._options import Options
+from genbatch.cli._result import Result
 
 pytestmark = pytest.mark.anyio
 
@@ -220,7 +220,7 @@ def lines(
 ) -> list[str]:
     """Return what is said of a batch that is at these points one after the other."""
     throttle = Throttle()
-    with Display(Options(Path("out"), 20)) as display:
+    with Display(Options(output=Path("out"))) as display:
         if is_typed:
             display.make_room()
         for n, point in enumerate(points):

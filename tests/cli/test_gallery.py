@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from genbatch.cli import _gallery
+from genbatch.cli import _folder
 from genbatch.gallery import _thumbs
 from genbatch.testing import blocked
 from support.commands import CANARY, Genbatch, Serve, arrival, images, started, write_prompts
@@ -69,8 +69,8 @@ def test_without_a_browser_it_says_so(
     serve()
     write_prompts(1)
     genbatch("run", "prompts.txt", "-o", "out")
-    monkeypatch.setattr(_gallery.webbrowser, "open", lambda _: False)
-    assert _gallery.show_gallery(Path("out"), opened=True) == 0
+    monkeypatch.setattr(_folder.webbrowser, "open", lambda _: False)
+    assert _folder.gallery_command(folder=Path("out"), opened=True, debug=False) == 0
     assert capsys.readouterr().err == "No browser was found: open it yourself.\n"
 
 
@@ -163,5 +163,5 @@ def test_ctrl_c_while_the_gallery_is_written_does_not_change_what_the_run_did(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_thumbs, "_tidy", interrupted)
-    _gallery.add_gallery(Path("out"))
+    _folder.add_gallery(Path("out"))
     assert capsys.readouterr().err == "genbatch: the gallery was not written: interrupted\n"

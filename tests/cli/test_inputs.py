@@ -103,8 +103,8 @@ def test_three_by_four_values_are_twelve_images_with_names_to_read(
     [
         ("run --template {a}", "no PROMPTS: name a file, or give --template and --matrix"),
         ("run --matrix n=2", "no PROMPTS: name a file, or give --template and --matrix"),
-        ("run a.txt -", "- stands alone: standard input does not go together with files"),
-        ("run a.txt --template {a} --column b", "--column and --template both say what the prompt"),
+        ("run a.txt -", "- must be the only input: standard input and files do not mix"),
+        ("run a.txt --template {a} --column b", "--column and --template exclude each other"),
         ("run a.txt --template {prompt.x}", "--template: {prompt.x}: a field is a plain name"),
         (
             "run a.txt --matrix seed=1,2 style=ink",
@@ -242,7 +242,7 @@ def test_a_closed_standard_input_is_refused(genbatch: Genbatch) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "genbatch: stdin: is closed; pipe prompts into it or name a file\n"
+    assert done.stderr == "genbatch: stdin is closed: pipe prompts into it or name a file\n"
 
 
 def test_standard_input_takes_a_limit_a_sample_and_a_template(

@@ -108,7 +108,7 @@ def test_calls_that_may_have_been_billed_are_told_apart(genbatch: Genbatch, serv
     write_prompts(2)
     done = genbatch("run", "prompts.txt", "-k", "1")
     assert done.returncode == 0
-    assert "perhaps $0.03 more, for 1 call without an image" in done.stdout
+    assert "up to $0.03 more, for 1 call without an image" in done.stdout
 
 
 def test_a_deadline_lets_calls_in_flight_finish(genbatch: Genbatch, serve: Serve) -> None:
@@ -207,7 +207,7 @@ def test_an_expensive_run_asks_first(serve: Serve) -> None:
     code, shown = _on_a_terminal(b"n\n", "run", "prompts.txt")
     assert code == 0
     assert "about $13.45" in " ".join(shown.split())
-    assert "Go on? [y/N]" in shown
+    assert "Continue? [y/N]" in shown
     assert "Nothing was made." in shown
     assert fake.stats.calls == 0
 
@@ -217,5 +217,5 @@ def test_who_says_yes_is_not_asked(serve: Serve) -> None:
     write_prompts(2)
     code, shown = _on_a_terminal(b"", "run", "prompts.txt", "--price", "6", "--yes")
     assert code == 0
-    assert "Go on?" not in shown
+    assert "Continue?" not in shown
     assert len(images("genbatch-out")) == 2

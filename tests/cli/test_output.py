@@ -10,11 +10,10 @@ from typing import Any, get_type_hints
 import pytest
 from typer.models import OptionInfo
 
-from genbatch.cli._app import ENVIRONMENT
-from genbatch.cli._main import run
-from genbatch.cli._result import Options, Result
-from genbatch.cli._run_commands import redo_command, run_command
-from genbatch.cli._summary import report
+from genbatch.cli._main import ENVIRONMENT, run
+from genbatch.cli._make import redo_command, run_command
+from genbatch.cli._options import Options
+from genbatch.cli._result import Result, report
 from genbatch.testing import Fault, blocked, no_image, reset
 from support.commands import CANARY, Genbatch, Serve, images, write_prompts
 
@@ -131,14 +130,14 @@ def test_failures_are_told_by_kind_with_what_to_do(genbatch: Genbatch, serve: Se
     done = genbatch("run", "prompts.txt", "-k", "1")
     assert done.returncode == 1
     *_, first, second, third, fourth, last = done.stderr.splitlines()
-    assert first == "2 Blocked: change the prompts, or --retry-failed=Blocked asks again"
+    assert first == "2 Blocked: change the prompts, or retry them with --retry-failed=Blocked"
     assert {second, third, fourth} == {
-        "1 Rejected: change the prompts, or --retry-failed=Rejected asks again",
-        "1 NoImage: change the prompts, or --retry-failed=NoImage asks again",
-        "1 ImageMissing: the files are gone: --redo-missing makes, and pays, them again",
+        "1 Rejected: change the prompts, or retry them with --retry-failed=Rejected",
+        "1 NoImage: change the prompts, or retry them with --retry-failed=NoImage",
+        "1 ImageMissing: the files are missing: --redo-missing makes, and pays for, them again",
     }
     assert last.startswith("genbatch: 5 prompts failed, see above")
-    assert "asks again for" not in last
+    assert "retries" not in last
     # What was said is what helps.
     said = re.findall(r"--[\w=-]+", "\n".join([first, second, third, fourth]))
     kinds = ",".join(each.partition("=")[2] for each in said if "=" in each)
@@ -154,8 +153,8 @@ def test_failures_that_may_pass_are_asked_again_by_the_same_command(
     command = ["run", "prompts.txt", "-k", "1"]
     done = genbatch(*command)
     assert done.returncode == 1
-    assert "1 Unavailable: the same command tries again\n" in done.stderr
-    assert "1 prompt failed, see above; the same command asks again for 1" in done.stderr
+    assert "1 Unavailable: run the same command again\n" in done.stderr
+    assert "1 prompt failed, see above; the same command retries 1" in done.stderr
     assert genbatch(*command).returncode == 0
     assert fake.stats.calls == 6
 
@@ -165,14 +164,14 @@ def test_many_failures_are_counted_and_found_in_files(
 ) -> None:
     result = Result()
     result.failures.update({"Blocked": 1200, "TimedOut": 30, "ValueError": 2})
-    assert report(result, Options(Path("out"), 20)) == 1
+    assert report(result, Options(output=Path("out"))) == 1
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [
-        "1,200 Blocked: change the prompts, or --retry-failed=Blocked asks again",
-        "30 TimedOut: the same command tries again, and waits longer with --timeout",
-        "2 ValueError: correct what is said above, then run the same command again",
+        "1,200 Blocked: change the prompts, or retry them with --retry-failed=Blocked",
+        "30 TimedOut: run the same command again, with a longer --timeout if need be",
+        "2 ValueError: fix the errors above, then run the same command again",
         "genbatch status out counts them, out/results.jsonl has a row for each",
-        "genbatch: 1232 prompts failed, see above; the same command asks again for 32",
+        "genbatch: 1232 prompts failed, see above; the same command retries 32",
     ]
 
 
@@ -182,7 +181,7 @@ def test_failed_takes_are_asked_for_again_by_redo(genbatch: Genbatch, serve: Ser
     genbatch("run", "prompts.txt")
     done = genbatch("redo", "genbatch-out", "0", "2", "-k", "1")
     assert done.returncode == 1
-    assert "1 Blocked: another --prompt may do\n" in done.stderr
+    assert "1 Blocked: try another --prompt\n" in done.stderr
     rest = re.search(r"see above; the rest: genbatch (redo genbatch-out 0)\n", done.stderr)
     assert rest
     assert genbatch(*rest[1].split()).returncode == 0
@@ -245,7 +244,7 @@ def test_a_log_that_cannot_be_written_is_told_once_and_the_run_goes_on(
     write_prompts(3)
     done = genbatch("run", "prompts.txt", "--log-file", "/dev/full")
     assert done.returncode == 0
-    assert done.stderr.count("genbatch: the log is not written to the end: [Errno 28]") == 1
+    assert done.stderr.count("genbatch: the log is incomplete: [Errno 28]") == 1
     assert "Logging error" not in done.stderr
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from genbatch.cli._takes import parse_indices, spans_of
+from genbatch.cli._run import parse_indices, spans_of
 from genbatch.testing import Fault, blocked
 from support.commands import Genbatch, Serve, arrival, images, started, write_prompts
 
@@ -32,7 +32,7 @@ def test_redo_adds_takes_and_pick_chooses_what_export_shows(
     assert done.stdout.startswith("3 images in genbatch-out, 0 failed\n")
     assert [row["file"] for row in rows(genbatch)] == first
     done = genbatch("pick", "genbatch-out", "4", "2")
-    assert done.stdout == "prompt 4 of genbatch-out shows take 2 now\n"
+    assert done.stdout == "prompt 4 of genbatch-out now shows take 2\n"
     shown = rows(genbatch)
     assert [row["index"] for row in shown if row["file"] != first[row["index"]]] == [4]
     assert (shown[4]["take"], shown[4]["takes"]) == (2, 2)
@@ -67,7 +67,10 @@ def test_redo_may_ask_for_something_else(genbatch: Genbatch, serve: Serve) -> No
     [
         (["redo", "genbatch-out", "8"], "there is no prompt 8 in the latest input"),
         (["redo", "genbatch-out", "5-2"], "give the lower number first"),
-        (["redo", "genbatch-out", "two"], "'two' is no prompt: give numbers as export shows them"),
+        (
+            ["redo", "genbatch-out", "two"],
+            "'two' is not a prompt number: give numbers as export shows them",
+        ),
         (["redo", "nowhere", "1"], "nowhere has no journal: nothing was run into it"),
         (["pick", "nowhere", "1", "1"], "nowhere has no journal: nothing was run into it"),
         (["pick", "genbatch-out", "1", "2"], "prompt 1 has no take 2"),
@@ -94,7 +97,7 @@ def test_takes_of_a_demo_are_made_by_a_demo(genbatch: Genbatch) -> None:
     for command in (["redo", "genbatch-out", "1"], ["pick", "genbatch-out", "1", "1"]):
         done = genbatch(*command)
         assert done.returncode == 2
-    assert done.stderr.endswith("are those of a demo: add --demo\n")
+    assert done.stderr.endswith("were made by a demo: add --demo\n")
     assert genbatch("redo", "genbatch-out", "1", "--demo").returncode == 0
     assert genbatch("pick", "genbatch-out", "1", "2", "--demo").returncode == 0
     assert rows(genbatch)[1]["take"] == 2
@@ -119,7 +122,7 @@ def test_an_interrupted_redo_says_which_takes_are_left(
     assert told.startswith("Stopping: waiting for the calls in flight.")
     assert process.returncode == 130
     assert "finished images are kept, the rest: genbatch redo genbatch-out 1-3 6" in err
-    assert err.rstrip().endswith("1 call may have been paid without an image")
+    assert err.rstrip().endswith("1 call may have been billed without an image")
     assert fake.stats.images == 9
 
 
@@ -137,7 +140,7 @@ def test_what_was_refused_for_good_is_asked_again_only_on_request(
     assert fake.stats.calls == 6
     done = genbatch("run", "prompts.txt", "--retry-failed=Sad")
     assert done.returncode == 2
-    assert "'Sad' is none of Blocked, NoImage, Rejected, all" in done.stderr
+    assert "'Sad' is not one of Blocked, NoImage, Rejected, all" in done.stderr
 
 
 def test_an_image_that_was_deleted_is_paid_again_only_on_request(
@@ -179,5 +182,5 @@ def test_numbers_and_ranges_are_read_and_written() -> None:
     assert spans_of([1, 3, 17, 42, 43, 44, 45]) == "1 3 17 42-45"
     assert spans_of([]) == ""
     for bad in ("", "-1", "1-", "2-1", "1-9999999999", "x"):
-        with pytest.raises(ValueError, match="is no"):
+        with pytest.raises(ValueError, match="is not a"):
             parse_indices([bad])

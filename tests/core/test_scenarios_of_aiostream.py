@@ -33,39 +33,15 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import Event, wait_all_tasks_blocked
+from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from genbatch import Failure, Outcome, Success, collect, stream
 from support import virtual
+from support.calls import HeldCalls
 
 pytestmark = pytest.mark.anyio
 in_virtual_time = pytest.mark.parametrize("backend", virtual.BACKENDS)
-
-
-class Gate:
-    """A generate whose calls end when told."""
-
-    def __init__(self) -> None:
-        self.started: list[int] = []
-        self.cancelled: list[int] = []
-        self._may_end: dict[int, Event] = {}
-
-    def end(self, *prompts: int) -> None:
-        for prompt in prompts:
-            self._event(prompt).set()
-
-    def _event(self, prompt: int) -> Event:
-        return self._may_end.setdefault(prompt, Event())
-
-    async def generate(self, prompt: int) -> int:
-        self.started.append(prompt)
-        try:
-            await self._event(prompt).wait()
-        except anyio.get_cancelled_exc_class():
-            self.cancelled.append(prompt)
-            raise
-        return prompt
 
 
 async def double(prompt: int) -> int:
@@ -131,23 +107,23 @@ def test_ordered_results_come_in_the_order_of_the_source(backend: str) -> None:
 
 async def test_unordered_results_come_in_any_order_that_calls_end_in() -> None:
     """aiostream: map with ordered=False, also on uvloop."""
-    gate = Gate()
+    gate = HeldCalls()
     async with stream(gate.generate, range(4)) as outcomes:
         for prompt in (2, 0, 3, 1):
-            gate.end(prompt)
+            gate.release(prompt)
             assert (await outcomes.receive()).unwrap() == prompt
 
 
 async def test_ordered_results_wait_for_earlier_ones() -> None:
     """aiostream: map with ordered=True, also on uvloop."""
-    gate = Gate()
+    gate = HeldCalls()
     async with stream(gate.generate, range(4), ordered=True) as outcomes:
-        gate.end(2, 3, 1)
+        gate.release(2, 3, 1)
         await wait_all_tasks_blocked()
         assert outcomes.progress.finished == 3
         with anyio.move_on_after(0):
             pytest.fail(f"{await outcomes.receive()} has overtaken the first")
-        gate.end(0)
+        gate.release(0)
         assert [outcome.unwrap() async for outcome in outcomes] == [0, 1, 2, 3]
 
 
@@ -196,11 +172,11 @@ async def test_a_function_that_is_not_asynchronous_is_refused_at_its_first_call(
 
 async def test_an_endless_source_is_left_after_a_few_results() -> None:
     """aiostream: the first three of map over a source without an end, which leaves no task."""
-    gate = Gate()
+    gate = HeldCalls()
     before = len(anyio.get_running_tasks())
     received = []
     async with stream(gate.generate, count(), max_concurrent=10) as outcomes:
-        gate.end(0, 1, 2)
+        gate.release(0, 1, 2)
         async for outcome in outcomes:
             received.append(outcome.unwrap())
             if len(received) == 3:

@@ -48,6 +48,7 @@ from anyio.lowlevel import checkpoint
 from genbatch import Failure, Success, collect, stream
 from support import virtual
 from support.backends import only_asyncio
+from support.calls import HeldCalls
 
 pytestmark = pytest.mark.anyio
 in_virtual_time = pytest.mark.parametrize("backend", virtual.BACKENDS)
@@ -57,33 +58,6 @@ NUMBERS = range(24)
 
 class OwnError(Exception):
     """One that a weak reference can be made to."""
-
-
-class Gate:
-    """A generate whose calls end when told, and what became of them."""
-
-    def __init__(self) -> None:
-        self.started: list[int] = []
-        self.completed: list[int] = []
-        self.cancelled: list[int] = []
-        self._may_end: dict[int, Event] = {}
-
-    def end(self, *prompts: int) -> None:
-        for prompt in prompts:
-            self._event(prompt).set()
-
-    def _event(self, prompt: int) -> Event:
-        return self._may_end.setdefault(prompt, Event())
-
-    async def generate(self, prompt: int) -> int:
-        self.started.append(prompt)
-        try:
-            await self._event(prompt).wait()
-        except anyio.get_cancelled_exc_class():
-            self.cancelled.append(prompt)
-            raise
-        self.completed.append(prompt)
-        return prompt
 
 
 async def asynchronous(prompts: Iterable[Any]) -> AsyncIterator[Any]:
@@ -310,7 +284,7 @@ async def test_an_exit_out_of_a_call_arrives_in_either_order(ordered: bool) -> N
     class Exit(BaseException):
         pass
 
-    gate = Gate()
+    gate = HeldCalls()
 
     async def generate(prompt: int) -> int:
         if prompt == 3:
@@ -318,7 +292,7 @@ async def test_an_exit_out_of_a_call_arrives_in_either_order(ordered: bool) -> N
             raise Exit
         return await gate.generate(prompt)
 
-    gate.end(0, 1)
+    gate.release(0, 1)
     with pytest.raises(Exit):
         async with stream(generate, range(9), max_concurrent=2, ordered=ordered) as outcomes:
             async for _ in outcomes:
@@ -484,11 +458,11 @@ async def test_a_stream_that_was_closed_has_not_ended(taken: int) -> None:
 @both_orders
 async def test_leaving_cancels_what_was_started_and_is_not_done(taken: int, ordered: bool) -> None:
     """streamable: closing map after some results; there nothing is started before the first."""
-    gate = Gate()
+    gate = HeldCalls()
     received = []
     async with stream(gate.generate, range(10), max_concurrent=2, ordered=ordered) as outcomes:
         for prompt in range(taken):
-            gate.end(prompt)
+            gate.release(prompt)
             received.append((await outcomes.receive()).unwrap())
         await wait_all_tasks_blocked()
     assert received == gate.completed == list(range(taken))
@@ -524,8 +498,8 @@ async def test_stopping_early_leaves_no_task(
 ) -> None:
     """streamable: tasks that are left over after ways to stop early."""
     before = len(anyio.get_running_tasks())
-    gate = Gate()
-    gate.end(0)
+    gate = HeldCalls()
+    gate.release(0)
     await stop(gate.generate)
     assert len(anyio.get_running_tasks()) == before
     assert set(gate.started) == {*gate.completed, *gate.cancelled}
@@ -614,20 +588,20 @@ async def test_a_cancelled_read_does_not_cancel_the_source() -> None:
 @both_orders
 async def test_a_cancelled_read_does_not_cancel_the_calls(ordered: bool) -> None:
     """streamable: a timeout around next reaches a call that it waits for; here it does not."""
-    gate = Gate()
+    gate = HeldCalls()
     async with stream(gate.generate, range(3), max_concurrent=2, ordered=ordered) as outcomes:
         for _ in range(3):
             with anyio.move_on_after(0):
                 await outcomes.receive()
         await wait_all_tasks_blocked()
-        gate.end(0, 1, 2)
+        gate.release(0, 1, 2)
         assert sorted([outcome.unwrap() async for outcome in outcomes]) == [0, 1, 2]
     assert gate.cancelled == []
 
 
 async def test_cancelling_around_the_block_cancels_calls_and_source() -> None:
     """streamable: a cancellation lands while the stream is held, and nobody reads."""
-    gate, steps = Gate(), []
+    gate, steps = HeldCalls(), []
 
     async def prompts() -> AsyncIterator[int]:
         try:
@@ -653,12 +627,12 @@ async def test_cancelling_around_the_block_cancels_calls_and_source() -> None:
 async def test_a_timeout_in_one_batch_does_not_affect_a_later_one() -> None:
     """streamable: a task that has recovered from a cancellation closes another stream."""
     for _ in range(2):
-        gate = Gate()
+        gate = HeldCalls()
         with anyio.move_on_after(0) as scope:
             async with stream(gate.generate, range(3)) as outcomes:
                 await outcomes.receive()
         assert scope.cancelled_caught
-    gate.end(*NUMBERS)
+    gate.release(*NUMBERS)
     assert len(await collect(gate.generate, NUMBERS)) == len(NUMBERS)
 
 
@@ -714,7 +688,7 @@ async def test_threads_are_waited_for() -> None:
 @both_orders
 async def test_a_batch_whose_tasks_are_all_cancelled_does_not_end_clean(ordered: bool) -> None:
     """streamable: a shutdown that natively cancels all other tasks and waits for them."""
-    gate = Gate()
+    gate = HeldCalls()
     known = asyncio.all_tasks()
     failed: BaseException | None = None
     received = []
@@ -726,7 +700,7 @@ async def test_a_batch_whose_tasks_are_all_cancelled_does_not_end_clean(ordered:
                 await wait_all_tasks_blocked()
                 for task in asyncio.all_tasks() - known:
                     task.cancel()
-                gate.end(2)
+                gate.release(2)
                 async for outcome in outcomes:
                     received.append(outcome)
         except RuntimeError as exc:

@@ -17,34 +17,10 @@ from anyio import CapacityLimiter, Event, create_task_group
 
 from genbatch import Failure, Outcome, Success, collect, stream
 from support.backends import foreign_cancellation, only_asyncio, only_trio
+from support.calls import HeldCalls
 
 pytestmark = pytest.mark.anyio
 setting: ContextVar[object] = ContextVar("setting", default="outside")
-
-
-class Gate:
-    """A generate that runs until told: each call waits for its prompt to be released."""
-
-    def __init__(self) -> None:
-        self.started: list[int] = []
-        self.cancelled: list[int] = []
-        self._released: dict[int, Event] = {}
-
-    def release(self, *prompts: int) -> None:
-        for prompt in prompts:
-            self._event(prompt).set()
-
-    def _event(self, prompt: int) -> Event:
-        return self._released.setdefault(prompt, Event())
-
-    async def generate(self, prompt: int) -> int:
-        self.started.append(prompt)
-        try:
-            await self._event(prompt).wait()
-        except anyio.get_cancelled_exc_class():
-            self.cancelled.append(prompt)
-            raise
-        return prompt * 10
 
 
 async def double(prompt: int) -> int:
@@ -59,7 +35,7 @@ async def wait_until_idle() -> None:
 
 
 async def test_outcomes_arrive_as_calls_complete() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     async with stream(gate.generate, range(3), max_concurrent=3) as outcomes:
         await wait_until_idle()
         for prompt in (2, 0, 1):
@@ -72,7 +48,7 @@ async def test_outcomes_arrive_as_calls_complete() -> None:
 
 
 async def test_ordered_hands_over_by_index() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     async with stream(gate.generate, range(3), max_concurrent=3, ordered=True) as outcomes:
         gate.release(2, 1)
         await wait_until_idle()
@@ -81,7 +57,7 @@ async def test_ordered_hands_over_by_index() -> None:
 
 
 async def test_ordered_calls_go_on_behind_a_slow_one_until_the_window_is_full() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     gate.release(*range(1, 9))
     async with stream(gate.generate, range(9), max_concurrent=2, ordered=True) as outcomes:
         await wait_until_idle()
@@ -150,7 +126,7 @@ async def test_a_failure_leaves_no_reference_cycle() -> None:
 
 async def test_the_smaller_of_both_bounds_wins() -> None:
     for max_concurrent, tokens in ((3, 5), (5, 3)):
-        gate = Gate()
+        gate = HeldCalls(factor=10)
         limiter = CapacityLimiter(tokens)
         async with stream(
             gate.generate, range(20), max_concurrent=max_concurrent, limiter=limiter
@@ -161,7 +137,7 @@ async def test_the_smaller_of_both_bounds_wins() -> None:
 
 
 async def test_lowering_the_limiter_lets_running_calls_finish() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     limiter = CapacityLimiter(3)
     async with stream(gate.generate, range(6), limiter=limiter) as outcomes:
         await wait_until_idle()
@@ -181,7 +157,7 @@ async def test_lowering_the_limiter_lets_running_calls_finish() -> None:
 
 
 async def test_batches_share_a_limiter() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     limiter = CapacityLimiter(4)
     first = stream(gate.generate, range(10), limiter=limiter)
     second = stream(gate.generate, range(10, 20), limiter=limiter)
@@ -243,7 +219,7 @@ async def test_the_source_iterator_stays_the_callers() -> None:
 
 
 async def test_break_starts_no_further_call_and_cancels_those_in_flight() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     gate.release(0)
     async with stream(gate.generate, range(40), max_concurrent=5) as outcomes:
         async for _ in outcomes:
@@ -269,7 +245,7 @@ async def test_leaving_waits_for_the_cleanup_of_the_calls() -> None:
 
 
 async def test_aclose_equals_leaving() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     async with stream(gate.generate, range(9)) as outcomes:
         await wait_until_idle()
         await outcomes.aclose()
@@ -290,7 +266,7 @@ async def test_a_call_may_close_its_own_stream() -> None:
 
 
 async def test_a_parked_reader_learns_that_the_block_was_left() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
 
     async def read(outcomes: Any) -> None:
         with pytest.raises(anyio.ClosedResourceError):
@@ -305,7 +281,7 @@ async def test_a_parked_reader_learns_that_the_block_was_left() -> None:
 
 
 async def test_a_reader_outside_a_cancelled_block_sees_no_normal_end() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     seen: list[type[Exception]] = []
 
     async def read(outcomes: Any) -> None:
@@ -588,7 +564,7 @@ async def test_no_prompt_sees_a_contextvar_that_another_set() -> None:
 
 
 async def test_workers_replaced_for_their_context_do_not_lower_the_bound() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
 
     async def generate(prompt: int) -> None:
         setting.set(prompt)
@@ -716,7 +692,7 @@ async def test_an_asynchronous_source_that_is_always_ready_lets_others_run() -> 
 
 
 async def test_a_thousand_workers_start_without_recursion() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     async with stream(gate.generate, range(1000), max_concurrent=1000):
         await wait_until_idle()
         assert len(gate.started) == 1000
@@ -826,7 +802,7 @@ async def test_an_asynchronous_iterator_needs_no_aclose() -> None:
 
 
 async def test_progress_counts() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
 
     async def generate(prompt: int) -> int:
         await gate.generate(prompt)
@@ -846,7 +822,7 @@ async def test_progress_counts() -> None:
 
 
 async def test_the_total_of_an_iterator_is_known_when_it_is_exhausted() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     async with stream(gate.generate, iter(range(3)), max_concurrent=1) as outcomes:
         await wait_until_idle()
         assert outcomes.progress.total is None
@@ -917,7 +893,7 @@ async def test_bad_arguments_raise_at_the_call(
 
 @only_trio
 async def test_a_trio_nursery_around_the_reader_ends_cleanly() -> None:
-    gate = Gate()
+    gate = HeldCalls(factor=10)
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = trio.current_time() + 0.01
         async with stream(gate.generate, range(3)) as outcomes:

@@ -11,7 +11,7 @@ import pytest
 import genbatch
 import genbatch.gallery
 import genbatch.testing
-from genbatch.cli._app import app
+from genbatch.cli._main import app
 from support.pages import DOCS, PAGES, README, ROOT, read
 
 SOURCE = Path(genbatch.__file__).parent

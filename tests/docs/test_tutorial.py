@@ -16,6 +16,8 @@ import pytest
 
 from support.pages import DOCS, blocks_of, steady
 
+pytestmark = pytest.mark.slow
+
 PROGRESS = re.compile(r"^\d+/\d+  \d+ failed  .*\n", re.MULTILINE)
 # The commands of this Python, whatever the PATH has.
 SHELL = 'genbatch() { "$PYTHON" -m genbatch "$@"; }; python() { "$PYTHON" "$@"; }; '

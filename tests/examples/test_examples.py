@@ -16,6 +16,8 @@ import pytest
 
 from support.programs import EXAMPLES, program, read_until
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = [*sorted(EXAMPLES.glob("*.py")), EXAMPLES / "web" / "app.py"]
 each_program = pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 

@@ -13,6 +13,8 @@ from genbatch.testing import Fault
 from support.gates import Gate
 from support.programs import EXAMPLES, fake_in_a_thread, program, read_until
 
+pytestmark = pytest.mark.slow
+
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 RUN = "import anyio, service; anyio.run(service.main, backend={!r})"
 

@@ -21,7 +21,7 @@ from support.gates import Gate
 from support.servers import app_of, on_all_servers, serving, tab
 from web import app as web
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def prompts(text: str, count: int = 6) -> list[str]:

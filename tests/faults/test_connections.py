@@ -48,7 +48,7 @@ async def test_there_are_never_more_connections_than_calls_and_they_are_used_aga
     opened: list[int],
 ) -> None:
     async with (
-        FakeGemini(image_size=8, latency=0.3) as server,
+        FakeGemini(image_size=8, latency=0.5) as server,
         GeminiClient("a-key", base_url=server.url, throttle=Throttle(capacity=100)) as client,
     ):
         for _ in range(2):

@@ -15,8 +15,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 
 from genbatch import Prompt, StoreError
 from genbatch._store._reports import export, verify
-from genbatch.gallery import _thumbs, write_gallery
-from genbatch.gallery._write import write
+from genbatch.gallery import _thumbs, write, write_gallery
 from support.folders import add_take, fill, picture, thumbs, told
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from genbatch._values import Usage
+from genbatch._values import ImageRequest, Usage
+from genbatch.gemini import resolve
 from genbatch.gemini._models import (
     MODELS,
     Model,
@@ -18,7 +19,6 @@ from genbatch.gemini._models import (
     model_id,
     price,
 )
-from genbatch.gemini._request import Settings
 
 FLASH, PRO, LITE = "gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"
 
@@ -88,14 +88,15 @@ def test_model_that_is_not_in_the_table_is_not_checked() -> None:
 
 
 def test_alias_is_checked_as_the_model_it_stands_for() -> None:
-    assert Settings("flash", image_size="4K").checked() == Settings(FLASH, image_size="4K")
+    request = ImageRequest("a cup", model="flash", image_size="4K")
+    assert resolve(request) == replace(request, model=FLASH)
     with pytest.raises(ValueError, match="makes 1K only"):
-        replace(Settings("flash", image_size="4K"), model="lite").checked()
+        resolve(replace(request, model="lite"))
 
 
 def test_generation_config_must_be_a_mapping() -> None:
     with pytest.raises(TypeError, match=r"^generation_config must be a mapping, got list$"):
-        Settings("flash", generation_config=[]).checked()  # type: ignore[arg-type]
+        resolve(ImageRequest("a cup", generation_config=[]))  # type: ignore[arg-type]
 
 
 def test_cost_is_known_where_prices_are() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from genbatch import Prompt
 from genbatch.inputs import PromptFiles, Selection, read_prompts
-from genbatch.inputs._lines import MAX_LINE, Lines
+from genbatch.inputs._formats import MAX_LINE, Lines
 from support.commands import PARTI
 
 FOX = '{"prompt": "a fox"}\n'

@@ -15,7 +15,7 @@ import pytest
 
 from genbatch import Prompt, stream
 from genbatch.inputs import Grid, Recipe, Selection, StandardInput, Template
-from genbatch.inputs._lines import BLOCK
+from genbatch.inputs._formats import BLOCK
 from support.backends import until
 
 pytestmark = pytest.mark.anyio

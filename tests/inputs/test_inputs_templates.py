@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from genbatch import Prompt
 from genbatch.inputs import Grid, PromptFiles, Recipe, Selection, Template, read_prompts
-from genbatch.inputs._sample import Sample
+from genbatch.inputs._files import Sample
 
 
 def made(template: str | None, *axes: str, **fields: object) -> list[Prompt]:
@@ -244,7 +245,7 @@ def test_every_item_is_as_likely_to_be_sampled() -> None:
     for seed in range(3000):
         sample: Sample[int] = Sample(3, seed)
         for first in range(0, 12, 4):
-            sample.offer(4, lambda first=first: range(first, first + 4))  # type: ignore[misc]
+            sample.offer(4, iter(range(first, first + 4)))
         assert sample.items == sorted(set(sample.items))
         counts.update(sample.items)
     # 750 of each are expected; six standard deviations are 142.
@@ -254,13 +255,13 @@ def test_every_item_is_as_likely_to_be_sampled() -> None:
 
 def test_what_is_not_sampled_is_not_made() -> None:
     sample: Sample[int] = Sample(1, 0)
-    sample.offer(1, lambda: [0])
+    sample.offer(1, iter([0]))
     asked = []
 
-    def items() -> list[int]:
+    def items() -> Iterator[int]:
         asked.append(True)
-        return [1]
+        yield 1
 
     for _ in range(1000):
-        sample.offer(1, items)
+        sample.offer(1, items())
     assert 1 <= len(asked) < 50

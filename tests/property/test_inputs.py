@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from genbatch import Prompt
 from genbatch.inputs import Grid, PromptFiles, Recipe, Selection, Template, read_prompts
-from genbatch.inputs._lines import Lines
+from genbatch.inputs._formats import Lines
 
 # Everything a UTF-8 file can hold but NUL, with what readers trip over made likely.
 TRAPS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\ufeff\"\t,;:'\r\n {}[]\\"

@@ -312,12 +312,12 @@ async def cancelled_natively(outcomes: Any, hops: int) -> Any:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 
-    def hop(left: int) -> asyncio.Handle:
+    def run_in_thread(left: int) -> asyncio.Handle:
         nonlocal handle
-        handle = loop.call_soon(hop, left - 1) if left else loop.call_soon(task.cancel)
+        handle = loop.call_soon(run_in_thread, left - 1) if left else loop.call_soon(task.cancel)
         return handle
 
-    handle = hop(hops)
+    handle = run_in_thread(hops)
     try:
         return await outcomes.receive()
     except asyncio.CancelledError:

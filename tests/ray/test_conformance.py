@@ -17,8 +17,8 @@ import anyio
 import fsspec
 import pytest
 
-from genbatch.ray._kept import KeyedStore, StoredImage
-from support.stores import KEY, OTHER_KEY, image, open_store
+from genbatch.ray._objects import StoredImage
+from support.stores import KEY, OTHER_KEY, KeyedStore, image, open_store
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,7 @@ from anyio import wait_all_tasks_blocked
 
 from genbatch import BudgetExhausted, RateLimited
 from genbatch.ray import _coordinator
-from genbatch.ray._coordinator import Coordinator
-from genbatch.ray._messages import Report
+from genbatch.ray._coordinator import Coordinator, Report
 from genbatch.ray._objects import Objects
 from support.fleets import PRICE, bounds, ledger
 

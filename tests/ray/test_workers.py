@@ -18,8 +18,7 @@ from genbatch import (
     Unauthorized,
 )
 from genbatch.gemini import _retry
-from genbatch.ray._kept import StoredImage
-from genbatch.ray._objects import Objects
+from genbatch.ray._objects import Objects, StoredImage
 from genbatch.ray._worker import Worker
 from genbatch.testing import Call, FakeGemini, Fault, blocked, rate_limited, reset
 from support.fleets import fleet, item, saved_in

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from genbatch import Blocked, ImageMissing, NoImage, Prompt, StoreError, TimedOut, Unavailable
+from genbatch import Blocked, ImageMissing, ImageRequest, NoImage, StoreError, TimedOut, Unavailable
 from genbatch._store._reports import export, status, verify
 from genbatch._values import Rejected
 from support.archives import begin, fail, image, make_all, open_archive, opened, plan_all
@@ -75,9 +75,9 @@ def test_equal_prompts_have_images_of_their_own_however_many(tmp_path: Path) -> 
 
 def test_a_changed_parameter_makes_a_new_image_and_keeps_the_old(tmp_path: Path) -> None:
     with opened(tmp_path) as archive:
-        make_all(archive, [Prompt("a cup", image_size="1K")])
+        make_all(archive, [ImageRequest("a cup", image_size="1K")])
     with opened(tmp_path) as archive:
-        make_all(archive, [Prompt("a cup", image_size="2K")])
+        make_all(archive, [ImageRequest("a cup", image_size="2K")])
     assert len(images_in(tmp_path)) == 2
     assert len(shown(tmp_path)) == 1
     assert [row[0] for row in shown(tmp_path, all=True)] == [0, None]
@@ -197,8 +197,8 @@ def test_a_take_more_is_kept_beside_the_first_until_it_is_picked(tmp_path: Path)
     with opened(tmp_path) as archive:
         make_all(archive, PROMPTS)
         for number in (1, 2):
-            plan, prompt, settings = archive.further(1, "", {"text": f"a mug, {number}"})
-            assert (prompt.text, settings) == (f"a mug, {number}", {})
+            plan, request = archive.further(1, "", {"text": f"a mug, {number}"})
+            assert (request.text, request.options) == (f"a mug, {number}", {})
             archive.save(begin(archive, plan), image(100 + number), 1.0)
         assert [row["file"] for row in export(tmp_path)][1].startswith("0001-a-mug-")
         archive.pick(1, 3, "")
@@ -221,12 +221,12 @@ def test_a_take_more_is_kept_beside_the_first_until_it_is_picked(tmp_path: Path)
 def test_a_take_is_asked_for_with_all_that_the_first_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompt = Prompt("a cup", id="x", seed=7, images=("in.png",), metadata={"a": [1]})
+    prompt = ImageRequest("a cup", id="x", seed=7, images=("in.png",), metadata={"a": [1]})
     (tmp_path / "in.png").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     with opened(tmp_path / "out") as archive:
-        plan_all(archive, [prompt, Prompt("b", images=(b"bytes",))])
-        assert archive.further(0, "", {"seed": 8})[1] == Prompt(
+        plan_all(archive, [prompt, ImageRequest("b", images=(b"bytes",))])
+        assert archive.further(0, "", {"seed": 8})[1] == ImageRequest(
             "a cup", id="x", seed=8, images=("in.png",), metadata={"a": [1]}
         )
         with pytest.raises(ValueError, match="does not keep"):
@@ -236,7 +236,7 @@ def test_a_take_is_asked_for_with_all_that_the_first_was(
 def test_a_failed_take_leaves_the_first_as_it_was(tmp_path: Path) -> None:
     with opened(tmp_path) as archive:
         make_all(archive, ["a cup"])
-        plan, _, _ = archive.further(0, "", {})
+        plan, _ = archive.further(0, "", {})
         fail(archive, begin(archive, plan), Blocked("no"))
     assert status(tmp_path).done == 1
     assert status(tmp_path).failed == {}
@@ -244,9 +244,9 @@ def test_a_failed_take_leaves_the_first_as_it_was(tmp_path: Path) -> None:
 
 def test_two_filenames_that_are_the_same_somewhere_are_told_apart(tmp_path: Path) -> None:
     prompts = [
-        Prompt("a", filename="Hero"),
-        Prompt("b", filename="hero"),
-        Prompt("c", filename="hero"),
+        ImageRequest("a", filename="Hero"),
+        ImageRequest("b", filename="hero"),
+        ImageRequest("c", filename="hero"),
     ]
     with opened(tmp_path) as archive:
         stems = [plan.stem for plan in make_all(archive, prompts)]
@@ -410,7 +410,7 @@ def test_verify_names_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_export_says_all_there_is_to_say(tmp_path: Path) -> None:
-    prompt = Prompt("a \ud800 cup", id="x", aspect_ratio="16:9", metadata={"a": [1, "é"]})
+    prompt = ImageRequest("a \ud800 cup", id="x", aspect_ratio="16:9", metadata={"a": [1, "é"]})
     with opened(tmp_path) as archive:
         (plan,) = plan_all(archive, [prompt], "n")
         extra = image(2, mime_type="image/jpeg")
@@ -429,6 +429,6 @@ def test_export_says_all_there_is_to_say(tmp_path: Path) -> None:
 def test_metadata_is_that_of_the_latest_input(tmp_path: Path) -> None:
     for value in (1, 2):
         with opened(tmp_path) as archive:
-            make_all(archive, [Prompt("a cup", metadata={"row": value})])
+            make_all(archive, [ImageRequest("a cup", metadata={"row": value})])
     (row,) = export(tmp_path)
     assert row["metadata"] == {"row": 2}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genbatch import Prompt
+from genbatch import ImageRequest
 from genbatch._store._keys import content_digest, key_of
 from genbatch._store._names import (
     DEFAULT_TEMPLATE,
@@ -24,7 +24,7 @@ from genbatch._store._names import (
     slug,
 )
 
-PROMPT = Prompt("Coffee cup on wooden table", model="m")
+PROMPT = ImageRequest("Coffee cup on wooden table", model="m")
 KEY = "0123456789abcdef" * 4
 HOSTILE = [
     "../../etc/passwd",
@@ -40,7 +40,7 @@ HOSTILE = [
 ]
 
 
-def first_name(prompt: Prompt, index: int = 7, template: str = DEFAULT_TEMPLATE) -> str:
+def first_name(prompt: ImageRequest, index: int = 7, template: str = DEFAULT_TEMPLATE) -> str:
     return next(candidates(template, index, prompt, KEY))
 
 
@@ -78,7 +78,7 @@ def test_where_a_name_is_taken_the_key_tells_them_apart() -> None:
 
 @given(st.text(min_size=1).filter(str.strip), st.integers(0, 10**6))
 def test_every_name_is_one_safe_component(text: str, index: int) -> None:
-    name = first_name(Prompt(text), index)
+    name = first_name(ImageRequest(text), index)
     assert len(name) < 80
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
@@ -132,7 +132,9 @@ def test_the_key_covers_everything_that_changes_the_image(change: dict[str, Any]
 
 def test_the_key_covers_the_namespace_the_settings_and_the_ordinal() -> None:
     assert content_digest("a", PROMPT) != content_digest("b", PROMPT)
-    assert content_digest("", PROMPT, {"thinking": "high"}) != content_digest("", PROMPT)
+    assert content_digest("", dataclasses.replace(PROMPT, thinking="high")) != content_digest(
+        "", PROMPT
+    )
     digest = content_digest("", PROMPT)
     assert len({key_of(digest, ordinal) for ordinal in range(5)}) == 5
 
@@ -153,10 +155,11 @@ def test_the_key_covers_the_content_of_input_images(tmp_path: Path) -> None:
 
 def test_the_key_is_the_same_in_every_process() -> None:
     script = """
-from genbatch import Prompt
+from genbatch import ImageRequest
 from genbatch._store._keys import content_digest
-prompt = Prompt("a\\ud800\\u2028é", model="m", seed=7)
-print(content_digest("n", prompt, {"b": {"z", "y"}, "a": b"x"}))
+config = {"b": {"z", "y"}, "a": b"x"}
+request = ImageRequest("a\\ud800\\u2028é", model="m", seed=7, generation_config=config)
+print(content_digest("n", request))
 """
     runs = [
         subprocess.run(
@@ -172,6 +175,6 @@ print(content_digest("n", prompt, {"b": {"z", "y"}, "a": b"x"}))
 
 
 def test_a_setting_without_a_lasting_text_is_refused() -> None:
-    settings = {"generation_config": MappingProxyType({"tools": object()})}
+    config = MappingProxyType({"tools": object()})
     with pytest.raises(TypeError, match="lasting text"):
-        content_digest("", PROMPT, settings)
+        content_digest("", dataclasses.replace(PROMPT, generation_config=config))

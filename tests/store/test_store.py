@@ -13,7 +13,9 @@ import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from genbatch import Blocked, Budget, Prompt, Store, StoreError, TimedOut, Unavailable
+from genbatch import Blocked, Budget, ImageRequest, Store, StoreError, TimedOut, Unavailable
+from genbatch._run._paid_call import PaidCalls, _Attempts
+from genbatch._store import PendingImage
 from genbatch._store import _files as files
 from genbatch._store._archive import Archive
 from genbatch._store._batch import Batch
@@ -27,9 +29,15 @@ pytestmark = pytest.mark.anyio
 PROMPTS = [f"a cup, number {number}" for number in range(40)]
 
 
+def account_of(pending: PendingImage, budget: Budget) -> _Attempts:
+    """Return what the attempts of a call are paid from, without a client."""
+    client: Any = None
+    return _Attempts(PaidCalls(client, budget, None), "m", pending)
+
+
 async def make(store: Store, plan: Plan, number: int = 0) -> None:
-    async with store.making(plan) as making:
-        await making.save(image(number))
+    async with store.pending(plan) as pending:
+        await pending.save(image(number))
 
 
 async def run(store: Store, prompts: list[str], *, whole: bool = True) -> list[Plan]:
@@ -37,7 +45,7 @@ async def run(store: Store, prompts: list[str], *, whole: bool = True) -> list[P
     batch = store.batch()
     plans = []
     for index, prompt in enumerate(prompts):
-        plan = await batch.plan(index, Prompt(prompt))
+        plan = await batch.plan(index, ImageRequest(prompt))
         if plan.saved is None and plan.error is None:
             await make(store, plan, index)
         plans.append(plan)
@@ -67,10 +75,10 @@ async def test_a_run_resumes_what_another_made(tmp_path: Path) -> None:
 
 async def test_a_save_returns_what_is_on_disk(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
-        plan = await store.batch().plan(0, Prompt("a cup"))
+        plan = await store.batch().plan(0, ImageRequest("a cup"))
         extra = image(1, mime_type="image/jpeg")
-        async with store.making(plan) as making:
-            saved = await making.save(image(0, text="Here", extras=(extra,)))
+        async with store.pending(plan) as pending:
+            saved = await pending.save(image(0, text="Here", extras=(extra,)))
         assert await in_thread(read, saved.path) == image(0).data
         assert [path.name for path in saved.extras] == [f"{plan.stem}-2.jpg"]
         assert (saved.cost, saved.model, saved.text, saved.resumed) == (0.5, "m", "Here", False)
@@ -100,7 +108,7 @@ async def test_a_resumed_run_asks_the_journal_seldom(
     async with Store(tmp_path) as store:
         batch = store.batch()
         for index, prompt in enumerate(prompts):
-            await batch.plan(index, Prompt(prompt))
+            await batch.plan(index, ImageRequest(prompt))
         await batch.end(whole=True)
     asked = []
     plan = Archive.plan
@@ -115,7 +123,7 @@ async def test_a_resumed_run_asks_the_journal_seldom(
 
 async def run_unmade(store: Store, prompts: list[str]) -> list[Plan]:
     batch = store.batch()
-    plans = [await batch.plan(index, Prompt(prompt)) for index, prompt in enumerate(prompts)]
+    plans = [await batch.plan(index, ImageRequest(prompt)) for index, prompt in enumerate(prompts)]
     await batch.end(whole=True)
     return plans
 
@@ -156,15 +164,15 @@ async def test_what_was_planned_during_a_look_is_not_foreseen_by_it(
         await run_unmade(store, PROMPTS)
     async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
         batch = store.batch()
-        await batch.plan(0, Prompt(PROMPTS[10]))  # foresees what follows it
+        await batch.plan(0, ImageRequest(PROMPTS[10]))  # previews what follows it
         monkeypatch.setattr(Archive, "plan", slow)
-        tasks.start_soon(batch.plan, 1, Prompt(PROMPTS[5]))
+        tasks.start_soon(batch.plan, 1, ImageRequest(PROMPTS[5]))
         await in_thread(looked.wait, 5)
-        first = await batch.plan(2, Prompt(PROMPTS[11]))
+        first = await batch.plan(2, ImageRequest(PROMPTS[11]))
         go_on.set()
         while batch._asking:
             await anyio.lowlevel.checkpoint()
-        second = await batch.plan(3, Prompt(PROMPTS[11]))
+        second = await batch.plan(3, ImageRequest(PROMPTS[11]))
     assert first.key != second.key
 
 
@@ -176,11 +184,11 @@ async def test_a_look_that_fails_loses_no_place(
     async with Store(tmp_path) as store:
         batch = store.batch()
         for index in range(5):
-            await batch.plan(index, Prompt(PROMPTS[index]))
+            await batch.plan(index, ImageRequest(PROMPTS[index]))
         with monkeypatch.context() as patch:
             patch.setattr(Archive, "plan", lambda *args: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                await batch.plan(5, Prompt("new"))
+                await batch.plan(5, ImageRequest("new"))
         await batch.end(whole=True)
     rows = await in_thread(lambda: list(export(tmp_path)))
     assert [row["prompt"] for row in rows] == PROMPTS[:5]
@@ -191,7 +199,7 @@ async def test_changed_metadata_reaches_the_journal_of_a_resumed_run(tmp_path: P
         async with Store(tmp_path) as store:
             batch = store.batch()
             for index, prompt in enumerate(PROMPTS):
-                await batch.plan(index, Prompt(prompt, metadata={"row": value + index}))
+                await batch.plan(index, ImageRequest(prompt, metadata={"row": value + index}))
             await batch.end(whole=True)
     rows = await in_thread(lambda: list(export(tmp_path)))
     assert [row["metadata"] for row in rows] == [{"row": 2 + index} for index in range(40)]
@@ -211,7 +219,7 @@ async def test_prompts_planned_at_once_share_a_look_into_the_journal(
     async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
         batch = store.batch()
         for index, prompt in enumerate(PROMPTS):
-            tasks.start_soon(batch.plan, index, Prompt(prompt))
+            tasks.start_soon(batch.plan, index, ImageRequest(prompt))
     assert sum(asked) == len(PROMPTS)
     assert len(asked) <= 3
 
@@ -227,7 +235,7 @@ async def test_an_error_of_the_journal_reaches_each_that_waits(
 
     async def one(batch: Batch, index: int) -> None:
         with pytest.raises(StoreError, match="full") as caught:
-            await batch.plan(index, Prompt(PROMPTS[index]))
+            await batch.plan(index, ImageRequest(PROMPTS[index]))
         errors.append(caught.value)
 
     async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
@@ -239,7 +247,7 @@ async def test_an_error_of_the_journal_reaches_each_that_waits(
 
 async def test_input_images_are_a_part_of_the_key_by_their_content(tmp_path: Path) -> None:
     path = tmp_path / "in.gif"
-    prompt = Prompt("a cup", images=(path,))
+    prompt = ImageRequest("a cup", images=(path,))
     async with Store(tmp_path / "out") as store:
         await in_thread(path.write_bytes, b"GIF89a one")
         before = await store.batch().plan(0, prompt)
@@ -259,7 +267,7 @@ async def test_a_disk_that_takes_no_order_does_not_end_a_batch_badly(
 
     async with Store(tmp_path) as store:
         batch = store.batch()
-        await batch.plan(0, Prompt("a cup"))
+        await batch.plan(0, ImageRequest("a cup"))
         monkeypatch.setattr(Archive, "end_batch", full)
         await batch.end(whole=True)
 
@@ -267,14 +275,14 @@ async def test_a_disk_that_takes_no_order_does_not_end_a_batch_badly(
 async def test_a_prompt_whose_row_cannot_be_written_is_not_planned(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
         batch, journal = store.batch(), store.archive.journal
-        await batch.plan(0, Prompt("a cup"))
+        await batch.plan(0, ImageRequest("a cup"))
         sql = journal._connection.execute
         (pages,) = await in_thread(lambda: sql("PRAGMA page_count").fetchone())
         await in_thread(sql, f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StoreError, match="disk is full"):
-            await batch.plan(1, Prompt("a mug" * 20_000))
+            await batch.plan(1, ImageRequest("a mug" * 20_000))
         await in_thread(sql, "PRAGMA max_page_count = 1000000")
-        plan = await batch.plan(1, Prompt("a mug" * 20_000))
+        plan = await batch.plan(1, ImageRequest("a mug" * 20_000))
         await make(store, plan)
 
 
@@ -283,11 +291,11 @@ async def test_a_store_that_is_left_waits_for_the_calls_that_run(tmp_path: Path)
     begun, go_on = anyio.Event(), anyio.Event()
 
     async def call(store: Store) -> None:
-        plan = await store.batch().plan(0, Prompt("a cup"))
-        async with store.making(plan) as making:
+        plan = await store.batch().plan(0, ImageRequest("a cup"))
+        async with store.pending(plan) as pending:
             begun.set()
             await go_on.wait()
-            saved.append((await making.save(image())).path.name)
+            saved.append((await pending.save(image())).path.name)
 
     async def set_later() -> None:
         await wait_all_tasks_blocked()
@@ -305,20 +313,20 @@ async def test_a_store_that_is_left_waits_for_the_calls_that_run(tmp_path: Path)
 
 async def test_an_error_of_the_call_is_noted(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
-        plan = await store.batch().plan(0, Prompt("a cup"))
+        plan = await store.batch().plan(0, ImageRequest("a cup"))
         with pytest.raises(Blocked):
-            async with store.making(plan):
+            async with store.pending(plan):
                 raise Blocked("no", reason="SAFETY")
     async with Store(tmp_path) as store:
-        again = await store.batch().plan(0, Prompt("a cup"))
+        again = await store.batch().plan(0, ImageRequest("a cup"))
     assert isinstance(again.error, Blocked)
 
 
 async def test_a_cancelled_call_counts_as_possibly_paid(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
-        plan = await store.batch().plan(0, Prompt("a cup"))
+        plan = await store.batch().plan(0, ImageRequest("a cup"))
         with anyio.CancelScope() as scope:
-            async with store.making(plan) as making, making.noting(Budget()).attempt(0.25):
+            async with store.pending(plan) as pending, account_of(pending, Budget()).attempt(0.25):
                 scope.cancel()
                 await anyio.lowlevel.checkpoint()
         assert await store.spent() == (0.0, 0.25, 0, 1)
@@ -330,9 +338,9 @@ async def test_every_attempt_that_may_have_been_paid_is_counted_and_no_other(
     """The first is lost and the second refused, the third brings the image."""
     budget = Budget()
     async with Store(tmp_path) as store:
-        plan = await store.batch().plan(0, Prompt("a cup"))
-        async with store.making(plan) as making:
-            account = making.noting(budget)
+        plan = await store.batch().plan(0, ImageRequest("a cup"))
+        async with store.pending(plan) as pending:
+            account = account_of(pending, budget)
             assert await store.spent() == (0.0, 0.0, 0, 0)  # a call that waits costs nothing
             with pytest.raises(TimedOut):
                 async with account.attempt(0.25):
@@ -348,7 +356,7 @@ async def test_every_attempt_that_may_have_been_paid_is_counted_and_no_other(
             assert await store.spent() == (0.0, 0.25, 0, 1)
             async with account.attempt(0.25) as attempt:
                 attempt.paid(0.5)
-            await making.save(image())
+            await pending.save(image())
         spent = await store.spent()
     assert spent == (0.5, 0.25, 1, 1)
     assert spent == (budget.spent, budget.maybe_spent, budget.images, budget.maybe_images)
@@ -362,9 +370,9 @@ async def test_an_attempt_without_a_row_is_not_sent(
 
     budget = Budget()
     async with Store(tmp_path) as store:
-        plan = await store.batch().plan(0, Prompt("a cup"))
-        async with store.making(plan) as making:
-            account = making.noting(budget)
+        plan = await store.batch().plan(0, ImageRequest("a cup"))
+        async with store.pending(plan) as pending:
+            account = account_of(pending, budget)
             with pytest.raises(TimedOut):
                 async with account.attempt(0.25):
                     raise TimedOut("slow", maybe_paid=True)
@@ -380,12 +388,12 @@ async def test_an_attempt_without_a_row_is_not_sent(
 
 async def test_an_image_is_saved_though_its_scope_is_cancelled(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
-        plan = await store.batch().plan(0, Prompt("a cup"))
+        plan = await store.batch().plan(0, ImageRequest("a cup"))
         with anyio.CancelScope() as scope:
-            async with store.making(plan) as making:
+            async with store.pending(plan) as pending:
                 scope.cancel()
-                await making.save(image())
-        again = await store.batch().plan(0, Prompt("a cup"))
+                await pending.save(image())
+        again = await store.batch().plan(0, ImageRequest("a cup"))
     assert again.saved is not None
 
 
@@ -407,13 +415,13 @@ async def test_an_image_is_saved_though_its_task_is_cancelled(
 
     monkeypatch.setattr(files, "publish", slow)
     async with Store(tmp_path) as store:
-        plan = await store.batch().plan(0, Prompt("a cup"))
+        plan = await store.batch().plan(0, ImageRequest("a cup"))
 
         async def save() -> None:
-            async with store.making(plan) as making:
+            async with store.pending(plan) as pending:
                 if when != "in the thread":
                     task.cancel()
-                await making.save(image())
+                await pending.save(image())
 
         task = asyncio.create_task(save())
         await in_thread(begun.wait, 5)
@@ -422,7 +430,7 @@ async def test_an_image_is_saved_though_its_task_is_cancelled(
         go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert (await store.batch().plan(0, Prompt("a cup"))).saved is not None
+        assert (await store.batch().plan(0, ImageRequest("a cup"))).saved is not None
         assert (await store.spent()).maybe_images == 0
 
 
@@ -433,7 +441,7 @@ async def test_a_cancelled_task_leaves_those_that_wait_with_it_unharmed(tmp_path
     async with Store(tmp_path) as store:
         batch = store.batch()
         tasks = [
-            asyncio.create_task(batch.plan(index, Prompt(prompt)))
+            asyncio.create_task(batch.plan(index, ImageRequest(prompt)))
             for index, prompt in enumerate(PROMPTS)
         ]
         await anyio.lowlevel.checkpoint()
@@ -456,14 +464,14 @@ async def test_two_batches_that_want_one_image_pay_once(tmp_path: Path) -> None:
     paid: list[int] = []
 
     async def batch_of(store: Store, number: int) -> None:
-        plan = await store.batch().plan(0, Prompt("a cup"))
-        async with store.making(plan) as making:
-            if making.saved is None:
+        plan = await store.batch().plan(0, ImageRequest("a cup"))
+        async with store.pending(plan) as pending:
+            if pending.saved is None:
                 paid.append(number)
                 await anyio.lowlevel.checkpoint()
-                await making.save(image(number))
+                await pending.save(image(number))
             else:
-                assert making.saved.resumed
+                assert pending.saved.resumed
 
     async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
         for number in range(10):
@@ -480,9 +488,9 @@ async def test_twenty_batches_at_once_share_a_store(tmp_path: Path) -> None:
             for index, prompt in enumerate(PROMPTS[:6]):
                 if number % 4 == 3 and index == 3:
                     scope.cancel()
-                plan = await batch.plan(index, Prompt(prompt))
-                async with store.making(plan) as making:
-                    made.append((await making.save(image(number))).path.name)
+                plan = await batch.plan(index, ImageRequest(prompt))
+                async with store.pending(plan) as pending:
+                    made.append((await pending.save(image(number))).path.name)
 
     async with Store(tmp_path) as store, anyio.create_task_group() as tasks:
         for number in range(20):
@@ -495,8 +503,8 @@ async def test_twenty_batches_at_once_share_a_store(tmp_path: Path) -> None:
 async def test_further_takes_and_picks_go_through_the_store(tmp_path: Path) -> None:
     async with Store(tmp_path) as store:
         await run(store, PROMPTS[:2])
-        plan, prompt, settings = await store.further(1, text="another")
-        assert (prompt.text, settings) == ("another", {})
+        plan, request = await store.further(1, text="another")
+        assert (request.text, request.options) == ("another", {})
         await make(store, plan, 9)
         await store.pick(1, 2)
     rows = await in_thread(lambda: list(export(tmp_path)))
@@ -514,11 +522,11 @@ async def test_misuse_is_told(tmp_path: Path) -> None:
     async with store:
         with pytest.raises(RuntimeError, match="open already"):
             await store.__aenter__()
-        plan = await store.batch().plan(0, Prompt("a cup"))
-        async with store.making(plan) as making:
-            await making.save(image())
-            with pytest.raises(RuntimeError, match="brought its image"):
-                await making.save(image())
+        plan = await store.batch().plan(0, ImageRequest("a cup"))
+        async with store.pending(plan) as pending:
+            await pending.save(image())
+            with pytest.raises(RuntimeError, match="saved already"):
+                await pending.save(image())
         with pytest.raises(StoreError, match="in use"):
             await Store(tmp_path).__aenter__()
     async with store:

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genbatch import Image, Prompt
+from genbatch import Image, ImageRequest, Prompt
 from genbatch._store._archive import Archive, Call
 from genbatch._store._keys import content_digest
 from genbatch._store._names import DEFAULT_TEMPLATE
-from genbatch._store._plan import Plan, Policy
-from genbatch._store._planning import Wanted
+from genbatch._store._plan import Plan, PlanRequest, Policy
 
 
 def image(number: int = 0, **changes: Any) -> Image:
@@ -36,9 +35,9 @@ def opened(directory: Path, **options: Any) -> Iterator[Archive]:
         archive.close()
 
 
-def wanted(index: int, prompt: str | Prompt, namespace: str = "") -> Wanted:
-    prompt = Prompt.of(prompt)
-    return Wanted.of(index, prompt, None, content_digest(namespace, prompt, None))
+def wanted(index: int, prompt: str | Prompt | ImageRequest, namespace: str = "") -> PlanRequest:
+    request = prompt if isinstance(prompt, ImageRequest) else ImageRequest.of(prompt, {})
+    return PlanRequest.of(index, request, content_digest(namespace, request))
 
 
 def plan_all(

@@ -12,8 +12,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from genbatch import Prompt
-from genbatch.ray._coordinator import Coordinator
-from genbatch.ray._messages import Bounds
+from genbatch.ray._coordinator import Bounds, Coordinator
 from genbatch.ray._objects import Objects
 from genbatch.ray._worker import Work, Worker
 

@@ -59,7 +59,7 @@ def fill(
 def add_take(folder: Path, index: int, data: bytes, *, pick: bool = False, **changes: Any) -> None:
     """Note a further take of the prompt at an index."""
     with opened(folder) as archive:
-        plan, _, _ = archive.further(index, "", changes)
+        plan, _ = archive.further(index, "", changes)
         with archive.journal.writing() as journal:
             take = journal.next_take(plan.item)
             name = f"{plan.stem}-take{take}"

@@ -14,7 +14,7 @@ from anyio.from_thread import start_blocking_portal
 
 from genbatch.testing import FakeGemini
 
-EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image
 
-from genbatch.testing._draw import PALETTES, draw
-from genbatch.testing._poster import poster
+from genbatch.testing._pictures import PALETTES, draw, poster
 
 SIZES = [(1, 1), (2, 3), (16, 16), (64, 8), (96, 96), (512, 288), (288, 512), (768, 96)]
 PROMPTS = [

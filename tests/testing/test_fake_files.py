@@ -13,7 +13,7 @@ import httpx
 import pytest
 from google.genai.errors import ClientError
 
-from genbatch.testing import ControlCall, FakeGemini, Fault, _uploads, short_body
+from genbatch.testing import ControlCall, FakeGemini, Fault, _batch_api, short_body
 from support.backends import until
 from support.batch_wire import (
     UPLOAD,
@@ -89,14 +89,14 @@ class TestUploads:
     async def test_a_chunk_sent_twice_at_once_is_taken_once(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        append, writes, go = _uploads._append, list[bytes](), threading.Event()
+        append, writes, go = _batch_api._append, list[bytes](), threading.Event()
 
         def held(upload: Any, body: bytes) -> None:
             writes.append(body)
             assert go.wait(60)
             append(upload, body)
 
-        monkeypatch.setattr(_uploads, "_append", held)
+        monkeypatch.setattr(_batch_api, "_append", held)
         seen, statuses = list[ControlCall](), list[int]()
         async with FakeGemini(control_faults=seen.append) as server, client_of(server) as client:
             url = (await start_upload(client, 6)).headers["x-goog-upload-url"]

@@ -24,7 +24,7 @@ from genbatch.testing import (
     FakeGemini,
     Fault,
     Stats,
-    _server,
+    _http,
     _service,
     bad_base64,
     blocked,
@@ -270,7 +270,7 @@ class TestRefusals:
     async def test_a_body_beyond_the_cap_is_refused(
         self, chunked: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_server, "_LARGEST_BODY", 100_000)
+        monkeypatch.setattr(_http, "_LARGEST_BODY", 100_000)
 
         async def pieces() -> AsyncIterator[bytes]:
             for _ in range(30):
@@ -746,7 +746,7 @@ async def test_a_connection_that_cannot_be_accepted_does_not_end_the_server(
         listener.setblocking(False)
         return listener
 
-    monkeypatch.setattr(_server, "_listen", listen)
+    monkeypatch.setattr(_http, "_listen", listen)
     async with FakeGemini(image_size=8) as server, client_of(server) as client:
         assert (await client.post(PATH, json=asking())).status_code == 200
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from genbatch.testing import FakeGemini, Fault, Stats
-from genbatch.testing._quota import Quota
+from genbatch.testing._service import Quota
 from support import virtual
 from support.wire import MODEL, PATH, asking, client_of, details_of
 

@@ -23,7 +23,7 @@ from genbatch import (
     stream,
     throttled,
 )
-from genbatch._throttle._windows import Starts
+from genbatch._throttle._limits import Starts
 from support import virtual
 from support.backends import only_asyncio
 

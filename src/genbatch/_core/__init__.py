@@ -11,8 +11,8 @@
 5.  Leaving the block starts no further call, cancels those in flight and waits for them.
 6.  An Exception from generate is data; with fail_fast it stops the batch. A source error stops
     pulling and is raised after the last outcome. Neither cancels the reader's block, and an error
-    of that block arrives bare. What a call raises that is no Exception, such as KeyboardInterrupt,
-    ends the block, bare as well.
+    of that block arrives bare. What a call raises that is not an Exception, such as
+    KeyboardInterrupt, ends the block, bare as well.
 7.  EndOfStream means that every prompt pulled was handed over: a batch that is cut short raises.
     A cancelled batch starts no further call, also when its calls shield themselves. A stream whose
     block was left raises ClosedResourceError.
@@ -43,8 +43,8 @@ worker for room in the window, parks in a parking lot (_parking.py); one outcome
 
 Two task groups are nested. The outer one holds the reader's block and one task, which hosts the
 inner one with the workers. So the workers can be cancelled, by a failure or by leaving, without
-cancelling the block; and the host waits in the body of its group, where a cancellation is heard at
-once, and not in the group's exit, which hears of it only when shielded calls have ended.
+cancelling the block; and the host waits in the body of its group, where a cancellation arrives at
+once, and not in the group's exit, which learns of it only when shielded calls have ended.
 
 A call may wait for its turn, as for a rate limit to pass (_waiting.py). It is not in flight then,
 and is dropped where the batch drains.

@@ -36,7 +36,7 @@ def as_coroutine(awaitable: Any) -> Coroutine[Any, Any, Any]:
     """Return what generate returned as a coroutine.
 
     Raises:
-        NotAwaitable: If generate is no async function, nor one that returns an awaitable.
+        NotAwaitable: If generate is not an async function and does not return an awaitable.
     """
     if type(awaitable) is CoroutineType:
         return awaitable

@@ -9,7 +9,7 @@ from anyio import Event
 
 
 class ParkingLot:
-    """Tasks waiting in line; it costs next to nothing while nobody waits.
+    """Tasks waiting in line; nearly free while no task waits.
 
     Being unparked promises nothing: look again, and park again where there is nothing yet.
     """
@@ -31,7 +31,7 @@ class ParkingLot:
             raise
 
     def unpark(self, most: int = sys.maxsize) -> None:
-        """Wake all tasks parked now, or at most so many, the longest parked first."""
+        """Wake the parked tasks, or at most so many of them, longest parked first."""
         while self.parked and most:
             self.parked.popleft().set()
             most -= 1

@@ -65,7 +65,7 @@ class Source(Generic[P]):
             self._pull = partial(copy_context().run, self._iterator.__next__)
 
     def resize(self, limit: int) -> None:
-        """Make room for so many calls at once, and as many outcomes not handed over."""
+        """Allow limit calls at once, and as many outcomes again that are not handed over yet."""
         self.limit = limit
         self._window = 2 * limit
         self._room.unpark()
@@ -94,7 +94,7 @@ class Source(Generic[P]):
             self._next_prompt.cancel()
 
     def pull_nowait(self) -> tuple[int, P] | None:
-        """Return the next prompt behind its index, or None if there is none now."""
+        """Return the next prompt with its index, or None if there is none yet."""
         if self._iterator is None:
             return self._fed.popleft() if self._fed else None
         index = self.pulled

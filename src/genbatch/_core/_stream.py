@@ -232,7 +232,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
             ClosedResourceError: When the block was left or the stream closed.
             ExceptionGroup: With fail_fast, when a prompt has failed.
             Exception: What prompts raised, as it was.
-            TypeError: When generate is no async function.
+            TypeError: When generate is not an async function.
             RuntimeError: When somebody has cancelled a task of the batch, which cut it short.
         """
         try:
@@ -269,7 +269,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
     def drain(self) -> None:
         """End early and in order: pull no further prompt and wait for the calls in flight.
 
-        Their outcomes are handed over as ever. A call that only waits for its turn, as for a rate
+        Their outcomes are handed over as usual. A call that only waits for its turn, as for a rate
         limit to pass, becomes a Failure with Stopped, and so does a prompt that was pulled and not
         called yet.
         """

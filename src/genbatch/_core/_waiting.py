@@ -1,7 +1,7 @@
 """Waiting is not running: how a call tells its batch that it only waits for its turn.
 
-A call that waits is not in flight, its waiting is no part of its outcome's elapsed, and a batch
-that drains drops it: nothing was sent, so nothing is lost.
+A call that waits is not in flight: its wait does not count towards its outcome's elapsed, and a
+batch that drains drops it, since nothing was sent and nothing is lost.
 """
 
 from __future__ import annotations

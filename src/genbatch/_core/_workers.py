@@ -54,7 +54,8 @@ class Workers(Generic[P, T]):
     Attributes:
         limiter: The batch's own, once it runs.
         error: What has ended it before its time, once it has ended.
-        exit: What a call or the source raised that is no Exception, such as KeyboardInterrupt.
+        exit: What a call or the source raised that is not an Exception, such as KeyboardInterrupt.
+        drop_waiting: Drops the calls that wait for their turn, now and later; others go on.
     """
 
     limiter: CapacityLimiter
@@ -93,6 +94,8 @@ class Workers(Generic[P, T]):
         self._fail_fast = fail_fast
         self._stopped = self._is_left = False
         self._waits = Waits()
+        # Not a method of this object: whoever keeps it would keep the batch alive.
+        self.drop_waiting = self._waits.drain
         self._admissions = Waits()  # for tokens of the limiters: of calls that are not counted yet
         self._last_token: object = None
         self._limit = self._alive = 0
@@ -130,7 +133,7 @@ class Workers(Generic[P, T]):
                     self._resized()
                     if begun is not None:
                         begun.set()
-                    # Here, and not where the group waits for its tasks: that hears of a
+                    # Here, and not where the group waits for its tasks, which learns of a
                     # cancellation only when all of them have ended.
                     while not self._finished.is_set():
                         await (undisturbed(self._finished.wait) if begun else self._finished.wait())
@@ -171,7 +174,7 @@ class Workers(Generic[P, T]):
         self._tasks.cancel_scope.cancel()
 
     def raise_exit(self) -> None:
-        """Raise what a call or the source raised that is no Exception, if there was such."""
+        """Raise what a call or the source raised that is not an Exception, if anything."""
         if self.exit is not None:
             raise self.exit
 
@@ -300,8 +303,8 @@ class Workers(Generic[P, T]):
                     outcome = succeed(index, prompt, exc.value, elapsed)  # so a coroutine returns
                 else:
                     outcome = Failure(index, prompt, as_failure(exc, "generate"), elapsed)
-            # A token serves for the next call where nobody waits for it: nothing runs in between
-            # that could tell the difference.
+            # The token is kept for the next call unless another task waits for it: nothing runs in
+            # between that could tell the difference.
             if limit is not None and (limiter._waiting or limit != self._limit):
                 limit = limiter.release_on_behalf_of(token)
             if isinstance(outcome, Success):
@@ -316,7 +319,7 @@ class Workers(Generic[P, T]):
             if is_marked or self._last_token is token:
                 if limit is not None:
                     limit = limiter.release_on_behalf_of(token)
-                if is_marked:  # or the next call would hear of it
+                if is_marked:  # or the next call would be cancelled
                     yield from undisturbed(checkpoint)
                 else:  # nobody else ran meanwhile
                     yield from self._be_fair()
@@ -442,7 +445,7 @@ class Workers(Generic[P, T]):
         # A call that draining has dropped is no reason to cancel those that it waits for.
         elif not self._fail_fast or isinstance(outcome.error, Stopped):
             self._deliver(outcome)
-        elif self._failures or not self._stopped:  # not what comes of leaving the block
+        elif self._failures or not self._stopped:  # not errors of calls cancelled by leaving
             with suppress(Exception):  # of a prompt or an error with ideas of its own
                 outcome.error.add_note(f"prompt {outcome.index}: {_brief.repr(outcome.prompt)}")
             self._failures.append(outcome.error)

@@ -17,7 +17,7 @@ from logging import WARNING, getLogger
 from typing import Protocol
 
 from genbatch._core import ParkingLot, waiting
-from genbatch._logs import tell
+from genbatch._logs import log
 from genbatch._values import BudgetExhausted, GenbatchError
 
 _log = getLogger("genbatch.run")
@@ -26,7 +26,7 @@ _ROUNDING = 1e-9  # US dollars: sums of prices are not exact
 
 
 class Attempt:
-    """One attempt of a call, as its budget sees it: perhaps billed, until it is told better."""
+    """One attempt of a call, as its budget sees it: perhaps billed until it is settled."""
 
     def __init__(self, price: float) -> None:
         self.price = price
@@ -61,9 +61,9 @@ class Budget:
 
     Attributes:
         spent: US dollars for images that came, as far as prices are known.
-        maybe_spent: US dollars of attempts that may have been billed but brought no image.
+        maybe_spent: US dollars of attempts that may have been billed but returned no image.
         images: Images paid for.
-        maybe_images: Attempts that may have been billed but brought no image.
+        maybe_images: Attempts that may have been billed but returned no image.
 
     Raises:
         ValueError: If a bound is negative.
@@ -118,7 +118,7 @@ class Budget:
             self._settled.unpark()
             if attempt.maybe_images:
                 message = "a call may have been paid without an image, $%.4f"
-                tell(_log, WARNING, message, attempt.price, price=attempt.price)
+                log(_log, WARNING, message, attempt.price, price=attempt.price)
 
     async def _make_room(self, price: float) -> None:
         while not self._has_room(price, self._running, self._reserved):
@@ -138,7 +138,7 @@ class Budget:
         error = BudgetExhausted(self._why())
         if not self._is_told:
             self._is_told = True
-            tell(_log, WARNING, "no further call is paid", error=error)
+            log(_log, WARNING, "no further call is paid", error=error)
         return error
 
     def _why(self) -> str:

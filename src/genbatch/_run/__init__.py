@@ -1,21 +1,20 @@
 """The run: a client, the core, a store and a budget, put together."""
 
-from ._completion import Completion, split
+from ._breaker import RunBreaker
 from ._estimate import Estimate, estimate
-from ._images import GenerateOnce, Run, generate_images, inside
-from ._stops import Stops
+from ._images import GenerateOnce, defaults_of, generate_images, inside
+from ._paid_call import PaidCalls
 from ._takes import make_takes, plan_takes
 
 __all__ = [
-    "Completion",
     "Estimate",
     "GenerateOnce",
-    "Run",
-    "Stops",
+    "PaidCalls",
+    "RunBreaker",
+    "defaults_of",
     "estimate",
     "generate_images",
     "inside",
     "make_takes",
     "plan_takes",
-    "split",
 ]

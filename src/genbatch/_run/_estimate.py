@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Unpack
 
 from genbatch._store import content_digest, made_in
-from genbatch._values import Prompt
-from genbatch.gemini import Settings
+from genbatch._values import ImageRequest, ImageSettings, Prompt, takes_settings
 from genbatch.gemini import price as price_of
 from genbatch.inputs import PromptFiles
 
-from ._completion import Completion
+from ._images import defaults_of, request_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +38,15 @@ class Estimate:
         return self.prompts - self.done
 
 
+@takes_settings
 def estimate(
     prompts: Iterable[str | Prompt],
     *,
     save_dir: str | os.PathLike[str] | None = None,
     namespace: str = "",
-    model: str = "flash",
     price: float | None = None,
     rate: float | None = None,
-    **settings: Any,
+    **settings: Unpack[ImageSettings],
 ) -> Estimate:
     """Return how many calls a batch will make, and what they are expected to cost.
 
@@ -57,10 +56,9 @@ def estimate(
         prompts: Finite; read once, and so are their input images.
         save_dir: Directory that images are saved in; what it has is not made again.
         namespace: As for generate_images.
-        model: ``"flash"``, ``"pro"``, ``"lite"``, or any full model id, for prompts without one.
         price: US dollars an image, in place of the price table's.
         rate: Calls that start in a second.
-        settings: The other settings of generate_images, such as ``image_size``.
+        settings: See ImageSettings; those of the batch.
 
     Raises:
         ValueError: If a model cannot do what is asked for, a prompt is blank, or rate is not above
@@ -71,18 +69,18 @@ def estimate(
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
-    complete = _Completion(Settings(model=model, **settings).checked())
+    requests = _Requests(defaults_of(settings, None, price))
     made = Counter({} if save_dir is None else made_in(save_dir))
     number = done = 0
     cost: float | None = 0.0
     for each, count in _kinds(prompts, bool(made)):
         number += count
-        prompt, others = complete(each)
-        if made and made[digest := content_digest(namespace, prompt, others)] > 0:
+        request = requests(each)
+        if made and made[digest := content_digest(namespace, request)] > 0:
             made[digest] -= 1
             done += 1
             continue
-        expected = price_of(str(prompt.model), prompt.image_size) if price is None else price
+        expected = price_of(request.model, request.image_size) if price is None else price
         cost = None if cost is None or expected is None else cost + count * expected
     return Estimate(number, done, cost, None if rate is None else (number - done) / rate)
 
@@ -99,33 +97,25 @@ def _kinds(prompts: Iterable[str | Prompt], one_by_one: bool) -> Iterator[tuple[
 
 
 def _like(model: str | None, aspect_ratio: str | None, image_size: str | None) -> Prompt:
-    """Return a prompt that stands for all that ask the same of a model."""
+    """Return a prompt that represents all with the same settings."""
     return Prompt("any", model=model, aspect_ratio=aspect_ratio, image_size=image_size)
 
 
-class _Completion:
-    """Completes prompts as Completion does, but for what no digest needs.
+class _Requests:
+    """Requests of prompts, but for what no digest needs.
 
-    What many of them have in common is looked at once: a run that resumes completes a million.
+    What many of them have in common is looked at once: a run that resumes asks for a million.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._complete = Completion(settings)
-        self._known: dict[tuple[str | None, ...], tuple[Prompt, dict[str, Any]]] = {}
+    def __init__(self, defaults: ImageRequest) -> None:
+        self._defaults = defaults
+        self._known: dict[tuple[str | None, ...], ImageRequest] = {}
 
-    def __call__(self, each: str | Prompt) -> tuple[Prompt, dict[str, Any]]:
+    def __call__(self, each: str | Prompt) -> ImageRequest:
         prompt = Prompt.of(each)
         kind = prompt.model, prompt.aspect_ratio, prompt.image_size
         if kind not in self._known:
-            self._known[kind] = self._complete(_like(*kind))
-        like, others = self._known[kind]
-        full = Prompt(
-            prompt.text,
-            id=prompt.id,
-            model=like.model,
-            aspect_ratio=like.aspect_ratio,
-            image_size=like.image_size,
-            images=prompt.images,
-            seed=like.seed if prompt.seed is None else prompt.seed,
-        )
-        return full, others
+            self._known[kind] = request_of(_like(*kind), self._defaults)
+        like = self._known[kind]
+        seed = like.seed if prompt.seed is None else prompt.seed
+        return replace(like, text=prompt.text, id=prompt.id, images=prompt.images, seed=seed)

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
 from logging import DEBUG, getLogger
-from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from anyio import CapacityLimiter
 
 from genbatch._core import OutcomeStream, T, Workers, open_stream
-from genbatch._logs import about, tell
-from genbatch._money import Account, Budget
-from genbatch._store import Batch, Plan, Store, digests_of_texts
-from genbatch._values import Image, Prompt, SavedImage
-from genbatch.gemini import GeminiClient, Settings
+from genbatch._logs import log, log_context
+from genbatch._money import Budget
+from genbatch._store import Batch, Store, digests_of_texts
+from genbatch._values import (
+    Image,
+    ImageRequest,
+    ImageSettings,
+    Prompt,
+    SavedImage,
+    takes_settings,
+)
+from genbatch.gemini import GeminiClient, resolve
 from genbatch.gemini import price as price_of
 
-from ._completion import Completion
-from ._stops import Stops
+from ._paid_call import ImageMaker, PaidCalls
 
 _log = getLogger("genbatch.store")
 
 PT = TypeVar("PT", bound=str | Prompt)
 
 
-class _Options(TypedDict, total=False):
+class _Options(ImageSettings, total=False):
     """The options that every form of generate_images takes alike."""
 
     max_concurrent: int
@@ -35,14 +40,6 @@ class _Options(TypedDict, total=False):
     ordered: bool
     fail_fast: bool
     namespace: str
-    model: str
-    aspect_ratio: str | None
-    image_size: str | None
-    thinking: str | None
-    temperature: float | None
-    seed: int | None
-    system_instruction: str | None
-    generation_config: Mapping[str, Any] | None
     budget: Budget | None
     price: float | None
 
@@ -78,6 +75,7 @@ def generate_images(
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, SavedImage]]: ...
 
 
+@takes_settings
 def generate_images(
     client: GeminiClient,
     prompts: Iterable[PT] | AsyncIterable[PT],
@@ -89,16 +87,9 @@ def generate_images(
     ordered: bool = False,
     fail_fast: bool = False,
     namespace: str = "",
-    model: str = "flash",
-    aspect_ratio: str | None = None,
-    image_size: str | None = None,
-    thinking: str | None = None,
-    temperature: float | None = None,
-    seed: int | None = None,
-    system_instruction: str | None = None,
-    generation_config: Mapping[str, Any] | None = None,
     budget: Budget | None = None,
     price: float | None = None,
+    **settings: Unpack[ImageSettings],
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, Any]]:
     """Generate an image for each prompt and stream the outcomes.
 
@@ -112,18 +103,10 @@ def generate_images(
         ordered: Hand outcomes over in input order.
         fail_fast: Stop at the first failure.
         namespace: Images of one namespace are never taken for those of another.
-        model: ``"flash"``, ``"pro"``, ``"lite"``, or any full model id. This and the settings below
-            hold for every prompt that does not bring its own.
-        aspect_ratio: Such as ``"16:9"``; the model's default where None.
-        image_size: ``"1K"``, ``"2K"`` or ``"4K"``; the model's default where None.
-        thinking: ``"minimal"``, ``"medium"`` or ``"high"``; the model's default where None.
-        temperature: How freely to sample; the model's default where None.
-        seed: Asks for repeatable sampling.
-        system_instruction: Told to the model before each prompt.
-        generation_config: Other fields of the request; see GeminiClient.generate_image.
         budget: What the calls are paid from; one that could exceed it is not made, and its prompt
             fails with BudgetExhausted.
         price: US dollars an image, in place of the price table's.
+        settings: See ImageSettings; they apply to every prompt that does not override them.
 
     Yields:
         A receive stream of outcomes. Their value is an Image or, where images are saved, a
@@ -133,11 +116,11 @@ def generate_images(
         ValueError: If both save_dir and store are given, the model cannot do what the settings ask
             for, budget is in US dollars and no price of it is known, or as stream. What a prompt's
             own settings ask for fails that prompt alone.
-        TypeError: If generation_config is no mapping, or as stream.
+        TypeError: If there is no such setting, generation_config is not a mapping, or as stream.
         StoreError: On entering, if save_dir cannot be used; see Store.
 
-    Resuming: A prompt whose image stands in the directory already, wherever the prompt stood then,
-    is not called again: its outcome is marked ``resumed``. One that was refused for good fails
+    Resuming: A prompt whose image is in the directory already, at whatever index, is not called
+    again: its outcome is marked ``resumed``. One that was refused for good fails
     again without a call, and one whose image has been deleted with ImageMissing; see Store. What
     failed otherwise is tried again.
 
@@ -150,125 +133,99 @@ def generate_images(
     """
     if save_dir is not None and store is not None:
         raise ValueError("give save_dir or store, not both")
-    settings = Settings(
-        model=model,
-        aspect_ratio=aspect_ratio,
-        image_size=image_size,
-        thinking=thinking,
-        temperature=temperature,
-        seed=seed,
-        system_instruction=system_instruction,
-        generation_config=generation_config,
-    ).checked()  # raises now, not once for each prompt
-    if budget is None:
-        budget = Budget()
-    elif budget.usd is not None and price is None and price_of(settings.model, image_size) is None:
-        raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
-    run, complete = Run(client, budget, price), Completion(settings)
+    defaults = defaults_of(settings, budget, price)
+    calls = PaidCalls(client, Budget() if budget is None else budget, price)
     place = store if save_dir is None else Store(save_dir)
     if place is None:
-        generate: Callable[..., Awaitable[Any]] = _Generate(run, complete)
+        generate: Callable[..., Awaitable[Any]] = _Generate(calls, defaults)
     else:
         batch = Batch(place, namespace)
-        generate = GenerateOnce(run, complete, place, batch, namespace)
+        generate = GenerateOnce(calls, defaults, place, batch, namespace)
     workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
+    calls.breaker.drop_waiting = workers.drop_waiting
     outcomes = open_stream(workers, ordered)
     if place is None:
         return outcomes
     return inside(nullcontext() if place is store else place, batch, workers, outcomes)
 
 
-class Maker(Protocol):
-    """Makes images of requests that have none yet; a Run does so with a call each."""
+def defaults_of(
+    settings: ImageSettings, budget: Budget | None, price: float | None
+) -> ImageRequest:
+    """Return the request that all prompts of a batch have in common, whatever its text.
 
-    @property
-    def stops(self) -> Stops:
-        """What has stopped it."""
-
-    async def make(
-        self, place: Store, plan: Plan, request: Prompt, others: dict[str, Any]
-    ) -> SavedImage:
-        """Make an image and save it, unless another batch has done so meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What all calls of a batch share."""
-
-    client: GeminiClient
-    budget: Budget
-    price: float | None
-    stops: Stops = field(default_factory=Stops)
-
-    async def make(
-        self, place: Store, plan: Plan, request: Prompt, others: dict[str, Any]
-    ) -> SavedImage:
-        """Make an image and save it, unless another batch has done so meanwhile."""
-        self.stops.check(str(request.model))
-        with about(key=plan.key):
-            async with place.making(plan) as making:
-                if making.saved is not None:
-                    return making.saved
-                image = await self.ask(request, others, making.noting(self.budget))
-                return await making.save(image)
-
-    async def ask(self, request: Prompt, others: dict[str, Any], account: Account) -> Image:
-        """Make an image, paid from an account."""
-        model = str(request.model)
-        self.stops.check(model)
-        with self.stops.learning(model):
-            return await self.client.generate_image(
-                request, **others, budget=self.stops.guard(model, account), price=self.price
+    Raises:
+        ValueError: If the model cannot do what the settings ask for, or a budget in US dollars is
+            given and no price is known.
+        TypeError: If there is no such setting, or one is of the wrong type.
+    """
+    defaults = resolve(ImageRequest.of("any text", settings))
+    if price is None and budget is not None and budget.usd is not None:
+        if price_of(defaults.model, defaults.image_size) is None:
+            raise ValueError(
+                f"no price of {defaults.model} is known: give price=, US dollars an image"
             )
+    return defaults
+
+
+def request_of(prompt: str | Prompt, defaults: ImageRequest) -> ImageRequest:
+    """Return the request for a prompt of a batch.
+
+    Raises:
+        ValueError: If the prompt is blank, or its model cannot do what it asks for.
+        TypeError: If it is not a prompt.
+    """
+    request = defaults.with_prompt(prompt)
+    return request if isinstance(prompt, str) else resolve(request)
 
 
 class _Generate:
-    """How an image comes of each prompt of a batch."""
+    """Makes the image of each prompt of a batch."""
 
-    def __init__(self, run: Run, complete: Completion) -> None:
-        self._run = run
-        self._complete = complete
+    def __init__(self, calls: PaidCalls, defaults: ImageRequest) -> None:
+        self._calls = calls
+        self._defaults = defaults
 
     async def __call__(self, numbered: tuple[int, str | Prompt]) -> Image:
         index, prompt = numbered
-        request, others = self._complete(prompt)
-        with about(index=index):
-            return await self._run.ask(request, others, self._run.budget)
+        request = request_of(prompt, self._defaults)
+        with log_context(index=index):
+            return await self._calls.make_image(request)
 
 
 class GenerateOnce:
     """The same, saved, and from an earlier run where it has been made."""
 
     def __init__(
-        self, run: Maker, complete: Completion, place: Store, batch: Batch, namespace: str
+        self, maker: ImageMaker, defaults: ImageRequest, place: Store, batch: Batch, namespace: str
     ) -> None:
-        self._run = run
-        self._complete = complete
+        self._maker = maker
+        self._defaults = defaults
         self._place = place
         self._batch = batch
-        self._digest = digests_of_texts(namespace, *complete("any text"))
+        self._digest = digests_of_texts(namespace, defaults)
 
     async def __call__(self, numbered: tuple[int, str | Prompt]) -> SavedImage:
         index, prompt = numbered
         plan = self._batch.recall(self._digest(prompt), index) if isinstance(prompt, str) else None
         if plan is not None and plan.saved is not None:
             return _resumed(index, plan.key, plan.saved)  # most of a resumed run, so first
-        request, others = self._complete(prompt)
-        with about(index=index), self._run.stops.learning_of_disk():
+        request = request_of(prompt, self._defaults)
+        with log_context(index=index), self._maker.breaker.observe_store():
             if plan is None:
-                plan = await self._batch.plan(index, request, others)
+                plan = await self._batch.plan(index, request)
             if plan.saved is not None:
                 return _resumed(index, plan.key, plan.saved)
             if plan.error is not None:
-                tell(_log, DEBUG, "not asked again", key=plan.key, error=plan.error)
+                log(_log, DEBUG, "not asked again", key=plan.key, error=plan.error)
                 raise plan.error
-            return await self._run.make(self._place, plan, request, others)
+            return await self._maker.save_image(self._place, plan, request)
 
 
 def _resumed(index: int, key: str, saved: SavedImage) -> SavedImage:
     if _log.isEnabledFor(DEBUG):  # tens of thousands in a second come by here
         path = str(saved.path)
-        tell(_log, DEBUG, "resumed from %s", path, index=index, key=key, path=path)
+        log(_log, DEBUG, "resumed from %s", path, index=index, key=key, path=path)
     return saved
 
 

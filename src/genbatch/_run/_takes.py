@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from genbatch._core import OutcomeStream, Workers, open_stream
-from genbatch._logs import about
+from genbatch._logs import log_context
 from genbatch._money import Budget
 from genbatch._store import Plan, Store
-from genbatch._values import Prompt, SavedImage
-from genbatch.gemini import GeminiClient, Settings, model_id
+from genbatch._values import ImageRequest, Prompt, SavedImage
+from genbatch.gemini import GeminiClient, model_id, resolve
 
-from ._images import Run
+from ._paid_call import PaidCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,12 @@ class Take:
 
     Attributes:
         index: Position of its prompt in the latest input.
-        prompt: What is asked for.
-        settings: What is asked for beside it.
+        request: What is asked for.
         plan: Of the store.
     """
 
     index: int
-    prompt: Prompt
-    settings: dict[str, Any]
+    request: ImageRequest
     plan: Plan
 
 
@@ -43,7 +41,7 @@ async def plan_takes(
         store: That has the prompts; open.
         indices: Positions of the prompts in the latest input.
         namespace: Of that input.
-        changes: Fields of the Prompt to change, the same for all.
+        changes: Fields of the ImageRequest to change, the same for all.
 
     Raises:
         ValueError: If there is no such prompt, not all of its request is known, or the model cannot
@@ -54,9 +52,8 @@ async def plan_takes(
         changes["model"] = model_id(changes["model"])
     takes = []
     for index in indices:
-        plan, prompt, settings = await store.further(index, namespace, **changes)
-        Settings(**{"model": "flash"} | settings).overridden_by(prompt).checked()
-        takes.append(Take(index, prompt, settings, plan))
+        plan, request = await store.further(index, namespace, **changes)
+        takes.append(Take(index, resolve(request), plan))
     return takes
 
 
@@ -81,13 +78,14 @@ def make_takes(
 
     Stopping, cancellation, failure: as generate_images.
     """
-    run = Run(client, Budget() if budget is None else budget, price)
+    calls = PaidCalls(client, Budget() if budget is None else budget, price)
 
     async def make(numbered: tuple[int, Prompt]) -> SavedImage:
-        number, prompt = numbered
-        take = takes[number]
-        with about(index=take.index), run.stops.learning_of_disk():
-            return await run.make(store, take.plan, prompt, take.settings)
+        take = takes[numbered[0]]
+        with log_context(index=take.index), calls.breaker.observe_store():
+            return await calls.save_image(store, take.plan, take.request)
 
-    prompts = [take.prompt for take in takes]
-    return open_stream(Workers(make, prompts, max_concurrent, None, False, numbered=True), False)
+    prompts = [take.request.prompt for take in takes]
+    workers = Workers(make, prompts, max_concurrent, None, False, numbered=True)
+    calls.breaker.drop_waiting = workers.drop_waiting
+    return open_stream(workers, False)

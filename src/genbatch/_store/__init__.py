@@ -7,12 +7,10 @@ from ._files import read as read_file
 from ._files import replace as replace_file
 from ._journal import Spent, storable
 from ._keys import content_digest, digests_of_texts, key_of
-from ._making import Making
 from ._names import DEFAULT_TEMPLATE, check_template
-from ._plan import FINAL, Plan, details, prompt_to_json
-from ._planning import Wanted
+from ._plan import FINAL, Plan, PlanRequest, details, request_to_json
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
-from ._store import Store
+from ._store import PendingImage, Store
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -22,12 +20,12 @@ __all__ = [
     "Archive",
     "Batch",
     "Call",
-    "Making",
+    "PendingImage",
     "Plan",
+    "PlanRequest",
     "Spent",
     "Status",
     "Store",
-    "Wanted",
     "check_template",
     "content_digest",
     "details",
@@ -39,10 +37,10 @@ __all__ = [
     "made_in",
     "make_directory",
     "open_in_jobs",
-    "prompt_to_json",
     "read_file",
     "reading",
     "replace_file",
+    "request_to_json",
     "status",
     "storable",
     "sync_directory",

@@ -2,7 +2,7 @@
 
 1. A row of an image implies its file, complete; both are on disk when save returns.
 2. An image on its way to a disk that is full is kept, and written with the next one or at close.
-3. An attempt that was sent and of which no end is known keeps its row: it may have been paid.
+3. An attempt that was sent and never settled keeps its row: it may have been paid.
 """
 
 from __future__ import annotations
@@ -18,20 +18,30 @@ from pathlib import Path
 from threading import Lock as ThreadLock
 from typing import Any
 
-from genbatch._values import GenbatchError, Image, Prompt, SavedImage, StoreError
+from genbatch._values import GenbatchError, Image, ImageRequest, SavedImage, StoreError
 
 from . import _files as files
-from ._journal import Journal, Spent, storable
+from ._journal import ItemRow, Journal, Row, Spent, storable
 from ._lock import Lock
-from ._plan import Plan, Policy, details, has_file
-from ._planning import Naming, Wanted, adopt_lost, adopt_orphans, at, find_or_add, further
-from ._schema import Known, Row
+from ._plan import (
+    Naming,
+    Plan,
+    PlanRequest,
+    Policy,
+    adopt_lost,
+    adopt_orphans,
+    at,
+    details,
+    find_or_add,
+    further,
+    has_file,
+)
 
 HIDDEN = ".genbatch"  # the directory of what is not for the eye
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
 
-_FILE = Known._fields.index("file")
+_FILE = ItemRow._fields.index("file")
 
 
 @dataclass(slots=True)
@@ -120,7 +130,12 @@ class Archive:
                 journal.supersede(batch)
 
     def plan(
-        self, batch: int, namespace: str, wanted: list[Wanted], places: dict[int, int], ahead: int
+        self,
+        batch: int,
+        namespace: str,
+        wanted: list[PlanRequest],
+        places: dict[int, int],
+        ahead: int,
     ) -> list[Row]:
         """Plan what is wanted, in this order, and return what probably comes next, for recall.
 
@@ -133,7 +148,7 @@ class Archive:
         """
         with self.journal.writing(durable=False) as journal:
             journal.put(batch, places.items())
-            found: list[tuple[Wanted, Known]] = []
+            found: list[tuple[PlanRequest, ItemRow]] = []
             for each in wanted:
                 try:
                     known = find_or_add(journal, batch, namespace, each, self._naming)
@@ -146,12 +161,12 @@ class Archive:
         for each, known in found:  # not before the rows are committed
             each.ordinal, each.plan = known.ordinal, self._policy.plan(known, self.directory)
         prefix = f"{self.directory}{os.sep}"
-        # What has lost its file is not foreseen: it is looked for again when it is wanted.
+        # What has lost its file is not previewed: it is looked for again when it is wanted.
         return [row for row in following if row[_FILE] is None or has_file(row[_FILE], prefix)]
 
     def recall(self, row: Row) -> Plan:
         """Return the plan of what has come next; this one method does not block."""
-        return self._policy.plan_of(Known._make(row), self.directory, True)
+        return self._policy.plan_of(ItemRow._make(row), self.directory, True)
 
     def begin(self, plan: Plan) -> Call | SavedImage:
         """Begin the call of a request, or return the image if it has been made meanwhile."""
@@ -173,7 +188,7 @@ class Archive:
             price: US dollars that it is expected to cost, None where unknown.
 
         Raises:
-            GenbatchError: If a job may still bring the image.
+            GenbatchError: If a job may still make the image.
         """
         with self.journal.writing() as journal:
             if (job := journal.job_of(call.plan.item)) is not None:
@@ -193,7 +208,7 @@ class Archive:
             journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
 
     def fail(self, call: Call, error: Exception) -> None:
-        """Note why a call brought no image."""
+        """Record why a call returned no image."""
         if call.plan.further:
             return
         with self.journal.writing() as journal:
@@ -232,7 +247,7 @@ class Archive:
         call, image = paid.call, paid.image
         stems = [f"{call.name}-{number}" for number, _ in enumerate(image.extras, 2)]
         parts = list(zip([*stems, call.name], [*image.extras, image], strict=True))
-        # The image after its extras: where it stands, its answer is there whole.
+        # The image after its extras: where it exists, the answer is complete.
         for stem, part in parts[len(paid.arrived) :]:
             file = files.publish(self.directory, stem, part.extension, part.data)
             paid.arrived.append(file)
@@ -276,7 +291,7 @@ class Archive:
 
     def further(
         self, index: int, namespace: str, changes: Mapping[str, Any]
-    ) -> tuple[Plan, Prompt, dict[str, Any]]:
+    ) -> tuple[Plan, ImageRequest]:
         """Plan a further take of the prompt at an index, and return it with what to ask for.
 
         Raises:

@@ -2,31 +2,30 @@
 
 An input that an earlier run has read comes in the same order, mostly. So each look into the journal
 brings along what came next then: a run that resumes asks once in a thousand prompts, and keeps no
-more than those in memory. What is not foreseen is looked up, for all who wait together.
+more than those in memory. What is not previewed is looked up, for all who wait together.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from functools import partial
 from typing import Protocol, TypeVar
 
 from genbatch._core import ParkingLot
-from genbatch._values import Prompt, StoreError
+from genbatch._values import ImageRequest, StoreError
 
 from ._archive import Archive
+from ._journal import Row
 from ._keys import content_digest
-from ._plan import Plan, metadata_to_json
-from ._planning import Wanted
-from ._schema import Row
+from ._plan import Plan, PlanRequest, metadata_to_json
 
 R = TypeVar("R")
 
 _LEAST_AHEAD = 16
-_MOST_AHEAD = 1024  # requests foreseen, about a kilobyte each
+_MOST_AHEAD = 1024  # requests previewed, about a kilobyte each
 
 
 class Place(Protocol):
@@ -36,7 +35,7 @@ class Place(Protocol):
     def archive(self) -> Archive:
         """The open directory."""
 
-    async def hop(self, function: Callable[..., R], *args: object) -> R:
+    async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
         """Call a function that blocks."""
 
 
@@ -52,43 +51,40 @@ class Batch:
         self._place = place
         self._namespace = namespace
         self._number = 0
-        self._foreseen: dict[str, Row] = {}  # by digest
+        self._previewed: dict[str, Row] = {}  # by digest
         self._equal: dict[str, deque[Row]] = {}  # what comes after those, of equal prompts
         self._hits = 0
-        self._places: dict[int, int] = {}  # of items that were foreseen, not yet in the journal
-        self._wanted: list[Wanted] = []
+        self._places: dict[int, int] = {}  # of items that were previewed, not yet in the journal
+        self._wanted: list[PlanRequest] = []
         self._asking = False
         self._answered = ParkingLot()
 
-    async def plan(
-        self, index: int, prompt: Prompt, settings: Mapping[str, object] | None = None
-    ) -> Plan:
-        """Return what is known of a prompt's request, and fix the name of its file.
+    async def plan(self, index: int, request: ImageRequest) -> Plan:
+        """Return what is known of a request, and fix the name of its file.
 
         Args:
             index: Position of the prompt in this input.
-            prompt: With its full model id and every setting of its own.
-            settings: What else is asked for, by name.
+            request: With its model's full id.
 
         Raises:
             OSError: If an input image cannot be read.
             StoreError: If the journal cannot be written, or no name is free.
         """
-        if prompt.images:
-            digest = await self._place.hop(content_digest, self._namespace, prompt, settings)
+        if request.images:
+            digest = await self._place.run_in_thread(content_digest, self._namespace, request)
         else:
-            digest = content_digest(self._namespace, prompt, settings)
-        metadata = metadata_to_json(prompt)
+            digest = content_digest(self._namespace, request)
+        metadata = metadata_to_json(request.metadata)
         if (plan := self.recall(digest, index, metadata)) is not None:
             return plan
-        wanted = Wanted.of(index, prompt, settings, digest)
+        wanted = PlanRequest.of(index, request, digest)
         self._wanted.append(wanted)
         while (plan := wanted.plan) is None:
             if wanted.error is not None:
                 raise wanted.error
             if self._asking:
                 await self._answered.park()
-            # What the others have asked for may have brought it along.
+            # Another prompt's look into the journal may have fetched it.
             elif wanted in self._wanted and (plan := self.recall(digest, index, metadata)):
                 self._wanted.remove(wanted)
                 return plan
@@ -105,8 +101,8 @@ class Batch:
         if self._number:
             places, self._places = self._places, {}
             end = partial(self._place.archive.end_batch, self._number, places, whole=whole)
-            with suppress(StoreError):  # what matters more has told of the disk
-                await self._place.hop(end)
+            with suppress(StoreError):  # a save has reported the disk already
+                await self._place.run_in_thread(end)
 
     def recall(self, digest: str, index: int, metadata: str = "") -> Plan | None:
         """Return what is known of a request without asking the journal, None if that must be asked.
@@ -116,10 +112,10 @@ class Batch:
             index: Position of the prompt in this input.
             metadata: The prompt's, as JSON.
         """
-        if (row := self._foreseen.pop(digest, None)) is None:
+        if (row := self._previewed.pop(digest, None)) is None:
             return None
         if self._equal and (equal := self._equal.get(digest)):
-            self._foreseen[digest] = equal.popleft()
+            self._previewed[digest] = equal.popleft()
         plan = self._place.archive.recall(row)
         if plan.metadata != metadata:
             return None
@@ -134,27 +130,27 @@ class Batch:
         places, self._places = self._places, {}
         ahead = min(max(4 * self._hits, _LEAST_AHEAD), _MOST_AHEAD)
         try:
-            following = await self._place.hop(self._plan, wanted, places, ahead)
-        except Exception as exc:  # noqa: BLE001 - each that waits must hear of it
+            following = await self._place.run_in_thread(self._plan, wanted, places, ahead)
+        except Exception as exc:  # noqa: BLE001 - raised in each task that waits
             self._places = places | self._places
             for each in wanted:
                 each.error = copy(exc)  # each prompt its own: a raised one grows its traceback
         else:
             if following:
-                self._foresee(following, wanted)
+                self._preview(following, wanted)
         finally:
             self._asking = False
             self._answered.unpark()
 
-    def _plan(self, wanted: list[Wanted], places: dict[int, int], ahead: int) -> list[Row]:
+    def _plan(self, wanted: list[PlanRequest], places: dict[int, int], ahead: int) -> list[Row]:
         if not self._number:
             self._number = self._place.archive.begin_batch(self._namespace)
         return self._place.archive.plan(self._number, self._namespace, wanted, places, ahead)
 
-    def _foresee(self, following: list[Row], wanted: list[Wanted]) -> None:
+    def _preview(self, following: list[Row], wanted: list[PlanRequest]) -> None:
         """Keep what probably comes next; equal prompts get their images in order."""
         self._hits = 0
-        self._foreseen, self._equal = {}, {}
+        self._previewed, self._equal = {}, {}
         next_ones = {each.digest: each.ordinal + 1 for each in wanted if each.plan}
         for row in following:
             item, digest, ordinal = row[:3]
@@ -163,7 +159,7 @@ class Batch:
             next_ones[digest] = ordinal + 1
             if item in self._places:
                 continue  # it was taken meanwhile
-            if digest not in self._foreseen:
-                self._foreseen[digest] = row
+            if digest not in self._previewed:
+                self._previewed[digest] = row
             else:
                 self._equal.setdefault(digest, deque()).append(row)

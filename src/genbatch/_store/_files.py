@@ -1,7 +1,7 @@
 """Files: images published atomically, under names that are never overwritten.
 
 1. A file under its final name is complete and on disk, whatever was killed when.
-2. Nothing that stands under another's name is overwritten or written through.
+2. No file of others is overwritten or written through.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
     """Write data durably under a free name and return that: stem, or ``stem.2`` where it is taken.
 
     Raises:
-        StoreError: If it cannot be written; nothing of it stands under a final name then.
+        StoreError: If it cannot be written; no part of it has a final name then.
     """
     temporary = _temporary(directory)
     try:
@@ -53,7 +53,7 @@ def replace(path: Path, lines: Iterator[str]) -> None:
     """Write lines durably in place of the file at path, which is ours.
 
     Raises:
-        StoreError: If it cannot be written; the old file stands as it was then.
+        StoreError: If it cannot be written; the old file is unchanged then.
     """
     temporary = _temporary(path.parent)
     try:
@@ -84,7 +84,7 @@ def is_temporary(name: str) -> bool:
 
 
 def find(directory: Path, stem: str) -> str | None:
-    """Return the name of whatever stands under stem with the extension of an image, if anything."""
+    """Return the name of whatever has this stem and the extension of an image, if anything."""
     for extension in EXTENSIONS.values():
         if os.path.lexists(directory / (stem + extension)):
             return stem + extension
@@ -92,7 +92,7 @@ def find(directory: Path, stem: str) -> str | None:
 
 
 def read(path: Path) -> bytes | None:
-    """Return the bytes of the regular file at path, None if something else stands there."""
+    """Return the bytes of the regular file at path, None if it is anything else."""
     try:
         with _open(path) as file:
             return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None

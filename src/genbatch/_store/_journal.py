@@ -8,12 +8,96 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from genbatch._values import StoreError
 
 from ._files import disk_error, sync_directory
-from ._schema import JOBS, KNOWN, SCHEMA, VERSION, Known, Row, check_version, version
+
+VERSION = 2
+
+SCHEMA = """
+CREATE TABLE session (id INTEGER PRIMARY KEY, began REAL NOT NULL);
+CREATE TABLE batch (
+    id INTEGER PRIMARY KEY, session INTEGER NOT NULL, namespace TEXT NOT NULL);
+CREATE TABLE item (
+    id INTEGER PRIMARY KEY, digest TEXT NOT NULL, ordinal INTEGER NOT NULL,
+    name TEXT NOT NULL, folded TEXT NOT NULL UNIQUE, namespace TEXT NOT NULL,
+    prompt TEXT NOT NULL, metadata TEXT NOT NULL, pick INTEGER,
+    kind TEXT, message TEXT, detail TEXT,
+    UNIQUE (digest, ordinal));
+CREATE TABLE place (
+    item INTEGER NOT NULL, batch INTEGER NOT NULL, position INTEGER NOT NULL,
+    PRIMARY KEY (item, batch)) WITHOUT ROWID;
+CREATE UNIQUE INDEX place_order ON place (batch, position);
+CREATE TABLE attempt (
+    id INTEGER PRIMARY KEY, item INTEGER NOT NULL, name TEXT NOT NULL, prompt TEXT,
+    price REAL, began REAL NOT NULL);
+CREATE TABLE image (
+    item INTEGER NOT NULL, take INTEGER NOT NULL, file TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL,
+    bytes INTEGER NOT NULL, mime_type TEXT NOT NULL, model TEXT, usage TEXT,
+    text TEXT NOT NULL DEFAULT '', cost REAL, elapsed REAL, response_id TEXT, extras TEXT,
+    prompt TEXT, made TEXT NOT NULL DEFAULT (datetime()),
+    PRIMARY KEY (item, take));
+"""
+
+# What version 2 has beside version 1; an id is never given again: jobs are known by it.
+JOBS = """
+ALTER TABLE attempt ADD COLUMN job INTEGER;
+CREATE TABLE job (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, label TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
+    file TEXT, name TEXT, state TEXT NOT NULL, requests INTEGER NOT NULL,
+    began REAL NOT NULL, ended REAL);
+CREATE INDEX attempt_item ON attempt (item);
+CREATE INDEX attempt_job ON attempt (job);
+"""
+
+COLUMNS = """item.id, digest, ordinal, name, metadata, kind, message, detail,
+    image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras"""
+
+Row: TypeAlias = tuple[Any, ...]
+
+
+class ItemRow(NamedTuple):
+    """An item and the image picked for it, if it has one."""
+
+    item: int
+    digest: str
+    ordinal: int
+    name: str
+    metadata: str
+    kind: str | None
+    message: str | None
+    detail: str | None
+    take: int | None
+    file: str
+    sha256: str
+    bytes: int
+    mime_type: str
+    model: str | None
+    usage: str | None
+    text: str
+    cost: float | None
+    extras: str | None
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """Return the version of the schema of a journal, 0 if it is empty."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a journal that this version of genbatch does not know.
+
+    Raises:
+        StoreError: If a newer one has written it.
+    """
+    if (found := version(connection)) > VERSION:
+        raise StoreError(
+            f"{path} was written by a newer genbatch (schema {found}, this one knows {VERSION}): "
+            "update genbatch"
+        )
+
 
 _PATIENCE = 30.0  # seconds to wait for another process that writes
 _MOST_UNFINISHED = 16  # inputs; each costs as many rows as were read of it
@@ -31,9 +115,10 @@ class Spent(NamedTuple):
 
     Attributes:
         usd: US dollars for images, as far as prices are known.
-        maybe_usd: US dollars of calls that may have been billed but brought no image.
+        maybe_usd: US dollars of calls that may have been billed but returned no image.
         images: Images paid for.
-        maybe_images: Calls that may have been billed but brought no image; those that run now too.
+        maybe_images: Calls that may have been billed but returned no image, including those in
+            flight now.
     """
 
     usd: float
@@ -135,16 +220,16 @@ class Transaction:
         """Return the first row that a query finds, None if there is none."""
         return self.execute(sql, values).fetchone()
 
-    def item(self, item: int) -> Known:
+    def item(self, item: int) -> ItemRow:
         """Return what is known of an item."""
-        sql = f"SELECT {KNOWN} FROM item LEFT JOIN {_PICKED} WHERE item.id = ?"  # noqa: S608
-        return Known._make(self.first(sql, item))
+        sql = f"SELECT {COLUMNS} FROM item LEFT JOIN {_PICKED} WHERE item.id = ?"  # noqa: S608
+        return ItemRow._make(self.first(sql, item))
 
-    def nth(self, digest: str, ordinal: int) -> Known | None:
+    def nth(self, digest: str, ordinal: int) -> ItemRow | None:
         """Return what is known of the request that comes after ordinal equal ones."""
-        sql = f"SELECT {KNOWN} FROM item LEFT JOIN {_PICKED} WHERE digest = ? AND ordinal = ?"  # noqa: S608
+        sql = f"SELECT {COLUMNS} FROM item LEFT JOIN {_PICKED} WHERE digest = ? AND ordinal = ?"  # noqa: S608
         row = self.first(sql, digest, ordinal)
-        return None if row is None else Known._make(row)
+        return None if row is None else ItemRow._make(row)
 
     def ordinal(self, digest: str, batch: int) -> int:
         """Return how many items of a digest have a place in a batch: they have the lowest ordinals.
@@ -177,7 +262,7 @@ class Transaction:
     def following(self, item: int, batch: int, count: int) -> list[Row]:
         """Return what came after an item in the last input that had it, but those in batch now.
 
-        Rows are as in Known, but not yet made into it: a run that resumes reads many.
+        Rows are as in ItemRow, but not yet made into it: a run that resumes reads many.
         """
         last = self.first(
             "SELECT batch, position FROM place WHERE item = ? AND batch < ? ORDER BY batch DESC",
@@ -186,7 +271,7 @@ class Transaction:
         )
         if last is None:
             return []
-        sql = f"""SELECT {KNOWN} FROM place JOIN item ON item.id = place.item LEFT JOIN {_PICKED}
+        sql = f"""SELECT {COLUMNS} FROM place JOIN item ON item.id = place.item LEFT JOIN {_PICKED}
             WHERE place.batch = ? AND position > ? AND NOT EXISTS (
                 SELECT 1 FROM place AS now WHERE now.item = item.id AND now.batch = ?)
             ORDER BY position LIMIT ?"""  # noqa: S608
@@ -205,7 +290,7 @@ class Transaction:
         return self.first("SELECT 1 FROM attempt WHERE name = ?", name) is not None
 
     def job_of(self, item: int) -> Row | None:
-        """Return number and label of the job that may still bring an item, None without one."""
+        """Return number and label of the job that may still make an item, None if there is none."""
         sql = """SELECT job.id, label FROM attempt JOIN job ON job.id = attempt.job
             WHERE item = ? AND ended IS NULL"""
         row: Row | None = self.first(sql, item)
@@ -216,7 +301,7 @@ class Transaction:
         (last,) = self.first("SELECT max(ordinal) FROM item WHERE digest = ?", digest)
         return 0 if last is None else int(last) + 1
 
-    def at(self, index: int, namespace: str) -> Known | None:
+    def at(self, index: int, namespace: str) -> ItemRow | None:
         """Return the item at an index of the latest input of a namespace."""
         row = self.first(
             """SELECT item FROM place JOIN batch ON batch.id = place.batch
@@ -243,7 +328,7 @@ class Transaction:
         )
 
     def add_image(self, item: int, take: int, *, pick: bool = True, **columns: object) -> None:
-        """Note an image; where it is not to be picked, it is only if there is no other."""
+        """Add an image; if pick is False, it is picked only where there is no other."""
         self.insert("image", item=item, take=take, **columns)
         self.execute(
             """UPDATE item SET pick = ?, kind = NULL, message = NULL, detail = NULL

@@ -8,32 +8,26 @@ from collections.abc import Callable, Mapping, Set
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
-from genbatch._values import Prompt
+from genbatch._values import ImageRequest
 
 
-def content_digest(
-    namespace: str, prompt: Prompt, settings: Mapping[str, object] | None = None
-) -> str:
+def content_digest(namespace: str, request: ImageRequest) -> str:
     """Return the SHA-256, in hex, of all that a request asks for.
 
     Neither the place of the prompt in its batch nor its metadata is a part of it.
 
     Args:
         namespace: Equal prompts in different namespaces ask for different images.
-        prompt: With its full model id and every setting of its own. Input images that are paths
-            are read, which blocks.
-        settings: What else is asked for, by name.
+        request: With its model's full id. Input images that are paths are read, which blocks.
 
     Raises:
         OSError: If an input image cannot be read.
         TypeError: If a setting has no text that is the same in every process.
     """
-    return digests_of_texts(namespace, prompt, settings)(prompt.text)
+    return digests_of_texts(namespace, request)(request.text)
 
 
-def digests_of_texts(
-    namespace: str, like: Prompt, settings: Mapping[str, object] | None = None
-) -> Callable[[str], str]:
+def digests_of_texts(namespace: str, like: ImageRequest) -> Callable[[str], str]:
     """Return a function from the text of a prompt to the digest of its request.
 
     A run that resumes does nothing else so often, so all but the text is worked out once.
@@ -41,7 +35,6 @@ def digests_of_texts(
     Args:
         namespace: As for content_digest.
         like: What is asked for but for the text.
-        settings: As for content_digest.
 
     Raises:
         OSError, TypeError: As content_digest.
@@ -59,8 +52,8 @@ def digests_of_texts(
         _text(like.image_size),
         "null" if like.seed is None else str(like.seed),
     ]
-    if settings:  # as values of any type, which JSON may not have
-        parts.append(_text(json.dumps(settings, sort_keys=True, default=_plain)))
+    if options := like.options:  # as values of any type, which JSON may not have
+        parts.append(_text(json.dumps(options, sort_keys=True, default=_plain)))
     after = f", {', '.join(parts)}]"
     return lambda text: _sha256(before + encode_basestring_ascii(text) + after)
 

@@ -7,7 +7,7 @@ import string
 import unicodedata
 from collections.abc import Iterator
 
-from genbatch._values import EXTENSIONS, Prompt
+from genbatch._values import EXTENSIONS, ImageRequest
 
 DEFAULT_TEMPLATE = "{index:04d}-{slug}-{key}"
 FIELDS = ("index", "slug", "key", "id")
@@ -74,7 +74,7 @@ def check_template(template: str) -> str:
     return template
 
 
-def candidates(template: str, index: int, prompt: Prompt, key: str) -> Iterator[str]:
+def candidates(template: str, index: int, prompt: ImageRequest, key: str) -> Iterator[str]:
     """Yield the names that the image of a request may have, the best first.
 
     The last has the whole key in it, so that it can be taken only by what is not ours.

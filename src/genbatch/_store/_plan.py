@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,15 +15,19 @@ from genbatch._values import (
     Blocked,
     GenbatchError,
     ImageMissing,
+    ImageRequest,
     NoImage,
-    Prompt,
     Rejected,
     SavedImage,
+    StoreError,
     Usage,
+    sniff_mime_type,
 )
 
+from . import _files as files
+from ._journal import ItemRow, Transaction
 from ._keys import key_of
-from ._schema import Known
+from ._names import SHORT_KEY, candidates, folded
 
 # The same request would only fail again: not asked, nor paid, twice.
 FINAL: dict[str, type[GenbatchError]] = {
@@ -69,11 +75,11 @@ class Policy:
     redo_missing: bool = False
     retry_failed: bool | Collection[str] = False
 
-    def plan(self, known: Known, directory: Path) -> Plan:
+    def plan(self, known: ItemRow, directory: Path) -> Plan:
         """Return the plan of a request; this looks for its file."""
         return self.plan_of(known, directory, has_file(known.file, f"{directory}{os.sep}"))
 
-    def plan_of(self, known: Known, directory: Path, is_there: bool) -> Plan:
+    def plan_of(self, known: ItemRow, directory: Path, is_there: bool) -> Plan:
         """Return the plan of a request, given whether the file of its image is there."""
         saved: SavedImage | None = None
         error: GenbatchError | None = None
@@ -104,7 +110,7 @@ def has_file(name: str | None, prefix: str) -> bool:
     return name is not None and os.access(prefix + name, os.F_OK)  # faster than stat
 
 
-def _saved_image(known: Known, directory: Path) -> SavedImage:
+def _saved_image(known: ItemRow, directory: Path) -> SavedImage:
     return SavedImage(
         path=directory / known.file,
         mime_type=known.mime_type,
@@ -125,41 +131,41 @@ def details(error: Exception) -> str:
     return json.dumps({name: value for name, value in found.items() if value})
 
 
-def prompt_to_json(prompt: Prompt, settings: Mapping[str, object] | None) -> str:
+def request_to_json(request: ImageRequest) -> str:
     """Return what is asked for, but for the metadata; bytes of input images are not kept."""
-    images = [image if isinstance(image, bytes) else str(image) for image in prompt.images]
+    images = [image if isinstance(image, bytes) else str(image) for image in request.images]
     own = {
-        "id": prompt.id,
-        "filename": prompt.filename,
-        "model": prompt.model,
-        "aspect_ratio": prompt.aspect_ratio,
-        "image_size": prompt.image_size,
-        "seed": prompt.seed,
+        "id": request.id,
+        "filename": request.filename,
+        "model": request.model,
+        "aspect_ratio": request.aspect_ratio,
+        "image_size": request.image_size,
+        "seed": request.seed,
         "images": [None if isinstance(image, bytes) else image for image in images],
-        "settings": dict(settings or {}),
+        "settings": request.options,
     }
     given = {name: value for name, value in own.items() if value not in (None, [], {})}
-    return json.dumps({"text": prompt.text, **given}, default=_no_json)
+    return json.dumps({"text": request.text, **given}, default=_no_json)
 
 
-def prompt_from_json(content: str, metadata: str) -> tuple[Prompt, dict[str, Any]]:
-    """Return the prompt, and the settings that go beside it.
+def request_from_json(content: str, metadata: str) -> ImageRequest:
+    """Return the request that was asked for.
 
     Raises:
         ValueError: If it worked from bytes, or with a setting, that are not kept.
     """
     asked = json.loads(content)
-    settings = asked.pop("settings", {})
+    options = asked.pop("settings", {})
     images = asked.pop("images", [])
-    if None in images or _is_marked(settings):
+    if None in images or _is_marked(options):
         raise ValueError("it was asked for with bytes or settings that the journal does not keep")
     own = json.loads(metadata) if metadata else {}
-    return Prompt(**asked, images=tuple(images), metadata=own), settings
+    return ImageRequest(**asked, **options, images=tuple(images), metadata=own)
 
 
-def metadata_to_json(prompt: Prompt) -> str:
+def metadata_to_json(metadata: Mapping[str, object]) -> str:
     """Return the metadata of a prompt, empty where there is none."""
-    return json.dumps(dict(prompt.metadata), default=str) if prompt.metadata else ""
+    return json.dumps(dict(metadata), default=str) if metadata else ""
 
 
 def _no_json(value: object) -> object:
@@ -170,3 +176,153 @@ def _is_marked(value: object) -> bool:
     if isinstance(value, dict):
         return "not kept" in value or any(map(_is_marked, value.values()))
     return isinstance(value, list) and any(map(_is_marked, value))
+
+
+class Naming(NamedTuple):
+    """Where files go, and how they are named."""
+
+    directory: Path
+    template: str
+
+
+@dataclass(slots=True)
+class PlanRequest:
+    """A request to be planned, then its plan or why it cannot be."""
+
+    index: int
+    request: ImageRequest
+    content: str
+    metadata: str
+    digest: str
+    ordinal: int = 0  # among equal ones of its input, once it is planned
+    plan: Plan | None = None
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, index: int, request: ImageRequest, digest: str) -> PlanRequest:
+        """Return the request at an index to be planned."""
+        metadata = metadata_to_json(request.metadata)
+        return cls(index, request, request_to_json(request), metadata, digest)
+
+
+def find_or_add(
+    journal: Transaction, batch: int, namespace: str, wanted: PlanRequest, naming: Naming
+) -> ItemRow:
+    """Return the item of a request in a batch, where it has no place yet.
+
+    Raises:
+        StoreError: If every name that its image may have is taken.
+    """
+    known = journal.nth(wanted.digest, journal.ordinal(wanted.digest, batch))
+    if known is None:
+        return _add(journal, namespace, wanted, naming)
+    if known.metadata != wanted.metadata:
+        row = (wanted.metadata, known.item)
+        journal.execute("UPDATE item SET metadata = ? WHERE id = ?", row)
+    return known._replace(metadata=wanted.metadata)
+
+
+def _add(journal: Transaction, namespace: str, wanted: PlanRequest, naming: Naming) -> ItemRow:
+    ordinal = journal.ordinal_of_next(wanted.digest)
+    key = key_of(wanted.digest, ordinal)
+    name, image = _choose_name(journal, wanted, key, naming)
+    item = journal.insert(
+        "item",
+        digest=wanted.digest,
+        ordinal=ordinal,
+        name=name,
+        folded=folded(name),
+        namespace=namespace,
+        prompt=wanted.content,
+        metadata=wanted.metadata,
+    )
+    if image is not None:
+        journal.add_image(item, 1, **image)
+    return journal.item(item)
+
+
+def _choose_name(
+    journal: Transaction, wanted: PlanRequest, key: str, naming: Naming
+) -> tuple[str, dict[str, Any] | None]:
+    """Return the name of a new item and, if its image exists already, the row of that."""
+    for name in candidates(naming.template, wanted.index, wanted.request, key):
+        if not journal.is_free(folded(name)):
+            continue
+        if files.find(naming.directory, name) is None:
+            return name, None
+        if name.endswith(key[:SHORT_KEY]) and (image := _look(journal, naming.directory, name)):
+            return name, image  # its row was lost, or there was no journal yet
+    raise StoreError(f"{naming.directory / name} and others are in the way: move them elsewhere")
+
+
+def at(journal: Transaction, index: int, namespace: str) -> ItemRow:
+    """Return the item at an index of the latest input of a namespace.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if (known := journal.at(index, namespace)) is None:
+        where = f" of namespace {namespace!r}" if namespace else ""
+        raise ValueError(f"there is no prompt {index} in the latest input{where}")
+    return known
+
+
+def further(
+    journal: Transaction, index: int, namespace: str, changes: Mapping[str, Any]
+) -> tuple[Plan, ImageRequest]:
+    """Plan a further take of the prompt at an index, and return it with what to ask for.
+
+    Raises:
+        ValueError: If there is no such prompt, or not all of its request is known.
+    """
+    known = at(journal, index, namespace)
+    (content,) = journal.first("SELECT prompt FROM item WHERE id = ?", known.item)
+    try:
+        request = request_from_json(content, known.metadata)
+    except ValueError as exc:
+        raise ValueError(f"prompt {index} cannot be asked for again: {exc}") from exc
+    asked = None
+    if changes:
+        request = replace(request, **changes)
+        asked = request_to_json(request)
+    plan = Plan(
+        key_of(known.digest, known.ordinal), known.name, item=known.item, asked=asked, further=True
+    )
+    return plan, request
+
+
+def adopt_orphans(journal: Transaction, directory: Path) -> None:
+    """Give their rows to images that were published and whose runner died before it noted it."""
+    rows = journal.execute("SELECT id, item, name, prompt, price FROM attempt").fetchall()
+    for number, item, name, prompt, price in rows:
+        if (image := _look(journal, directory, name)) is not None:
+            take = journal.next_take(item)
+            journal.add_image(item, take, pick=False, prompt=prompt, cost=price, **image)
+            journal.execute("DELETE FROM attempt WHERE id = ?", (number,))
+
+
+def adopt_lost(journal: Transaction, directory: Path, plan: Plan) -> None:
+    """Add the lost row of an image that exists where a call is about to begin."""
+    if journal.job_of(plan.item) is not None:
+        return  # which may have published it just now, and notes it next
+    if plan.stem.endswith(plan.key[:SHORT_KEY]) and journal.next_take(plan.item) == 1:
+        if (image := _look(journal, directory, plan.stem)) is not None:
+            journal.add_image(plan.item, 1, **image)
+
+
+def _look(journal: Transaction, directory: Path, name: str) -> dict[str, Any] | None:
+    """Return the row for the image with this name, extension aside, if there is one."""
+    file = files.find(directory, name)
+    if file is None or journal.has_file(file) or (data := files.read(directory / file)) is None:
+        return None
+    if (mime_type := sniff_mime_type(data)) is None:
+        return None
+    numbered = (files.find(directory, f"{name}-{number}") for number in count(2))
+    extras = [extra for extra in takewhile(bool, numbered) if extra]
+    return {
+        "file": file,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "mime_type": mime_type,
+        "extras": json.dumps(extras) if extras else None,
+    }

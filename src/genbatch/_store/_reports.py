@@ -1,4 +1,4 @@
-"""Reports: what stands in a directory, read while another process may be at work in it.
+"""Reports: what a directory contains, read while another process may be writing to it.
 
 Everything here blocks, and reads in order without keeping what it has read. The rows of one report
 are those of one moment.
@@ -20,11 +20,10 @@ from genbatch._values import EXTENSIONS, StoreError, Usage
 
 from . import _files as files
 from ._archive import HIDDEN, JOURNAL, LOCK
-from ._journal import Spent, Transaction
+from ._journal import Spent, Transaction, check_version
 from ._keys import key_of
 from ._lock import Holder, holder
 from ._plan import FINAL
-from ._schema import check_version
 
 RESULTS = "results.jsonl"
 
@@ -72,7 +71,7 @@ class Status:
         in_jobs: Requests that jobs at the service have open.
         in_jobs_usd: US dollars expected for them.
         spent: What all runs have paid; calls that run now, or are in jobs, count as possibly paid.
-        runner: Who is at work in the directory now, None if nobody.
+        runner: Who is running in the directory now, None if nobody is.
     """
 
     done: int
@@ -233,7 +232,7 @@ def reading(directory: Path) -> Iterator[Transaction]:
 
 
 def _row(row: tuple[Any, ...]) -> dict[str, Any]:
-    """Return a row of the journal as what stands in results.jsonl."""
+    """Return a row of the journal as a row of results.jsonl."""
     (index, digest, ordinal, namespace, prompt, metadata, kind, message, pick, takes, *image) = row
     (take, file, sha256, size, mime_type, model, usage, text, cost, elapsed, response, extras, made
     ) = image  # fmt: skip

@@ -1,13 +1,13 @@
 """Store: a directory of images and its journal, so that nothing is lost and nothing paid twice.
 
 1. An image that save has returned is on disk, file and row; a row implies its file, complete.
-2. A file under its final name is complete; nothing that stands there is overwritten.
+2. A file under its final name is complete; no existing file is overwritten.
 3. An image handed in is saved, whatever is cancelled, or kept until the disk has space again.
 4. After any death at most the calls in flight are paid again; they are counted as possibly paid.
 
-A request is known by its key, the SHA-256 of all that is asked for: the namespace, the prompt with
+A request is known by its key, the SHA-256 of everything it asks for: the namespace, the prompt with
 its id, input images, model and settings, and how many equal ones came before it in its input. Its
-place in the input is no part of it. The work is done in threads, by an Archive.
+position in the input is not part of it. The work is done in threads, by an Archive.
 """
 
 from __future__ import annotations
@@ -15,24 +15,98 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
+from logging import ERROR, INFO, getLogger
 from pathlib import Path
 from threading import Lock
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Self
 
 from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from genbatch._core import ParkingLot, waiting
-from genbatch._values import Prompt, Stopped, StoreError
+from genbatch._core import ParkingLot, current_turn, waiting
+from genbatch._logs import log, log_context
+from genbatch._values import Image, ImageRequest, SavedImage, Stopped, StoreError
 
-from ._archive import Archive
-from ._batch import Batch, R
+from ._archive import Archive, Call
+from ._batch import Batch, Place, R
 from ._journal import Spent
-from ._making import Making
 from ._names import DEFAULT_TEMPLATE, check_template
 from ._plan import Plan, Policy
 from ._reports import write_results
+
+_log = getLogger("genbatch.store")
+
+
+class PendingImage:
+    """A request whose image is being made; made by Store.pending.
+
+    Attributes:
+        saved: The image, where it was made meanwhile and no call is needed.
+    """
+
+    def __init__(self, place: Place, begun: Call | SavedImage) -> None:
+        self._place = place
+        self._began = perf_counter()
+        self._call = begun if isinstance(begun, Call) else None
+        self.saved = begun if isinstance(begun, SavedImage) else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the image has not come yet."""
+        return self._call is not None
+
+    @property
+    def call(self) -> Call:
+        """The call that is to make the image.
+
+        Raises:
+            RuntimeError: If the image has come.
+        """
+        if self._call is None:
+            raise RuntimeError("the image of this call has been saved already")
+        return self._call
+
+    async def note_attempt(self, price: float | None) -> None:
+        """Note in the journal that an attempt is about to be sent, which may be paid.
+
+        So a later run knows of attempts whose outcome was never recorded. The row of an earlier
+        attempt stays where that may have been paid.
+        """
+        self.call.attempt = None
+        await self._place.run_in_thread(self._place.archive.send, self.call, price)
+
+    async def forget_attempt(self) -> None:
+        """Delete the latest attempt: it returned no image and cannot have been paid."""
+        await self._place.run_in_thread(self._place.archive.unsend, self.call)
+
+    async def save(self, image: Image) -> SavedImage:
+        """Save the image of the call, and return when it is durable.
+
+        Raises:
+            StoreError: If it cannot be written now. It is kept in memory, and written when the
+                disk takes another, or when the store is left.
+
+        Cancellation: strikes when the image is saved, since it is paid for.
+        """
+        call, self._call = self.call, None
+        turn = current_turn.get(None)
+        elapsed = perf_counter() - self._began - (turn.seconds if turn else 0.0)
+        return await self._place.run_in_thread(self._save, call, image, elapsed)
+
+    def _save(self, call: Call, image: Image, elapsed: float) -> SavedImage:
+        """Save it and tell the log, both in a thread: handlers may block, and none is cancelled."""
+        try:
+            saved = self._place.archive.save(call, image, elapsed)
+        except StoreError as error:
+            log(_log, ERROR, "an image is not saved, and kept in memory", error=error)
+            raise
+        cost = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
+        with log_context(model=saved.model, cost=saved.cost, elapsed=elapsed):
+            log(_log, INFO, "saved %s, %s", saved.path, cost, path=str(saved.path))
+        return saved
+
 
 _THREADS = 4
 
@@ -83,10 +157,10 @@ class Store:
         self._running: set[int] = set()
         self._ended = ParkingLot()
         try:
-            await self.hop(self._open)
+            await self.run_in_thread(self._open)
         except BaseException:
             if self._opened is not None:
-                await self.hop(self._close)
+                await self.run_in_thread(self._close)
             raise
         return self
 
@@ -96,10 +170,10 @@ class Store:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with CancelScope(shield=True):  # what running calls bring is paid, and still to be saved
+        with CancelScope(shield=True):  # images of running calls are paid, and still to be saved
             while self._running:
                 await self._ended.park()
-        await self.hop(self._close)
+        await self.run_in_thread(self._close)
 
     def batch(self, namespace: str = "") -> Batch:
         """Return a new input, whose prompts are planned one by one.
@@ -114,8 +188,8 @@ class Store:
         return Batch(self, namespace)
 
     @asynccontextmanager
-    async def making(self, plan: Plan) -> AsyncIterator[Making]:
-        """Note what comes of the call of a request, in the block.
+    async def pending(self, plan: Plan) -> AsyncIterator[PendingImage]:
+        """Make the image of a request in the block, and record its failure.
 
         An Exception that leaves the block is noted as the failure of the request. Where another
         batch is making the same image, this waits for it first.
@@ -133,14 +207,14 @@ class Store:
                 await self._ended.park()
         self._running.add(plan.item)
         try:
-            making = Making(self, await self.hop(self.archive.begin, plan))
+            pending = PendingImage(self, await self.run_in_thread(self.archive.begin, plan))
             try:
-                yield making
+                yield pending
             except Stopped:
                 raise  # says nothing of the request
             except Exception as exc:
-                if making.call is not None:
-                    await self.hop(self.archive.fail, making.call, exc)
+                if pending.is_open:
+                    await self.run_in_thread(self.archive.fail, pending.call, exc)
                 raise
         finally:
             self._running.discard(plan.item)
@@ -152,27 +226,27 @@ class Store:
         Raises:
             StoreError: If the journal cannot be read.
         """
-        return await self.hop(self.archive.spent)
+        return await self.run_in_thread(self.archive.spent)
 
     async def further(
         self, index: int, namespace: str = "", **changes: Any
-    ) -> tuple[Plan, Prompt, dict[str, Any]]:
+    ) -> tuple[Plan, ImageRequest]:
         """Plan a further take of a prompt; the earlier ones are kept, and shown until pick.
 
         Args:
             index: Position of the prompt in the latest input.
             namespace: Of that input.
-            changes: Fields of the Prompt to change for this take.
+            changes: Fields of the ImageRequest to change for this take.
 
         Returns:
-            The plan, the prompt to ask for, and the settings to ask with beside it.
+            The plan, and the request.
 
         Raises:
             ValueError: If there is no such prompt, or its request was made with bytes or settings
                 that the journal does not keep.
-            TypeError: If changes are not fields of a Prompt.
+            TypeError: If changes are not fields of an ImageRequest.
         """
-        return await self.hop(self.archive.further, index, namespace, changes)
+        return await self.run_in_thread(self.archive.further, index, namespace, changes)
 
     async def pick(self, index: int, take: int, namespace: str = "") -> None:
         """Choose which take of a prompt is shown, and comes when a run resumes.
@@ -185,7 +259,7 @@ class Store:
         Raises:
             ValueError: If there is no such prompt or take.
         """
-        await self.hop(self.archive.pick, index, take, namespace)
+        await self.run_in_thread(self.archive.pick, index, take, namespace)
 
     @property
     def archive(self) -> Archive:
@@ -211,7 +285,7 @@ class Store:
         finally:
             archive.close()
 
-    async def hop(self, function: Callable[..., R], *args: object) -> R:
+    async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
         """Call function in a thread, whatever is cancelled meanwhile; a cancellation strikes after.
 
         A scope around this is shielded off. A native ``Task.cancel()`` is not, and may even strike

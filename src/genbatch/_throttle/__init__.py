@@ -1,6 +1,6 @@
-"""Throttle: keeping calls within a service's limits, told or found out."""
+"""Throttle: keeps calls within a service's limits, given or learned."""
 
-from ._pace import describe_rate, parse_interval
+from ._limits import describe_rate, parse_interval
 from ._throttle import Throttle, throttled
 
 __all__ = ["Throttle", "describe_rate", "parse_interval", "throttled"]

@@ -19,11 +19,106 @@
 from __future__ import annotations
 
 import math
+import re
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from random import random
 
-from ._pace import Pace
-from ._windows import WINDOWS, Starts
+UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
+
+
+class Pace:
+    """Starts interval seconds apart, except for a burst after a pause."""
+
+    __slots__ = ("_even", "_lead", "interval")
+
+    def __init__(self, interval: float, burst: int = 1) -> None:
+        self.interval = interval
+        self._lead = (burst - 1) * interval
+        self._even = -math.inf  # when the next call were due if none ever came in a burst
+
+    @property
+    def due(self) -> float:
+        """Clock value before which no call may start, minus infinity before the first one."""
+        return self._even - self._lead
+
+    def start(self, now: float) -> None:
+        """Count a call that starts now."""
+        self._even = max(now, self._even) + self.interval
+
+
+def parse_interval(pace: str) -> float:
+    """Return the seconds between two starts at a pace such as ``"10/min"``.
+
+    Raises:
+        TypeError: If pace is not a string.
+        ValueError: If it is not a number above 0, a slash, and one of s, min, h.
+    """
+    if not isinstance(pace, str):
+        raise TypeError(f"pace must be a str, got {type(pace).__name__}")
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|min|h)\s*", pace)
+    if match is None or not float(match[1]):
+        raise ValueError(f'pace must be like "10/min", "2/s" or "100/h", got {pace!r}')
+    return UNITS[match[2]] / float(match[1])
+
+
+def describe_rate(rate: float) -> str:
+    """Return starts per second as text like ``10/min``."""
+    unit = next((unit for unit, seconds in UNITS.items() if rate * seconds >= 1), "h")
+    return f"{rate * UNITS[unit]:.3g}/{unit}"
+
+
+WINDOWS = (0.3, 1.0, 3.0, 10.0, 30.0, 60.0)  # seconds over which services may count
+SLACK = 0.97  # clocks and networks are not exact
+
+
+class Starts:
+    """When calls started that were not rejected, and how many each window has carried at most."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._peaks = dict.fromkeys(WINDOWS, 0)
+        self.first = math.inf
+
+    def add(self, now: float) -> None:
+        """Count a start; forget those that no window reaches any more."""
+        times = self._times
+        times.append(now)
+        self.first = min(self.first, now)
+        if times[0] < now - 4 * WINDOWS[-1]:
+            del times[: bisect_left(times, now - 2 * WINDOWS[-1])]
+
+    def remove(self, at: float) -> None:
+        """Take back the start of a call that was rejected."""
+        index = bisect_left(self._times, at)
+        if index < len(self._times) and self._times[index] == at:
+            del self._times[index]
+
+    def count(self, at: float, window: float) -> int:
+        """Return how many started in the window that ended at a time."""
+        return bisect_right(self._times, at) - bisect_right(self._times, at - window)
+
+    def oldest(self, at: float, window: float) -> float:
+        """Return when the first of those started."""
+        return self._times[bisect_right(self._times, at - window)]
+
+    def confirm(self, at: float) -> None:
+        """Note what the windows carried when a call started that succeeded."""
+        for window in WINDOWS:
+            self._peaks[window] = max(self._peaks[window], self.count(at, window))
+
+    def full_window(self, at: float, asked: float) -> float | None:
+        """Return the shortest window as full as it ever was, and long enough to explain asked."""
+        for window in WINDOWS:
+            count = self.count(at, window)
+            if window >= SLACK * asked and count and count + 1 >= SLACK * self._peaks[window]:
+                return window
+        return None
+
+    def restart(self, at: float) -> None:
+        """Forget what the longest window has carried: the service allows less now."""
+        self._peaks[WINDOWS[-1]] = self.count(at, WINDOWS[-1])
+
 
 FIRST_CAPACITY = 20
 BELOW = 0.97  # of a limit just seen: clocks and networks are not exact
@@ -96,7 +191,7 @@ class Episode:
 
 
 class Limits:
-    """What is known of a service's limits; told of each call, it says when the next may start.
+    """What is known of a service's limits: from each call it learns when the next may start.
 
     Attributes:
         episodes: How often the service began to reject.
@@ -142,7 +237,7 @@ class Limits:
         return min(rates, default=None)
 
     def has_room(self, in_flight: int) -> bool:
-        """Return whether so many in flight allow one more."""
+        """Return whether one more may start beside those in flight."""
         is_unsure = self._row > 1 or (self._row == 1 and not self._episode.kept)
         return in_flight < self.capacity and not (is_unsure and self._trying)
 
@@ -160,7 +255,7 @@ class Limits:
         return max(due, self._pace.due) if self._pace else due
 
     def start(self, now: float, in_flight: int) -> Start:
-        """Count a call that starts now, beside so many others."""
+        """Count a call that starts now beside those in flight."""
         is_paced = False
         if self._rate:
             interval = 1 / self._rate.value
@@ -175,7 +270,7 @@ class Limits:
         return Start(self._started, now, is_paced)
 
     def end(self, start: Start) -> None:
-        """Take note that a call is no longer in flight, whatever came of it."""
+        """Note that a call is no longer in flight, whatever its outcome."""
         if start.number > self._cut_at:
             self._trying -= 1
 

@@ -3,7 +3,7 @@
 1. At most capacity calls are in flight, at most rate start per second, and none starts in a pause.
 2. A call that was rejected is made again, from the front of the line; first come, first served.
 3. Who waits is woken, or waits no more: a cancelled one leaves no token, no place, no lost wake-up.
-4. A rejection is no error of the caller's as long as anything succeeds within patience.
+4. A rejection does not reach the caller as long as anything succeeds within patience.
 5. After a call returned, nothing is awaited before its value is.
 
 How: a line of those who wait, in the order of their arrival. Only the first one may start, and it
@@ -25,11 +25,10 @@ from anyio import CancelScope, CapacityLimiter, Event, current_time
 from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
 from genbatch._core import P, T, waiting
-from genbatch._logs import about, tell
+from genbatch._logs import log, log_context
 from genbatch._values import RateLimited, Unavailable
 
-from ._limits import Limits, Start
-from ._pace import Pace, describe_rate, parse_interval
+from ._limits import Limits, Pace, Start, describe_rate, parse_interval
 
 _log = getLogger("genbatch.throttle")
 
@@ -253,8 +252,8 @@ class Throttle:
 
     def _tell(self, message: str, *args: object, **fields: object) -> None:
         """Tell the log what holds for all calls, whichever of them has shown it."""
-        with about(index=None, key=None, attempt=None, **fields):
-            tell(_log, INFO, message, *args)
+        with log_context(index=None, key=None, attempt=None, **fields):
+            log(_log, INFO, message, *args)
 
     def _tell_allowed(self, message: str, *args: object, **fields: object) -> None:
         now = {"capacity": self.capacity, "rate": self.rate}

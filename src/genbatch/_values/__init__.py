@@ -18,6 +18,7 @@ from ._errors import (
 )
 from ._image import EXTENSIONS, Image, SavedImage, Usage, sniff_mime_type
 from ._prompt import Prompt
+from ._request import ImageRequest, ImageSettings, takes_settings
 from ._whole import is_whole
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "GenbatchError",
     "Image",
     "ImageMissing",
+    "ImageRequest",
+    "ImageSettings",
     "InvalidResponse",
     "NoImage",
     "Prompt",
@@ -42,4 +45,5 @@ __all__ = [
     "Usage",
     "is_whole",
     "sniff_mime_type",
+    "takes_settings",
 ]

@@ -15,7 +15,7 @@ EXTENSIONS = {
 
 
 def sniff_mime_type(data: bytes) -> str | None:
-    """Return the MIME type that the leading bytes show, or None if they are no known image."""
+    """Return the MIME type that the leading bytes show, or None if they are not a known image."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):
@@ -29,7 +29,7 @@ def sniff_mime_type(data: bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens one answer was billed for; thoughts are no part of its output tokens."""
+    """Tokens one answer was billed for; thoughts are not part of its output tokens."""
 
     prompt_tokens: int = 0
     output_tokens: int = 0

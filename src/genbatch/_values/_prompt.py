@@ -24,7 +24,7 @@ class Prompt:
 
     Raises:
         ValueError: If text is blank.
-        TypeError: If text is no string.
+        TypeError: If text is not a string.
     """
 
     text: str
@@ -38,10 +38,7 @@ class Prompt:
     metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str):
-            raise TypeError(f"a prompt must be a str or Prompt, got {type(self.text).__name__}")
-        if not self.text.strip():
-            raise ValueError("a prompt must not be blank")
+        check_text(self.text)
 
     @classmethod
     def of(cls, prompt: str | Prompt) -> Prompt:
@@ -68,3 +65,16 @@ class Prompt:
             filename=None if self.filename is None else f"{self.filename}-{number}",
             seed=None if self.seed is None else self.seed + number - 1,
         )
+
+
+def check_text(text: str) -> None:
+    """Refuse the text of a prompt that is not one.
+
+    Raises:
+        ValueError: If it is blank.
+        TypeError: If it is not a string.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a prompt must be a str or Prompt, got {type(text).__name__}")
+    if not text.strip():
+        raise ValueError("a prompt must not be blank")

@@ -1,45 +1,38 @@
-"""generate_images, jobs and cancel: what the batch API is to its users."""
+"""The public functions generate_images, jobs and cancel, and how they open the batch queue."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    Callable,
-    Collection,
-    Iterable,
-    Mapping,
-)
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
+import anyio
 from anyio import to_thread
 
 from genbatch._core import OutcomeStream, T, Workers, open_stream
 from genbatch._money import Budget
-from genbatch._run import Completion, GenerateOnce, Run, inside
+from genbatch._run import GenerateOnce, PaidCalls, defaults_of, inside
 from genbatch._store import Batch, Store
-from genbatch._values import Prompt, SavedImage
-from genbatch.gemini import GeminiClient, Settings
-from genbatch.gemini import price as price_of
+from genbatch._values import ImageSettings, Prompt, SavedImage, takes_settings
+from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient
 
-from ._by_job import ByJob
-from ._job import Limits
-from ._journal import jobs_in
-from ._opening import open_batches
+from ._job import JobContext
+from ._journal import Job, jobs_in
 from ._queue import Queue
+
+if TYPE_CHECKING:
+    import httpx
+
+    from genbatch.gemini.wire import Wire
+
+    from ._service import BatchService
 
 PT = TypeVar("PT", bound=str | Prompt)
 
-# The service's own limit is 2 GB a file: half of it leaves room for what it counts otherwise.
-_MOST_BYTES = 1_000_000_000
-_LINGER = 1.0  # seconds
 
-
+@takes_settings
 def generate_images(
     client: GeminiClient,
     prompts: Iterable[PT] | AsyncIterable[PT],
@@ -55,50 +48,34 @@ def generate_images(
     ordered: bool = False,
     fail_fast: bool = False,
     namespace: str = "",
-    model: str = "flash",
-    aspect_ratio: str | None = None,
-    image_size: str | None = None,
-    thinking: str | None = None,
-    temperature: float | None = None,
-    seed: int | None = None,
-    system_instruction: str | None = None,
-    generation_config: Mapping[str, Any] | None = None,
     budget: Budget | None = None,
     price: float | None = None,
+    **settings: Unpack[ImageSettings],
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, SavedImage]]:
-    """Generate an image for each prompt by jobs, save it, and stream the outcomes.
+    """Generate an image per prompt by batch jobs, save it, and stream the outcomes.
 
     Args:
-        client: An open GeminiClient, not of Vertex.
+        client: An open GeminiClient, not for Vertex.
         prompts: Strings or Prompts, pulled lazily; see stream.
         save_dir: Directory to save the images in, created if missing.
         store: An open Store to save them in, instead of save_dir.
-        live: Whether to make with live calls, at their price, what jobs have not made though they
-            might have: of jobs that failed or expired, and of requests that may pass another time.
+        live: Whether to make images live, at the live price, whose jobs failed or expired, or whose
+            requests failed with an error that may pass.
         max_concurrent: Most live calls in flight, at least 1.
-        window: Most prompts in jobs at once, at least 1; memory grows with it, by some kilobytes a
-            prompt.
+        window: Most prompts in jobs at once, at least 1; each takes some kilobytes of memory.
         job_size: Most prompts in one job, at least 1.
-        poll: Most seconds between two looks at a job; the first pauses are shorter.
+        poll: Most seconds between two polls of a job; the first intervals are shorter.
         watch: Called with a line such as ``"2 jobs: 1 running, 1 pending"`` whenever it changes.
         ordered: Hand outcomes over in input order.
         fail_fast: Stop at the first failure.
-        namespace: Images of one namespace are never taken for those of another.
-        model: As for genbatch.generate_images, and so are the settings below.
-        aspect_ratio: Such as ``"16:9"``.
-        image_size: ``"1K"``, ``"2K"`` or ``"4K"``.
-        thinking: ``"minimal"``, ``"medium"`` or ``"high"``.
-        temperature: How freely to sample.
-        seed: Asks for repeatable sampling.
-        system_instruction: Told to the model before each prompt.
-        generation_config: Other fields of the request.
-        budget: What the requests are paid from. What jobs of earlier runs may still cost is
-            counted in it as possibly spent.
-        price: US dollars an image that is made live, in place of the price table's; a job is half
-            of that.
+        namespace: Equal prompts in different namespaces are different images.
+        budget: Pays for the requests. What jobs of earlier runs may still cost counts as possibly
+            spent.
+        price: US dollars per live image, in place of the price table's; by jobs, half of it.
+        settings: See ImageSettings.
 
     Yields:
-        A receive stream of outcomes, their value a SavedImage whose file is on disk, durable.
+        A receive stream of outcomes; each value is a SavedImage, durable on disk.
 
     Raises:
         ValueError: If client calls Vertex, whose jobs go through buckets, neither or both of
@@ -106,16 +83,16 @@ def generate_images(
             genbatch.generate_images.
         TypeError: As genbatch.generate_images.
         StoreError: On entering, if save_dir cannot be used; see Store.
-        RuntimeError: On entering, if another batch by jobs is at work in the store.
+        RuntimeError: On entering, if another batch by jobs is running in the store.
 
-    Resuming: As genbatch.generate_images. A prompt that is in a job already waits for that, whoever
-    submitted it; where the job is gone, or has brought nothing for it, it fails, and a further run
-    asks for it anew.
+    Resuming: As genbatch.generate_images. A prompt that is in a job already waits for that job,
+    whichever run submitted it; if the job is gone, or has no result for it, it fails, and the next
+    run submits it again.
 
-    Stopping: Draining and leaving drop the prompts that wait, and their jobs go on at the service:
-    run again to collect them, or cancel them.
+    Stopping: Draining and leaving drop the prompts that wait; their jobs go on at the service. Run
+    again to collect them, or cancel them.
 
-    Ordering, backpressure, cancellation, failure: as stream. ``elapsed`` has no time in a job.
+    Ordering, backpressure, cancellation, failure: as stream. ``elapsed`` excludes time in jobs.
     """
     if client.is_vertex:
         raise ValueError("jobs of Vertex go through buckets, which genbatch does not use: run live")
@@ -126,64 +103,27 @@ def generate_images(
             raise ValueError(f"{name} must be > 0, got {number}")
     if max_concurrent < 1:
         raise ValueError(f"max_concurrent must be >= 1, got {max_concurrent}")
-    settings = Settings(
-        model=model,
-        aspect_ratio=aspect_ratio,
-        image_size=image_size,
-        thinking=thinking,
-        temperature=temperature,
-        seed=seed,
-        system_instruction=system_instruction,
-        generation_config=generation_config,
-    ).checked()  # raises now, not once for each prompt
-    if budget is None:
-        budget = Budget()
-    elif budget.usd is not None and price is None and price_of(settings.model, image_size) is None:
-        raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
+    defaults = defaults_of(settings, budget, price)
     place = Store(save_dir) if store is None else store  # type: ignore[arg-type]  # one is given
-    limits = Limits(job_size, _MOST_BYTES, _LINGER, poll)
-    run = Run(client, budget, price)
-    queue = Queue(client, place, budget, price, limits, watch)
-    by_job = ByJob(run, queue, max_concurrent if live else 0)
+    calls = PaidCalls(client, Budget() if budget is None else budget, price)
+    context = JobContext(place, calls, poll, watch)
+    queue = Queue(context, job_size=job_size, live=max_concurrent if live else 0)
     batch = Batch(place, namespace)
-    generate = GenerateOnce(by_job, Completion(settings), place, batch, namespace)
+    generate = GenerateOnce(queue, defaults, place, batch, namespace)
     workers: Workers[PT, SavedImage] = Workers(
         generate, prompts, window, None, fail_fast, numbered=True
     )
-    outcomes = _with(queue, open_stream(workers, ordered))
+    calls.breaker.drop_waiting = workers.drop_waiting
+    outcomes = _with(client, queue, open_stream(workers, ordered))
     return inside(nullcontext() if place is store else place, batch, workers, outcomes)
 
 
 @asynccontextmanager
-async def _with(queue: Queue, outcomes: AbstractAsyncContextManager[T]) -> AsyncGenerator[T]:
-    async with queue.running(), outcomes as entered:
+async def _with(
+    client: GeminiClient, queue: Queue, outcomes: AbstractAsyncContextManager[T]
+) -> AsyncGenerator[T]:
+    async with open_service(client) as service, queue.running(service), outcomes as entered:
         yield entered
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job, as the journal of a directory has it.
-
-    Attributes:
-        label: What the service calls it, as its display name.
-        name: The service's name of it, such as ``"batches/x1"``; None while that is unknown.
-        model: Full id.
-        state: As it was last seen: NEW, PENDING, RUNNING, SUCCEEDED, PARTIALLY_SUCCEEDED, FAILED,
-            CANCELLED, EXPIRED, or GONE.
-        requests: How many it has.
-        open: How many of them have no image: they may still get one, or may have been paid.
-        began: When it was submitted.
-        ended: When all that it brought was here, None before.
-    """
-
-    label: str
-    name: str | None
-    model: str
-    state: str
-    requests: int
-    open: int
-    began: datetime
-    ended: datetime | None
 
 
 def jobs(directory: str | os.PathLike[str]) -> list[Job]:
@@ -192,44 +132,26 @@ def jobs(directory: str | os.PathLike[str]) -> list[Job]:
     Raises:
         StoreError: If the journal in directory cannot be read; without one there are no jobs.
     """
-    return [
-        Job(
-            label=row.label,
-            name=row.name,
-            model=row.model,
-            state=row.state,
-            requests=row.requests,
-            open=count,
-            began=_time(row.began),
-            ended=None if row.ended is None else _time(row.ended),
-        )
-        for row, count in jobs_in(Path(directory))
-    ]
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    return jobs_in(Path(directory))
 
 
 async def cancel(
-    client: GeminiClient,
-    directory: str | os.PathLike[str],
-    names: Collection[str] | None = None,
+    client: GeminiClient, directory: str | os.PathLike[str], names: Collection[str] | None = None
 ) -> list[Job]:
-    """Ask the service to end jobs of a directory; what they have made is collected by a run.
+    """Ask the service to cancel jobs of a directory; the next run collects their results.
 
     Args:
         client: An open GeminiClient of the same account.
-        directory: That has them; a run may be at work in it.
-        names: Their labels or names; None for all that have not ended.
+        directory: Their directory; a run may be using it.
+        names: Their labels or names; None for all running jobs.
 
     Returns:
-        Those that it was asked to end. One that the service has not named yet is not among them.
+        The jobs that it was asked to cancel, without those that it has not named yet.
 
     Raises:
-        ValueError: If the directory has no such job that has not ended.
+        ValueError: If the directory has no such running job.
         StoreError: If its journal cannot be read.
-        GenbatchError: If the service could not be asked.
+        GenbatchError: If the service cannot be asked.
     """
     found = [job for job in await to_thread.run_sync(jobs, directory) if job.ended is None]
     if names is not None:
@@ -238,9 +160,45 @@ async def cancel(
             raise ValueError(f"{os.fspath(directory)} has no job {unknown[0]!r} that goes on")
         found = [job for job in found if job.label in names or job.name in names]
     asked = []
-    async with open_batches(client) as batches:
+    async with open_service(client) as service:
         for job in found:
             if job.name is not None:
-                await batches.cancel(job.name)
+                await service.cancel(job.name)
                 asked.append(job)
     return asked
+
+
+@asynccontextmanager
+async def open_service(client: GeminiClient) -> AsyncGenerator[BatchService]:
+    """Open the batch queue on an open client's account; slow imports run in a thread.
+
+    Raises:
+        RuntimeError: If the client is not open.
+        ValueError: If the environment's proxy cannot be used.
+    """
+    wire = client._opened()
+    service, owned = await to_thread.run_sync(_open, client, wire, limiter=client._threads)
+    try:
+        yield service
+    finally:
+        if owned is not None:
+            with anyio.CancelScope(shield=True):
+                await owned.aclose()
+
+
+def _open(client: GeminiClient, wire: Wire) -> tuple[BatchService, httpx.AsyncClient | None]:
+    import httpx
+
+    from ._service import BatchService
+
+    if wire.stack is None:
+        assert client._http_client is not None  # noqa: S101 - narrows the type
+        return BatchService(client, client._http_client), None
+    # One of our own: the client's reads an answer whole, and results may be gigabytes.
+    owned = httpx.AsyncClient(
+        verify=wire.stack.certificates,
+        proxy=wire.stack.proxy_for(httpx.URL(client._base_url or DEFAULT_BASE_URL)),
+        follow_redirects=False,
+        trust_env=False,
+    )
+    return BatchService(client, owned), owned

@@ -1,75 +1,60 @@
-"""Collecting what a job has brought: line by line, each image saved before anybody sees it.
+"""Collecting a job's results: line by line, each image saved before anybody sees it.
 
-1. The first image of a request counts, and an error only where none comes: lines may come in any
-   order, twice, or for nothing that was asked.
-2. The last lines are taken, and the job is finished, as one: so a batch that ends with its last
-   image leaves no job behind that is not.
-3. Where lines cannot be read to their end, the job stays live; what is saved is skipped next time.
+1. The first image of a request counts, and an error only if no image comes: lines may come in any
+   order, twice, or for keys that nobody asked for.
+2. Taking the last lines and finishing the job are one step: a batch that ends with its last image
+   leaves no unfinished job behind.
+3. If the lines cannot be read to their end, the job stays live; what is saved is skipped next time.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from logging import INFO, WARNING, getLogger
-from typing import TypeAlias
 
 from anyio import CancelScope, move_on_after, sleep
 
-from genbatch._logs import tell
-from genbatch._values import (
-    GenbatchError,
-    Image,
-    InvalidResponse,
-    RateLimited,
-    Rejected,
-    SavedImage,
-    TimedOut,
-    Unavailable,
-)
+from genbatch._logs import log
+from genbatch._values import GenbatchError, InvalidResponse, Rejected, SavedImage, Unavailable
 from genbatch.gemini import backoff
 
-from ._job import Common, Job
-from ._journal import Sent
-from ._lines import key_in
-from ._operations import Seen
+from ._job import GONE, PASSING, JobContext, JobStatus, LiveJob
+from ._journal import JobRequest
 
 _log = getLogger("genbatch.run")
 
-GONE = "GONE"
-_PASSING = (Unavailable, TimedOut, InvalidResponse, RateLimited)
 _MOST_LINES, _MOST_BYTES = 256, 1_000_000  # that a thread reads in one go
 _TIDYING = 5.0  # seconds
 _KEPT = "the service keeps them for 48 hours"
 
-Save: TypeAlias = Callable[[Sent, Image], SavedImage]
+# Only ever a name: within a string of JSON its quotes would be escaped.
+_KEY = re.compile(rb'"key"\s*:\s*"([^"\\]{1,200})"')
 
 
 @dataclass(slots=True)
 class Results:
-    """Lines of results, taken one after the other; this blocks.
+    """The results of a job, taken line by line.
 
     Attributes:
-        model: Full id of the model asked.
-        read: Makes the image of a line for a model, or raises why it has none.
-        save: Makes an image durable.
+        context: Reads and saves the images.
+        job: The job.
         pending: Requests without an image, by their keys.
-        errors: What their lines say, by their keys.
-        strays: Lines for nothing that is pending.
+        errors: The errors of their lines, by their keys.
+        strays: Number of lines whose keys are not pending.
     """
 
-    model: str
-    read: Callable[[bytes, str], Image]
-    save: Save
-    pending: dict[str, Sent]
+    context: JobContext
+    job: LiveJob
+    pending: dict[str, JobRequest] = field(default_factory=dict)
     errors: dict[str, GenbatchError] = field(default_factory=dict)
     strays: int = 0
 
-    def take(self, lines: list[bytes]) -> list[tuple[Sent, SavedImage]]:
-        """Take lines, and return what was saved."""
+    def take(self, lines: list[bytes]) -> list[tuple[JobRequest, SavedImage]]:
+        """Take lines; return what was saved. This blocks."""
         saved = []
         for line in lines:
             key = key_in(line, self.pending.__contains__)
@@ -77,116 +62,117 @@ class Results:
                 self.strays += 1
                 continue
             try:
-                image = self.read(line, self.model)
+                image = self.context.service.read_result(line, self.job.model)
             except GenbatchError as error:
                 self.errors.setdefault(key, error)
                 continue
-            saved.append((self.pending[key], self.save(self.pending[key], image)))
+            request = self.pending[key]
+            saved.append((request, self.context.save(self.job, request, image)))
             del self.pending[key]
         return saved
 
+    def settle(self, saved: list[tuple[JobRequest, SavedImage]]) -> None:
+        """Wake the calls whose images are saved."""
+        for request, image in saved:
+            self.context.settle_earlier(self.job, request, image.cost or 0.0, maybe_paid=False)
+            self.job.settle(request.call.plan.item, image)
 
-async def collect(common: Common, job: Job, seen: Seen) -> None:
-    """Save what an ended job has brought, let its calls go on, and finish it.
+
+async def collect(context: JobContext, job: LiveJob, status: JobStatus) -> None:
+    """Save the results of an ended job, wake its calls, and finish it.
 
     Raises:
-        StoreError: If the disk takes no more; the job stays live.
-        GenbatchError: If its results could not be read; the job stays live.
+        StoreError: If the disk is full or fails; the job stays live.
+        GenbatchError: If the results cannot be read; the job stays live.
     """
-    results: Results | None = None
+    results = Results(context, job)
     last: list[bytes] = []
-    if seen.output is not None:
+    if status.output is not None:
         try:
-            results, last = await _read(common, job, seen.output)
+            results, last = await _read(context, job, status.output)
         except Rejected as refusal:
             if refusal.status != 404:
                 raise
-            seen = Seen(GONE, seen.output)
-    # Some of the batch's prompts may have found their images in the journal: it may end now.
+            status = JobStatus(GONE, status.output)
+    # Shielded, since the batch may end now: its prompts may have found their images in the journal.
     with CancelScope(shield=True):
-        await _finish(common, job, seen, results, last)
+        await _finish(results, status, last)
     with move_on_after(_TIDYING, shield=True):
-        for file in (job.file, seen.output):
+        for file in (job.file, status.output):
             if file is not None:
                 with suppress(GenbatchError):
-                    await common.batches.delete(file)
+                    await context.service.delete(file)
 
 
-async def _finish(
-    common: Common, job: Job, seen: Seen, results: Results | None, last: list[bytes]
-) -> None:
-    """Take the last lines, and end the job; this waits for the disk only."""
-    saved = [] if results is None else await common.place.hop(results.take, last)
-    errors = {} if results is None else results.errors
-    if results is not None and results.strays:
-        tell(_log, INFO, "job %s has %d lines for nothing", job.label, results.strays)
-    pending = await common.place.hop(common.jobs.pending, job.id)
-    missing = _missing(job, seen)
-    failures = [(sent, errors.get(key, missing)) for key, sent in pending.items()]
-    await common.place.hop(common.jobs.finish, job.id, seen.state, failures)
-    _go_on(common, job, saved)
-    for sent, error in failures:
-        if job.spool is None:
-            common.settle_earlier(sent, None, maybe_paid=error.maybe_paid)
-        common.waiters.settle(sent.call.plan.item, error)
-    tell(_log, INFO, "job %s has ended, %s", job.label, seen.state.lower())
+async def _finish(results: Results, status: JobStatus, last: list[bytes]) -> None:
+    """Take the last lines and finish the job; this waits for the disk only."""
+    context, job = results.context, results.job
+    saved = await context.place.run_in_thread(results.take, last)
+    if results.strays:
+        log(_log, INFO, "job %s has %d lines for nothing", job.label, results.strays)
+    pending = await context.place.run_in_thread(context.jobs.pending, job.id)
+    missing = _missing(job, status)
+    failures = [(request, results.errors.get(key, missing)) for key, request in pending.items()]
+    await context.place.run_in_thread(context.jobs.finish, job.id, status.state, failures)
+    results.settle(saved)
+    for request, error in failures:
+        context.settle_earlier(job, request, None, maybe_paid=error.maybe_paid)
+        job.settle(request.call.plan.item, error)
+    log(_log, INFO, "job %s has ended, %s", job.label, status.state.lower())
 
 
-async def _read(common: Common, job: Job, file: str) -> tuple[Results, list[bytes]]:
-    """Read results to their end, from the beginning again where they are cut off.
+async def _read(context: JobContext, job: LiveJob, file: str) -> tuple[Results, list[bytes]]:
+    """Read results to their end, from the beginning again if they are cut off.
 
     Returns:
-        All of them, and the last lines, which are still to be taken.
+        The results, and the last lines, which are still to be taken.
     """
     for made in count(1):
-        pending = await common.place.hop(common.jobs.pending, job.id)
-        save = partial(common.save, job)
-        results = Results(job.model, common.batches.read_result, save, pending)
+        pending = await context.place.run_in_thread(context.jobs.pending, job.id)
+        results = Results(context, job, pending)
         try:
-            return results, await _take_all(common, job, results, common.batches.lines(file))
-        except _PASSING as error:
-            if made > common.batches.max_retries:
+            return results, await _take_all(results, context.service.lines(file))
+        except PASSING as error:
+            if made > context.service.max_retries:
                 raise
-            tell(_log, WARNING, "the results of job %s are read again", job.label, error=error)
+            log(_log, WARNING, "the results of job %s are read again", job.label, error=error)
             await sleep(backoff(made))
     raise AssertionError  # count has no end
 
 
-async def _take_all(
-    common: Common, job: Job, results: Results, lines: AsyncGenerator[bytes]
-) -> list[bytes]:
-    """Take lines in chunks but for the last one, and return that."""
+async def _take_all(results: Results, lines: AsyncGenerator[bytes]) -> list[bytes]:
+    """Take lines in chunks, all but the last one, and return that."""
     chunk: list[bytes] = []
     size = 0
-    saved: list[tuple[Sent, SavedImage]] = []
+    saved: list[tuple[JobRequest, SavedImage]] = []
     try:
         async with aclosing(lines):
             async for line in lines:
                 if len(chunk) >= _MOST_LINES or size >= _MOST_BYTES:
-                    _go_on(common, job, saved)
-                    saved = await common.place.hop(results.take, chunk)
+                    results.settle(saved)
+                    saved = await results.context.place.run_in_thread(results.take, chunk)
                     chunk, size = [], 0
                 chunk.append(line)
                 size += len(line)
     finally:
-        _go_on(common, job, saved)
+        results.settle(saved)
     return chunk
 
 
-def _go_on(common: Common, job: Job, saved: list[tuple[Sent, SavedImage]]) -> None:
-    """Let calls go on whose images are saved."""
-    for sent, image in saved:
-        if job.spool is None:
-            common.settle_earlier(sent, image.cost or 0.0, maybe_paid=False)
-        common.waiters.settle(sent.call.plan.item, image)
-
-
-def _missing(job: Job, seen: Seen) -> GenbatchError:
-    """Return why a request has no line in what a job has brought."""
-    if seen.state == GONE:
+def _missing(job: LiveJob, status: JobStatus) -> GenbatchError:
+    """Return the error of a request without a line in the results."""
+    if status.state == GONE:
         what = f"job {job.label}, or its results, are gone from the service ({_KEPT})"
         return InvalidResponse(f"{what}: asked for again, it is paid again", maybe_paid=True)
-    if seen.state in ("SUCCEEDED", "PARTIALLY_SUCCEEDED"):
+    if status.state in ("SUCCEEDED", "PARTIALLY_SUCCEEDED"):
         return InvalidResponse(f"job {job.label} has brought nothing for it", maybe_paid=True)
-    told = f": {seen.message}" if seen.message else ""
-    return Unavailable(f"job {job.label} has ended as {seen.state}{told}")
+    told = f": {status.message}" if status.message else ""
+    return Unavailable(f"job {job.label} has ended as {status.state}{told}")
+
+
+def key_in(line: bytes, known: Callable[[str], bool]) -> str | None:
+    """Return the first known key in a line, without parsing the line."""
+    for found in _KEY.finditer(line):
+        if known(key := found[1].decode("ascii", "replace")):
+            return key
+    return None

@@ -1,4 +1,4 @@
-"""A job of this process, what all of them share, and the calls that wait for what they bring."""
+"""A live job, the calls that wait for its results, and what all jobs of a batch share."""
 
 from __future__ import annotations
 
@@ -7,58 +7,81 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from logging import INFO, getLogger
+from logging import INFO, WARNING, getLogger
 from typing import TYPE_CHECKING
 
-from anyio import Event
+from anyio import Event, sleep
 
 from genbatch._core import waiting
-from genbatch._logs import about, tell
-from genbatch._money import Budget
+from genbatch._logs import log, log_context
+from genbatch._run import PaidCalls
 from genbatch._store import Store
-from genbatch._values import Image, SavedImage, Stopped
+from genbatch._values import (
+    Image,
+    InvalidResponse,
+    RateLimited,
+    Rejected,
+    SavedImage,
+    Stopped,
+    TimedOut,
+    Unavailable,
+)
 from genbatch.gemini import JOB_SHARE
 
-from ._journal import JobRow, Jobs, Sent, Spool
+from ._journal import JobRequest, Jobs, Spool
 
 if TYPE_CHECKING:
-    from ._service import Batches
+    from ._service import BatchService
 
-_log = getLogger("genbatch.store")
+_log = getLogger("genbatch.run")
+_store_log = getLogger("genbatch.store")
+
+UNKNOWN = (Unavailable, TimedOut, InvalidResponse)  # what the service has done is not known
+PASSING = (*UNKNOWN, RateLimited)
+GONE = "GONE"
+
+_ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
+_FIRST_POLL = 1 / 12  # of the longest pause between polls
+_FAILED_POLLS = 20  # in a row
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """When requests become a job.
+class JobStatus:
+    """What the service says of a job.
 
     Attributes:
-        requests: Most in one job.
-        size: Most bytes of its file.
-        linger: Seconds without a further request after which it waits for no more.
-        poll: Most seconds between two looks at a job.
+        state: PENDING, RUNNING, SUCCEEDED, PARTIALLY_SUCCEEDED, FAILED, CANCELLED, EXPIRED, GONE if
+            it knows of none, or another word of the service's.
+        output: Name of the file with its results, None without one.
+        message: Why it failed, empty if unknown.
     """
 
-    requests: int
-    size: int
-    linger: float
-    poll: float
+    state: str
+    output: str | None = None
+    message: str = ""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its results are final."""
+        return self.state in _ENDED
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class LiveJob:
     """A job, from its first request to its end.
 
     Attributes:
         model: Full id.
         label: Our name for it.
-        spool: Its requests, where this process has gathered them.
+        spool: Its requests, if this process has gathered them; None in a job of an earlier one.
         id: Its number in the journal, 0 before it has one.
-        file: The service's name of its file of requests, once that is known.
-        name: The service's name of it, once that is known.
-        state: As it was last seen.
+        file: The service's name of its file of requests, once known.
+        name: The service's name of it, once known.
+        state: Its latest known state.
         began: Seconds since the epoch.
         is_sent: Whether the service may have it.
-        is_full: Set when no further request has room in it.
+        is_full: Set when no further request fits.
+        waiters: The calls that wait for it, by their items.
     """
 
     model: str
@@ -71,37 +94,43 @@ class Job:
     began: float = field(default_factory=time.time)
     is_sent: bool = False
     is_full: Event = field(default_factory=Event)
+    waiters: dict[int, Waiter] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, row: JobRow) -> Job:
-        """Return the job of an earlier process."""
-        _, label, model, file, name, state, _, began, _ = row
-        return cls(model, label, None, row.id, file, name, state, began, is_sent=True)
+    def settle(self, item: int, result: SavedImage | Exception | None) -> None:
+        """Wake the call that waits for an item, if there is one."""
+        if (waiter := self.waiters.pop(item, None)) is not None:
+            waiter.settle(result)
+
+    def release(self, result: Exception | None) -> None:
+        """Wake all calls that are still waiting."""
+        for item in list(self.waiters):
+            self.settle(item, result)
 
 
 class Waiter:
-    """A call that waits for what a job brings.
+    """A call that waits for a job's result.
 
     Attributes:
-        result: What that is; None before it came, and where the journal knows.
+        result: The result; None before it came, and if the journal has it.
     """
 
     __slots__ = ("_settled", "item", "job", "result")
 
-    def __init__(self, item: int, job: Job) -> None:
+    def __init__(self, item: int, job: LiveJob) -> None:
         self.item = item
         self.job = job
         self.result: SavedImage | Exception | None = None
         self._settled = Event()
+        job.waiters[item] = self
 
     def settle(self, result: SavedImage | Exception | None) -> None:
-        """Let the call go on."""
+        """Wake the call."""
         # Each call its own: a raised one grows its traceback.
         self.result = copy.copy(result) if isinstance(result, Exception) else result
         self._settled.set()
 
     async def wait(self) -> SavedImage | None:
-        """Wait until it may go on; return the image, None if the journal knows what came of it.
+        """Wait for the result; return the image, or None if the journal has the result.
 
         Raises:
             Stopped: If the batch drains meanwhile.
@@ -116,114 +145,125 @@ class Waiter:
                 raise Stopped(f"{where}: collect it later", maybe_paid=True) from None
             if self.result is None:
                 raise
+        finally:
+            self.forget()
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
 
-
-class Waiters:
-    """The calls that wait, by the items that they are for."""
-
-    def __init__(self) -> None:
-        self._of_item: dict[int, Waiter] = {}
-
-    def add(self, item: int, job: Job) -> Waiter:
-        """Return the one for an item, which a job is to bring."""
-        self._of_item[item] = waiter = Waiter(item, job)
-        return waiter
-
-    def remove(self, waiter: Waiter) -> None:
-        """Forget one that waits no more."""
-        if self._of_item.get(waiter.item) is waiter:
-            del self._of_item[waiter.item]
-
-    def settle(self, item: int, result: SavedImage | Exception | None) -> None:
-        """Let the call for an item go on, if there is one."""
-        if (waiter := self._of_item.pop(item, None)) is not None:
-            waiter.settle(result)
-
-    def release(self, job: Job, result: Exception | None) -> None:
-        """Let all calls go on that still wait for a job."""
-        for waiter in [each for each in self._of_item.values() if each.job is job]:
-            self.settle(waiter.item, result)
-
-    def has(self, job: Job) -> bool:
-        """Return whether any call waits for a job."""
-        return any(each.job is job for each in self._of_item.values())
+    def forget(self) -> None:
+        """Stop waiting."""
+        if self.job.waiters.get(self.item) is self:
+            del self.job.waiters[self.item]
 
 
 @dataclass(slots=True)
-class Common:
+class JobContext:
     """What all jobs of a batch share.
 
     Attributes:
-        batches: The service's queue.
         place: The store.
-        jobs: What its journal knows of jobs.
-        budget: What the calls are paid from.
-        price: US dollars of a live image, in place of the price table's.
-        poll: Most seconds between two looks at a job.
-        watch: Told how the jobs stand, whenever that changes.
+        calls: The live calls, with the batch's budget, price and breaker.
+        poll: Most seconds between two polls of a job.
+        watch: Called with a summary of the jobs whenever it changes.
+        service: The service's batch queue, once the batch is entered.
+        jobs: The jobs in the store's journal, once the batch is entered.
         live: Jobs that have not ended, by their numbers in the journal.
-        waiters: The calls that wait for them.
     """
 
-    batches: Batches
     place: Store
-    jobs: Jobs
-    budget: Budget
-    price: float | None
+    calls: PaidCalls
     poll: float
     watch: Callable[[str], object] | None
-    live: dict[int, Job] = field(default_factory=dict)
-    waiters: Waiters = field(default_factory=Waiters)
+    service: BatchService = field(init=False)
+    jobs: Jobs = field(init=False)
+    live: dict[int, LiveJob] = field(default_factory=dict)
     _told: str = ""
 
-    def enter(self, job: Job, state: str) -> None:
-        """Note in which state a job is now, "" for one that is none any more."""
+    def enter(self, job: LiveJob, state: str) -> None:
+        """Set the state of a job, "" for one that is over."""
         job.state = state
         if state:
             self.live[job.id] = job
         else:
             self.live.pop(job.id, None)
-        if self.watch is not None and (line := self._line()) != self._told:
+        if self.watch is not None and (line := self._summary()) != self._told:
             self._told = line
             self.watch(line)
 
-    def _line(self) -> str:
+    def _summary(self) -> str:
         if not self.live:
             return ""
         states = Counter(each.state.lower().replace("_", " ") for each in self.live.values())
         told = ", ".join(f"{number} {state}" for state, number in states.most_common())
         return f"{len(self.live)} {'job' if len(self.live) == 1 else 'jobs'}: {told}"
 
-    def save(self, job: Job, sent: Sent, image: Image) -> SavedImage:
-        """Save the image of a request and tell the log; this blocks.
+    async def note(self, job: LiveJob, **columns: object) -> None:
+        """Note in the journal what has become known of a job."""
+        await self.place.run_in_thread(lambda: self.jobs.note(job.id, **columns))
+
+    def save(self, job: LiveJob, request: JobRequest, image: Image) -> SavedImage:
+        """Save the image of a request and log it; this blocks.
 
         Raises:
             StoreError: If it cannot be written.
         """
-        cost = image.cost if self.price is None else self.price
+        cost = image.cost if self.calls.price is None else self.calls.price
         image = replace(image, cost=None if cost is None else cost * JOB_SHARE)
         elapsed = max(0.0, time.time() - job.began)
-        saved = self.jobs.save(sent, image, elapsed)
+        saved = self.place.archive.save(request.call, image, elapsed)
         told = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
-        with about(model=saved.model, cost=saved.cost, elapsed=elapsed, key=sent.call.plan.key):
-            tell(_log, INFO, "saved %s, %s", saved.path, told, path=str(saved.path))
+        key = request.call.plan.key
+        with log_context(model=saved.model, cost=saved.cost, elapsed=elapsed, key=key):
+            log(_store_log, INFO, "saved %s, %s", saved.path, told, path=str(saved.path))
         return saved
 
-    def settle_earlier(self, sent: Sent, cost: float | None, *, maybe_paid: bool) -> None:
-        """Settle in the budget a request that an earlier process has sent.
+    def settle_earlier(
+        self, job: LiveJob, request: JobRequest, cost: float | None, *, maybe_paid: bool
+    ) -> None:
+        """Settle a request in the budget if an earlier process sent it: here, no call does.
 
         Args:
-            sent: Counted as perhaps billed so far.
-            cost: US dollars of its image, None where none came.
-            maybe_paid: Whether it still is perhaps billed.
+            job: The job of the request.
+            request: Counted as possibly paid so far.
+            cost: US dollars of its image, None without one.
+            maybe_paid: Whether it still counts as possibly paid.
         """
-        budget = self.budget
+        if job.spool is not None:
+            return
+        budget = self.calls.budget
         if not maybe_paid:
             budget.maybe_images -= 1
-            budget.maybe_spent = max(0.0, budget.maybe_spent - (sent.price or 0.0))
+            budget.maybe_spent = max(0.0, budget.maybe_spent - (request.price or 0.0))
         if cost is not None:
             budget.images += 1
             budget.spent += cost
+
+
+async def wait_for_end(context: JobContext, job: LiveJob) -> JobStatus:
+    """Poll a job with growing intervals until it has ended."""
+    pause, failed = context.poll * _FIRST_POLL, 0
+    if job.spool is not None:
+        context.enter(job, "PENDING")
+        await sleep(pause)
+    while True:
+        try:
+            status = await context.service.look(job.name or "")
+        except Rejected as error:
+            if error.status != 404:
+                raise
+            return JobStatus(GONE)
+        except PASSING as error:
+            failed += 1
+            if failed >= _FAILED_POLLS:
+                raise
+            log(_log, WARNING, "job %s cannot be looked at", job.label, error=error)
+        else:
+            failed = 0
+            if status.state != job.state:
+                await context.note(job, state=status.state)
+                context.enter(job, status.state)
+            if status.has_ended:
+                return status
+        await sleep(pause)
+        pause = min(2 * pause, context.poll)

@@ -1,10 +1,10 @@
-"""Jobs: what the journal knows of files of requests in the service's own queue.
+"""The journal's jobs: files of requests in the service's batch queue.
 
-1. A request is an attempt of its job, in the journal before it can be sent, until it has its image
-   or cannot have been paid.
-2. A job is live until all that it brought is in the journal: a live one may still bring an image of
-   each of its attempts, so none of them is sent again.
-3. What a job has brought, and that its attempt has ended, is one transaction.
+1. A request is an attempt of its job, in the journal from before it can be sent until it has its
+   image or cannot have been paid.
+2. A job is live until all its results are in the journal: until then any of its attempts may still
+   get an image, so none of them is sent again.
+3. An image and the end of its attempt are one transaction.
 
 Everything here blocks.
 """
@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from genbatch._store import (
     HIDDEN,
@@ -31,11 +33,15 @@ from genbatch._store import (
     reading,
     storable,
 )
-from genbatch._values import GenbatchError, Image, SavedImage
+from genbatch._values import GenbatchError
 
-SPOOLS = "jobs"  # the directory, in the hidden one, of requests on their way
+_SPOOLS = "jobs"  # the directory of unsent requests, in the hidden one
 
-_COLUMNS = "id, label, model, file, name, state, requests, began, ended"
+_LIVE = ("id", "label", "model", "file", "name", "state", "began")
+_JOBS = """
+SELECT label, job.name, model, state, requests, count(attempt.id), job.began, ended
+FROM job LEFT JOIN attempt ON attempt.job = job.id GROUP BY job.id ORDER BY job.id
+"""
 _PENDING = """
 SELECT attempt.id, item, digest, ordinal, attempt.name, attempt.prompt, price,
     (SELECT coalesce(max(take), 0) + 1 FROM image WHERE image.item = attempt.item)
@@ -43,38 +49,38 @@ FROM attempt JOIN item ON item.id = attempt.item WHERE job = ?
 """
 
 
-class JobRow(NamedTuple):
-    """A job, as the journal has it.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job in the journal of a directory.
 
     Attributes:
-        id: Its number in the journal.
         label: Our name for it, unique: the service's display name.
-        model: Full id of the model.
-        file: The service's name of its file of requests, once that is there.
-        name: The service's name of it, once that is known.
-        state: As it was last seen, such as ``"PENDING"``.
-        requests: How many it has.
-        began: Seconds since the epoch.
-        ended: When all that it brought was here, None while it is live.
+        name: The service's name for it, such as ``"batches/x1"``; None while unknown.
+        model: Full id.
+        state: Its latest known state: NEW, PENDING, RUNNING, SUCCEEDED, PARTIALLY_SUCCEEDED,
+            FAILED, CANCELLED, EXPIRED, or GONE.
+        requests: How many requests it has.
+        open: How many of them have no image: they may still get one, or may have been paid.
+        began: When it was submitted.
+        ended: When all its results were collected, None before.
     """
 
-    id: int
     label: str
-    model: str
-    file: str | None
     name: str | None
+    model: str
     state: str
     requests: int
-    began: float
-    ended: float | None
+    open: int
+    began: datetime
+    ended: datetime | None
 
 
-class Sent(NamedTuple):
+class JobRequest(NamedTuple):
     """A request of a job that has no image yet.
 
     Attributes:
-        call: As for one that is made live.
-        price: US dollars that it is expected to cost, None where unknown.
+        call: As of a live call.
+        price: Estimated US dollars, None if unknown.
     """
 
     call: Call
@@ -85,16 +91,15 @@ class Jobs:
     """The jobs of an open archive.
 
     Attributes:
-        spools: The directory for files of requests, once live has been asked.
+        spools: The directory of the files of requests, made by live.
     """
 
     def __init__(self, archive: Archive) -> None:
-        self._archive = archive
         self._journal = archive.journal
-        self.spools = archive.directory / HIDDEN / SPOOLS
+        self.spools = archive.directory / HIDDEN / _SPOOLS
 
-    def live(self) -> list[JobRow]:
-        """Return those that may still bring images; forget those that were never sent.
+    def live(self) -> list[dict[str, Any]]:
+        """Return the columns of the jobs that may still bring images; forget those never sent.
 
         Files of requests that a killed process has left are removed: nobody needs them.
         """
@@ -103,8 +108,9 @@ class Jobs:
             unsent = "SELECT id FROM job WHERE file IS NULL AND name IS NULL AND ended IS NULL"
             journal.execute(f"DELETE FROM attempt WHERE job IN ({unsent})")  # noqa: S608
             journal.execute(f"DELETE FROM job WHERE id IN ({unsent})")  # noqa: S608
-            rows = journal.execute(f"SELECT {_COLUMNS} FROM job WHERE ended IS NULL ORDER BY id")  # noqa: S608
-            return [JobRow._make(row) for row in rows]
+            columns = ", ".join(_LIVE)
+            rows = journal.execute(f"SELECT {columns} FROM job WHERE ended IS NULL ORDER BY id")  # noqa: S608
+            return [dict(zip(_LIVE, row, strict=True)) for row in rows]
 
     def _sweep(self) -> None:
         try:
@@ -115,18 +121,18 @@ class Jobs:
             raise disk_error(f"cannot write to {self.spools}", self.spools, exc) from exc
 
     def of(self, item: int) -> int | None:
-        """Return the number of the job that may still bring the image of an item, if one may."""
+        """Return the number of the job that may still bring an item's image, None without one."""
         with self._journal.writing(durable=False) as journal:
             row = journal.job_of(item)
         return None if row is None else int(row[0])
 
     def open_attempts(self) -> tuple[int, float]:
-        """Return how many requests live jobs have open, and US dollars for them."""
+        """Return how many requests of live jobs are open, and US dollars for them."""
         with self._journal.writing(durable=False) as journal:
             return open_in_jobs(journal)
 
-    def add(self, label: str, model: str, requests: Iterable[Sent]) -> int:
-        """Note a job that is about to be sent, and return its number."""
+    def add(self, label: str, model: str, requests: Iterable[JobRequest]) -> int:
+        """Note a job that is about to be submitted; return its number."""
         began = time.time()
         with self._journal.writing() as journal:
             job = journal.insert(
@@ -147,7 +153,7 @@ class Jobs:
         return job
 
     def note(self, job: int, **columns: object) -> None:
-        """Note what has become known of a job."""
+        """Set columns of a job."""
         names = ", ".join(f"{name} = ?" for name in columns)
         with self._journal.writing() as journal:
             journal.execute(f"UPDATE job SET {names} WHERE id = ?", (*columns.values(), job))  # noqa: S608
@@ -158,25 +164,23 @@ class Jobs:
             journal.execute("DELETE FROM attempt WHERE job = ?", (job,))
             journal.execute("DELETE FROM job WHERE id = ?", (job,))
 
-    def pending(self, job: int) -> dict[str, Sent]:
+    def pending(self, job: int) -> dict[str, JobRequest]:
         """Return the requests of a job that have no image yet, by their keys."""
         with self._journal.writing(durable=False) as journal:
             rows = journal.execute(_PENDING, (job,)).fetchall()
-        found: dict[str, Sent] = {}
+        found: dict[str, JobRequest] = {}
         for attempt, item, digest, ordinal, name, asked, price, take in rows:
             key = key_of(digest, ordinal)
             plan = Plan(key, name, item=item, asked=asked)
-            found[key] = Sent(Call(plan, take, name, attempt), price)
+            found[key] = JobRequest(Call(plan, take, name, attempt), price)
         return found
 
-    def save(self, sent: Sent, image: Image, elapsed: float) -> SavedImage:
-        """Save the image of a request, and return when it is durable; as Archive.save."""
-        return self._archive.save(sent.call, image, elapsed)
+    def finish(
+        self, job: int, state: str, failures: Iterable[tuple[JobRequest, GenbatchError]]
+    ) -> None:
+        """Note that all results of a job are here, and the errors of requests without an image.
 
-    def finish(self, job: int, state: str, failures: Iterable[tuple[Sent, GenbatchError]]) -> None:
-        """Note that all that a job brought is here, and why the other requests have no image.
-
-        Those of them that may have been paid stay counted.
+        Those that may have been paid stay counted.
         """
         with self._journal.writing() as journal:
             for (call, _), error in failures:
@@ -191,37 +195,29 @@ class Jobs:
 
 
 class Spool:
-    """A file of requests, each on disk as it comes, so that none is kept in memory.
+    """A file of requests, each written as it comes, so that none is kept in memory.
 
     Args:
-        directory: Where it stands.
-        label: Of the job that it will be.
-        model: Full id of the model that all of it is for.
+        directory: Where the file is.
+        label: The label of its job.
     """
 
-    def __init__(self, directory: Path, label: str, model: str) -> None:
-        self.label = label
-        self.model = model
+    def __init__(self, directory: Path, label: str) -> None:
         self.path = directory / f"{label}.jsonl"
-        self.requests: list[Sent] = []
+        self.requests: list[JobRequest] = []
         self.size = 0
 
-    def write(self, line: bytes, sent: Sent) -> None:
-        """Add a request: its line stands in the file, or it is not in requests."""
+    def write(self, line: bytes, request: JobRequest) -> None:
+        """Add a request: it is in requests only if its line is in the file."""
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            descriptor = os.open(self.path, flags, 0o600)
-            try:
-                os.truncate(descriptor, self.size)  # a full disk may have taken a part of one
-                left = memoryview(line)
-                while left:
-                    left = left[os.write(descriptor, left) :]
-            finally:
-                os.close(descriptor)
+            with open(os.open(self.path, flags, 0o600), "ab") as file:
+                file.truncate(self.size)  # a full disk may have taken a part of one
+                file.write(line)
         except OSError as exc:
             raise disk_error(f"cannot write {self.path}", self.path.parent, exc) from exc
         self.size += len(line)
-        self.requests.append(sent)
+        self.requests.append(request)
 
     def remove(self) -> None:
         """Remove the file."""
@@ -229,8 +225,8 @@ class Spool:
             self.path.unlink()
 
 
-def jobs_in(directory: Path) -> list[tuple[JobRow, int]]:
-    """Return the jobs of a directory in their order, and how many requests each has open.
+def jobs_in(directory: Path) -> list[Job]:
+    """Return the jobs of a directory, oldest first.
 
     Raises:
         StoreError: If the journal in directory cannot be read; without one there are none.
@@ -240,10 +236,9 @@ def jobs_in(directory: Path) -> list[tuple[JobRow, int]]:
     with reading(directory) as journal:
         if journal.first("SELECT 1 FROM sqlite_master WHERE name = 'job'") is None:
             return []  # of an earlier genbatch
-        counts: Mapping[int, int] = dict(
-            journal.execute(
-                "SELECT job, count(*) FROM attempt WHERE job IS NOT NULL GROUP BY job"
-            ).fetchall()
-        )
-        rows = journal.execute(f"SELECT {_COLUMNS} FROM job ORDER BY id").fetchall()  # noqa: S608
-    return [(job := JobRow._make(row), counts.get(job.id, 0)) for row in rows]
+        rows = journal.execute(_JOBS).fetchall()
+    return [Job(*row[:6], *map(_time, row[6:])) for row in rows]
+
+
+def _time(seconds: Any) -> Any:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,9 +1,9 @@
-"""Queue: calls that wait in jobs of the service's batch queue, and the tasks that look after those.
+"""Queue: calls that wait in jobs of the service's batch queue, and the tasks that run those jobs.
 
 A call adds its request to a file for its model, and waits. A file that is full, or has got nothing
-new for a while, becomes a job, and that has a task to itself: it submits, looks at and collects it.
-Calls wait as those for a rate limit do: they are not in flight, and a batch that drains drops them.
-Their jobs go on at the service, and the next run into the directory takes them up.
+new for a while, becomes a job with a task of its own, which submits, polls and collects it. Calls
+wait as for a rate limit: they are not in flight, and a batch that drains drops them. Their jobs go
+on at the service, and the next run into the directory takes them up.
 """
 
 from __future__ import annotations
@@ -13,75 +13,77 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from contextvars import copy_context
 from copy import copy
 from logging import WARNING, getLogger
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, Lock, create_task_group, move_on_after
 from anyio.abc import TaskGroup
 
 from genbatch._core import waiting, without_cancellation
-from genbatch._logs import about, tell
-from genbatch._money import Account, Budget
-from genbatch._store import Call, Store
-from genbatch._values import Prompt, Rejected, SavedImage, Unavailable
-from genbatch.gemini import JOB_SHARE, GeminiClient
+from genbatch._logs import log, log_context
+from genbatch._run import RunBreaker
+from genbatch._store import Call, Plan, Store
+from genbatch._values import (
+    GenbatchError,
+    ImageRequest,
+    QuotaExhausted,
+    Rejected,
+    SavedImage,
+    Stopped,
+    Unauthorized,
+    Unavailable,
+)
+from genbatch.gemini import JOB_SHARE
 from genbatch.gemini import price as price_of
 
 from ._collect import collect
-from ._job import Common, Job, Limits, Waiter
-from ._journal import Jobs, Sent, Spool
-from ._look import wait_for_end
-from ._opening import open_batches
+from ._job import PASSING, JobContext, LiveJob, Waiter, wait_for_end
+from ._journal import JobRequest, Jobs, Spool
 from ._submit import new_label, recover, submit
 
 if TYPE_CHECKING:
-    from ._service import Batches
+    from ._service import BatchService
 
 _log = getLogger("genbatch.run")
 
+# The service's own limit is 2 GB a file: half of it allows for its counting differently.
+_MOST_BYTES = 1_000_000_000
+_LINGER = 1.0  # seconds without a further request after which a job waits for no more
+_MOST_QUIET = 10  # times _LINGER that calls on their way are waited for
 _AT_ONCE = 4  # requests in memory on their way to a file
-_MOST_QUIET = 10  # times the linger that calls on their way are waited for
 
 
 class Queue:
-    """The jobs of one batch; to be used inside running.
+    """Makes the images of one batch by jobs, while running is entered.
 
     Args:
-        client: Open when the block is entered.
-        place: The same.
-        budget: What the calls are paid from.
-        price: US dollars of a live image, in place of the price table's.
-        limits: When requests become a job.
-        watch: Told how the jobs stand, whenever that changes.
+        context: Its store is open when running is entered.
+        job_size: Most requests in one job.
+        live: Most live calls at once where jobs could not make an image, 0 for none.
     """
 
-    _common: Common
     _tasks: TaskGroup
     _has_earlier: bool  # whether jobs of earlier runs are live
 
-    def __init__(
-        self,
-        client: GeminiClient,
-        place: Store,
-        budget: Budget,
-        price: float | None,
-        limits: Limits,
-        watch: Callable[[str], object] | None,
-    ) -> None:
-        self._client = client
-        self._place = place
-        self._budget = budget
-        self._price = price
-        self._limits = limits
-        self._watch = watch
-        self._arriving = 0  # calls on their way to a file: one that is quiet waits for them
-        self._open: dict[str, Job] = {}  # by model: jobs that take further requests
-        self._failed: dict[int, Exception] = {}  # why live jobs are not looked after any more
+    def __init__(self, context: JobContext, *, job_size: int, live: int) -> None:
+        self._context = context
+        self._calls = context.calls
+        self._place = context.place
+        self._job_size = job_size
+        self._live = CapacityLimiter(live) if live else None
+        self._arriving = 0  # calls on their way to a file: a quiet job waits for them
+        self._open: dict[str, LiveJob] = {}  # by model: jobs that take further requests
+        self._failed: dict[int, Exception] = {}  # why live jobs were given up
+
+    @property
+    def breaker(self) -> RunBreaker:
+        """The breaker of the batch."""
+        return self._calls.breaker
 
     @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        """Look after jobs in the block, those of earlier runs too."""
-        # Of whoever enters: a call would hand its own down to the tasks, and drain them.
-        self._context = copy_context()
+    async def running(self, service: BatchService) -> AsyncGenerator[None]:
+        """Run jobs inside the block, those of earlier runs too."""
+        # The tasks' own: started in the context of a call, they would drain with it.
+        self._variables = copy_context()
         self._few = CapacityLimiter(_AT_ONCE)
         self._lock = Lock()
         if self._place.has_queue:
@@ -89,9 +91,9 @@ class Queue:
         self._place.has_queue = True
         error: BaseException | None = None
         try:
-            async with open_batches(self._client) as batches, create_task_group() as self._tasks:
+            async with create_task_group() as self._tasks:
                 try:
-                    await self._begin(batches)
+                    await self._begin(service)
                     yield
                 except BaseException as exc:
                     # Let through the task group, it would arrive wrapped in a group of its own.
@@ -108,24 +110,48 @@ class Queue:
                 finally:
                     del error  # its traceback holds this frame
 
-    async def _begin(self, batches: Batches) -> None:
-        jobs, limits = Jobs(self._place.archive), self._limits
-        self._common = Common(
-            batches, self._place, jobs, self._budget, self._price, limits.poll, self._watch
-        )
-        rows = await self._place.hop(jobs.live)
-        number, usd = await self._place.hop(jobs.open_attempts)
-        self._budget.maybe_images += number
-        self._budget.maybe_spent += usd
-        self._has_earlier = bool(rows)
-        for row in rows:
-            job = Job.of(row)
-            self._common.enter(job, row.state)
+    async def _begin(self, service: BatchService) -> None:
+        jobs, budget = Jobs(self._place.archive), self._calls.budget
+        self._context.service, self._context.jobs = service, jobs
+        earlier = await self._place.run_in_thread(jobs.live)
+        number, usd = await self._place.run_in_thread(jobs.open_attempts)
+        budget.maybe_images += number
+        budget.maybe_spent += usd
+        self._has_earlier = bool(earlier)
+        for columns in earlier:
+            job = LiveJob(**columns, is_sent=True)
+            self._context.enter(job, job.state)
             self._start(job)
 
+    async def save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
+        """Make an image and save it, unless another batch has done so meanwhile."""
+        self.breaker.check(request.model)
+        with log_context(key=plan.key), self._arrival() as arrived:
+            async with store.pending(plan) as pending:
+                if pending.saved is not None:
+                    return pending.saved
+                call = pending.call
+                try:
+                    with _observe(self.breaker, request.model):
+                        return await self._make(call, request, arrived)
+                except GenbatchError as error:
+                    if self._live is None or not _may_pass(error):
+                        raise
+                    if (
+                        await self._place.run_in_thread(self._context.jobs.of, call.plan.item)
+                        is not None
+                    ):
+                        raise  # its job may still bring it
+                with waiting():
+                    await self._live.acquire()
+                try:
+                    return await pending.save(await self._calls.make_image(request, pending))
+                finally:
+                    self._live.release()
+
     @contextmanager
-    def arrival(self) -> Iterator[Callable[[], None]]:
-        """Count a call as on its way in the block, until the function that it gets is called."""
+    def _arrival(self) -> Iterator[Callable[[], None]]:
+        """Count a call as on its way inside the block, until the function it gets is called."""
         self._arriving += 1
         with ExitStack() as stack:
             stack.callback(self._arrive)
@@ -134,144 +160,142 @@ class Queue:
     def _arrive(self) -> None:
         self._arriving -= 1
 
-    async def make(
-        self,
-        call: Call,
-        request: Prompt,
-        others: dict[str, Any],
-        account: Account,
-        arrived: Callable[[], None],
+    async def _make(
+        self, call: Call, request: ImageRequest, arrived: Callable[[], None]
     ) -> SavedImage:
-        """Have a job bring the image of a call, and return it saved.
+        """Have a job make the image of a call, and return it saved.
 
         Args:
-            call: That was begun.
-            request: What to ask for, with its full model id.
-            others: What else to ask for.
-            account: To pay from, unless a job of an earlier run has the request already.
-            arrived: Of an arrival; called before this waits for long.
+            call: Begun.
+            request: With its model's full id.
+            arrived: Ends the call's arrival; called before this waits for long.
 
         Raises:
-            GenbatchError: If there is no image; settled tells whether none may come any more.
+            GenbatchError: If there is no image.
         """
         while True:
-            number = await self._place.hop(self._common.jobs.of, call.plan.item)
+            number = await self._place.run_in_thread(self._context.jobs.of, call.plan.item)
             arrived()
             saved = None if number is None else await self._take_up(number, call)
-            # A job that has it no more may have brought it: asked after it, the journal knows.
+            # A job that no longer has it may have brought it; the journal knows by now.
             if saved is None and self._has_earlier:
-                begun = await self._place.hop(self._place.archive.begin, call.plan)
+                begun = await self._place.run_in_thread(self._place.archive.begin, call.plan)
                 saved = begun if isinstance(begun, SavedImage) else None
             if saved is None and number is None:
-                saved = await self._pay(call, request, others, account)
+                self.breaker.check(request.model)
+                saved = await self._pay(call, request)
             if saved is not None:
                 return saved
-
-    async def settled(self, call: Call) -> bool:
-        """Return whether no job may bring the image of a call any more."""
-        return await self._place.hop(self._common.jobs.of, call.plan.item) is None
 
     async def _take_up(self, number: int, call: Call) -> SavedImage | None:
         """Wait for a job that has the request already."""
         if (error := self._failed.get(number)) is not None:
             raise copy(error)  # each call its own: a raised one grows its traceback
-        if (job := self._common.live.get(number)) is None:
+        if (job := self._context.live.get(number)) is None:
             return None
-        waiter = self._common.waiters.add(call.plan.item, job)
-        try:
-            return await waiter.wait()
-        finally:
-            self._common.waiters.remove(waiter)
+        return await Waiter(call.plan.item, job).wait()
 
-    async def _pay(
-        self, call: Call, request: Prompt, others: dict[str, Any], account: Account
-    ) -> SavedImage | None:
-        """Add the request to a job, paid from an account, and wait for what it brings."""
-        price = self._price
+    async def _pay(self, call: Call, request: ImageRequest) -> SavedImage | None:
+        """Add the request to a job, paid from the budget, and wait for its result."""
+        price = self._calls.price
         if price is None:
-            price = price_of(str(request.model), request.image_size)
+            price = price_of(request.model, request.image_size)
         price = None if price is None else price * JOB_SHARE
-        async with account.attempt(price) as attempt:
+        async with self._calls.budget.attempt(price) as attempt:
             attempt.maybe_images = 0
-            waiter = await self._add(Sent(call, price), request, others)
+            waiter = await self._add(JobRequest(call, price), request)
             attempt.maybe_images = 1  # from now on it may be sent
-            try:
-                saved = await waiter.wait()
-            finally:
-                self._common.waiters.remove(waiter)
+            saved = await waiter.wait()
             if saved is not None:
                 attempt.paid(saved.cost)
             return saved
 
-    async def _add(self, sent: Sent, request: Prompt, others: dict[str, Any]) -> Waiter:
-        """Add a request to a job, and return what waits for it."""
-        key = sent.call.plan.key.encode()
-        with waiting(), self.arrival():
+    async def _add(self, added: JobRequest, request: ImageRequest) -> Waiter:
+        """Add a request to a job, and return the call's waiter."""
+        key = added.call.plan.key.encode()
+        with waiting(), self._arrival():
             async with self._few:
-                body = await self._common.batches.body(request, others)
+                body = await self._context.service.body(request)
                 line = b'{"key": "%b", "request": %b}\n' % (key, body)
-                async with self._lock:  # or the job is sent while a line is on its way to its file
-                    job, spool = self._with_room(str(request.model), len(line))
-                    waiter = self._common.waiters.add(sent.call.plan.item, job)
+                async with self._lock:  # or the job is sent while a line is still being written
+                    job, spool = self._with_room(request.model, len(line))
+                    waiter = Waiter(added.call.plan.item, job)
                     try:
-                        await self._place.hop(spool.write, line, sent)
+                        await self._place.run_in_thread(spool.write, line, added)
                     except BaseException:
-                        self._common.waiters.remove(waiter)
+                        waiter.forget()
                         raise
-                    if len(spool.requests) >= self._limits.requests:
+                    if len(spool.requests) >= self._job_size:
                         job.is_full.set()
                         del self._open[job.model]
         return waiter
 
-    def _with_room(self, model: str, size: int) -> tuple[Job, Spool]:
-        """Return the job that takes the next request of a model, and its file."""
+    def _with_room(self, model: str, size: int) -> tuple[LiveJob, Spool]:
+        """Return the job for a model's next request, and its file."""
         job = self._open.get(model)
         if job is not None and job.spool is not None:
-            if job.spool.size + size <= self._limits.size:
+            if job.spool.size + size <= _MOST_BYTES:
                 return job, job.spool
             job.is_full.set()
         label = new_label()
-        spool = Spool(self._common.jobs.spools, label, model)
-        job = self._open[model] = Job(model, label, spool)
+        spool = Spool(self._context.jobs.spools, label)
+        job = self._open[model] = LiveJob(model, label, spool)
         self._start(job)
         return job, spool
 
-    def _start(self, job: Job) -> None:
-        self._context.run(self._tasks.start_soon, self._look_after, job)
+    def _start(self, job: LiveJob) -> None:
+        self._variables.run(self._tasks.start_soon, self._run, job)
 
-    async def _look_after(self, job: Job) -> None:
-        """Bring a job to its end, and let every call go on that waits for it."""
+    async def _run(self, job: LiveJob) -> None:
+        """Run a job to its end, then wake every call that still waits for it."""
         error: Exception | None = None
         try:
-            with about(model=job.model):
+            with log_context(model=job.model):
                 if await self._send(job):
-                    await collect(self._common, job, await wait_for_end(self._common, job))
-        except Exception as exc:  # noqa: BLE001 - it is the error of the calls that wait
-            tell(_log, WARNING, "job %s is left", job.label, error=exc)
-            # What refuses to tell of a job has not refused its requests.
+                    await collect(self._context, job, await wait_for_end(self._context, job))
+        except Exception as exc:  # noqa: BLE001 - raised by the calls that wait
+            log(_log, WARNING, "job %s is left", job.label, error=exc)
+            # Refusing to describe a job does not refuse its requests.
             error = Unavailable(f"{job.label}: {exc}") if isinstance(exc, Rejected) else exc
             self._failed[job.id] = error
-        self._common.enter(job, "")
-        self._common.waiters.release(job, error)
+        self._context.enter(job, "")
+        job.release(error)
 
-    async def _send(self, job: Job) -> bool:
-        """Return whether the service has a job, once that is known."""
+    async def _send(self, job: LiveJob) -> bool:
+        """Submit a job, or find an earlier one; return whether the service has it."""
         if job.spool is None:
-            return job.name is not None or await recover(self._common, job)
+            return job.name is not None or await recover(self._context, job)
         await self._gather(job, job.spool)
         try:
-            return await submit(self._common, job, job.spool)
+            return await submit(self._context, job, job.spool)
         finally:
-            await self._place.hop(job.spool.remove)
+            await self._place.run_in_thread(job.spool.remove)
 
-    async def _gather(self, job: Job, spool: Spool) -> None:
-        """Wait until a job is full, or has got nothing new for a while."""
+    async def _gather(self, job: LiveJob, spool: Spool) -> None:
+        """Wait until a job is full, or has got no request for a while."""
         quiet = 0
         while not job.is_full.is_set() and quiet < (_MOST_QUIET if self._arriving else 1):
             before = len(spool.requests)
-            with move_on_after(self._limits.linger):
+            with move_on_after(_LINGER):
                 await job.is_full.wait()
             quiet = quiet + 1 if before == len(spool.requests) else 0
         async with self._lock:
             if self._open.get(job.model) is job:
                 del self._open[job.model]
+
+
+def _may_pass(error: GenbatchError) -> bool:
+    """Return whether a live call may succeed where a job has not."""
+    # With a status, the service refused the job; without, the batch was stopped.
+    is_refused = isinstance(error, Stopped) and error.status is not None
+    return is_refused or isinstance(error, PASSING)
+
+
+@contextmanager
+def _observe(breaker: RunBreaker, model: str) -> Iterator[None]:
+    """Learn from errors that concern all jobs; many failures in one say nothing of the next."""
+    try:
+        yield
+    except (Stopped, Unauthorized, QuotaExhausted):
+        with breaker.observe(model):
+            raise

@@ -1,18 +1,19 @@
-"""The service's batch queue: files of requests up, jobs created and looked at, results down.
+"""The service's batch queue: request files up, jobs created and polled, results down.
 
-Over plain HTTP: the SDK's upload sleeps with asyncio, and its download keeps a file in memory. Only
-what a request says is left to the SDK, so that a job asks for the same as a live call.
+It speaks plain HTTP: the SDK's upload sleeps with asyncio, and its download keeps a file in memory.
+Only the content of a request is left to the SDK, so that a job asks for the same as a live call.
 
 1. The key goes to the host of the base URL and nowhere else: the URL of an upload keeps its path
    only, and no redirect is followed.
-2. A name that the service gives is checked before it becomes a part of a path.
-3. Nothing here is larger in memory than a piece of an upload, or a line of results.
+2. A name given by the service is validated before it becomes part of a path.
+3. Memory holds no more than a piece of an upload, or a line of results, at a time.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -22,24 +23,29 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from anyio import fail_after, to_thread
 from google.genai import errors
 
-from genbatch._values import GenbatchError, Image, InvalidResponse, Prompt
+from genbatch._values import GenbatchError, Image, ImageRequest, InvalidResponse
 from genbatch.gemini import (
     DEFAULT_BASE_URL,
     GeminiClient,
     JsonObject,
-    Settings,
     excerpt,
+    image_from,
     mapping,
     objects,
     parse_answer,
-    prepare,
+    read_images,
     with_retries,
 )
-from genbatch.gemini.wire import THIRD_PARTY, json_of, showable, translate, without_frames
+from genbatch.gemini.wire import (
+    THIRD_PARTY,
+    json_of,
+    of_status,
+    showable,
+    translate,
+    without_frames,
+)
 
-from ._lines import lines_of
-from ._operations import Seen, checked, name_in, seen
-from ._results import read_result
+from ._job import JobStatus
 
 if TYPE_CHECKING:
     import httpx
@@ -51,14 +57,19 @@ _PIECE = 8 * 2**20  # bytes of an upload; the service wants a multiple of 256 Ki
 _MOST_PAGES = 100
 _TYPE = "application/jsonl"
 _SERVICE = "the service"
+_NAME = re.compile(r"(batches|files)/[\w.-]{1,200}", re.ASCII)  # it becomes a part of a path
+_LONGEST_LINE = 200_000_000  # bytes; the longest with images are about a tenth of it
+
+# HTTP statuses of the status codes in results, as a live call would be answered.
+_HTTP = {1: 503, 3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 400, 10: 503, 11: 400, 16: 401}
 
 
-class Batches:
-    """The batch queue, on an open client's account.
+class BatchService:
+    """The batch queue on an open client's account.
 
     Args:
-        client: Whose key, host, timeout and retries it uses.
-        http: Sends what is sent.
+        client: Provides key, host, timeout and retries.
+        http: Sends the requests.
     """
 
     def __init__(self, client: GeminiClient, http: httpx.AsyncClient | httpx2.AsyncClient) -> None:
@@ -70,37 +81,54 @@ class Batches:
         self._hide = self._secret.hide
         self.max_retries = client._max_retries
 
-    async def body(self, prompt: Prompt, others: Mapping[str, Any]) -> bytes:
-        """Return the request for an image as JSON on one line, as a live call would send it.
+    async def body(self, request: ImageRequest) -> bytes:
+        """Return the request for an image as one line of JSON, as a live call would send it.
 
         Raises:
             ValueError, TypeError, OSError: As GeminiClient.generate_image.
         """
-        settings = Settings(**{"model": str(prompt.model), **others})
-        request = await prepare(prompt, settings, self._threads)
-        return await to_thread.run_sync(json_of, request, limiter=self._threads)
+        request = await read_images(request, self._threads)
+        return await self._in_thread(json_of, request)
 
     async def upload(self, path: Path, label: str) -> str:
-        """Upload a file of requests and return the service's name of it."""
+        """Upload a file of requests and return its name."""
         return await self._again(partial(self._upload, path, label))
 
     async def create(self, model: str, file: str, label: str) -> str:
         """Create a job, in one attempt, and return its name.
 
         Raises:
-            GenbatchError: If no good answer came: the job may be there all the same.
+            GenbatchError: If no valid answer came; the job may exist all the same.
         """
         asked = {"batch": {"displayName": label, "inputConfig": {"fileName": file}}}
         path = f"v1beta/models/{quote(model, safe='/')}:batchGenerateContent"
         return name_in(await self._json("POST", path, asked, model), "a job")
 
     def read_result(self, line: bytes, model: str) -> Image:
-        """Return the image of a line of results, or raise why it has none; see _results."""
-        return read_result(line, model, self._hide)
+        """Return the image of a line of results, priced as a live one.
 
-    async def look(self, name: str) -> Seen:
-        """Return how a job is, in one attempt."""
-        return seen(await self._json("GET", f"v1beta/{checked(name)}"))
+        Args:
+            line: As it came; images are decoded from it without a copy.
+            model: Full id of the model asked.
+
+        Raises:
+            GenbatchError: What a live call would have raised.
+        """
+        row = parse_answer(line, model, self._hide)
+        if isinstance(row.get("response"), dict):
+            return image_from(row["response"], model)
+        told = mapping(row.get("error") or row.get("status"))
+        code = told.get("code")
+        number = code if isinstance(code, int) else 0
+        message = str(told.get("message") or "no message")
+        status = number if number >= 100 else _HTTP.get(number, 500)
+        error = of_status(status, message, objects(told.get("details")), model)
+        error.status = status
+        raise error
+
+    async def look(self, name: str) -> JobStatus:
+        """Return the status of a job, in one attempt."""
+        return status_of(await self._json("GET", f"v1beta/{checked(name)}"))
 
     async def find(self, label: str) -> str | None:
         """Return the name of the job with a label, None if the service has none."""
@@ -116,7 +144,7 @@ class Batches:
         raise InvalidResponse(f"the service's list of jobs has more than {_MOST_PAGES} pages")
 
     async def cancel(self, name: str) -> None:
-        """Ask the service to end a job; what it has made is still there."""
+        """Ask the service to cancel a job; the results it has are kept."""
         await self._again(partial(self._json, "POST", f"v1beta/{checked(name)}:cancel", {}))
 
     async def delete(self, file: str) -> None:
@@ -124,10 +152,10 @@ class Batches:
         await self._json("DELETE", f"v1beta/{checked(file)}")
 
     async def lines(self, file: str) -> AsyncGenerator[bytes]:
-        """Yield the lines of a file of results as they come; close it when it is left early.
+        """Yield the lines of a file of results as they come; close it if it is left early.
 
         Raises:
-            GenbatchError: If they do not come whole.
+            GenbatchError: If they do not come completely.
         """
         url = f"{self._base}/download/v1beta/{checked(file)}:download?alt=media"
         headers = {**self._key(), "accept-encoding": "identity"}
@@ -138,7 +166,7 @@ class Batches:
                     with fail_after(self._timeout):
                         raise _refused(answer.status_code, await answer.aread(), answer)
                 lines = lines_of(answer.aiter_bytes(), self._timeout)
-                async with aclosing(lines):  # or trio warns of one that is left early
+                async with aclosing(lines):  # or trio warns of a generator left early
                     async for line in lines:
                         yield line
         except THIRD_PARTY as exc:
@@ -147,7 +175,7 @@ class Batches:
             raise error
 
     async def _upload(self, path: Path, label: str) -> str:
-        size = await self._read(lambda: path.stat().st_size)
+        size = (await self._in_thread(path.stat)).st_size
         start = {
             "x-goog-upload-protocol": "resumable",
             "x-goog-upload-command": "start",
@@ -158,18 +186,18 @@ class Batches:
         answer = await self._send("POST", f"{self._base}/upload/v1beta/files", told, start)
         url = self._at_home(answer.headers.get("x-goog-upload-url", ""))
         for offset in range(0, size, _PIECE):
-            piece = await self._read(partial(_piece, path, offset))
+            piece = await self._in_thread(_piece, path, offset)
             is_last = offset + _PIECE >= size
             command = "upload, finalize" if is_last else "upload"
             headers = {"x-goog-upload-command": command, "x-goog-upload-offset": str(offset)}
             answer = await self._send("POST", url, piece, headers)
         return name_in(mapping(self._parsed(answer).get("file")), "a file")
 
-    async def _read(self, function: Callable[[], R]) -> R:
-        return await to_thread.run_sync(function, limiter=self._threads)
+    async def _in_thread(self, function: Callable[..., R], *args: object) -> R:
+        return await to_thread.run_sync(partial(function, *args), limiter=self._threads)
 
     def _at_home(self, url: str) -> str:
-        """Return a URL of the service's on the host that the key is for."""
+        """Return a URL given by the service, on the host that the key is for."""
         there, home = urlsplit(url), urlsplit(self._base)
         if not there.path:
             raise InvalidResponse("the service did not say where to upload a file")
@@ -209,13 +237,13 @@ class Batches:
 
     def _translate(self, exc: Exception, what: str) -> GenbatchError:
         error = translate(exc, model=what, timeout=self._timeout, secret=self._secret)
-        error.maybe_paid = False  # no image is made here; whether there is a job is asked for
+        error.maybe_paid = False  # no image is made here, and a lost job is asked for
         error.__cause__ = without_frames(exc) if showable(exc, self._secret) else None
         return error
 
 
 def _refused(status: int, body: bytes, answer: Any) -> errors.APIError:
-    """Return the SDK's error for an answer that is none."""
+    """Return the SDK's error for a failed request."""
     try:
         told = json.loads(body)
     except (ValueError, RecursionError):
@@ -227,3 +255,64 @@ def _piece(path: Path, offset: int) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(_PIECE)
+
+
+def checked(name: str) -> str:
+    """Return the name of a job or a file; raise InvalidResponse if it is invalid."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise InvalidResponse(f"the service gave an invalid name: {excerpt(name, 50)!r}")
+    return name
+
+
+def name_in(answer: JsonObject, what: str) -> str:
+    """Return the valid name in an answer that describes a job or a file."""
+    if not isinstance(name := answer.get("name"), str):
+        raise InvalidResponse(f"the service did not name {what}")
+    return checked(name)
+
+
+def status_of(operation: JsonObject) -> JobStatus:
+    """Return the status of a job from any of the shapes that the service describes it in."""
+    metadata = mapping(operation.get("metadata"))
+    error = mapping(operation.get("error"))
+    state = str(metadata.get("state") or "").removeprefix("BATCH_STATE_").removeprefix("JOB_STATE_")
+    if not state.strip():
+        state = "FAILED" if error else "SUCCEEDED" if operation.get("done") else "PENDING"
+    response = mapping(operation.get("response"))
+    places = (metadata.get("output"), response.get("output"), response)
+    named = (mapping(place).get("responsesFile") for place in places)
+    output = next((name for name in named if isinstance(name, str)), None)
+    return JobStatus(excerpt(state, 50), output, excerpt(str(error.get("message") or "")))
+
+
+async def lines_of(pieces: AsyncIterator[bytes], timeout: float) -> AsyncGenerator[bytes]:
+    """Yield the lines of a body without line ends, skipping blank ones.
+
+    Only the current line is kept in memory.
+
+    Args:
+        pieces: The body.
+        timeout: Seconds per piece.
+
+    Raises:
+        TimeoutError: If a piece does not come in time.
+        InvalidResponse: If a line is too long.
+    """
+    rest = bytearray()
+    while True:
+        with fail_after(timeout):
+            piece = await anext(pieces, b"")
+        searched = len(rest)
+        rest += piece
+        begin = 0
+        while (end := rest.find(b"\n", max(begin, searched))) >= 0:
+            if line := bytes(rest[begin:end]).strip():
+                yield line
+            begin = end + 1
+        del rest[:begin]
+        if len(rest) > _LONGEST_LINE:
+            raise InvalidResponse(f"a line of results is longer than {_LONGEST_LINE // 10**6} MB")
+        if not piece:
+            break
+    if line := bytes(rest).strip():
+        yield line

@@ -1,4 +1,4 @@
-"""The command line, which needs the extra ``cli``; without it, main says so and exits with 2."""
+"""The command line. It needs the extra ``cli``; without it, main says so and exits with 2."""
 
 from __future__ import annotations
 

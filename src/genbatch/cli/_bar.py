@@ -1,14 +1,20 @@
 """The bar: how far a batch is, on as many lines and columns as its terminal has.
 
-Above the bar stand the prompts that finished last, below it the figures. What does not fit is left
-out, the least important first; nothing is ever longer than a line.
+Above the bar are the prompts that finished last, below it the figures. What does not fit is left
+out, the least important first; nothing is ever longer than a line. Invariants of the area:
+
+1. The cursor is below the area, visible, at the beginning of a line: whatever ends the program,
+   even SIGKILL, leaves the terminal usable.
+2. A line that is wider on the terminal than computed here is cut, not wrapped: otherwise each
+   drawing would leave a line behind.
+3. If a narrower window has wrapped the lines, they are found again, as most terminals wrap them.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.text import Text
@@ -17,13 +23,16 @@ from genbatch import Budget, Progress, Throttle
 from genbatch._throttle import describe_rate
 from genbatch.gemini import MODELS
 
-from ._console import clock
+from ._console import QuietConsole, clock
 
 GAP = "  "
 _NARROWEST_BAR = 8
 _ROOM_FOR_RECENT = (12, 40)  # rows and columns, at least
 _ROOM_FOR_FILES = 60  # columns, at least
-_WINDOW = 300  # seconds that a rate is taken over
+_WINDOW = 300  # seconds over which the rate is measured
+_UP = "\x1b[{}A"
+_ERASE_BELOW = "\r\x1b[J"
+_CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +40,12 @@ class Snapshot:
     """How far a batch is.
 
     Attributes:
-        progress: The batch's own, to which what was not made because the run stops is failed too.
+        progress: The batch's own, which counts dropped prompts as failed.
         failed: Prompts that did fail.
-        dropped: Prompts that were not made because the run stops.
-        rate: Calls that end in a second, lately; None while unknown.
-        spent: What it has cost, empty for nothing.
-        held: What holds its calls back, empty for nothing.
+        dropped: Prompts dropped because the run is stopping.
+        rate: Recent calls per second; None while unknown.
+        spent: Cost so far, empty if none.
+        held: Why calls are waiting, empty if they are not.
     """
 
     progress: Progress
@@ -48,7 +57,7 @@ class Snapshot:
 
     @property
     def left(self) -> str:
-        """How long it will take at this rate, empty while unknown."""
+        """Time left at this rate, empty while unknown."""
         total = self.progress.total
         if total is None or not self.rate or self.dropped:
             return ""
@@ -61,13 +70,13 @@ class Snapshot:
 
     @property
     def percent(self) -> float:
-        """Share of them, 0 to 100."""
+        """Share of prompts done, 0 to 100."""
         total = self.progress.total
         return 100.0 if total == 0 else 100 * self.done / (total or math.inf)
 
     @property
     def count(self) -> str:
-        """How many are done, and of how many."""
+        """Prompts done, and the total if it is known."""
         total = self.progress.total
         return f"{self.done} done" if total is None else f"{self.done}/{total}"
 
@@ -82,7 +91,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A prompt that has finished: what it is, and its file or the kind of its failure."""
+    """A finished prompt, with its file name or kind of failure."""
 
     prompt: str
     seconds: float
@@ -91,13 +100,13 @@ class Finished:
 
 
 class Speed:
-    """How many calls end in a second: in the last minutes, which is what the next ones will do."""
+    """Calls per second over the last minutes, the best guess for the next ones."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
 
     def at(self, elapsed: float, ended: int) -> float | None:
-        """Return the rate when so many calls have ended, elapsed seconds after the beginning."""
+        """Return the rate, given the calls ended and the seconds elapsed so far."""
         if not self._samples or elapsed - self._samples[-1][0] >= 1:
             self._samples.append((elapsed, ended))
         began, before = self._samples[0]
@@ -105,21 +114,21 @@ class Speed:
 
 
 def spent_of(budget: Budget, cost: float) -> str:
-    """Return what is spent: by a run, or of its budget, which earlier runs have spent from too."""
+    """Return the cost of a run, or the part of its budget that this and earlier runs spent."""
     if budget.usd is not None:
         return f"${budget.spent:.2f} of ${budget.usd:.2f}"
     return f"${cost:.2f}" if cost else ""
 
 
 def held_by(throttles: Mapping[str, Throttle], most: int) -> str:
-    """Return what keeps calls from starting, empty where nothing does.
+    """Return why calls are waiting to start, empty if they are not.
 
     Args:
-        throttles: By full id of the model.
-        most: Calls at once that are asked for.
+        throttles: By full model id.
+        most: The wanted number of calls at once.
     """
-    telling = [(throttle.paused_for, model) for model, throttle in throttles.items()]
-    for paused_for, model in sorted(telling, reverse=True):
+    by_pause = [(throttle.paused_for, model) for model, throttle in throttles.items()]
+    for paused_for, model in sorted(by_pause, reverse=True):
         throttle = throttles[model]
         parts = [f"rate limited: {math.ceil(paused_for)} s"] if paused_for else []
         if throttle.capacity < most:
@@ -176,9 +185,9 @@ def _bar(snapshot: Snapshot, width: int, ascii_only: bool) -> Text:
 
 
 def _fitting(snapshot: Snapshot, width: int) -> Text:
-    """Return the figures that fit on a line, in their order."""
+    """Return the most important figures that fit on a line, in display order."""
     progress = snapshot.progress
-    by_weight = [  # heaviest first, with its place
+    by_importance = [  # the most important first, with its place on the line
         (0, snapshot.count if progress.total is None else ""),
         (6, snapshot.held),
         (1, f"{snapshot.failed} failed" if snapshot.failed else ""),
@@ -188,7 +197,7 @@ def _fitting(snapshot: Snapshot, width: int) -> Text:
         (4, f"{progress.waiting} waiting" if progress.waiting else ""),
     ]
     fitting: list[tuple[int, str]] = []
-    for place, figure in by_weight:
+    for place, figure in by_importance:
         taken = [each for _, each in (*fitting, (place, figure)) if each]
         if figure and len(GAP.join(taken)) <= width:
             fitting.append((place, figure))
@@ -201,3 +210,51 @@ def _fitting(snapshot: Snapshot, width: int) -> Text:
 
 def _short(model: str) -> str:
     return next((known.alias for known in MODELS if known.id == model), model)
+
+
+class Area:
+    """The lines at the bottom of a terminal that are redrawn in place.
+
+    Args:
+        console: A terminal that understands escape sequences.
+    """
+
+    def __init__(self, console: QuietConsole) -> None:
+        self._console = console
+        self._widths: list[int] = []  # of the lines drawn last, in columns
+        self._frame = ""
+
+    def draw(self, lines: Sequence[Text]) -> None:
+        """Draw lines in place of the previous ones."""
+        # One line less than the terminal has: the cursor is on the last one.
+        lines = lines[-max(1, self._console.height - 1) :]
+        with self._console.capture() as capture:
+            for line in lines:
+                self._console.print(line, no_wrap=True, overflow="ellipsis")
+        erasing, frame = self._erasing(), f"{_CUT}{capture.get()}{_WRAP}"
+        if frame != self._frame:
+            self._write(erasing + frame)
+            self._frame, self._widths = frame, [line.cell_len for line in lines]
+
+    def print(self, *parts: str | tuple[str, str]) -> None:
+        """Print one line of parts above the area."""
+        with self._console.capture() as capture:
+            self._console.say(*parts)
+        self._write(f"{self._erasing()}{capture.get()}{self._frame}")
+
+    def erase(self) -> None:
+        """Leave the terminal as if nothing had been drawn."""
+        self._write(self._erasing())
+        self._widths, self._frame = [], ""
+
+    def _erasing(self) -> str:
+        if not self._widths:
+            return ""
+        width = max(1, self._console.width)
+        rows = sum(max(1, -(-columns // width)) for columns in self._widths)
+        return _UP.format(rows) + _ERASE_BELOW
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._console.file.write(text)
+            self._console.file.flush()

@@ -1,7 +1,7 @@
-"""Consoles that nobody may be reading, and foreign text made harmless for them.
+"""Consoles that survive a reader who leaves, and untrusted text made safe for terminals.
 
-Prompts and what a server says are foreign text. It reaches a terminal through plain() only, so that
-no escape sequence, markup or line break of theirs does.
+Prompts and messages from a server are untrusted. They reach a terminal through plain() only, so
+that their escape sequences, markup and line breaks do not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from genbatch import Failure
 
 
 class QuietConsole(Console):
-    """A console that goes silent, instead of ending the program, when nobody reads it any more."""
+    """A console that goes silent, instead of ending the program, when its reader is gone."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         stream = sys.stderr if stderr else sys.stdout
@@ -27,33 +27,33 @@ class QuietConsole(Console):
         super().__init__(
             stderr=stderr, force_terminal=terminal, markup=False, emoji=False, highlight=False
         )
-        with suppress(AttributeError):  # a stream that is closed, or not of text over bytes
+        with suppress(AttributeError):  # a closed stream, or one without an encoding
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
     def on_broken_pipe(self) -> None:
-        """Drop this and all further output, also what the interpreter flushes when it exits."""
+        """Drop this and all further output, including what the interpreter flushes at exit."""
         self.quiet = True
         with suppress(OSError), open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), self.file.fileno())
 
     def say(self, *parts: str | tuple[str, str]) -> None:
-        """Print one line of parts, each a text or a text with its style."""
+        """Print one line of parts, each a text or a pair of text and style."""
         self._put(Text.assemble(*parts), soft_wrap=not self.is_terminal)
 
     def data(self, text: str) -> None:
-        """Print a line that a program may read: it stays one, however long."""
+        """Print a line for a program to read, never wrapped."""
         self._put(Text(text), soft_wrap=True)
 
     def _put(self, text: Text, *, soft_wrap: bool) -> None:
         try:
             self.print(text, soft_wrap=soft_wrap)
         except OSError as error:
-            if error.errno != errno.EIO:  # how a terminal that was closed says so
+            if error.errno != errno.EIO:  # the error of a terminal that was closed
                 raise
             self.on_broken_pipe()
 
     def error(self, text: str) -> None:
-        """Print the line that says why the program ends, or did not do all."""
+        """Print the line that says why the program ended, or what it could not do."""
         self.say(("genbatch: ", "bold red"), text)
 
 

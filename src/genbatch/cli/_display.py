@@ -1,65 +1,70 @@
-"""What the user sees of a batch while it runs: a bar on a terminal, a line now and then elsewhere.
+"""What the user sees of a running batch: a bar on a terminal, an occasional line elsewhere.
 
-Everything goes to stderr but the rows of --json.
+Everything goes to stderr except the rows of --json, one per outcome, named as export names them.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import TracebackType
+from typing import Any
 
 import anyio
 
 from genbatch import Failure, Outcome, Progress, Prompt, SavedImage, Success, Throttle
+from genbatch.gemini import model_id
 
-from ._area import Area
-from ._bar import GAP, Finished, Snapshot, Speed, held_by, lines_of, spent_of
+from ._bar import GAP, Area, Finished, Snapshot, Speed, held_by, lines_of, spent_of
 from ._console import QuietConsole, plain, why
-from ._result import NOT_MADE, Options, Result
-from ._rows import row_of
+from ._options import Options
+from ._result import NOT_MADE, Result
 from ._writer import Writer
 
 _STEP = 10  # percent between two lines where there is no bar
-_MINUTE = 60.0  # seconds; a line at least, and at most one of what holds calls back
+_MINUTE = 60.0  # seconds; at least one line, and at most one about a pause
 _RECENT = 3  # prompts above the bar
-_LOOK = 0.05  # seconds between looks whether rows have been read
+_POLL = 0.05  # seconds between checks whether rows have been read
 _SHORTEST_PROMPT = 12  # characters
+
+_dump = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class Display:
     """The progress of one batch; a context manager.
 
     Args:
-        options: What the user asked of the batch.
+        options: The options of the batch.
 
     Attributes:
-        is_interrupted: Whether Ctrl-C ended the wait for a reader, when this was left.
+        is_interrupted: Whether Ctrl-C ended the final wait for a reader.
     """
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._console = QuietConsole(stderr=True)
-        self._talk = Writer(sys.stderr)
+        self._messages = Writer(sys.stderr)
         self._rows = Writer(sys.stdout) if options.as_json else None
         self._area = Area(self._console) if self._has_room() else None
         self._lines = _Lines()
         self._recent: deque[Finished] = deque(maxlen=_RECENT)
-        self._speed = Speed()
+        self._speed: Speed | None = None
         self._is_hurried = False
         self._jobs = ""
         self.is_interrupted = False
 
     def _has_room(self) -> bool:
-        """Return whether there is a terminal that nothing else but a bar is written on."""
+        """Return whether there is a terminal for the bar alone."""
         console, options = self._console, self._options
         is_able = console.is_terminal and not (console.is_dumb_terminal or console.legacy_windows)
         has_rows = options.as_json and sys.stdout is not None and sys.stdout.isatty()
         return is_able and not (options.quiet or has_rows)
 
     def __enter__(self) -> Display:
-        self._console.file = self._talk  # type: ignore[assignment]
+        self._console.file = self._messages  # type: ignore[assignment]
         return self
 
     def __exit__(
@@ -70,68 +75,70 @@ class Display:
     ) -> None:
         self.end()
         try:
-            for writer in (self._talk, self._rows):
+            for writer in (self._messages, self._rows):
                 if writer is not None:
                     writer.close(wait=exc_type is None and not self._is_hurried)
-        except KeyboardInterrupt:  # whoever is to read does not
+        except KeyboardInterrupt:  # the reader has stopped reading
             self.is_interrupted = True
 
     def hurry(self) -> None:
-        """Wait for no reader any more."""
+        """Stop waiting for readers."""
         self._is_hurried = True
 
     def make_room(self) -> None:
-        """Print a line for each outcome instead of a bar: somebody types on this terminal."""
+        """Print a line for each outcome instead of a bar: prompts are typed on this terminal."""
         self._area = None
         self._lines.is_typed = True
 
     @property
     def lost_rows(self) -> OSError | None:
-        """Why rows could not be written, None if they were, or nobody wanted to read on."""
+        """Why rows could not be written, None if they were or the reader has left."""
         error = None if self._rows is None else self._rows.error
         return None if isinstance(error, BrokenPipeError) else error
 
     def show(self, progress: Progress, result: Result, throttles: Mapping[str, Throttle]) -> None:
-        """Draw the bar, or print a line if it is time for one."""
-        rate = self._speed.at(progress.elapsed, result.made + result.failed)
+        """Draw the bar, or print a line if one is due."""
+        if self._options.quiet:
+            return
+        self._speed = self._speed or Speed()
+        held = held_by(throttles, self._options.max_concurrent)
         snapshot = Snapshot(
             progress,
             result.failed,
             result.dropped,
-            rate,
+            self._speed.at(progress.elapsed, result.made + result.failed),
             spent_of(result.budget, result.cost),
-            ", ".join(filter(None, (self._jobs, held_by(throttles, self._options.max_concurrent)))),
+            ", ".join(filter(None, (self._jobs, held))),
         )
-        if self._area is not None:
-            if not self._talk.is_busy:  # who does not read misses a drawing, no more
-                console = self._console
-                width, height = console.size
-                only = console.options.ascii_only
-                self._area.draw(lines_of(snapshot, self._recent, width, height, ascii_only=only))
-        elif not self._options.quiet:
+        if self._area is None:
             is_paused = any(throttle.paused_for for throttle in throttles.values())
             if self._lines.is_due(progress, is_paused):
                 self._console.say(GAP.join(snapshot.figures))
+        elif not self._messages.is_busy:  # a terminal that does not read misses a drawing
+            width, height = self._console.size
+            ascii_only = self._console.options.ascii_only
+            lines = lines_of(snapshot, self._recent, width, height, ascii_only=ascii_only)
+            self._area.draw(lines)
 
-    def tell_of_jobs(self, line: str) -> None:
-        """Say how the jobs stand wherever the bar is drawn."""
+    def show_jobs(self, line: str) -> None:
+        """Show the state of the jobs on the bar from now on."""
         self._jobs = line
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._area is not None:
             self._area.erase()
 
     async def outcome(self, outcome: Outcome[str | Prompt, SavedImage], result: Result) -> None:
-        """Tell of an outcome: as a row, above the bar, and as a line if it failed.
+        """Show an outcome: as a row, above the bar, and as a line if it failed.
 
-        A slow reader of the rows slows the batch, as long as that is not ending.
+        A slow reader of the rows slows the batch, unless the batch is ending.
         """
         if self._rows is not None:
             self._rows.write(row_of(outcome, self._options.model))
-            # The reader is seen by a thread, which no event tells of.
+            # The writer is a thread, which sets no event.
             while self._rows.is_full and not result.is_ending:  # noqa: ASYNC110
-                await anyio.sleep(_LOOK)
+                await anyio.sleep(_POLL)
         match outcome:
             case Success(prompt=prompt, value=image, elapsed=elapsed) if not image.resumed:
                 self._finished(prompt, elapsed, image.path.name, True)
@@ -152,7 +159,7 @@ class Display:
         )
 
     def note(self, text: str) -> None:
-        """Print a line, also where little is to be said: it answers what the user has done."""
+        """Print a line, even if quiet: it answers something that the user did."""
         self._say((text, "yellow"))
 
     def _say(self, *parts: str | tuple[str, str]) -> None:
@@ -160,9 +167,9 @@ class Display:
 
 
 class _Lines:
-    """When a line is due where there is no bar: at each tenth, and once a minute.
+    """When a line is due if there is no bar: at each tenth, and once a minute.
 
-    Where nobody knows what a tenth is, when twice as many are done; of what is typed, at each one.
+    If the total is unknown, each time the number done has doubled; for typed prompts, at each one.
     """
 
     def __init__(self) -> None:
@@ -190,3 +197,55 @@ class _Lines:
         elif is_step := percent >= self._next_percent:
             self._next_percent = percent - percent % _STEP + _STEP
         return is_step
+
+
+def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
+    """Return an outcome as a line of JSON.
+
+    Args:
+        outcome: An outcome of the run.
+        model: The model of prompts that name none themselves.
+    """
+    prompt = Prompt.of(outcome.prompt)
+    row: dict[str, Any] = {
+        "index": outcome.index,
+        "id": prompt.id,
+        "prompt": prompt.text,
+        "status": "done",
+        "file": None,
+        "error": None,
+        "sha256": None,
+        "bytes": None,
+        "mime_type": None,
+        "model": model_id(prompt.model or model),
+        "cost": None,
+        "usage": None,
+        "text": "",
+        "elapsed": round(outcome.elapsed, 3),
+        "extras": [],
+        "resumed": False,
+        "metadata": dict(prompt.metadata),
+    }
+    match outcome:
+        case Success(value=image):
+            row |= _made(image)
+        case Failure(error=error):
+            row["status"] = "to do" if isinstance(error, NOT_MADE) else "failed"
+            row["error"] = {"kind": type(error).__name__, "message": str(error)}
+    return _dump(row) + "\n"
+
+
+def _made(image: SavedImage) -> dict[str, Any]:
+    found = {
+        "file": image.path.name,
+        "sha256": image.sha256,
+        "bytes": round(image.size_mb * 1e6),
+        "mime_type": image.mime_type,
+        "model": image.model,
+        "cost": image.cost,
+        "usage": image.usage and asdict(image.usage),
+        "text": image.text,
+        "extras": [path.name for path in image.extras],
+        "resumed": image.resumed,
+    }
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,8 +1,8 @@
-"""--log-file: what the logger ``genbatch`` is told, written to a file.
+"""--log-file: the records of the logger ``genbatch``, written to a file.
 
-1. A thread writes: no call waits for a disk.
-2. What cannot be written is told once, and changes nothing about the run.
-3. No line shows a key.
+1. A thread writes, so that no call waits for a disk.
+2. An error of the log is reported once, and changes nothing about the run.
+3. No line shows the API key.
 """
 
 from __future__ import annotations
@@ -21,25 +21,22 @@ from queue import SimpleQueue
 from ._console import QuietConsole, plain
 
 _KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
-_SHORTEST_KEY = 8  # a shorter one is a stand-in from a test, and would only garble the text
+_SHORTEST_KEY = 8  # a shorter one comes from a test, and replacing it would garble the text
 _LONGEST = 1000  # characters of a message
 _OWN = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
 
 
 @contextmanager
-def log_to(path: Path | None, *, everything: bool) -> Iterator[None]:
-    """Append what is logged in the block to a file; None logs nothing.
+def log_to(path: Path, *, everything: bool) -> Iterator[None]:
+    """Append the records logged in the block to a file.
 
     Args:
-        path: JSON Lines where its name ends in .jsonl, lines of text otherwise.
-        everything: Whether what is only of use in finding a fault is logged too.
+        path: Gets JSON Lines if its name ends in .jsonl, lines of text otherwise.
+        everything: Whether debug records are included.
 
     Raises:
         OSError: If the file cannot be opened.
     """
-    if path is None:
-        yield
-        return
     file = _File(path, encoding="utf-8")
     file.setFormatter(_Json() if path.suffix == ".jsonl" else _Text())
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
@@ -59,23 +56,23 @@ def log_to(path: Path | None, *, everything: bool) -> Iterator[None]:
 
 
 class _File(logging.FileHandler):
-    """Says once what is wrong with its file."""
+    """A file whose first error is reported, and no other."""
 
     _has_failed = False
 
     def handleError(self, record: logging.LogRecord) -> None:
-        self._tell(sys.exc_info()[1])
+        self._report(sys.exc_info()[1])
 
     def close(self) -> None:
         try:
             super().close()
         except OSError as error:
-            self._tell(error)
+            self._report(error)
 
-    def _tell(self, error: object) -> None:
+    def _report(self, error: object) -> None:
         if not self._has_failed:
             self._has_failed = True
-            QuietConsole(stderr=True).error(f"the log is not written to the end: {plain(error)}")
+            QuietConsole(stderr=True).error(f"the log is incomplete: {plain(error)}")
 
 
 class _Json(logging.Formatter):
@@ -102,7 +99,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _without_keys(line: str) -> str:
-    """Return a line without the key, which none should have: this is the last chance to see."""
+    """Return a line without the key: no record should contain it, and this makes sure."""
     for name in _KEYS:
         key = os.environ.get(name, "").strip()
         if len(key) >= _SHORTEST_KEY:

@@ -1,7 +1,7 @@
-"""From arguments to an exit code: every exception becomes one line on stderr.
+"""The commands, and the way from arguments to an exit code.
 
-Exit codes: 0 all done; 1 some prompts failed; 2 usage or bad input; 3 stopped early;
-128 + number of the signal that interrupted the run.
+Every exception becomes one line on stderr. Exit codes: 0 all done; 1 some prompts failed; 2 usage
+or bad input; 3 stopped early; 128 + number of the signal that interrupted the run.
 """
 
 from __future__ import annotations
@@ -13,21 +13,73 @@ import typer
 
 from genbatch import GenbatchError
 
-from ._app import app
 from ._console import QuietConsole, plain
-from ._options import Session
+from ._folder import (
+    export_command,
+    gallery_command,
+    jobs_command,
+    pick_command,
+    status_command,
+    verify_command,
+)
+from ._make import demo_command, redo_command, run_command
+from ._options import Session, Version, command
+from ._service import models_command, serve_command
+
+ENVIRONMENT = """Environment variables set defaults, as GENBATCH_MAX_CONCURRENT does for
+--max-concurrent; an option on the command line wins. The others with a variable are --encoding,
+--model, --aspect-ratio, --image-size, --output, --name, --gallery, --pace, --budget, --max-images,
+--price, --timeout, --deadline, --patience, --quiet, --log-file and --backend."""
+
+app = typer.Typer(
+    name="genbatch",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+@command()
+def root(context: typer.Context, version: Version = False) -> int:
+    """Prompts in, images out: a file of prompts becomes a folder of images.
+
+    Examples:
+
+    - `genbatch demo` (start here: no key, no cost)
+    - `genbatch run prompts.txt`
+    - `genbatch run prompts.csv --demo --limit 40`
+    - `genbatch status`
+    - `genbatch redo genbatch-out 17`
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    return 0
+
+
+_MAKE, _LOOK, _SERVICE = "Make images", "Look at a folder", "The service"
+
+app.command("run", rich_help_panel=_MAKE, epilog=ENVIRONMENT)(run_command)
+app.command("demo", rich_help_panel=_MAKE)(demo_command)
+app.command("status", rich_help_panel=_LOOK)(status_command)
+app.command("export", rich_help_panel=_LOOK)(export_command)
+app.command("verify", rich_help_panel=_LOOK)(verify_command)
+app.command("gallery", rich_help_panel=_LOOK)(gallery_command)
+app.command("redo", rich_help_panel=_MAKE)(redo_command)
+app.command("pick", rich_help_panel=_LOOK)(pick_command)
+app.command("jobs", rich_help_panel=_LOOK)(jobs_command)
+app.command("models", rich_help_panel=_SERVICE)(models_command)
+app.command("serve-fake", rich_help_panel=_SERVICE)(serve_command)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
     session = Session()
+    # The value of --retry-failed may be left out, which typer does not know.
+    whole = ["--retry-failed=all" if each == "--retry-failed" else each for each in arguments]
     try:
-        code = app(
-            [_with_value(each) for each in arguments],
-            prog_name="genbatch",
-            standalone_mode=False,
-            obj=session,
-        )
+        code = app(whole, prog_name="genbatch", standalone_mode=False, obj=session)
     # Everything, because the user is owed a line; trio's KeyboardInterrupt comes in a group.
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001
         if session.debug:
@@ -37,22 +89,17 @@ def run(arguments: Sequence[str]) -> int:
     return int(code or 0)
 
 
-def _with_value(argument: str) -> str:
-    """Return an option whose value may be left out with the value it has then."""
-    return "--retry-failed=all" if argument == "--retry-failed" else argument
-
-
 def _explain(error: BaseException) -> tuple[str, int]:
-    """Return what to tell the user about error, and the exit code."""
+    """Return what to tell the user about an error, and the exit code."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     # Typer's own errors have no public base class in every version.
     if format_message := getattr(error, "format_message", None):
         context = getattr(error, "ctx", None)
-        command = context.command_path if context else "genbatch"
+        path = context.command_path if context else "genbatch"
         message = format_message().rstrip(".") + _origin(error)
         stop = "" if message.endswith("?") else "."
-        return f"{message}{stop} See '{command} --help'.", 2
+        return f"{message}{stop} See '{path} --help'.", 2
     match error:
         case KeyboardInterrupt() | typer.Abort():
             return "interrupted", 130
@@ -66,7 +113,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 
 def _origin(error: BaseException) -> str:
-    """Return where a bad value comes from, if it is not on the line."""
+    """Return the variable that a bad value comes from, empty if it is on the command line."""
     context, option = getattr(error, "ctx", None), getattr(error, "param", None)
     if context is None or option is None or not option.envvar:
         return ""

@@ -1,18 +1,30 @@
-"""The options of the commands that make images; those of the others stand beside them.
+"""The options of the commands that make images, how commands share them, and their checks.
 
-The environment sets defaults for what somebody may want to be the same in every run, and never for
-what asks for a payment again. A key is no option at all: others could see it.
+The environment sets defaults for what a user may want to keep the same in every run, and never for
+what would pay a second time. The API key is not an option: other users could see it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib.metadata
+import importlib.util
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
-from . import _checks as checks
+from genbatch._store import DEFAULT_TEMPLATE, FINAL, check_template
+from genbatch._throttle import parse_interval
+
+from ._console import QuietConsole
+
+T = TypeVar("T")
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 PROMPTS = "Prompts"
 IMAGES = "Images"
@@ -22,6 +34,7 @@ LIMITS = "Limits and money"
 SHOWN = "What is shown"
 
 ENVIRONMENT = "GENBATCH_"
+DEMO = "demo"  # the demo's own namespace, or a real run would take placeholders for its images
 
 
 @dataclass(slots=True)
@@ -31,264 +44,311 @@ class Session:
     debug: bool = False
 
 
-def option(panel: str | None, *names: str, env: str | None = None, **settings: Any) -> Any:
-    """Return an option of a panel of the help.
+# Checks
+
+
+def _set_debug(context: typer.Context, value: bool) -> bool:
+    """Turn tracebacks on, whether --debug comes before or after the command."""
+    context.obj.debug = context.obj.debug or value
+    return value
+
+
+def _print_version(value: bool) -> None:
+    if not value:
+        return
+    try:
+        version = importlib.metadata.version("genbatch")
+    except importlib.metadata.PackageNotFoundError:
+        version = "(not installed)"
+    QuietConsole().say(f"genbatch {version}")
+    raise typer.Exit
+
+
+def _check_backend(backend: str) -> str:
+    if backend != "asyncio" and importlib.util.find_spec(backend) is None:
+        install = f"python -m pip install 'genbatch[{backend}]'"
+        raise typer.BadParameter(f"{backend} is not installed; run {install}")
+    return backend
+
+
+def _check_seconds(seconds: float | None) -> float | None:
+    if seconds is not None and not seconds > 0:
+        raise typer.BadParameter("must be more than 0 seconds")
+    return seconds
+
+
+def _parsed_by(parse: Callable[[str], object]) -> Callable[[T], T]:
+    """Return a check that refuses a text that parse refuses."""
+
+    def check(text: T) -> T:
+        try:
+            if isinstance(text, str):
+                parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        return text
+
+    return check
+
+
+def kinds_to_retry(kinds: str | None) -> bool | list[str]:
+    """Return the value of --retry-failed as a Store takes it.
+
+    Raises:
+        ValueError: If it names a kind that is not a permanent failure.
+    """
+    if kinds is None or kinds == "all":
+        return kinds == "all"
+    by_name = {kind.lower(): kind for kind in FINAL}
+    asked = [kind.strip() for kind in kinds.split(",")]
+    if unknown := [kind for kind in asked if kind.lower() not in by_name]:
+        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(FINAL)}, all")
+    return [by_name[kind.lower()] for kind in asked]
+
+
+# Options and commands
+
+
+def option(
+    panel: str | None,
+    text: str,
+    metavar: str | None = "",
+    *names: str,
+    env: bool = False,
+    **settings: Any,
+) -> Callable[[str], Any]:
+    """Declare an option whose name and variable follow from the parameter that it annotates.
 
     Args:
-        panel: Its title, None for that of the rest.
-        names: Where it is not named as its parameter.
-        env: What of the environment sets its default, after GENBATCH_.
-        settings: Of typer.
+        panel: Its panel of the help, None for the general one.
+        text: Its help.
+        metavar: What its value is called; empty for a flag, None for a choice.
+        names: Its names, where they do not follow from the parameter.
+        env: Whether a variable of the environment sets its default.
+        settings: Passed to typer.
     """
-    variable = None if env is None else ENVIRONMENT + env
-    return typer.Option(
-        *names, rich_help_panel=panel, envvar=variable, show_envvar=False, **settings
+
+    def named(parameter: str) -> Any:
+        return typer.Option(
+            *(names or (f"--{parameter.replace('_', '-')}",)),
+            rich_help_panel=panel,
+            help=text,
+            metavar=metavar,
+            envvar=f"{ENVIRONMENT}{parameter.upper()}" if env else None,
+            show_envvar=False,
+            **settings,
+        )
+
+    return named
+
+
+def _field(default: T, *declaration: Any, **settings: Any) -> T:
+    """Declare a field of Options; as option."""
+    declared: T = field(default=default, metadata={"option": option(*declaration, **settings)})
+    return declared
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The options of run; redo and demo have some of them."""
+
+    column: str | None = _field(None, PROMPTS, "Field that holds the prompt.", "NAME")
+    template: str | None = _field(
+        None, PROMPTS, 'Build prompts from fields, such as "a {animal} in {style}".', "TEXT"
+    )
+    # Every default is immutable, which the linter cannot see where it does not know the type.
+    matrix: list[str] | None = _field(  # noqa: RUF009
+        None,
+        PROMPTS,
+        "Combine each of these values with each value of the other lists: a=1,2 b=3,4.",
+        "NAME=A,B",
+    )
+    encoding: str = _field(
+        "utf-8", PROMPTS, "Encoding of the input files, such as cp1252.", "NAME", env=True
+    )
+    limit: int | None = _field(None, PROMPTS, "Use only the first N prompts.", "N", min=0)
+    sample: int | None = _field(None, PROMPTS, "Use only N prompts, chosen at random.", "N", min=1)
+    sample_seed: int = _field(0, PROMPTS, "Random seed for --sample.", "N")
+
+    model: str = _field(
+        "flash",
+        IMAGES,
+        "flash, pro, lite, or a full model id; genbatch models compares them.",
+        "MODEL",
+        env=True,
+    )
+    aspect_ratio: str | None = _field(None, IMAGES, "Aspect ratio, such as 16:9.", "W:H", env=True)
+    image_size: str | None = _field(None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True)
+
+    output: Path = _field(  # noqa: RUF009
+        Path("genbatch-out"), FILES, "Folder for the images.", "DIR", "--output", "-o", env=True
+    )
+    name: str = _field(
+        DEFAULT_TEMPLATE,
+        FILES,
+        "Template for file names, built from {index}, {slug}, {id} and {key}, "
+        "such as {index:05d}_{slug}.",
+        "TEMPLATE",
+        env=True,
+        callback=_parsed_by(check_template),
+    )
+    fresh: bool = _field(False, FILES, "Refuse a folder that is not empty.")
+    gallery: bool = _field(False, FILES, "Write a gallery page, index.html, at the end.", env=True)
+
+    via: Literal["live", "batch", "batch,live"] = _field(
+        "live",
+        LIMITS,
+        "batch: Gemini Batch API, half price, results within 24 hours; "
+        "batch,live: then make live calls for what the jobs failed to make.",
+        "WAY",
+    )
+    max_concurrent: int = _field(
+        20, LIMITS, "Most calls in flight at once.", "N", "--max-concurrent", "-k", env=True, min=1
+    )
+    pace: str | None = _field(
+        None,
+        LIMITS,
+        "Start calls no faster than this, evenly spaced, such as 5/min.",
+        "N/min",
+        env=True,
+        callback=_parsed_by(parse_interval),
+    )
+    budget: float | None = _field(
+        None, LIMITS, "Spending limit in US dollars, by estimated price.", "USD", env=True, min=0.0
+    )
+    max_images: int | None = _field(None, LIMITS, "Most images to pay for.", "N", env=True, min=0)
+    price: float | None = _field(
+        None,
+        LIMITS,
+        "Price of an image in US dollars, instead of the built-in table's.",
+        "USD",
+        env=True,
+        min=0.0,
+    )
+    dry_run: bool = _field(
+        False, LIMITS, "Show what the run would do and cost, without making a call."
+    )
+    yes: bool = _field(False, LIMITS, "Do not ask before an expensive run.", "", "--yes", "-y")
+    timeout: float = _field(
+        120.0, LIMITS, "Timeout of each attempt.", "SECONDS", env=True, callback=_check_seconds
+    )
+    deadline: float | None = _field(
+        None, LIMITS, "Time limit for the whole run.", "SECONDS", env=True, callback=_check_seconds
+    )
+    patience: float = _field(
+        1800.0,
+        LIMITS,
+        "How long rate limiting may last without a single success.",
+        "SECONDS",
+        env=True,
+        min=0.0,
     )
 
-
-def flag(panel: str | None, name: str, *names: str, env: str | None = None, **settings: Any) -> Any:
-    """Return an option without a value; as option."""
-    return option(panel, name, *names, env=env, metavar="", **settings)
-
-
-Debug = Annotated[
-    bool,
-    flag(
+    redo_missing: bool = _field(
+        False, AGAIN, "Regenerate, and pay again for, images whose files are missing."
+    )
+    retry_failed: str | None = _field(
         None,
-        "--debug",
-        callback=checks.set_debug,
-        is_eager=True,
-        help="Show tracebacks of errors.",
-    ),
-]
-Version = Annotated[
-    bool,
-    typer.Option(
-        "--version",
-        callback=checks.print_version,
-        is_eager=True,
-        metavar="",
-        help="Show the version.",
-    ),
-]
-
-Prompts = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="PROMPTS",
-        help="Files: .txt with a prompt a line, .jsonl, .csv or .tsv with a field named prompt; "
-        "or - for standard input.",
-        show_default=False,
-    ),
-]
-Column = Annotated[
-    str | None, option(PROMPTS, metavar="NAME", help="The field that is the prompt.")
-]
-Template = Annotated[
-    str | None,
-    option(PROMPTS, metavar="TEXT", help='Makes prompts of fields: "a {animal} in {style}".'),
-]
-Matrix = Annotated[
-    list[str] | None,
-    option(
-        PROMPTS,
-        metavar="NAME=A,B",
-        help="Each of these values with each of the other lists: a=1,2 b=3,4.",
-    ),
-]
-Encoding = Annotated[
-    str, option(PROMPTS, env="ENCODING", metavar="NAME", help="Of the files, such as cp1252.")
-]
-Limit = Annotated[int | None, option(PROMPTS, min=0, metavar="N", help="Only the first N prompts.")]
-Sample = Annotated[
-    int | None,
-    option(PROMPTS, min=1, metavar="N", help="Only N prompts of them, chosen at random."),
-]
-SampleSeed = Annotated[int, option(PROMPTS, metavar="N", help="Another one, another choice.")]
-
-Model = Annotated[
-    str,
-    option(
-        IMAGES,
-        env="MODEL",
-        metavar="MODEL",
-        help="flash, pro, lite, or a full id; genbatch models tells them apart.",
-    ),
-]
-AspectRatio = Annotated[
-    str | None, option(IMAGES, env="ASPECT_RATIO", metavar="W:H", help="Such as 16:9.")
-]
-ImageSize = Annotated[
-    str | None, option(IMAGES, env="IMAGE_SIZE", metavar="SIZE", help="1K, 2K or 4K.")
-]
-# Of a further take, which is asked for as the first was unless the line says otherwise.
-NewPrompt = Annotated[str | None, option(IMAGES, "--prompt", metavar="TEXT", help="Another text.")]
-NewModel = Annotated[str | None, option(IMAGES, "--model", metavar="MODEL", help="Another model.")]
-NewAspectRatio = Annotated[
-    str | None, option(IMAGES, "--aspect-ratio", metavar="W:H", help="Another shape.")
-]
-NewImageSize = Annotated[
-    str | None, option(IMAGES, "--image-size", metavar="SIZE", help="Another size.")
-]
-Seed = Annotated[int | None, option(IMAGES, metavar="N", help="Another seed.")]
-
-Output = Annotated[
-    Path,
-    option(FILES, "--output", "-o", env="OUTPUT", metavar="DIR", help="Folder for the images."),
-]
-Name = Annotated[
-    str,
-    option(
-        FILES,
-        env="NAME",
-        callback=checks.check_name,
-        metavar="TEMPLATE",
-        help="How files are named: of {index}, {slug}, {id} and {key}, such as {index:05d}_{slug}.",
-    ),
-]
-Fresh = Annotated[bool, flag(FILES, "--fresh", help="Refuse a folder that is not empty.")]
-Gallery = Annotated[
-    bool,
-    flag(
-        FILES,
-        "--gallery",
-        env="GALLERY",
-        help="Write index.html at the end, to look at the images with.",
-    ),
-]
-
-RedoMissing = Annotated[
-    bool, flag(AGAIN, "--redo-missing", help="Make, and pay, images again whose files are gone.")
-]
-RetryFailed = Annotated[
-    str | None,
-    option(
         AGAIN,
-        callback=checks.check_kinds,
-        metavar="[=KIND]",
-        help="Ask again for what was refused for good: all of it, Blocked, NoImage or Rejected.",
-    ),
-]
+        "Retry prompts that failed permanently: all, or only Blocked, NoImage or Rejected.",
+        "[=KIND]",
+        callback=_parsed_by(kinds_to_retry),
+    )
 
-Via = Annotated[
-    Literal["live", "batch", "batch,live"],
-    option(
-        LIMITS,
-        metavar="WAY",
-        help="batch: half the price, in jobs of up to 24 hours; batch,live makes live what jobs "
-        "could not.",
-    ),
-]
-MaxConcurrent = Annotated[
-    int,
-    option(
-        LIMITS,
-        "--max-concurrent",
-        "-k",
-        env="MAX_CONCURRENT",
-        min=1,
-        metavar="N",
-        help="Most calls at once.",
-    ),
-]
-Pace = Annotated[
-    str | None,
-    option(
-        LIMITS,
-        env="PACE",
-        callback=checks.check_pace,
-        metavar="N/min",
-        help="Start no faster, such as 5/min, evenly spaced.",
-    ),
-]
-Budget = Annotated[
-    float | None,
-    option(
-        LIMITS, env="BUDGET", min=0.0, metavar="USD", help="Never pay for more, by expected price."
-    ),
-]
-MaxImages = Annotated[
-    int | None,
-    option(LIMITS, env="MAX_IMAGES", min=0, metavar="N", help="Never pay for more images."),
-]
-Price = Annotated[
-    float | None,
-    option(
-        LIMITS, env="PRICE", min=0.0, metavar="USD", help="Of an image, instead of the table's."
-    ),
-]
-Timeout = Annotated[
-    float,
-    option(
-        LIMITS,
-        env="TIMEOUT",
-        callback=checks.check_seconds,
-        metavar="SECONDS",
-        help="For each attempt.",
-    ),
-]
-Deadline = Annotated[
-    float | None,
-    option(
-        LIMITS,
-        env="DEADLINE",
-        callback=checks.check_seconds,
-        metavar="SECONDS",
-        help="For the whole run.",
-    ),
-]
-Patience = Annotated[
-    float,
-    option(
-        LIMITS,
-        env="PATIENCE",
-        min=0.0,
-        metavar="SECONDS",
-        help="How long a rate limit may last without a success.",
-    ),
-]
-DryRun = Annotated[
-    bool, flag(LIMITS, "--dry-run", help="Say what it would do and cost, and make no call.")
-]
-Yes = Annotated[bool, flag(LIMITS, "--yes", "-y", help="Do not ask before an expensive run.")]
-
-BaseUrl = Annotated[str | None, option(None, metavar="URL", help="Another server than Google's.")]
-Demo = Annotated[
-    bool, flag(None, "--demo", help="Use a built-in fake of the service: no key, no cost.")
-]
-OfDemo = Annotated[
-    bool,
-    flag(None, "--demo", help="Of a folder that --demo made: the images are fakes again."),
-]
-Backend = Annotated[
-    Literal["asyncio", "trio", "uvloop"],
-    option(None, env="BACKEND", callback=checks.check_backend, help="Event loop."),
-]
-
-Quiet = Annotated[
-    bool, flag(SHOWN, "--quiet", "-q", env="QUIET", help="Only what failed, and why it ended.")
-]
-AsRows = Annotated[
-    bool,
-    flag(SHOWN, "--json", help="A line of JSON for each prompt on stdout, all talk on stderr."),
-]
-LogFile = Annotated[
-    Path | None,
-    option(
+    quiet: bool = _field(
+        False,
         SHOWN,
-        env="LOG_FILE",
-        metavar="FILE",
-        help="Add the log of the calls to it: lines of text, of JSON to a .jsonl.",
-    ),
-]
+        "Print only failures, and why the run ended early.",
+        "",
+        "--quiet",
+        "-q",
+        env=True,
+    )
+    as_json: bool = _field(
+        False, SHOWN, "Write a JSON line per prompt to stdout; messages go to stderr.", "", "--json"
+    )
+    log_file: Path | None = _field(  # noqa: RUF009
+        None,
+        SHOWN,
+        "Append a log of the calls: text, or JSON Lines if its name ends in .jsonl.",
+        "FILE",
+        env=True,
+    )
 
+    demo: bool = _field(False, None, "Use a built-in fake of the service: no key, no cost.")
+    base_url: str | None = _field(None, None, "Server to use instead of Google's.", "URL")
+    backend: Literal["asyncio", "trio", "uvloop"] = _field(
+        "asyncio", None, "Event loop.", None, env=True, callback=_check_backend
+    )
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the images: those of a demo are never taken for real ones."""
+        return DEMO if self.demo else ""
+
+
+Version = Annotated[bool, option(None, "Show the version.", callback=_print_version, is_eager=True)]
+Debug = Annotated[
+    bool, option(None, "Show tracebacks of errors.", callback=_set_debug, is_eager=True)
+]
 Folder = Annotated[
-    Path,
-    typer.Argument(metavar="DIR", help="Folder that images were made in.", show_default=False),
+    Path, typer.Argument(metavar="DIR", help="Folder of an earlier run.", show_default=False)
 ]
-Indices = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="PROMPT", help="Numbers as export shows them: 17 42-45.", show_default=False
-    ),
-]
+OfDemo = Annotated[bool, option(None, "The folder was made by --demo.")]
+
+
+def command(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Make a function a command, whose signature typer reads.
+
+    Options are named after their parameters, and --debug is added. A parameter of type Options is
+    replaced by its fields.
+
+    Args:
+        names: The fields that the command has, all if none is given.
+    """
+
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        parameters: list[inspect.Parameter] = []
+        shared: list[str] = []
+        for each in inspect.signature(function, eval_str=True).parameters.values():
+            if each.annotation is Options:
+                shared = list(names) or [each.name for each in fields(Options)]
+                parameters.extend(_shared(shared))
+            else:
+                parameters.append(_own(each))
+        parameters.append(
+            _own(inspect.Parameter("debug", _KEYWORD, default=False, annotation=Debug))
+        )
+
+        @wraps(function)
+        def run(**given: Any) -> int:
+            del given["debug"]  # its callback has noted it
+            if shared:
+                given["options"] = Options(**{name: given.pop(name) for name in shared})
+            return function(**given)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
+
+
+def _shared(names: Collection[str]) -> Iterator[inspect.Parameter]:
+    """Yield the parameters of fields of Options."""
+    hints: Any = get_type_hints(Options)
+    for each in fields(Options):
+        if each.name in names:
+            hint: Any = Annotated[hints[each.name], each.metadata["option"]]
+            yield _own(
+                inspect.Parameter(each.name, _KEYWORD, default=each.default, annotation=hint)
+            )
+
+
+def _own(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return a parameter with its option declared, if it is not declared yet."""
+    hint = parameter.annotation
+    declared = getattr(hint, "__metadata__", (None,))[0]
+    if inspect.isfunction(declared):
+        hint = Annotated[hint.__origin__, declared(parameter.name)]
+    return parameter.replace(kind=_KEYWORD, annotation=hint)

@@ -1,10 +1,14 @@
-"""What a batch was asked to be, and what came of it."""
+"""The result of a batch, its exit code, and the last lines that report it.
+
+What the batch made goes to stdout; what failed and what is left to do goes to stderr.
+"""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,59 +25,50 @@ from genbatch import (
     Success,
     Unauthorized,
 )
-from genbatch._store import DEFAULT_TEMPLATE, Spent
+from genbatch._store import FINAL, Spent
+from genbatch.gemini import JOB_SHARE, price
 from genbatch.inputs import InputError
+
+from ._console import QuietConsole, clock, count, plain
+from ._options import Options
 
 _NOTHING = Spent(0.0, 0.0, 0, 0)
 
-# What ends calls before they are made: the prompt has not failed, a later run makes it.
+_MANY = 10  # failures: more scroll out of view
+_MISSING = "ImageMissing"
+_IN_JOBS = "GenbatchError"  # a live call for a prompt that is still in a job
+_SETTINGS = ("FileNotFoundError", "OSError", "PermissionError", "TypeError", "ValueError")
+_LONGER = {
+    "RateLimited": ", with a longer --patience if need be",
+    "TimedOut": ", with a longer --timeout if need be",
+}
+
+# Errors that stop calls before they are made: the prompt has not failed, a later run makes it.
 NOT_MADE = (BudgetExhausted, QuotaExhausted, Stopped, StoreError, Unauthorized)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user asked of a batch, and of what is said of it."""
-
-    save_dir: Path
-    max_concurrent: int
-    model: str = "flash"
-    aspect_ratio: str | None = None
-    image_size: str | None = None
-    namespace: str = ""
-    budget: float | None = None
-    max_images: int | None = None
-    price: float | None = None
-    deadline: float | None = None
-    fresh: bool = False
-    name: str = DEFAULT_TEMPLATE
-    redo_missing: bool = False
-    retry_failed: bool | Collection[str] = False
-    quiet: bool = False
-    as_json: bool = False
-    via: str = "live"
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of a batch.
+    """The result of a batch.
 
     Attributes:
-        budget: What the calls have cost, those of earlier runs included where it bounds this one.
-        earlier: What those have cost then.
+        budget: The cost of its calls, and of earlier runs if a budget limits them all.
+        earlier: The cost of those earlier runs.
         made: Images made in this run.
         resumed: Images that an earlier run had made.
         failures: Prompts that failed, by kind of error.
-        dropped: Prompts that were handed over without an image because the run stopped.
-        not_made: Those and the ones that were not handed over, once the run has ended.
-        read: Prompts read, where nobody knows how many there are.
+        dropped: Prompts handed over without an image because the run was stopping.
+        not_made: Those and the ones never handed over, once the run has ended.
+        read: Prompts read, if the total is unknown.
         size_mb: Megabytes of all images.
-        began: When it did, by the monotonic clock.
-        seconds: How long it took.
+        began: Start of the run, by the monotonic clock.
+        seconds: Duration of the run.
         stopped: The error that ended the run early, if any.
         interrupted: Number of the signal that ended it early, 0 if none.
-        rest: The command that makes what was not made, where it is another than this one.
+        rest: The command that makes the rest, if it is not the same command again.
         lost: Why rows could not be written, None if they were.
-        in_jobs: Prompts in jobs that go on at the service, and US dollars for them.
+        in_jobs: Prompts in jobs that are still running, and US dollars for them.
+        server: What a demo's server counted, empty for the real service.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -92,6 +87,7 @@ class Result:
     rest: str = ""
     lost: OSError | None = None
     in_jobs: tuple[int, float] = (0, 0.0)
+    server: str = ""
 
     @property
     def failed(self) -> int:
@@ -100,7 +96,7 @@ class Result:
 
     @property
     def cost(self) -> float:
-        """US dollars for the images of this run, as far as prices are known."""
+        """US dollars for the images of this run whose prices are known."""
         return self.budget.spent - self.earlier.usd
 
     @property
@@ -128,7 +124,7 @@ class Result:
         return bool(self.interrupted or self.stopped)
 
     def end(self, prompts: int) -> None:
-        """Note that the batch has ended, which had so many prompts."""
+        """Note that the batch has ended, and how many prompts it had."""
         self.seconds = time.monotonic() - self.began
         self.not_made = prompts - self.made - self.resumed - self.failed
 
@@ -145,3 +141,117 @@ class Result:
                     self.stopped = error
             case Failure(error=error):
                 self.failures[type(error).__name__] += 1
+
+
+def report(result: Result, options: Options) -> int:
+    """Print the result of a batch and return the exit code."""
+    out, notes = QuietConsole(stderr=options.as_json), QuietConsole(stderr=True)
+    if not any((result.made, result.resumed, result.failed, result.not_made, result.exit_code)):
+        if not options.quiet:
+            out.say("Nothing to do: no prompts.")  # on standard input
+        return 0
+    if not options.quiet:
+        _print_figures(out, result, options)
+    for line in _failures(result, options):
+        notes.say(*line)
+    if result.lost is not None:
+        notes.error(f"rows are missing from standard output: {plain(result.lost)}")
+    if (reason := _reason(result, options.output)) is not None:
+        notes.error(reason)
+    return result.exit_code
+
+
+def _print_figures(out: QuietConsole, result: Result, options: Options) -> None:
+    images = count(result.made + result.resumed, "image")
+    line = f"{images} in {plain(options.output)}, {result.failed} failed"
+    if result.not_made:
+        line += f", {result.not_made} not made"
+    if result.resumed:
+        line += f", {result.resumed} already there"
+    out.say((line, "bold"))
+    figures = [_duration(result.seconds), f"{result.size_mb:.1f} MB"]
+    if result.server and result.made:
+        expected = price(options.model, options.image_size)
+        each = (expected or 0) * (1 if options.via == "live" else JOB_SHARE)
+        figures.append(f"${result.made * each:.2f} on the real service")
+    elif result.cost:
+        figures.append(f"${result.cost:.2f}")
+    out.say(", ".join(figures))
+    calls, dollars = result.maybe_paid
+    if calls and not result.server:
+        out.say(f"up to ${dollars:.2f} more, for {count(calls, 'call')} without an image")
+    if result.server:
+        out.say(result.server)
+
+
+def _failures(result: Result, options: Options) -> Iterator[list[str | tuple[str, str]]]:
+    """Yield a line for each kind of failure with advice, the most frequent first."""
+    for kind, number in result.failures.most_common():
+        advice = _advice(kind, is_run=not result.rest)
+        yield [(f"{number:,} {kind}", "red"), f": {advice}"]
+    if result.failed > _MANY:
+        folder = plain(options.output)
+        yield [f"genbatch status {folder} counts them, {folder}/results.jsonl has a row for each"]
+
+
+def _advice(kind: str, *, is_run: bool) -> str:
+    """Return the advice for a kind of failure, of run or of redo."""
+    if not is_run:
+        return "try another --prompt" if kind in FINAL else "may be temporary: try again"
+    if kind in FINAL:
+        return f"change the prompts, or retry them with --retry-failed={kind}"
+    if kind == _MISSING:
+        return "the files are missing: --redo-missing makes, and pays for, them again"
+    if kind == _IN_JOBS:
+        return "collect them with --via batch, or cancel the jobs with genbatch jobs"
+    if kind in _SETTINGS:
+        return "fix the errors above, then run the same command again"
+    return f"run the same command again{_LONGER.get(kind, '')}"
+
+
+def _reason(result: Result, folder: Path) -> str | None:
+    """Return why a batch is incomplete, None if it is not."""
+    resume = f"the rest: {result.rest}" if result.rest else _resume(result)
+    if result.interrupted:
+        why = f"interrupted by {signal.Signals(result.interrupted).name}"
+    elif result.stopped:
+        why = f"stopped: {plain(result.stopped).rstrip('.')}"
+    elif result.failed:
+        why = f"{count(result.failed, 'prompt')} failed, see above"
+    else:
+        return None
+    parts = [why]
+    if result.is_ending:
+        parts.append(f"finished images are kept, {resume}")
+    elif result.rest:
+        parts.append(resume)
+    elif again := _retried(result):
+        parts.append(f"the same command retries {again:,}")
+    in_jobs, _ = result.in_jobs
+    if in_jobs:
+        jobs = f"genbatch jobs {plain(folder)}"
+        parts.append(f"{count(in_jobs, 'prompt')} in jobs still running at the service ({jobs})")
+    calls, _ = result.maybe_paid
+    if calls:
+        parts.append(f"{count(calls, 'call')} may have been billed without an image")
+    return "; ".join(parts)
+
+
+def _resume(result: Result) -> str:
+    """Return how to make the rest."""
+    if not isinstance(result.stopped, BudgetExhausted):
+        return "the same command resumes"
+    budget = result.budget
+    calls = budget.images + budget.maybe_images
+    is_full = budget.max_images is not None and calls >= budget.max_images
+    return f"the same command with a larger {'--max-images' if is_full else '--budget'} resumes"
+
+
+def _retried(result: Result) -> int:
+    """Return how many of the failed prompts a rerun retries."""
+    for_good = (*FINAL, _MISSING)
+    return sum(number for kind, number in result.failures.items() if kind not in for_good)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)

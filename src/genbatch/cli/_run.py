@@ -1,22 +1,27 @@
-"""Running one batch: outcomes are shown and counted, and what ends a run early is noticed.
+"""One batch from its first call to its result: shown, counted, and ended early where it must be.
 
-1. The first signal (Ctrl-C, SIGTERM, a terminal that closes) starts no further call, drops those
-   that wait for their turn, and waits for those in flight, whose images are paid for; the second
+1. The first signal (Ctrl-C, SIGTERM, a terminal that closes) starts no further call, drops calls
+   waiting for the throttle, and waits for those in flight, whose images are paid for; the second
    cancels them.
-   Jobs go on at the service: what waits for them is dropped, and collected by a further run.
-2. A deadline, a used-up budget and a full disk end a run in the first of these ways, a refused key
-   in the second. A used-up quota ends the calls of its model.
+   Jobs keep running at the service; waiting for them ends, and a later run collects them.
+2. A deadline, an exhausted budget and a full disk end a run in the first of these ways, a refused
+   key in the second. An exhausted quota ends the calls of its model.
 """
 
 from __future__ import annotations
 
+import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
+from anyio import to_thread
 
 from genbatch import (
     Budget,
@@ -29,42 +34,156 @@ from genbatch import (
     SavedImage,
     Stopped,
     Store,
+    Success,
+    Throttle,
     Unauthorized,
     batch_api,
     generate_images,
 )
+from genbatch._run import make_takes, plan_takes
+from genbatch._store import export
 from genbatch.batch_api import Jobs
-from genbatch.inputs import InputError, PromptFiles, StandardInput
+from genbatch.inputs import InputError, StandardInput
+from genbatch.testing import FakeGemini
 
+from ._console import count, plain
 from ._display import Display
-from ._result import NOT_MADE, Options, Result
+from ._inputs import Prompts
+from ._options import DEMO, Options, kinds_to_retry
+from ._result import NOT_MADE, Result, report
 
 _REDRAW = 0.1  # seconds
+_SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
+_MOST = 1_000_000  # a slip of the finger should not fill the memory
 
-Prompts: TypeAlias = PromptFiles | StandardInput | Sequence[str | Prompt]
-Images: TypeAlias = OutcomeStream[str | Prompt, SavedImage]
+R = TypeVar("R")
+Images: TypeAlias = OutcomeStream[Any, SavedImage]
+Seen: TypeAlias = Callable[[Outcome[Any, SavedImage]], Outcome[Any, SavedImage]]
+Work: TypeAlias = Callable[["ShownBatch"], Awaitable[None]]
 
 
-async def run_batch(
-    prompts: Prompts, client: GeminiClient, options: Options, display: Display
-) -> Result:
-    """Make an image of every prompt, show how it goes, and return what came of it."""
+@dataclass(frozen=True, slots=True)
+class ShownBatch:
+    """A batch that is shown as it runs."""
+
+    client: GeminiClient
+    options: Options
+    display: Display
+    result: Result
+
+
+# Around a batch: the event loop and the client
+
+
+def run(function: Callable[[], Awaitable[R]], backend: str) -> R:
+    """Run an asynchronous function on an event loop, and return its result."""
+    return anyio.run(
+        function,
+        backend="trio" if backend == "trio" else "asyncio",
+        backend_options={"use_uvloop": True} if backend == "uvloop" else {},
+    )
+
+
+def client_of(base_url: str | None, otherwise: str = "", **settings: Any) -> GeminiClient:
+    """Return a client with the key of the environment.
+
+    Args:
+        base_url: As for GeminiClient.
+        otherwise: What else the error suggests if there is no key.
+        settings: As for GeminiClient.
+
+    Raises:
+        ValueError: If there is no key, or a setting is out of range.
+    """
+    try:
+        return GeminiClient(base_url=base_url, trust_env=True, **settings)
+    except Unauthorized as error:  # before any call: there is no key to refuse
+        raise ValueError(
+            f"no API key: set GEMINI_API_KEY (or GOOGLE_API_KEY){otherwise}"
+        ) from error
+
+
+def client_for(options: Options) -> GeminiClient:
+    """Return the client of a batch against the service; as client_of."""
+    return client_of(
+        options.base_url,
+        ", or try --demo without one",
+        timeout=options.timeout,
+        throttle=_throttles(options),
+    )
+
+
+def run_real(work: Work, options: Options, client: GeminiClient) -> int:
+    """Run a batch against the service, report it, and return the exit code."""
+
+    async def batch(display: Display, result: Result) -> None:
+        async with client:
+            await work(ShownBatch(client, options, display, result))
+
+    return _run_shown(batch, options)
+
+
+def run_demo(work: Work, options: Options, latency: float) -> int:
+    """Run a batch against a fake service of its own, report it, and return the exit code."""
+    options = replace(options, demo=True, price=0.0)
+
+    async def batch(display: Display, result: Result) -> None:
+        throttle = _throttles(options)
+        async with (
+            FakeGemini(latency=latency) as fake,
+            GeminiClient("fake", vertexai=False, base_url=fake.url, throttle=throttle) as client,
+        ):
+            await work(ShownBatch(client, options, display, result))
+            result.server = counts_of(fake)
+
+    return _run_shown(batch, options)
+
+
+def _run_shown(batch: Callable[[Display, Result], Awaitable[None]], options: Options) -> int:
+    result = Result()
+    with Display(options) as display:
+        run(partial(batch, display, result), options.backend)
+    result.lost = display.lost_rows
+    if display.is_interrupted:
+        result.interrupted = result.interrupted or signal.SIGINT
+    return report(result, options)
+
+
+def _throttles(options: Options) -> Callable[[str], Throttle]:
+    return lambda model: Throttle(pace=options.pace, patience=options.patience)
+
+
+def counts_of(fake: FakeGemini) -> str:
+    """Return what a fake service has counted, on a line."""
+    stats = fake.stats
+    calls, images = count(stats.calls, "call"), count(stats.images, "image")
+    return f"server: {calls}, {images}, peak {stats.peak}"
+
+
+# What a batch makes: an image of each prompt, or another take
+
+
+async def make_images(prompts: Prompts, batch: ShownBatch) -> None:
+    """Make an image of every prompt."""
+    options, result = batch.options, batch.result
     store = Store(
-        options.save_dir,
+        options.output,
         fresh=options.fresh,
         name=options.name,
         redo_missing=options.redo_missing,
-        retry_failed=options.retry_failed,
+        retry_failed=kinds_to_retry(options.retry_failed),
     )
     async with store:
-        result = await begin(store, options)
+        await _count_earlier_runs(store, batch)
         generate: Callable[..., AbstractAsyncContextManager[Images]] = generate_images
         if options.via != "live":
             generate = partial(
-                batch_api.generate_images, live=options.via != "batch", watch=display.tell_of_jobs
+                batch_api.generate_images,
+                live=options.via != "batch",
+                watch=batch.display.show_jobs,
             )
-        batch = generate(
-            client,
+        outcomes = generate(
+            batch.client,
             prompts,
             store=store,
             max_concurrent=options.max_concurrent,
@@ -76,67 +195,133 @@ async def run_batch(
             price=options.price,
         )
         if isinstance(prompts, StandardInput) and prompts.is_terminal:
-            display.make_room()
-        await watch(batch, result, client, options, display)
+            batch.display.make_room()
+        await _watch(outcomes, batch)
         if options.via != "live":
             result.in_jobs = await _in_jobs(store)
     result.end(result.read if isinstance(prompts, StandardInput) else len(prompts))
-    return result
 
 
-async def begin(store: Store, options: Options) -> Result:
-    """Return a result whose budget knows what earlier runs into the directory have paid."""
-    result = Result(Budget(options.budget, max_images=options.max_images))
-    if options.budget is not None or options.max_images is not None:
-        budget, spent = result.budget, await store.spent()
-        budget.spent, budget.images = spent.usd, spent.images
-        if options.via != "live":  # which counts itself what jobs have open
-            open_, usd = await _in_jobs(store)
-            spent = spent._replace(
-                maybe_images=spent.maybe_images - open_, maybe_usd=spent.maybe_usd - usd
+async def make_more_takes(
+    indices: Sequence[int], changes: Mapping[str, Any], batch: ShownBatch
+) -> None:
+    """Make another take of each prompt."""
+    options, result = batch.options, batch.result
+    await check_folder(options.output, options.namespace)
+    async with Store(options.output) as store:
+        takes = await plan_takes(store, indices, namespace=options.namespace, **changes)
+        await _count_earlier_runs(store, batch)
+        outcomes = make_takes(
+            batch.client,
+            store,
+            takes,
+            max_concurrent=options.max_concurrent,
+            budget=result.budget,
+            price=options.price,
+        )
+        left = dict.fromkeys(indices)
+
+        def at_its_index(outcome: Any) -> Any:
+            index = indices[outcome.index]
+            if isinstance(outcome, Success):
+                del left[index]
+            return replace(outcome, index=index)
+
+        await _watch(outcomes, batch, at_its_index)
+    result.end(len(takes))
+    result.rest = f"genbatch redo {plain(options.output)} {spans_of(list(left))}"
+
+
+async def check_folder(folder: Path, namespace: str) -> None:
+    """Refuse a folder without a run, which a Store would create, or with nothing but a demo's."""
+    row = await to_thread.run_sync(lambda: next(export(folder), None))
+    if row and not namespace and row["namespace"] == DEMO:
+        raise ValueError(f"the images in {plain(folder)} were made by a demo: add --demo")
+
+
+def parse_indices(spans: Iterable[str]) -> list[int]:
+    """Return the numbers in texts such as ``17`` and ``42-45``, each once, in order.
+
+    Raises:
+        ValueError: If a text is not a number or a range.
+    """
+    found: list[range] = []
+    for span in chain.from_iterable(each.split(",") for each in spans):
+        match = _SPAN.fullmatch(span.strip())
+        if match is None:
+            raise ValueError(
+                f"{span!r} is not a prompt number: give numbers as export shows them, or 42-45"
             )
-        budget.maybe_spent, budget.maybe_images = spent.maybe_usd, spent.maybe_images
-        result.earlier = spent
-    return result
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 0 <= last - first < _MOST:
+            raise ValueError(f"{span!r} is not a range: give the lower number first")
+        found.append(range(first, last + 1))
+    return sorted(set(chain.from_iterable(found)))
+
+
+def spans_of(indices: Sequence[int]) -> str:
+    """Return ascending numbers in the form that parse_indices takes."""
+    spans: list[list[int]] = []
+    for index in indices:
+        if spans and index == spans[-1][-1] + 1:
+            spans[-1][1:] = [index]
+        else:
+            spans.append([index])
+    return " ".join("-".join(map(str, span)) for span in spans)
+
+
+async def _count_earlier_runs(store: Store, batch: ShownBatch) -> None:
+    """Give the budget of a batch its limits, and what earlier runs into the folder have paid."""
+    options, result = batch.options, batch.result
+    budget = result.budget = Budget(options.budget, max_images=options.max_images)
+    if options.budget is None and options.max_images is None:
+        return
+    spent = await store.spent()
+    budget.spent, budget.images = spent.usd, spent.images
+    if options.via != "live":  # batch_api counts the requests of open jobs itself
+        prompts, usd = await _in_jobs(store)
+        spent = spent._replace(
+            maybe_images=spent.maybe_images - prompts, maybe_usd=spent.maybe_usd - usd
+        )
+    budget.maybe_spent, budget.maybe_images = spent.maybe_usd, spent.maybe_images
+    result.earlier = spent
 
 
 async def _in_jobs(store: Store) -> tuple[int, float]:
-    """Return how many prompts are in jobs that go on, and US dollars for them."""
-    return await store.hop(Jobs(store.archive).open_attempts)
+    """Return the number of prompts in running jobs, and US dollars for them."""
+    return await store.run_in_thread(Jobs(store.archive).open_attempts)
 
 
-async def watch(
-    batch: AbstractAsyncContextManager[OutcomeStream[Any, SavedImage]],
-    result: Result,
-    client: GeminiClient,
-    options: Options,
-    display: Display,
-    seen: Callable[[Outcome[Any, SavedImage]], Outcome[Any, SavedImage]] = lambda outcome: outcome,
+# Watching a batch to its end
+
+
+async def _watch(
+    images: AbstractAsyncContextManager[Images],
+    batch: ShownBatch,
+    seen: Seen = lambda outcome: outcome,
 ) -> None:
-    """Read a batch to its end, show it, and notice what ends it early.
+    """Read a batch to its end, show it, and end it early where it must be.
 
     Args:
-        batch: To be entered here.
-        result: Counts its outcomes.
-        client: Makes its calls.
-        options: What the user asked of it.
-        display: Shows how it goes.
-        seen: Gets each outcome first, and returns what counts.
+        images: The outcomes, not entered yet.
+        batch: Gets the counts.
+        seen: Gets each outcome first, and returns the one to count.
     """
-    async with batch as outcomes, anyio.create_task_group() as tasks:
-        tasks.start_soon(_redraw, outcomes, client, result, display)
-        tasks.start_soon(_heed_signals, result, outcomes, options, display, tasks.cancel_scope)
-        if options.deadline is not None:
-            tasks.start_soon(_heed_deadline, options.deadline, result, outcomes, options, display)
+    result = batch.result
+    async with images as outcomes, anyio.create_task_group() as tasks:
+        tasks.start_soon(_redraw, outcomes, batch)
+        tasks.start_soon(_heed_signals, outcomes, batch, tasks.cancel_scope)
+        if batch.options.deadline is not None:
+            tasks.start_soon(_heed_deadline, batch.options.deadline, outcomes, batch)
         try:
             async for outcome in outcomes:
                 outcome = seen(outcome)
                 result.add(outcome)
                 _heed(outcome, outcomes)
-                await display.outcome(outcome, result)
+                await batch.display.outcome(outcome, result)
                 if isinstance(result.stopped, Unauthorized):
                     break
-        except InputError as error:  # a line of standard input, or a file that has changed
+        except InputError as error:  # a bad line on standard input, or a file that has changed
             result.stopped = result.stopped or error
         progress = outcomes.progress
         result.read = progress.started if progress.total is None else progress.total
@@ -144,52 +329,45 @@ async def watch(
 
 
 def _heed(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images) -> None:
-    """End a batch that a failure ends, but for its calls in flight."""
+    """Drain a batch whose outcome says that no further call can succeed."""
     if isinstance(outcome, Failure) and isinstance(outcome.error, NOT_MADE):
         if not isinstance(outcome.error, QuotaExhausted):  # another model may have some left
             outcomes.drain()
 
 
-async def _redraw(outcomes: Images, client: GeminiClient, result: Result, display: Display) -> None:
+async def _redraw(outcomes: Images, batch: ShownBatch) -> None:
     try:
         while True:
-            display.show(outcomes.progress, result, client.throttles)
+            batch.display.show(outcomes.progress, batch.result, batch.client.throttles)
             await anyio.sleep(_REDRAW)
     finally:
-        display.end()
+        batch.display.end()
 
 
-async def _heed_deadline(
-    seconds: float, result: Result, outcomes: Images, options: Options, display: Display
-) -> None:
+async def _heed_deadline(seconds: float, outcomes: Images, batch: ShownBatch) -> None:
     await anyio.sleep(seconds)
-    if not result.is_ending:
-        result.stopped = Stopped(f"the deadline of {seconds:g} s has passed")
+    if not batch.result.is_ending:
+        batch.result.stopped = Stopped(f"the deadline of {seconds:g} s has passed")
         outcomes.drain()
-        display.note(f"The deadline has passed: {_what_is_left(options)}.")
+        batch.display.note(f"The deadline has passed: {_what_is_left(batch.options)}.")
 
 
-async def _heed_signals(
-    result: Result,
-    outcomes: Images,
-    options: Options,
-    display: Display,
-    scope: anyio.CancelScope,
-) -> None:
-    # On Windows not every event loop can: there, KeyboardInterrupt ends the run at once.
+async def _heed_signals(outcomes: Images, batch: ShownBatch, scope: anyio.CancelScope) -> None:
+    # Some event loops on Windows cannot: there, KeyboardInterrupt ends the run at once.
     with suppress(NotImplementedError), anyio.open_signal_receiver(*_signals()) as signals:
         async for number in signals:
-            if result.interrupted:
-                display.hurry()
+            if batch.result.interrupted:
+                batch.display.hurry()
                 scope.cancel()
                 return
-            result.interrupted = number
+            batch.result.interrupted = number
             outcomes.drain()
-            display.note(f"Stopping: {_what_is_left(options)}. Ctrl-C again cancels them.")
+            left = _what_is_left(batch.options)
+            batch.display.note(f"Stopping: {left}. Ctrl-C again cancels them.")
 
 
 def _what_is_left(options: Options) -> str:
-    """Return what a run that ends early does with what was sent."""
+    """Return what a run that ends early still waits for."""
     jobs = "" if options.via == "live" else "leaving the jobs at the service, "
     return f"{jobs}waiting for the calls in flight"
 
@@ -198,6 +376,6 @@ def _signals() -> list[signal.Signals]:
     """Return the signals that end a run."""
     ending = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
-    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as nohup has it
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup ignores it
         ending.append(hangup)
     return ending

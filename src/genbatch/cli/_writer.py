@@ -1,7 +1,7 @@
-"""Writer: what a run says goes out in a thread, so that no call waits for who reads it.
+"""Writer: the output of a run is written in a thread, so that no call waits for a reader.
 
-A terminal stops reading at Ctrl-S, a pager at the end of its page, a network at will. An event loop
-that waited with them would let calls time out whose images are paid for.
+A terminal stops reading at Ctrl-S, a pager at the end of its page, a network at any time. If the
+event loop waited with them, calls whose images are paid for would time out.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TextIO
 
-_FULL = 0.01  # seconds between tries of a stream that takes nothing and does not block
-_ROOM = 100  # texts that may wait to be written
-_HURRY = 0.5  # seconds for a reader at the end, where nobody wants to wait
+_FULL = 0.01  # seconds between attempts on a non-blocking stream that is full
+_ROOM = 100  # texts that may be queued
+_HURRY = 0.5  # seconds that a closing writer gives its reader if it is not to wait
 
 
 class Writer:
-    """Writes to a stream what it is given, in order, and never waits until it is closed.
+    """Writes text to a stream, in order, without ever waiting before it is closed.
 
-    The thread is a daemon and goes past the stream's buffer, whose lock the interpreter needs to
+    The thread is a daemon and bypasses the stream's buffer, whose lock the interpreter needs to
     exit.
 
     Args:
-        stream: Of text; None drops everything.
+        stream: A text stream; None drops everything.
 
     Attributes:
-        encoding: Of the stream.
-        error: Why the stream took no more, None as long as it does.
+        encoding: The encoding of the stream.
+        error: Why writing failed, None as long as it works.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -42,19 +42,19 @@ class Writer:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something waits to be written."""
+        """Whether any text is queued."""
         return not self._texts.empty()
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits to be written than should."""
+        """Whether more text is queued than should be."""
         return self._texts.qsize() > _ROOM
 
     def write(self, text: str) -> int:
-        """Take text, to be written as soon as the stream takes it."""
+        """Queue text, to be written as soon as the stream accepts it."""
         if self._thread is None and self._stream is not None:
             with suppress(OSError):
-                self._stream.flush()  # what was printed before
+                self._stream.flush()  # text printed earlier
             self._thread = Thread(target=self._run, name="genbatch writer", daemon=True)
             self._thread.start()
         if self._thread is not None and self.error is None:
@@ -62,16 +62,16 @@ class Writer:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: text is on its way at once."""
+        """Do nothing: no text is held back."""
 
     def fileno(self) -> int:
-        """Return the descriptor of the stream."""
+        """Return the file descriptor of the stream."""
         if self._stream is None:
             raise OSError("there is no stream")
         return self._stream.fileno()
 
     def close(self, *, wait: bool = True) -> None:
-        """Write what is left; where that is to be waited for, also where nobody reads for long."""
+        """Write what is queued; with wait, for as long as the reader takes."""
         if self._thread is not None:
             self._texts.put(None)
             self._thread.join(None if wait else _HURRY)
@@ -83,11 +83,11 @@ class Writer:
                 continue
             try:
                 self._put(text)
-            except OSError as error:  # nobody reads it any more, or the disk is full
+            except OSError as error:  # the reader is gone, or the disk is full
                 self.error = error
 
     def _put(self, text: str) -> None:
-        if self._raw is None:  # no stream of the interpreter's own
+        if self._raw is None:  # not one of the interpreter's own streams
             print(end=text, file=self._stream, flush=True)
             return
         rest = memoryview(text.replace("\n", os.linesep).encode(self.encoding, "backslashreplace"))

@@ -1,17 +1,42 @@
 """The gallery of a directory of images: one index.html, which needs no server and no network.
 
-It is not imported by ``import genbatch``, for it needs Pillow, of the extra ``cli``.
+``import genbatch`` does not import it, because it needs Pillow, of the extra ``cli``.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from ._write import write as write
+from genbatch._store import export, read_file, replace_file, status
+from genbatch._values import StoreError
+
+from ._page import MARK, Item, fields_of, items_of, page
+from ._thumbs import Picture, make_thumbs
 
 __all__ = ["write_gallery"]
+
+_INDEX = "index.html"
+_BEGINNING = 1024  # bytes at the start of a page, among which is the mark
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        path: The page.
+        counts: Prompts by status, without superseded ones.
+        problems: What is wrong with files of images, a line each.
+    """
+
+    path: Path
+    counts: Counter[str]
+    problems: list[str]
 
 
 def write_gallery(
@@ -24,11 +49,55 @@ def write_gallery(
     writes it anew and makes thumbnails of new images only.
 
     Args:
-        directory: That a Store has written.
+        directory: A directory that a Store has written.
         progress: Called in this thread with how many new thumbnails are made, and of how many.
 
     Raises:
         StoreError: If there is no journal in directory, it cannot be read, the gallery cannot be
-            written, or an index.html that is none stands in its place.
+            written, or there is an index.html of something else.
     """
     return write(Path(directory), progress).path
+
+
+def write(directory: Path, progress: Callable[[int, int], object] | None = None) -> Written:
+    """Write the gallery of a directory; see write_gallery."""
+    path = directory / _INDEX
+    _check_ours(path)
+    now = status(directory)
+    # Read to its end at once: while it is read, the journal of a run can only grow.
+    items = list(items_of(export(directory, all=True)))
+    head = {
+        "name": directory.resolve().name,
+        "written": round(time.time()),
+        "running": now.runner is not None,
+        "spent": now.spent.usd,
+        "maybe": now.spent.maybe_usd,
+    }
+    problems = _add_thumbs(directory, items, progress)
+    head |= fields_of(items)
+    _check_ours(path)  # again, for thumbnails take their time
+    replace_file(path, page(head, items))
+    counts = Counter(item["status"] for item in items if item["index"] is not None)
+    return Written(path, counts, problems)
+
+
+def _add_thumbs(
+    directory: Path, items: list[Item], progress: Callable[[int, int], object] | None
+) -> list[str]:
+    """Note in each take the size of its image or what is wrong with it; return the latter."""
+    takes = [take for item in items for take in item.get("takes", ())]
+    pictures = {Picture(take["file"], take["sha256"], take["bytes"]) for take in takes}
+    sizes, problems = make_thumbs(directory, pictures, progress)
+    for take in takes:
+        if take["sha256"] in sizes:
+            take["size"] = sizes[take["sha256"]]
+        if take["file"] in problems:
+            take["problem"] = problems[take["file"]]
+    return [f"{directory / file} {problem}" for file, problem in sorted(problems.items())]
+
+
+def _check_ours(path: Path) -> None:
+    if os.path.lexists(path) and MARK not in (read_file(path) or b"")[:_BEGINNING]:
+        raise StoreError(
+            f"{path} is not of genbatch: move it elsewhere and write the gallery again"
+        )

@@ -1,10 +1,11 @@
 """Thumbnails: small WebP files, one for each content, made in threads.
 
 1. A thumbnail is named after the SHA-256 of its image and the image's size in pixels, so it is
-   never out of date, and a listing of names says what there is.
-2. No file is decoded that has another size than was noted when it was saved, or more pixels than
-   any model makes: it costs a line, not the memory of the machine.
-3. A thumbnail under its name is whole, unless the power went: then it is empty, and made again.
+   never out of date, and a listing of the directory shows which exist.
+2. A file is not decoded if its size is not the one noted when it was saved, or if it has more
+   pixels than any model makes: it costs a line of output, not the memory of the machine.
+3. A thumbnail under its final name is complete, except after a power failure: then it is empty,
+   and is made again.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ MOST_PIXELS = 40_000_000  # 4K has 17 million, 8K has 33
 
 _BOX = (512, 320)  # pixels, width and height, that a thumbnail fits in
 _THREADS = 4
-_LEFT_BEHIND = 3600.0  # seconds; a temporary file this old is of a process that died
+_LEFT_BEHIND = 3600.0  # seconds; a temporary file this old is from a process that died
 _NAME = re.compile(r"([0-9a-f]{64})-(\d+)x(\d+)\.webp")
 
-# These, and not Image.open: the decoder of what the bytes are and no other, and without Pillow's
-# own warning of bombs, which no thread can heed or silence for itself alone.
+# Used in place of Image.open, which may pick another decoder than the bytes call for, and warns of
+# decompression bombs in a way that no thread can heed or silence for itself alone.
 _DECODERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "image/png": PngImagePlugin.PngImageFile,
     "image/jpeg": JpegImagePlugin.JpegImageFile,
@@ -52,36 +53,28 @@ Size: TypeAlias = tuple[int, int]
 
 
 class Picture(NamedTuple):
-    """An image as it was noted: its file, SHA-256 in hex, and size in bytes."""
+    """An image as the journal has it: its file, SHA-256 in hex, and size in bytes."""
 
     file: str
     sha256: str
     bytes: int
 
 
-class Thumbs(NamedTuple):
-    """What there is of some pictures.
-
-    Attributes:
-        sizes: The size in pixels of each image that has a thumbnail, by its SHA-256.
-        problems: What is wrong with a file, by its name.
-    """
-
-    sizes: dict[str, Size]
-    problems: dict[str, str]
-
-
 def make_thumbs(
     directory: Path,
     pictures: Collection[Picture],
     progress: Callable[[int, int], object] | None = None,
-) -> Thumbs:
+) -> tuple[dict[str, Size], dict[str, str]]:
     """Make the thumbnails that are missing, and remove those of other pictures.
 
     Args:
-        directory: That the pictures are in.
-        pictures: That are to have a thumbnail.
-        progress: Called in this thread with how many were made now, and of how many.
+        directory: Directory of the pictures.
+        pictures: Those that are to have a thumbnail.
+        progress: Called in this thread with how many new ones are made, and of how many.
+
+    Returns:
+        The size in pixels of each image that has a thumbnail, by its SHA-256, and what is wrong
+        with a file, by its name.
 
     Raises:
         StoreError: If one cannot be written.
@@ -90,8 +83,7 @@ def make_thumbs(
     try:
         thumbs.mkdir(exist_ok=True)
         sizes = _tidy(thumbs, {each.sha256 for each in pictures})
-        with os.scandir(directory) as entries:
-            there = {entry.name for entry in entries}
+        there = set(os.listdir(directory))
         problems = {each.file: "is missing" for each in pictures if each.file not in there}
         new = [each for each in pictures if each.sha256 not in sizes]
         with closing(_make_all(directory, thumbs, new)) as results:
@@ -104,7 +96,7 @@ def make_thumbs(
                     progress(number, len(new))
     except OSError as exc:
         raise disk_error(f"cannot save thumbnails in {thumbs}", thumbs, exc) from exc
-    return Thumbs(sizes, problems)
+    return sizes, problems
 
 
 def _make_all(
@@ -119,7 +111,7 @@ def _make_all(
 
 
 def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:
-    """Remove what is not wanted, and return the sizes of the images of the others."""
+    """Remove thumbnails not wanted, and return the sizes of the images of the others."""
     sizes: dict[str, Size] = {}
     for path in list(thumbs.iterdir()):
         with suppress(FileNotFoundError):  # another gallery may be tidying up too
@@ -129,13 +121,13 @@ def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:
                     sizes[name[1]] = int(name[2]), int(name[3])
                     continue
             elif not is_temporary(path.name) or about.st_mtime > time.time() - _LEFT_BEHIND:
-                continue  # of somebody else, or of another gallery
+                continue  # somebody else's, or another gallery's
             path.unlink()
     return sizes
 
 
 def _make(directory: Path, thumbs: Path, picture: Picture) -> Size | str:
-    """Make a thumbnail and return the size of its image, or say what is wrong with that."""
+    """Make a thumbnail; return the size of its image, or what is wrong with the image."""
     path = directory / picture.file
     try:
         found = path.lstat().st_size
@@ -145,7 +137,7 @@ def _make(directory: Path, thumbs: Path, picture: Picture) -> Size | str:
         return f"has changed: {found} bytes, {picture.bytes} were saved"
     try:
         size, thumb = _reduce(read_file(path) or b"")
-    # Decoders raise whatever they stumble over in bytes that are no image.
+    # Decoders raise whatever they stumble over in bytes that are not an image.
     except Exception as exc:  # noqa: BLE001
         return f"cannot be shown: {exc}"
     _publish(thumbs / f"{picture.sha256}-{size[0]}x{size[1]}.webp", thumb)
@@ -162,7 +154,7 @@ def _reduce(data: bytes) -> tuple[Size, bytes]:
     if width * height > MOST_PIXELS:
         raise ValueError(f"{width} x {height} pixels are too many")
     mode = "RGBA" if image.has_transparency_data else "RGB"
-    small = image.convert(mode) if image.mode == "P" else image  # colours, not their numbers
+    small = image.convert(mode) if image.mode == "P" else image  # colours, not palette indices
     small.thumbnail(_BOX, reducing_gap=1.5)  # a JPEG is decoded at a part of its size already
     file = io.BytesIO()
     small.convert(mode).save(file, "WEBP", quality=82, method=2)

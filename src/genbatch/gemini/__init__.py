@@ -3,7 +3,7 @@
 from ._answer import JsonObject, excerpt, image_from, mapping, objects, parse_answer
 from ._client import GeminiClient
 from ._models import JOB_SHARE, MODELS, Model, default_size, model_id, price
-from ._request import SETTINGS_OF_A_PROMPT, Settings, prepare
+from ._request import read_images, resolve
 from ._retry import backoff, with_retries
 from ._settings import DEFAULT_BASE_URL
 
@@ -11,11 +11,9 @@ __all__ = [
     "DEFAULT_BASE_URL",
     "JOB_SHARE",
     "MODELS",
-    "SETTINGS_OF_A_PROMPT",
     "GeminiClient",
     "JsonObject",
     "Model",
-    "Settings",
     "backoff",
     "default_size",
     "excerpt",
@@ -24,7 +22,8 @@ __all__ = [
     "model_id",
     "objects",
     "parse_answer",
-    "prepare",
     "price",
+    "read_images",
+    "resolve",
     "with_retries",
 ]

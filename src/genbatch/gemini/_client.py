@@ -9,20 +9,28 @@ from functools import partial
 from logging import DEBUG, getLogger
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import anyio
 from anyio import to_thread
 
-from genbatch._logs import about, tell
+from genbatch._logs import log, log_context
 from genbatch._money import Account, Budget
 from genbatch._throttle import Throttle
-from genbatch._values import GenbatchError, Image, InvalidResponse, Prompt
+from genbatch._values import (
+    GenbatchError,
+    Image,
+    ImageRequest,
+    ImageSettings,
+    InvalidResponse,
+    Prompt,
+    takes_settings,
+)
 
 from ._answer import image_from
 from ._models import makes_images, model_id
 from ._models import price as price_of
-from ._request import ImageRequest, Settings, prepare
+from ._request import read_images, resolve
 from ._retry import with_retries
 from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
@@ -156,37 +164,23 @@ class GeminiClient:
             with anyio.CancelScope(shield=True):
                 await wire.aclose()
 
+    @takes_settings
     async def generate_image(
         self,
-        prompt: str | Prompt,
+        prompt: str | Prompt | ImageRequest,
         *,
-        model: str = "flash",
-        aspect_ratio: str | None = None,
-        image_size: str | None = None,
-        thinking: str | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        system_instruction: str | None = None,
-        generation_config: Mapping[str, Any] | None = None,
         budget: Account | None = None,
         price: float | None = None,
+        **settings: Unpack[ImageSettings],
     ) -> Image:
         """Generate one image.
 
         Args:
-            prompt: What to draw. A Prompt's own settings override those below.
-            model: ``"flash"``, ``"pro"``, ``"lite"``, or any full model id.
-            aspect_ratio: Such as ``"16:9"``; the model's default where None.
-            image_size: ``"1K"``, ``"2K"`` or ``"4K"``; the model's default where None.
-            thinking: ``"minimal"``, ``"medium"`` or ``"high"``; the model's default where None.
-            temperature: How freely to sample; the model's default where None.
-            seed: Asks for repeatable sampling.
-            system_instruction: Told to the model before the prompt.
-            generation_config: Any other field of google-genai's GenerateContentConfig, in snake or
-                camel case; what google-genai does not know goes into the request's
-                generationConfig as it is. The settings above win over it.
+            prompt: What to draw. A Prompt's own settings override those given beside it; an
+                ImageRequest has them all.
             budget: A Budget that each attempt is paid from.
             price: US dollars an image, in place of the price table's.
+            settings: See ImageSettings.
 
         Returns:
             The image, its type read from the bytes; further ones of the answer are its extras.
@@ -216,21 +210,12 @@ class GeminiClient:
         still lose it.
         """
         wire = self._opened()
-        settings = Settings(
-            model=model,
-            aspect_ratio=aspect_ratio,
-            image_size=image_size,
-            thinking=thinking,
-            temperature=temperature,
-            seed=seed,
-            system_instruction=system_instruction,
-            generation_config=generation_config,
-        )
-        request = await prepare(prompt, settings, self._threads)
+        resolved = resolve(ImageRequest.of(prompt, settings))
+        request = await read_images(resolved, self._threads)
         account = Budget() if budget is None else budget
         attempt = partial(_make_attempt, wire, request, account, price)
         admitted = partial(self.throttle(request.model).run, attempt)
-        with about(model=request.model):
+        with log_context(model=request.model):
             return await with_retries(admitted, self._max_retries, _image_or_error)
 
     def throttle(self, model: str = "flash") -> Throttle:
@@ -302,9 +287,9 @@ async def _make_attempt(
     Raises:
         GenbatchError: If no answer came, or one that is not paid for.
     """
-    expected = price_of(request.model, request.settings.image_size) if price is None else price
+    expected = price_of(request.model, request.image_size) if price is None else price
     async with account.attempt(expected) as attempt:
-        tell(_log, DEBUG, "asking for an image")
+        log(_log, DEBUG, "asking for an image")
         began = perf_counter()
         try:
             answer = await wire.ask(request)
@@ -334,9 +319,9 @@ def _image_or_error(result: Image | GenbatchError) -> Image:
 def _tell_image(image: Image, began: float) -> None:
     size, elapsed = len(image.data), perf_counter() - began
     message = "an image of %d bytes came after %.1f s"
-    tell(_log, DEBUG, message, size, elapsed, elapsed=elapsed, bytes=size, cost=image.cost)
+    log(_log, DEBUG, message, size, elapsed, elapsed=elapsed, bytes=size, cost=image.cost)
 
 
 def _tell_failure(error: GenbatchError, began: float) -> None:
     elapsed = perf_counter() - began
-    tell(_log, DEBUG, "no image after %.1f s", elapsed, error=error, elapsed=elapsed)
+    log(_log, DEBUG, "no image after %.1f s", elapsed, error=error, elapsed=elapsed)

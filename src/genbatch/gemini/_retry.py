@@ -10,7 +10,7 @@ from typing import TypeVar
 from anyio import sleep
 
 from genbatch._core import waiting
-from genbatch._logs import about, tell
+from genbatch._logs import log, log_context
 from genbatch._values import GenbatchError, InvalidResponse, Stopped, TimedOut, Unavailable
 
 _log = getLogger("genbatch.client")
@@ -48,7 +48,7 @@ async def with_retries(
         made += 1
         answered = False
         try:
-            with about(attempt=made):
+            with log_context(attempt=made):
                 answer = await attempt()
             answered = True
             return read(answer)
@@ -76,7 +76,7 @@ async def _wait(seconds: float, error: GenbatchError) -> bool:
     made = error.attempts
     try:
         with waiting():
-            tell(_log, WARNING, message, made, seconds, error=error, attempt=made, delay=seconds)
+            log(_log, WARNING, message, made, seconds, error=error, attempt=made, delay=seconds)
             await sleep(seconds)
     except Stopped:
         return False

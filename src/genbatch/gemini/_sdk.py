@@ -21,10 +21,9 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from genbatch._http import ConnectionStack, captured_body
-from genbatch._values import GenbatchError, InvalidResponse
+from genbatch._values import GenbatchError, ImageRequest, InvalidResponse, sniff_mime_type
 
 from ._answer import JsonObject, parse_answer
-from ._request import ImageRequest, Settings
 from ._settings import Secret
 from ._translate import THIRD_PARTY, showable, translate, without_frames
 
@@ -94,7 +93,7 @@ class Wire:
             timeout=None if math.isinf(timeout) else math.ceil(timeout * 1000),
         )
         # The SDK builds its types at the first use, which would stall the event loop for 50 ms.
-        json_of(ImageRequest("none", (), Settings("none")))
+        json_of(ImageRequest("none", model="none"))
         with _no_warning_about_two_keys():
             if access is None:
                 key = secret.reveal()
@@ -225,7 +224,7 @@ def contents_of(request: ImageRequest) -> types.Content:
     """Return the text and the input images."""
     parts: list[types.Part] = [types.Part(text=request.text)]
     for image in request.images:
-        blob = types.Blob(data=image.data, mime_type=image.mime_type)
+        blob = types.Blob(data=image, mime_type=sniff_mime_type(image))  # type: ignore[arg-type]  # read
         parts.append(types.Part(inline_data=blob))
     return types.Content(role="user", parts=parts)
 
@@ -237,10 +236,9 @@ def config_of(request: ImageRequest) -> types.GenerateContentConfig:
         ValueError: If a setting is of the wrong type, or generation_config has a key twice or one
             that is not its business.
     """
-    settings = request.settings
-    fields, raw = _sorted_out(settings.generation_config or {})
+    fields, raw = _sorted_out(request.generation_config or {})
     try:
-        _override(fields, settings)
+        _override(fields, request)
         if thinking := fields.pop("thinking_config", None):
             # The SDK would leave its fields in snake case.
             raw["thinkingConfig"] = thinking.model_dump(
@@ -276,20 +274,20 @@ def _sorted_out(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return fields, raw
 
 
-def _override(fields: dict[str, Any], settings: Settings) -> None:
+def _override(fields: dict[str, Any], request: ImageRequest) -> None:
     """Put the settings that have names of their own over those in fields."""
     named = {
-        "temperature": settings.temperature,
-        "seed": settings.seed,
-        "system_instruction": settings.system_instruction,
+        "temperature": request.temperature,
+        "seed": request.seed,
+        "system_instruction": request.system_instruction,
         "image_config": _merged(
             types.ImageConfig,
             fields.get("image_config"),
-            aspect_ratio=settings.aspect_ratio,
-            image_size=settings.image_size,
+            aspect_ratio=request.aspect_ratio,
+            image_size=request.image_size,
         ),
         "thinking_config": _merged(
-            types.ThinkingConfig, fields.get("thinking_config"), thinking_level=settings.thinking
+            types.ThinkingConfig, fields.get("thinking_config"), thinking_level=request.thinking
         ),
     }
     fields.update({name: value for name, value in named.items() if value is not None})

@@ -1,18 +1,15 @@
 """Inputs: prompt files, standard input, templates and grids become Prompts; see docs/inputs.md.
 
-1. A file is checked whole before its first prompt is given away; standard input is taken as it
-   comes.
-2. Memory is flat: both are read block by block, lines are bounded, no row is kept.
+1. A file is checked to its end before its first prompt is yielded; standard input is read as it
+   arrives.
+2. Memory is flat: both are read block by block, lines are bounded, and no row is kept.
 3. Every error is one ValueError on one line, "file:line: what was found; what to do".
 """
 
-from genbatch.inputs._files import PromptFiles, Selection, read_prompts
-from genbatch.inputs._formats import canonical
-from genbatch.inputs._lines import check_encoding
-from genbatch.inputs._messages import InputError
-from genbatch.inputs._recipe import Asked, Recipe
-from genbatch.inputs._stdin import StandardInput
-from genbatch.inputs._templates import Grid, Template
+from ._files import PromptFiles, Selection, read_prompts
+from ._formats import InputError, canonical, check_encoding
+from ._recipe import Asked, Grid, Recipe, Template
+from ._stdin import StandardInput
 
 __all__ = [
     "Asked",

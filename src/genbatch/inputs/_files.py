@@ -1,4 +1,4 @@
-"""Prompt files: checked whole before their first prompt is given away, then read again, lazily.
+"""Prompt files: checked to the end before their first prompt is yielded, then read again, lazily.
 
 So a mistake in the last row costs nothing, and memory stays flat however long a file is.
 """
@@ -8,21 +8,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
+from random import Random
+from typing import IO, Any, Generic, TypeVar
 
 from genbatch._values import Prompt
 
-from ._formats import FORMATS, rows_of_text
-from ._lines import BLOCK, Lines, check_encoding
-from ._messages import InputError
-from ._recipe import Asked, Fields, Recipe, Tally
-from ._sample import Sample
-from ._settings import check_images
+from ._formats import BLOCK, FORMATS, Fields, InputError, Lines, check_encoding
+from ._recipe import Asked, Recipe, check_images
+
+T = TypeVar("T")
 
 SUPPORTED = (
     ".txt (a prompt a line), .jsonl (a JSON object a line), .csv or .tsv (a column named prompt),"
@@ -35,14 +34,110 @@ class Selection:
     """Which prompts of an input are wanted.
 
     Attributes:
-        limit: Only the first so many, None for all.
-        sample: Of those only so many, chosen at random, None for all.
-        seed: The same one makes the same choice.
+        limit: Only the first limit prompts, None for all.
+        sample: Of those, this many chosen at random, None for all.
+        seed: Random seed for sample.
     """
 
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
+
+
+class Sample(Generic[T]):
+    """Chooses uniformly, without replacement, from what it is offered; a reservoir.
+
+    Args:
+        size: How many to choose, all where fewer are offered.
+        seed: The same one makes the same choice of the same number of items.
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self._size = size
+        self._random = Random(seed)  # noqa: S311 - no secret
+        self._seen = 0
+        self._chosen: list[tuple[int, T]] = []
+
+    @property
+    def items(self) -> list[T]:
+        """The items chosen so far, in the order in which they were offered."""
+        return [item for _, item in sorted(self._chosen, key=lambda each: each[0])]
+
+    def offer(self, number: int, items: Iterator[T]) -> None:
+        """Offer number items, which are made only up to the last one chosen."""
+        passed = 0
+        for offset in range(number):
+            slot = self._slot(self._seen)
+            if slot is not None:
+                item = next(islice(items, offset - passed, None))
+                passed = offset + 1
+                self._chosen[slot : slot + 1] = [(self._seen, item)]
+            self._seen += 1
+
+    def _slot(self, index: int) -> int | None:
+        """Return the place that an item takes among those chosen, None if it is not."""
+        slot = index if index < self._size else int(self._random.random() * (index + 1))
+        return slot if slot < self._size else None
+
+
+class Tally:
+    """Counts prompts row by row, checks what they ask for, and selects among them.
+
+    Attributes:
+        asked: What those counted ask for, and how many ask for it.
+        count: How many there are, up to the limit; those beyond are checked all the same.
+        sample: The prompts that are chosen, None where all are.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        self.asked: dict[Asked, int] = {}
+        self.count = 0
+        self.sample: Sample[Prompt] | None = None
+        if selection.sample is not None:
+            self.sample = Sample(selection.sample, selection.seed)
+        self._limit = sys.maxsize if selection.limit is None else selection.limit
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further prompt is wanted."""
+        return self.count == self._limit
+
+    def add(
+        self, recipe: Recipe, fields: Fields, folder: Path
+    ) -> tuple[dict[str, Any], Iterator[Prompt]]:
+        """Read a row and count its prompts.
+
+        Args:
+            recipe: How it becomes prompts.
+            fields: Fields of the row, by name.
+            folder: That paths of input images are relative to.
+
+        Returns:
+            The settings of the row, and those of its prompts that are wanted, as far as that is
+            known: a sample is complete at the end only.
+
+        Raises:
+            ValueError: If a field is not what it should be, or a model cannot do what is asked.
+        """
+        settings = recipe.read(fields, folder)
+        before = self.count
+        for asked, number in recipe.kinds(settings):
+            if (counted := self.asked.get(asked)) is None:
+                recipe.check(*asked)
+                counted = 0
+            self.asked[asked] = counted + number
+            self.count += number
+        if self.count > self._limit:
+            self.count = self._limit
+            for asked, number in recipe.kinds(settings):
+                self.asked[asked] -= number
+            for each in islice(recipe.prompts(fields, settings), self._limit - before):
+                self.asked[each.model, each.aspect_ratio, each.image_size] += 1
+        prompts = islice(recipe.prompts(fields, settings), self.count - before)
+        if self.sample is None:
+            return settings, prompts
+        self.sample.offer(self.count - before, prompts)
+        return settings, iter(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +177,7 @@ def read_prompts(
         paths: Files, whose extensions name their formats. Where there is none, the prompts are
             those that the template and the grid of the recipe make by themselves.
         recipe: How rows become prompts.
-        encoding: Of the files.
+        encoding: Encoding of the files.
         selection: Which prompts to return; the rest is checked all the same.
 
     Returns:
@@ -97,22 +192,19 @@ def read_prompts(
     selection = selection or Selection()
     encoding = check_encoding(encoding)
     files = [PromptFile.of(path, recipe, encoding) for path in map(Path, paths)]
-    tally = Tally(selection.limit)
-    sample: Sample[Prompt] | None = None
-    if selection.sample is not None:
-        sample = Sample(selection.sample, selection.seed)
-    parts = [file.check(tally, sample) for file in files]
+    tally = Tally(selection)
+    parts = [file.check(tally) for file in files]
     if not files:
-        settings, count = tally.add(recipe, {}, Path())
-        if sample is not None:
-            sample.offer(count, partial(recipe.prompts, {}, settings))
+        settings, _ = tally.add(recipe, {}, Path())
         parts = [_Made(recipe, settings)]
-    return PromptFiles(parts, tally.count, tally.asked) if sample is None else sample.items
+    if tally.sample is not None:
+        return tally.sample.items
+    return PromptFiles(parts, tally.count, tally.asked)
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """The prompts that come of no file."""
+    """The prompts that a template and a grid make without a file."""
 
     recipe: Recipe
     settings: Mapping[str, Any]
@@ -128,7 +220,7 @@ class PromptFile:
     Attributes:
         path: The file.
         recipe: How its rows become prompts.
-        encoding: Of its text.
+        encoding: Encoding of its text.
         stamp: What it was when it was checked.
 
     Raises:
@@ -154,50 +246,45 @@ class PromptFile:
         if suffix not in FORMATS:
             found = f"unknown extension {path.suffix!r}" if path.suffix else "no extension"
             raise ValueError(f"{path}: {found}; supported are {SUPPORTED}")
-        if FORMATS[suffix] is rows_of_text:
+        if suffix == ".txt":
             recipe = replace(recipe, column="prompt")  # what a line of text is called
         return cls(path, recipe, encoding)
 
-    def check(self, tally: Tally, sample: Sample[Prompt] | None) -> Iterable[Prompt]:
-        """Read the file once, and return its prompts, but for those that a sample is offered.
+    def check(self, tally: Tally) -> Iterable[Prompt]:
+        """Read the file once, and return its prompts, unless they are sampled.
 
         Raises:
             ValueError: If a row is not what it should be.
             OSError: If the file cannot be read.
         """
-        prompts: list[Prompt] = []
+        kept: list[Prompt] = []
         with self.path.open("rb", buffering=0) as file:
             found = replace(self, stamp=_stamp(file))
             is_pipe = not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            for fields, settings, count in found._rows(file, tally):
-                if sample is not None:
-                    sample.offer(count, partial(self.recipe.prompts, fields, settings))
-                elif is_pipe:  # gives its content once only
-                    prompts += islice(self.recipe.prompts(fields, settings), count)
-        return prompts if is_pipe else found
+            for prompts in found._rows(file, tally):
+                if is_pipe:  # gives its content once only
+                    kept += prompts
+        return kept if is_pipe else found
 
     def __iter__(self) -> Iterator[Prompt]:
         with self.path.open("rb", buffering=0) as file:
-            for fields, settings, _ in self._rows(file, None):
-                yield from self.recipe.prompts(fields, settings)
+            for prompts in self._rows(file, None):
+                yield from prompts
 
-    def _rows(
-        self, file: IO[bytes], tally: Tally | None
-    ) -> Iterator[tuple[Fields, dict[str, Any], int]]:
-        """Yield each row with its settings, and how many prompts of it a tally has counted."""
+    def _rows(self, file: IO[bytes], tally: Tally | None) -> Iterator[Iterator[Prompt]]:
+        """Yield the prompts of each row, which are counted and checked where there is a tally."""
         name, folder = str(self.path), self.path.parent
         rows = FORMATS[self.path.suffix.lower()]
         for number, fields in rows(self._lines(file), name, self.recipe.check_names):
-            count = 0
             try:
-                if tally is None:  # counted and checked before
-                    settings = self.recipe.read(fields, folder)
+                if tally is None:
+                    prompts = self.recipe.prompts(fields, self.recipe.read(fields, folder))
                 else:
-                    settings, count = tally.add(self.recipe, fields, folder)
+                    settings, prompts = tally.add(self.recipe, fields, folder)
                     check_images(settings.get("images", ()))
             except ValueError as error:
                 raise InputError(f"{name}:{number}: {error}") from None
-            yield fields, settings, count
+            yield prompts
 
     def _lines(self, file: IO[bytes]) -> Iterator[str]:
         lines = Lines(str(self.path), self.encoding)
@@ -210,7 +297,7 @@ class PromptFile:
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, ...]:
-    """Return what tells a file from itself after a change; it is nothing for a pipe."""
+    """Return what differs once a file has changed; nothing for a pipe."""
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         return ()

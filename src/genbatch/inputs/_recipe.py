@@ -1,28 +1,316 @@
-"""Recipe: how a row becomes prompts, and what all of them together ask for."""
+"""Recipe: how a row becomes prompts, by settings, a template and a grid of values.
+
+A template puts a field in place of ``{name}`` and a brace in place of ``{{``, and does no more:
+nothing that is written in a template or in a field is looked up or evaluated.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import csv
+import math
+import os
+import re
+import string
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import islice
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pydantic_core import from_json
+
 from genbatch._values import Prompt
 
-from ._messages import listed
-from ._settings import PARSERS, Parse, check_finite, check_prompt, parse_settings
-from ._templates import Grid, Point, Template
+from ._formats import Fields, canonical, found, listed, one_line, short
+
+# Settings
+
+MOST_IMAGES = 1000  # of one row: a slip of the finger should not cost a fortune
+
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_SEEDS = range(-(2**31), 2**31)  # what the service takes
+
+Parse: TypeAlias = Callable[[Any, Path], object]
+
+
+def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the settings that are given, as a Prompt has them, and n.
+
+    Args:
+        fields: Values of settings by name, text or what JSON has; a blank one is not given.
+        folder: That paths of input images are relative to.
+
+    Raises:
+        ValueError: If a value is not what it should be.
+    """
+    settings = {}
+    for name, value in fields.items():
+        given = value.strip() if type(value) is str else value
+        if given is None or given == "":
+            continue
+        try:
+            settings[name] = PARSERS[name](given, folder)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return settings
+
+
+def check_text(value: object) -> str:
+    """Return value, which has to be text.
+
+    Raises:
+        ValueError: If it is not text.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{found(value)} is not text")
+    if "\0" in value:
+        raise ValueError("a NUL character is in it; take it out")
+    return value
+
+
+def _text_of(name: str, value: object, what: str) -> str:
+    """Return the text of the field of this name.
+
+    Raises:
+        ValueError: If it is not text, or blank; what names it then.
+    """
+    try:
+        text = check_text(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not text.strip():
+        raise ValueError(f"{what} is blank; fill it in or remove the row")
+    return text
+
+
+def check_images(paths: Iterable[Path]) -> None:
+    """Check that the input images of a row can be read; this blocks.
+
+    Raises:
+        ValueError: If one is not a file, or cannot be read.
+    """
+    for path in paths:
+        shown = one_line(str(path))
+        if not os.path.isfile(path):
+            raise ValueError(f"images: there is no file {shown}")
+        if not os.access(path, os.R_OK):
+            raise ValueError(f"images: the file {shown} cannot be read")
+
+
+def check_finite(name: str, value: object) -> None:
+    """Refuse a value with numbers in it that JSON cannot write.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{short(name)}: a number is too large")
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            check_finite(name, each)
+
+
+def _text(value: Any, folder: Path) -> str:
+    return check_text(value)
+
+
+def _text_or_number(value: Any, folder: Path) -> str:
+    return str(value) if type(value) is int else _text(value, folder)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
+    if type(value) is not int:
+        raise ValueError(f"{found(value)} is not a whole number")
+    return value
+
+
+def _seed(value: Any, folder: Path) -> int:
+    if (seed := _whole(value)) not in _SEEDS:
+        raise ValueError(f"{found(seed)} has more than 32 bits")
+    return seed
+
+
+def _n(value: Any, folder: Path) -> int:
+    if not 1 <= (n := _whole(value)) <= MOST_IMAGES:
+        raise ValueError(f"{found(n)} is not 1 to {MOST_IMAGES:,}")
+    return n
+
+
+def _images(value: Any, folder: Path) -> tuple[Path, ...]:
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = from_json(value)
+        except ValueError:
+            raise ValueError(f"{found(value)} is no list in JSON") from None
+    if isinstance(value, str):
+        value = [path.strip() for path in value.split(";") if path.strip()]
+    if not isinstance(value, list):
+        raise ValueError(f"{found(value)} is not a path, nor a list of them")
+    return tuple(folder / _text(path, folder) for path in value)
+
+
+PARSERS: dict[str, Parse] = {
+    "id": _text_or_number,
+    "filename": _text_or_number,
+    "model": _text,
+    "aspect_ratio": _text,
+    "image_size": _text,
+    "images": _images,
+    "n": _n,
+    "seed": _seed,
+}
+
+
+# Templates and grids
+
+Point: TypeAlias = Mapping[str, str]  # a combination of the values of a grid, by axis
+
+_NOT_PLAIN = frozenset(".[]{}!:")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A text with fields in it.
+
+    Attributes:
+        parts: Literal text, and the name of the field after it, None where none is.
+    """
+
+    parts: tuple[tuple[str, str | None], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Template:
+        """Return the template that text is.
+
+        Raises:
+            ValueError: If it is malformed, has no field or asks for more than plain ones.
+        """
+        try:
+            parsed = list(string.Formatter().parse(_argument(text)))
+        except ValueError as error:
+            raise ValueError(f"--template: {error}; write {{{{ or }}}} for a brace") from None
+        for _, name, spec, conversion in parsed:
+            if name is not None and (spec or conversion or not _is_plain(name)):
+                plain = "a field is a plain name, without . [ ] ! or :"
+                raise ValueError(f"--template: {{{short(name)}}}: {plain}")
+        parts = tuple((before, name and canonical(name.strip())) for before, name, _, _ in parsed)
+        if all(name is None for _, name in parts):
+            raise ValueError("--template: there is no {field} in it")
+        return cls(parts)
+
+    @property
+    def names(self) -> list[str]:
+        """The fields that it asks for."""
+        return [name for _, name in self.parts if name is not None]
+
+    def fill(self, fields: Mapping[str, object]) -> str:
+        """Return the text with the values of fields.
+
+        Raises:
+            ValueError: If one is blank, or neither text nor a number.
+        """
+        return "".join(
+            before + ("" if name is None else _value(name, fields[name]))
+            for before, name in self.parts
+        )
+
+
+def _is_plain(name: str) -> bool:
+    return bool(name.strip()) and _NOT_PLAIN.isdisjoint(name)
+
+
+def _value(name: str, value: object) -> str:
+    if type(value) in (int, float):
+        return str(value)
+    return _text_of(name, value, f"the field {name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Lists of values, and the full product of them; without an axis it has one point.
+
+    Attributes:
+        axes: Names, and their values in order: each as a Prompt has it, if it is a setting.
+    """
+
+    axes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, axes: Iterable[str]) -> Grid:
+        """Return the grid of axes such as ``style=ink,"oil, thick"``.
+
+        Raises:
+            ValueError: If one is malformed, or there twice.
+        """
+        parsed: dict[str, Mapping[str, Any]] = {}
+        for axis in axes:
+            given, equals, values = _argument(axis).partition("=")
+            name = canonical(given.strip())
+            if not equals or not _is_plain(name):
+                raise ValueError(f"--matrix: {short(axis)} is not like style=ink,oil")
+            if name in parsed:
+                raise ValueError(f"--matrix {name}: is there twice; put its values in one list")
+            try:
+                parsed[name] = _values(name, values)
+            except ValueError as error:
+                raise ValueError(f"--matrix {name}: {error}") from None
+        for paths in parsed.get("images", {}).values():
+            check_images(paths)
+        return cls(parsed)
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return math.prod(map(len, self.axes.values()))
+
+    def points(self) -> Iterator[Point]:
+        """Yield the points, the last axis changing fastest."""
+        return self.part(self.axes)
+
+    def part(self, names: Iterable[str]) -> Iterator[Point]:
+        """Yield the points of a grid that has no other axes than these."""
+        axes = [name for name in names if name in self.axes]
+        for values in product(*(self.axes[name] for name in axes)):
+            yield dict(zip(axes, values, strict=True))
+
+    def settings(self, point: Point) -> dict[str, Any]:
+        """Return those values of a point that are settings, as a Prompt has them."""
+        return {name: self.axes[name][point[name]] for name in point if name in PARSERS}
+
+
+def _values(name: str, text: str) -> dict[str, object]:
+    try:
+        (values,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except csv.Error as error:
+        raise ValueError(f"{str(error).partition(' - ')[0]}; check the quotes") from None
+    values = [value.strip() for value in values]
+    if not values or not all(values):
+        raise ValueError("a value is blank")
+    if len(set(values)) < len(values):
+        raise ValueError(f"a value is there twice: {found(text)}")
+    if name not in PARSERS:
+        return dict.fromkeys(values)
+    return {value: PARSERS[name](value, Path()) for value in values}
+
+
+def _argument(text: str) -> str:
+    """Return an argument of the command line, whose bytes may not be text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("an argument is not text in the encoding of this machine") from None
+    return text
+
+
+# Recipes
 
 _NAMES = frozenset({"id", "filename"})
 _COUNTED = ("model", "aspect_ratio", "image_size", "n")  # what an axis may change in an estimate
 
 # The model, aspect_ratio and image_size of a prompt, None where it leaves them to the run.
 Asked: TypeAlias = tuple[str | None, str | None, str | None]
-Fields: TypeAlias = Mapping[str, Any]
-Parsers: TypeAlias = tuple[tuple[str, Parse], ...]
 
 
 def _anything(model: str | None, aspect_ratio: str | None, image_size: str | None) -> None:
@@ -59,7 +347,7 @@ class Recipe:
         """Refuse a row, or a table, that lacks a field.
 
         Args:
-            names: Of the fields that it has.
+            names: Names of the fields that it has.
             kind: What a message calls them.
 
         Raises:
@@ -80,7 +368,7 @@ class Recipe:
         """Check a row, but for what its model can do, and return its settings.
 
         Args:
-            fields: Of the row, by name.
+            fields: Fields of the row, by name.
             folder: That paths of input images are relative to.
 
         Returns:
@@ -91,104 +379,53 @@ class Recipe:
         """
         if self.template is not None or self.grid.axes or self.column not in fields:
             self.check_names(fields, "field")
-        parsers, others = self._parted(fields)
-        for name in others:
-            if type(fields[name]) is not str:
-                check_finite(name, fields[name])
-        settings = parse_settings(parsers, fields, folder) if parsers else {}
+        own, others = self._parted(fields)
+        for name, value in others.items():
+            if type(value) is not str:
+                check_finite(name, value)
+        settings = parse_settings(own, folder)
         if self.template is None:
-            check_prompt(self.column, fields[self.column])
+            _text_of(self.column, fields[self.column], "the prompt")
         else:
             self._text(fields, next(self.grid.points()))
         return settings
 
     def prompts(self, fields: Fields, settings: Mapping[str, Any]) -> Iterator[Prompt]:
         """Yield the prompts of a row that was read: n for each point of the grid."""
-        others = {name: fields[name] for name in self._parted(fields)[1]}
+        others = self._parted(fields)[1]
         for point in self.grid.points():
-            own = {**settings, **point.settings}
+            own = {**settings, **self.grid.settings(point)}
             n = own.pop("n", 1)
-            for name in _NAMES & settings.keys() if point.values else ():
+            for name in _NAMES & settings.keys() if point else ():
                 # By value, not by number: a longer grid leaves the names it had as they were.
-                own[name] = "-".join([settings[name], *point.values.values()])
-            metadata = {**others, **point.values}
+                own[name] = "-".join([settings[name], *point.values()])
+            metadata = {**others, **point}
             yield from Prompt(self._text(fields, point), **own, metadata=metadata).variants(n)
 
     def kinds(self, settings: Mapping[str, Any]) -> Sequence[tuple[Asked, int]]:
         """Return what the prompts of a row ask for, and how many ask for it."""
         if not self.grid.axes:  # mostly
-            return ((_asked(settings), settings.get("n", 1)),) if settings else _ONE
+            return [(_asked(settings), settings.get("n", 1))]
         points = list(self.grid.part(_COUNTED))
         each = self.grid.size // len(points)
-        rows = [{**settings, **point.settings} for point in points]
+        rows = [{**settings, **self.grid.settings(point)} for point in points]
         return [(_asked(row), row.get("n", 1) * each) for row in rows]
 
-    def _parted(self, fields: Fields) -> tuple[Parsers, tuple[str, ...]]:
-        """Return the parsers of the fields that are settings, and the names of the others."""
-        return _parted(tuple(fields), self.column if self.template is None else None)
+    def _parted(self, fields: Fields) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the fields that are settings, and the others but the prompt."""
+        prompt = self.column if self.template is None else None
+        own: dict[str, Any] = {}
+        others: dict[str, Any] = {}
+        for name, value in fields.items():
+            if name != prompt:
+                (own if name in PARSERS else others)[name] = value
+        return own, others
 
     def _text(self, fields: Fields, point: Point) -> str:
         if self.template is None:
             return str(fields[self.column])
-        return self.template.fill({**fields, **point.values})
-
-
-_ONE: Sequence[tuple[Asked, int]] = [((None, None, None), 1)]
+        return self.template.fill({**fields, **point})
 
 
 def _asked(settings: Mapping[str, Any]) -> Asked:
     return settings.get("model"), settings.get("aspect_ratio"), settings.get("image_size")
-
-
-@lru_cache(maxsize=256)
-def _parted(names: tuple[str, ...], prompt: str | None) -> tuple[Parsers, tuple[str, ...]]:
-    others = [name for name in names if name != prompt]
-    parsers = tuple((name, PARSERS[name]) for name in others if name in PARSERS)
-    return parsers, tuple(name for name in others if name not in PARSERS)
-
-
-class Tally:
-    """Counts prompts row by row, and checks what they ask for.
-
-    Args:
-        limit: Most prompts to count; those beyond are checked all the same.
-
-    Attributes:
-        asked: What those counted ask for, and how many ask for it.
-        count: All of them.
-    """
-
-    def __init__(self, limit: int | None = None) -> None:
-        self.asked: dict[Asked, int] = {}
-        self.count = 0
-        self._limit = sys.maxsize if limit is None else limit
-
-    def add(self, recipe: Recipe, fields: Fields, folder: Path) -> tuple[dict[str, Any], int]:
-        """Read a row and count its prompts.
-
-        Args:
-            recipe: How it becomes prompts.
-            fields: Of the row, by name.
-            folder: That paths of input images are relative to.
-
-        Returns:
-            The settings of the row, and how many of its prompts are within the limit.
-
-        Raises:
-            ValueError: If a field is not what it should be, or a model cannot do what is asked.
-        """
-        settings = recipe.read(fields, folder)
-        before = self.count
-        for asked, number in recipe.kinds(settings):
-            if (counted := self.asked.get(asked)) is None:
-                recipe.check(*asked)
-                counted = 0
-            self.asked[asked] = counted + number
-            self.count += number
-        if self.count > self._limit:
-            self.count = self._limit
-            for asked, number in recipe.kinds(settings):
-                self.asked[asked] -= number
-            for each in islice(recipe.prompts(fields, settings), self._limit - before):
-                self.asked[each.model, each.aspect_ratio, each.image_size] += 1
-        return settings, self.count - before

@@ -1,4 +1,4 @@
-"""Standard input: prompts as somebody types them, or as another program writes them.
+"""Standard input: prompts as a person types them, or as another program writes them.
 
 A thread of its own reads, when it is asked to: a pipe, a terminal or a file alike, on every system,
 and a cancellation does not wait for it. It reads the descriptor, not ``sys.stdin``, whose lock the
@@ -11,8 +11,6 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -21,27 +19,23 @@ from anyio import to_thread
 
 from genbatch._values import Prompt
 
-from ._files import Selection
-from ._formats import read_object, read_text
-from ._lines import BLOCK, Lines
-from ._messages import InputError
-from ._recipe import Fields, Recipe, Tally
-from ._sample import Sample
-from ._settings import check_images
+from ._files import Selection, Tally
+from ._formats import BLOCK, Fields, InputError, Lines, read_object, read_text
+from ._recipe import Recipe, check_images
 
 _NAME = "stdin"
 
 
 @dataclass(frozen=True, slots=True)
 class StandardInput:
-    """The prompts of standard input, each as soon as its line is whole; iterable once.
+    """The prompts of standard input, each as soon as its line is complete; iterable once.
 
     A line is a prompt. Where the first one begins with a brace, each is a JSON object.
 
     Attributes:
-        descriptor: Of standard input.
+        descriptor: File descriptor of standard input.
         recipe: How lines become prompts.
-        encoding: Of the text, as check_encoding returns it.
+        encoding: Encoding of the text, as check_encoding returns it.
         selection: Which prompts are wanted; a sample is complete at the end only.
 
     Raises:
@@ -58,7 +52,7 @@ class StandardInput:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody types."""
+        """Whether somebody is typing."""
         return os.isatty(self.descriptor)
 
     async def __aiter__(self) -> AsyncGenerator[Prompt]:
@@ -69,9 +63,9 @@ class StandardInput:
                     if prompt.images:
                         await to_thread.run_sync(rows.check_images, prompt)
                     yield prompt
-                if rows.is_full:
+                if rows.tally.is_full:
                     break
-        for prompt in rows.sample.items if rows.sample else ():
+        for prompt in rows.tally.sample.items if rows.tally.sample else ():
             yield prompt
 
 
@@ -79,23 +73,13 @@ class _Rows:
     """Makes prompts of blocks of bytes."""
 
     def __init__(self, source: StandardInput) -> None:
-        selection = source.selection
-        self.sample: Sample[Prompt] | None = None
-        if selection.sample is not None:
-            self.sample = Sample(selection.sample, selection.seed)
-        self._limit = selection.limit
+        self.tally = Tally(source.selection)
         self._lines = Lines(_NAME, source.encoding)
         self._recipe = source.recipe
-        self._tally = Tally(self._limit)
         self._read: Callable[[str], Fields | None] | None = None  # known by the first line
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no further prompt is wanted."""
-        return self._tally.count == self._limit
-
     def feed(self, block: bytes) -> Iterator[Prompt]:
-        """Yield the prompts of the lines that are whole now; an empty block ends the last one."""
+        """Yield the prompts of the lines now complete; an empty block ends the last one."""
         for line in self._lines.feed(block):
             if not line.strip():
                 continue
@@ -104,11 +88,11 @@ class _Rows:
             except ValueError as error:
                 raise self._error(error) from None
             yield from prompts
-            if self.is_full:
+            if self.tally.is_full:
                 return
 
     def check_images(self, prompt: Prompt) -> None:
-        """Look for the input images of the prompt that feed has yielded last, which blocks."""
+        """Check the input images of the prompt that feed has yielded last; this blocks."""
         try:
             check_images([Path(image) for image in prompt.images if not isinstance(image, bytes)])
         except ValueError as error:
@@ -122,17 +106,11 @@ class _Rows:
             self._read = read_object if line.lstrip().startswith("{") else read_text
             if self._read is read_text:
                 self._recipe = replace(self._recipe, column="prompt")
-        fields = self._read(line) or {}
-        settings, count = self._tally.add(self._recipe, fields, Path())
-        prompts = partial(self._recipe.prompts, fields, settings)
-        if self.sample is None:
-            return islice(prompts(), count)
-        self.sample.offer(count, prompts)
-        return ()
+        return self.tally.add(self._recipe, self._read(line) or {}, Path())[1]
 
 
 async def _blocks(descriptor: int) -> AsyncGenerator[bytes]:
-    """Yield what is there as soon as it is there, and an empty block at the end."""
+    """Yield input as soon as it arrives, and an empty block at the end."""
     asked: SimpleQueue[bool] = SimpleQueue()
     blocks: SimpleQueue[bytes | OSError] = SimpleQueue()
 

@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        import pyarrow  # noqa: F401 - looked for
+        import pyarrow  # noqa: F401 - only to see if it is there
         import ray.data  # noqa: F401 - the same
     except ImportError as exc:
         raise ImportError("genbatch.ray needs Ray: pip install 'genbatch[ray]'") from exc

@@ -1,70 +1,159 @@
-"""Coordinator: the one place that lets the calls of all workers start.
+"""Coordinator: the one place that admits the calls of all workers.
 
 1. At most max_concurrent calls are in flight over all workers, within one throttle and one budget.
-2. After a stop every call that asks is refused with it, also one that has waited.
-3. The calls of a batch live in its task group: a worker that is not heard of any more loses it, and
-   with it its places; what it had in flight counts as possibly paid.
+2. After a stop every call that asks is refused with its cause, including those that were waiting.
+3. The calls of a block live in its task group: a worker that falls silent loses the group, and with
+   it its tokens; what it had in flight counts as possibly paid.
 
-It sees no prompt and no image: of a call it is told when it begins and what came of it. A worker
-asks with admit, makes the call, and tells with report. It knows nothing of Ray, and all its methods
-are called as those of any object.
+It sees neither prompts nor images: a worker asks it to admit a call, makes the call, and reports
+the result. It knows nothing of Ray; its methods are called as those of any object. What is passed
+to them can be pickled, and is small.
 """
 
 from __future__ import annotations
 
 import secrets
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 
 from anyio import CapacityLimiter, Event, Lock, create_task_group, current_time, sleep_until
 from anyio.abc import TaskGroup
 
-from genbatch._core import ParkingLot, waiting
+from genbatch._core import ParkingLot, Turn, Waits, current_turn, waiting
 from genbatch._money import Budget
+from genbatch._run import RunBreaker
 from genbatch._throttle import Throttle
 from genbatch._values import (
     BudgetExhausted,
     GenbatchError,
+    QuotaExhausted,
     RateLimited,
     Stopped,
     StoreError,
+    Unauthorized,
     Unavailable,
 )
 
-from ._halt import Halt
-from ._kept import StoredImage
 from ._ledger import Ledger
-from ._messages import DEAD_AFTER, STOPS, Bounds, Report
-from ._objects import ObjectStore
+from ._objects import ObjectStore, StoredImage
 
+STOPS = (Unauthorized, QuotaExhausted, BudgetExhausted, Stopped, StoreError)
+HEARTBEAT = 2.0  # seconds between the signs of life of a block
+_DEAD_AFTER = 10.0  # seconds without one
 _SEGMENT = 5_000  # rows of the index
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The bounds of a run.
+
+    Attributes:
+        store: Where images and the ledger are.
+        model: Full id of the model that all calls ask.
+        price: Estimated US dollars per attempt, None if unknown.
+        max_concurrent: Most calls in flight over all workers.
+        usd: Spending limit in US dollars for all runs into the store, None for none.
+        max_images: Most images that they may pay for, None for no bound.
+        pace: Highest start rate, such as ``"300/min"``; None to learn it.
+    """
+
+    store: str
+    model: str
+    price: float | None
+    max_concurrent: int
+    usd: float | None = None
+    max_images: int | None = None
+    pace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The result of an attempt.
+
+    Attributes:
+        error: None if an image came.
+        cost: US dollars of the image, None if unknown.
+        answered: Whether the error is a valid answer of the service, without an image.
+    """
+
+    error: Exception | None = None
+    cost: float | None = None
+    answered: bool = False
+
+
 @dataclass(slots=True, eq=False)
-class _Call:
-    """A call of a worker: its turn comes, then its report, then again where it was rejected."""
+class _RemoteCall:
+    """A worker's call: admitted, then reported, and again as long as it is rejected."""
 
     turn: Event = field(default_factory=Event)
     reported: Event = field(default_factory=Event)
     report: Report = field(default_factory=Report)
-    error: Exception | None = field(default_factory=lambda: _dead())  # until it may be made
+    error: Exception | None = field(default_factory=lambda: _dead())  # until it is admitted
 
 
 @dataclass(slots=True, eq=False)
-class _Batch:
+class _Block:
+    """A worker's block of rows."""
+
     heard: float
     tasks: TaskGroup | None = None
     attended: Event = field(default_factory=Event)
     left: Event = field(default_factory=Event)
-    calls: dict[int, _Call] = field(default_factory=dict)
+    calls: dict[int, _RemoteCall] = field(default_factory=dict)
+
+
+class _ClusterBreaker:
+    """What has stopped the run on all its workers; the first cause counts."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._waits = Waits()
+        self._breaker = RunBreaker(self._waits.drain)
+        self._error: Exception | None = None
+
+    def bound_waits(self) -> None:
+        """Let the current task wait only until the run stops."""
+        turn = Turn(self._waits)
+        turn.seconds = 0.0
+        current_turn.set(turn)
+
+    def check(self) -> None:
+        """Raise what has stopped the run, if anything has."""
+        if self._error is not None:
+            raise copy(self._error)
+        self._breaker.check(self._model)
+
+    def observe(self, error: Exception | None) -> None:
+        """Learn from the error of a call, None for a valid answer."""
+        with suppress(Exception), self._breaker.observe(self._model), self._breaker.observe_store():
+            if error is not None:
+                raise error
+        if isinstance(error, QuotaExhausted):
+            self.stop(error)  # all calls ask the same model
+
+    def stop(self, error: Exception) -> None:
+        """Stop the run."""
+        if self._error is None:
+            self._error = error
+            self._waits.drain()
+
+    def cause_of(self, error: Exception) -> Exception:
+        """Return what has stopped the run in place of the Stopped that it caused."""
+        if isinstance(error, Stopped):
+            try:
+                self.check()
+            except Exception as cause:  # noqa: BLE001 - returned
+                return cause
+        return error
 
 
 class Coordinator:
     """Admits the calls of all workers of a run.
 
     Args:
-        bounds: Those of the run.
+        bounds: The bounds of the run.
 
     Raises:
         ValueError: If one is malformed or out of range.
@@ -74,9 +163,9 @@ class Coordinator:
         self._bounds = bounds
         self._throttle = Throttle(pace=bounds.pace)
         self._budget = Budget(bounds.usd, max_images=bounds.max_images)
-        self._halt = Halt(bounds.model)
-        self._entered: dict[str, _Batch] = {}  # and not yet attended
-        self._batches: dict[str, _Batch] = {}
+        self._breaker = _ClusterBreaker(bounds.model)
+        self._entered: dict[str, _Block] = {}  # not yet attended
+        self._blocks: dict[str, _Block] = {}
         self._ended = ParkingLot()
         self._saved: list[StoredImage] = []
         self._run = secrets.token_hex(8)
@@ -85,64 +174,64 @@ class Coordinator:
         self._tokens: CapacityLimiter | None = None
         self._opening = Lock()
 
-    async def enter(self, batch: str) -> Exception | None:
-        """Let a batch in, which attend is called for next; return why it may not make calls."""
+    async def enter(self, block: str) -> Exception | None:
+        """Let a block in, before attend is called for it; return the reason if it is refused."""
         try:
             await self._open()
-            self._halt.check()
+            self._breaker.check()
         except Exception as exc:  # noqa: BLE001 - the worker raises it
             return exc
-        self._entered[batch] = _Batch(current_time())
+        self._entered[block] = _Block(current_time())
         return None
 
-    async def attend(self, batch: str) -> None:
-        """Let a batch make calls until it has left, or was not heard of for 10 s."""
-        record = self._batches[batch] = self._entered.pop(batch)
+    async def attend(self, block: str) -> None:
+        """Let a block make calls until it leaves, or was not heard of for 10 s."""
+        record = self._blocks[block] = self._entered.pop(block)
         try:
             async with create_task_group() as tasks:
                 record.tasks = tasks
                 record.attended.set()
                 tasks.start_soon(self._listen, record)
                 await record.left.wait()
-                # A call that was reported awaits nothing more, and is paid all the same.
+                # Calls already reported await nothing more, so they are still paid.
                 tasks.cancel_scope.cancel()
         finally:
-            del self._batches[batch]
+            del self._blocks[block]
             record.left.set()
             self._ended.unpark()
 
-    async def beat(self, batch: str) -> None:
-        """Hear that a batch is alive."""
-        if (record := self._batches.get(batch)) is not None:
+    async def beat(self, block: str) -> None:
+        """Note that a block is alive."""
+        if (record := self._blocks.get(block)) is not None:
             record.heard = current_time()
 
-    async def admit(self, batch: str, number: int) -> Exception | None:
-        """Wait for the turn of a call; return why it may not be made, None if it may.
+    async def admit(self, block: str, number: int) -> Exception | None:
+        """Wait for the turn of a call; return None, or the reason if it is refused.
 
         Args:
-            batch: That has entered.
-            number: Of the call in its batch.
+            block: Id of a block that has entered.
+            number: The call's number in its block.
         """
-        record = self._batches.get(batch) or self._entered.get(batch)
+        record = self._blocks.get(block) or self._entered.get(block)
         if record is None:
             return _dead()
         await record.attended.wait()
         if record.left.is_set() or record.tasks is None:
             return _dead()
-        call = record.calls[number] = _Call()
+        call = record.calls[number] = _RemoteCall()
         record.tasks.start_soon(self._make, call)
         return await _answer(call)
 
-    async def report(self, batch: str, number: int, report: Report) -> Exception | None:
-        """Hear what came of an attempt; where it was rejected, wait for the turn of another.
+    async def report(self, block: str, number: int, report: Report) -> Exception | None:
+        """Take the report of an attempt; if it was rejected, wait for the turn of the next one.
 
         Returns:
-            None if the call may be made again, or the report was no rejection; else why not.
+            None if the next attempt may be made, or if an image came; else the reason.
         """
-        record = self._batches.get(batch)
+        record = self._blocks.get(block)
         call = None if record is None else record.calls.get(number)
         if record is None or call is None:
-            return report.error  # counted as possibly paid, when it was taken for dead
+            return report.error  # it counts as possibly paid since the block was taken for dead
         call.turn = Event()
         call.report = report
         call.reported.set()
@@ -152,37 +241,38 @@ class Coordinator:
         return report.error
 
     async def failed(self, error: Exception) -> None:
-        """Hear how a call has failed, its retries included, or what a worker cannot go on with."""
-        self._halt.learn(error)
+        """Learn of a call that failed after its retries, or of a worker that cannot go on."""
+        self._breaker.observe(error)
         if not isinstance(error, Unavailable | TimeoutError):
-            self._halt.stop(error if isinstance(error, STOPS) else Stopped(str(error)))
+            self._breaker.stop(error if isinstance(error, STOPS) else Stopped(str(error)))
 
-    async def leave(self, batch: str, saved: list[StoredImage], *, stopped: bool) -> None:
-        """Hear that a batch is over, with the images it has saved.
+    async def leave(self, block: str, saved: list[StoredImage], *, stopped: bool) -> None:
+        """End a block, with the images it has saved.
 
-        Where it was stopped, this returns when all others have ended too, so that what they had in
-        flight is saved before anybody is told.
+        After a stop this returns when all other blocks have ended too, so that what they had in
+        flight is saved before the stop is raised.
         """
-        if (record := self._batches.get(batch) or self._entered.get(batch)) is not None:
+        if (record := self._blocks.get(block) or self._entered.get(block)) is not None:
             await record.attended.wait()
             record.left.set()
-            while batch in self._batches:
+            while block in self._blocks:
                 await self._ended.park()
         self._saved += saved
-        while stopped and self._batches:
-            await self._ended.park()  # those others are refused, and so end soon
-        with suppress(StoreError):  # the images are there, and are found without an index
-            if len(self._saved) >= _SEGMENT or not self._batches:
-                await self._write_index()
-            if not self._batches and self._ledger is not None:
+        while stopped and self._blocks:
+            await self._ended.park()  # the others are refused, so they end soon
+        with suppress(StoreError):  # the images are saved, and found without an index
+            if self._store is not None and (len(self._saved) >= _SEGMENT or not self._blocks):
+                saved, self._saved = self._saved, []
+                await self._store.run_in_thread(self._store.objects.add_segments, saved)
+            if not self._blocks and self._ledger is not None:
                 await self._ledger.settle()
 
     async def state(self) -> dict[str, float]:
-        """Return how it stands: calls in flight and waiting, and what is spent."""
+        """Return the numbers of calls in flight and waiting and of blocks, and US dollars spent."""
         return {
             "in_flight": self._throttle.in_flight,
             "waiting": self._throttle.waiting,
-            "batches": len(self._batches),
+            "batches": len(self._blocks),
             "spent": self._budget.spent,
             "maybe_spent": self._budget.maybe_spent,
         }
@@ -195,26 +285,26 @@ class Coordinator:
         """
         async with self._opening:
             if self._ledger is None:
-                self._store = await ObjectStore(self._bounds.store).__aenter__()
+                self._store = await ObjectStore.open(self._bounds.store)
                 objects, step = self._store.objects, self._bounds.max_concurrent
-                earlier = await self._store.hop(objects.ledger)
-                note = partial(self._store.hop, objects.note, self._run)
+                earlier = await self._store.run_in_thread(objects.ledger)
+                note = partial(self._store.run_in_thread, objects.note, self._run)
                 self._tokens = CapacityLimiter(step)
                 self._ledger = Ledger(self._budget, list(earlier.values()), note, step)
 
-    async def _listen(self, record: _Batch) -> None:
-        """End a batch whose worker is not heard of."""
+    async def _listen(self, record: _Block) -> None:
+        """End a block whose worker falls silent."""
         while not record.left.is_set():
-            await sleep_until(record.heard + DEAD_AFTER)
-            if current_time() >= record.heard + DEAD_AFTER:
+            await sleep_until(record.heard + _DEAD_AFTER)
+            if current_time() >= record.heard + _DEAD_AFTER:
                 record.left.set()
 
-    async def _make(self, call: _Call) -> None:
-        """Give a call its turns until it has an answer."""
-        self._halt.let_wait()
+    async def _make(self, call: _RemoteCall) -> None:
+        """Admit a call, again as long as it is rejected."""
+        self._breaker.bound_waits()
         assert self._tokens is not None  # noqa: S101 - enter has opened it
         try:
-            self._halt.check()
+            self._breaker.check()
             with waiting():
                 await self._tokens.acquire_on_behalf_of(call)
             try:
@@ -223,43 +313,41 @@ class Coordinator:
                 self._tokens.release_on_behalf_of(call)
         except Exception as exc:  # noqa: BLE001 - the worker raises it
             if isinstance(exc, BudgetExhausted):
-                self._halt.stop(exc)
-            call.error = self._halt.cause_of(exc)
+                self._breaker.stop(exc)
+            call.error = self._breaker.cause_of(exc)
         finally:
             call.turn.set()
 
-    async def _attempt(self, call: _Call) -> None:
+    async def _attempt(self, call: _RemoteCall) -> None:
         assert self._ledger is not None  # noqa: S101 - enter has opened it
-        self._halt.check()
+        self._breaker.check()
         async with self._ledger.attempt(self._bounds.price) as attempt:
-            self._halt.check()  # again: a grant is in writing first, which takes time
+            self._breaker.check()  # again: recording a grant takes time
             call.error = None
             call.turn.set()
             await call.reported.wait()
-            # Nothing is awaited from here until it is paid and its token free.
+            # From here, nothing is awaited until it is paid and its token is free.
             call.reported, call.error = Event(), _dead()
             report = call.report
             if report.error is None:
                 attempt.paid(report.cost)
-                self._halt.learn(None)
+                self._breaker.observe(None)
             elif report.answered:
                 attempt.failed(report.error)
-                self._halt.learn(None)
+                self._breaker.observe(None)
             else:
-                self._halt.learn_of_attempt(report.error)
+                if not isinstance(report.error, Unavailable | TimeoutError):
+                    self._breaker.observe(
+                        report.error
+                    )  # those may be retried, and count after that
                 raise report.error
-
-    async def _write_index(self) -> None:
-        saved, self._saved = self._saved, []
-        if saved and self._store is not None:
-            await self._store.hop(self._store.objects.add_segments, saved)
 
 
 def _dead() -> GenbatchError:
-    """Return why a worker that stood still makes no call: its rows fail, and are for a next run."""
-    return GenbatchError(f"the worker was not heard of for {DEAD_AFTER:.0f} s, run again")
+    """Return what the calls of a worker taken for dead fail with; the next run makes their rows."""
+    return GenbatchError(f"the worker was not heard of for {_DEAD_AFTER:.0f} s, run again")
 
 
-async def _answer(call: _Call) -> Exception | None:
+async def _answer(call: _RemoteCall) -> Exception | None:
     await call.turn.wait()
     return call.error

@@ -1,36 +1,33 @@
-"""generate: a dataset of prompts to a dataset of images, by the coordinator and its workers."""
+"""generate: from a dataset of prompts to a dataset of images, with a coordinator and workers."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Unpack
 
-import numpy as np
 import pyarrow as pa
-import ray
 from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from genbatch._run import split
-from genbatch._values import Stopped
-from genbatch.gemini import Settings
+import ray
+from genbatch._money import Budget
+from genbatch._run import defaults_of
+from genbatch._values import ImageSettings, Stopped, takes_settings
 from genbatch.gemini import price as price_of
 
-from ._coordinator import Coordinator
-from ._index import is_known, keys_of, marks, missing, resumed, table_of
-from ._messages import Bounds
+from ._coordinator import Bounds, Coordinator
 from ._objects import Objects
-from ._rows import COLUMNS, Requests, with_results
+from ._rows import COLUMNS, RowRequests, check_rows, missing, resumed, table_of, with_results
 from ._worker import Work, Worker
 
-_BLOCKS_AT_ONCE = 3  # of a worker: while the last calls of one end, those of the next go on
+_BLOCKS_AT_ONCE = 3  # per worker: while the last calls of one finish, the next is running
 _SMALLEST_BLOCK = 8  # rows
 
 
+@takes_settings
 def generate(
     dataset: Dataset,
     *,
@@ -40,14 +37,6 @@ def generate(
     prompt_column: str = "prompt",
     id_column: str | None = None,
     namespace: str = "",
-    model: str = "flash",
-    aspect_ratio: str | None = None,
-    image_size: str | None = None,
-    thinking: str | None = None,
-    temperature: float | None = None,
-    seed: int | None = None,
-    system_instruction: str | None = None,
-    generation_config: Mapping[str, Any] | None = None,
     budget: float | None = None,
     max_images: int | None = None,
     price: float | None = None,
@@ -56,99 +45,81 @@ def generate(
     max_retries: int = 3,
     timeout: float = 120.0,
     num_cpus: float = 0.25,
+    **settings: Unpack[ImageSettings],
 ) -> Dataset:
-    """Make an image for each row of a dataset, and add where it is to the row.
+    """Make an image for each row of a dataset, and add its location to the row.
 
-    The dataset is read now, to find equal prompts and what the store has already, and again where
-    the result is used: call ``dataset.materialize()`` before, where reading it is dear.
+    The dataset is read now, to find equal prompts and rows that are done, and again when the result
+    is used: call ``dataset.materialize()`` first if reading it is expensive.
 
     Args:
-        dataset: With a column of prompts.
-        store: Where images go: a directory that all machines share, or a URL that fsspec knows and
-            that can create objects exclusively (S3, GCS, Azure). One run at a time.
+        dataset: Has a column of prompts.
+        store: Where to save the images: a directory that all machines share, or a URL that fsspec
+            knows and that can create objects exclusively (S3, GCS, Azure). One run at a time.
         max_concurrent: Most calls in flight, over all workers.
-        workers: Actors that make them. A coordinator lets max_concurrent calls start over all of
-            them, and each has at most twice its share of rows under way.
-        prompt_column: Of the texts.
-        id_column: Of what tells rows with equal prompts apart; a part of their keys.
-        namespace: Images of one namespace are never taken for those of another.
-        model: As for generate_images, like all settings of the image up to generation_config.
-        aspect_ratio: Such as ``"16:9"``.
-        image_size: ``"1K"``, ``"2K"`` or ``"4K"``.
-        thinking: ``"minimal"``, ``"medium"`` or ``"high"``.
-        temperature: How freely to sample.
-        seed: Asks for repeatable sampling.
-        system_instruction: Told to the model before each prompt.
-        generation_config: Other fields of the request.
-        budget: US dollars that all runs into the store may spend, None for no bound.
-        max_images: Images that they may pay for, None for no bound.
-        price: US dollars an image, in place of the price table's.
-        pace: Starts at most over all workers, such as ``"300/min"``; None finds out.
-        base_url: Of the service, as for GeminiClient. The key is none of the arguments: each worker
-            reads it from its environment.
-        max_retries: Of each call, as for GeminiClient.
-        timeout: Seconds of each attempt, as for GeminiClient.
-        num_cpus: That Ray sets aside for each worker; they mostly wait.
+        workers: Number of actors that make them. A coordinator admits max_concurrent calls over
+            all of them; each has at most twice its share of rows in progress.
+        prompt_column: Column of the prompts.
+        id_column: Column that distinguishes rows with equal prompts; a part of their keys.
+        namespace: Equal prompts in different namespaces are different images.
+        budget: Spending limit in US dollars of all runs into the store, None for none.
+        max_images: Most images that they may pay for, None for no bound.
+        price: US dollars per image, in place of the price table's.
+        pace: Highest start rate over all workers, such as ``"300/min"``; None to learn it.
+        base_url: Base URL of the service, as for GeminiClient. The key is not an argument: each
+            worker reads it from its environment.
+        max_retries: Most retries per call, as for GeminiClient.
+        timeout: Seconds per attempt, as for GeminiClient.
+        num_cpus: CPUs that Ray reserves per worker; workers mostly wait.
+        settings: See ImageSettings.
 
     Returns:
         A lazy dataset: the rows, in no order, with the columns ``key``, ``uri``, ``sha256``,
-        ``mime_type``, ``model``, ``cost``, and where there is no image ``error_kind`` and
-        ``error``. Bytes of images do not pass through Ray.
+        ``mime_type``, ``model``, ``cost``, and for rows without an image ``error_kind`` and
+        ``error``. Image bytes do not pass through Ray.
 
     Raises:
-        ValueError: If workers is below 1 or above max_concurrent, a setting is one the model cannot
-            do, a column is missing or there already, two rows ask for the same, or budget is given
+        ValueError: If workers is below 1 or above max_concurrent, the model does not support a
+            setting, a column is missing or already exists, two rows are equal, or budget is given
             and no price is known.
-        TypeError: If a prompt is no string, or an argument is of another type.
+        TypeError: If a prompt is not a string, or an argument has the wrong type.
         StoreError: If the store cannot be used.
-        ImportError: If what the store's URL needs is not installed.
+        ImportError: If the store's URL needs a package that is not installed.
 
-    Failure: A row whose call fails is a row with an error, and is tried again by the next run. What
-    stops a run is raised where the dataset is used, once what was in flight is saved: Unauthorized,
-    QuotaExhausted, BudgetExhausted, Stopped where the service only fails, StoreError. It is an
+    Failure: A failed call becomes a row with an error, and is retried by the next run. What stops a
+    run is raised where the dataset is used, once what was in flight is saved: Unauthorized,
+    QuotaExhausted, BudgetExhausted, Stopped if the service keeps failing, StoreError. It is an
     instance of that class and of Ray's RayTaskError; its ``cause`` is the bare error.
 
-    Resuming: Rows whose images are in the store are answered from it. Ray may run a block again; a
-    row is looked up before it is paid for, so what is paid twice was in flight at a crash.
+    Resuming: Rows whose images are in the store are answered from it. Ray may rerun a block; every
+    row is looked up before it is paid for, so only what was in flight at a crash is paid twice.
     """
     _check_counts(max_concurrent, workers)
-    settings = Settings(
-        model=model,
-        aspect_ratio=aspect_ratio,
-        image_size=image_size,
-        thinking=thinking,
-        temperature=temperature,
-        seed=seed,
-        system_instruction=system_instruction,
-        generation_config=generation_config,
-    ).checked()
-    expected = price_of(settings.model, image_size) if price is None else price
-    if budget is not None and expected is None:
-        raise ValueError(f"no price of {settings.model} is known: give price=, US dollars an image")
-    own, others = split(settings)
-    requests = Requests(prompt_column, id_column, namespace, own, others)
+    defaults = defaults_of(settings, Budget(budget), price)
+    expected = price_of(defaults.model, defaults.image_size) if price is None else price
+    requests = RowRequests(prompt_column, id_column, namespace, defaults)
     _check_columns(dataset, requests)
     where = _absolute(store)
-    bounds = Bounds(where, settings.model, expected, max_concurrent, budget, max_images, pace)
-    Coordinator(bounds)  # raises now what is wrong with them
-    # As many as are in flight, and as many that are looked up, wait for their turn, or are saved.
+    bounds = Bounds(where, defaults.model, expected, max_concurrent, budget, max_images, pace)
+    Coordinator(bounds)  # so that invalid ones are raised now
+    # As many in flight as being looked up, waiting for their turn, or being saved.
     rows = 2 * math.ceil(max_concurrent / workers)
     client = {"base_url": base_url, "max_retries": max_retries, "timeout": timeout}
-    work = Work(where, rows, others, price, client)
+    work = Work(where, rows, price, client)
     return _dataset(dataset, requests, bounds, work, workers, num_cpus)
 
 
 def _dataset(
     dataset: Dataset,
-    requests: Requests,
+    requests: RowRequests,
     bounds: Bounds,
     work: Work,
     workers: int,
     num_cpus: float,
 ) -> Dataset:
-    """Return the result: what the store has from there, and the rest from workers."""
+    """Return the result: done rows from the store, and the rest from workers."""
     index = table_of(Objects(bounds.store).done())
-    known = _check_rows(dataset, requests, index)
+    known = check_rows(dataset, requests, index)
     options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     ref = ray.put(index)
     looking = {"fn_kwargs": {"requests": requests, "index": ref}, **options}
@@ -174,28 +145,28 @@ def _dataset(
             made = dataset.map_batches(resumed, **looking).union(made)
     else:
         made = dataset.map_batches(resumed, **looking)
-    made.context.raise_original_map_exception = True  # or nobody could tell what has stopped it
+    made.context.raise_original_map_exception = True  # or the error could not be told by its class
     return made
 
 
 class RayWorker:
-    """An actor of Ray's around a Worker; several blocks are on their way in it at once."""
+    """A Ray actor around a Worker; several of its blocks run at once."""
 
-    def __init__(self, work: Work, requests: Requests, coordinator: Any) -> None:
+    def __init__(self, work: Work, requests: RowRequests, coordinator: Any) -> None:
         self._worker = Worker(work, _RayLink(coordinator))
         self._requests = requests
 
     async def __call__(self, block: pa.Table) -> pa.Table:
-        """Return a block with its images."""
-        prompts = self._requests.prompts(block)
-        keys = [self._requests.key(prompt) for prompt in prompts]
+        """Return a block with its results."""
+        requests = self._requests.of(block)
+        keys = [self._requests.key(request) for request in requests]
         wanted = [
-            (key, prompt)
-            for key, prompt in zip(keys, prompts, strict=True)
-            if key is not None and not isinstance(prompt, ValueError)
+            (key, request)
+            for key, request in zip(keys, requests, strict=True)
+            if key is not None and not isinstance(request, ValueError)
         ]
         made = iter(await self._worker.make(wanted) if wanted else [])
-        results = [each if isinstance(each, ValueError) else next(made) for each in prompts]
+        results = [each if isinstance(each, ValueError) else next(made) for each in requests]
         return with_results(block, keys, results)
 
 
@@ -211,12 +182,12 @@ class _RayLink:
             raise Stopped(f"the coordinator is gone, run again to resume: {reason}") from None
 
     def tell(self, method: str, *args: object) -> None:
-        with suppress(Exception):  # an image may have come, and been paid for, just before
+        with suppress(Exception):  # it may follow the arrival of a paid image
             getattr(self._coordinator, method).remote(*args)
 
 
 def _start(bounds: Bounds, workers: int) -> Any:
-    """Return the coordinator, an actor beside the driver: they end together."""
+    """Start the coordinator, an actor on the driver's node, which ends with the driver."""
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     calls = 1000 + 4 * bounds.max_concurrent + 8 * _BLOCKS_AT_ONCE * workers
     actor: Any = ray.remote(Coordinator)
@@ -236,51 +207,13 @@ def _check_counts(max_concurrent: int, workers: int) -> None:
         raise ValueError(f"max_concurrent must be >= workers, one call for each, got {found}")
 
 
-def _check_columns(dataset: Dataset, requests: Requests) -> None:
+def _check_columns(dataset: Dataset, requests: RowRequests) -> None:
     columns = dataset.columns() or []
     for name in filter(None, (requests.prompt_column, requests.id_column)):
         if name not in columns:
             raise ValueError(f"the dataset has no column {name!r}: it has {', '.join(columns)}")
     if taken := [name for name in COLUMNS if name in columns]:
         raise ValueError(f"the dataset has a column {taken[0]!r} already: rename or drop it")
-
-
-def _check_rows(dataset: Dataset, requests: Requests, index: pa.Table) -> Any:
-    """Return for each row that has a prompt whether its image is in the index.
-
-    Raises:
-        ValueError: If two rows ask for the same.
-        TypeError: If a prompt is no string.
-    """
-    columns = [name for name in (requests.prompt_column, requests.id_column) if name is not None]
-    marked = dataset.select_columns(columns).map_batches(
-        marks, fn_kwargs={"requests": requests}, batch_format="pyarrow", batch_size=None
-    )
-    marked.context.raise_original_map_exception = True
-    done, known, seen = keys_of(index), [], []
-    for block in marked.iter_batches(batch_size=None, batch_format="pyarrow"):
-        known.append(is_known(done, keys_of(block)))
-        seen.append(keys_of(block, "mark"))
-    every = np.sort(np.concatenate(seen)) if seen else np.array([], dtype="S32")
-    equal = every[1:][every[1:] == every[:-1]]
-    if len(equal):
-        raise ValueError(_tell_duplicate(dataset.select_columns(columns), requests, equal[0]))
-    return np.concatenate(known) if known else np.array([], dtype=bool)
-
-
-def _tell_duplicate(dataset: Dataset, requests: Requests, mark: bytes) -> str:
-    """Return which rows ask for the same, and what to do about it."""
-    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        found = requests.marks(block, requests.keys(block))
-        at = next((i for i, each in enumerate(found) if each and each.rstrip(b"\0") == mark), None)
-        if at is not None:
-            row = {name: column[0] for name, column in block.slice(at, 1).to_pydict().items()}
-            if requests.id_column is not None:
-                name = requests.id_column
-                return f"ids must be unique: column {name!r} has {row[name]!r} twice"
-            text = str(row[requests.prompt_column])[:80]
-            return f"two rows have the prompt {text!r}: give id_column= to tell them apart"
-    return "two rows ask for the same: give id_column= to tell them apart"
 
 
 def _absolute(store: str | os.PathLike[str]) -> str:

@@ -1,7 +1,7 @@
-"""Ledger: a budget that outlives its run, since each run writes what it may spend before it does.
+"""Ledger: a budget that outlives its run, since every run records grants before it spends them.
 
-1. What a run has spent, possibly spent and reserved never exceeds what stands in the store for it.
-2. So a run that was killed counts with what it was granted: at most a step more than it spent.
+1. What a run has spent, possibly spent and reserved never exceeds its record in the store.
+2. So a run that was killed counts with its last grant: at most one step more than it spent.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Spent: TypeAlias = dict[str, float]
 
 
 class Ledger:
-    """An account that pays from a budget and has it in writing first.
+    """An account that pays from a budget and records every grant first.
 
     Args:
-        budget: Of all runs into the store.
-        earlier: What they have spent, or were granted: ``dollars`` and ``images``.
-        note: Writes the same of this run, durably.
-        step: Attempts granted at once, so that not each is a write.
+        budget: The budget of all runs into the store.
+        earlier: What each earlier run has spent or was granted: ``dollars`` and ``images``.
+        note: Writes this run's record durably.
+        step: Attempts per grant, so that not every attempt is a write.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Ledger:
 
     @asynccontextmanager
     async def attempt(self, price: float | None) -> AsyncIterator[Attempt]:
-        """Reserve the price of one attempt around the block, in writing.
+        """Reserve the price of one attempt around the block, recorded first.
 
         Raises:
             BudgetExhausted: If it could exceed the budget.
@@ -63,29 +63,29 @@ class Ledger:
                 self._add(reserved, -1)
 
     async def settle(self) -> None:
-        """Write down what was really spent, while nothing is running."""
+        """Record what was actually spent, while nothing is running."""
         async with self._writing:
             used = self._used()
             if used != self._written:
-                # First: what begins during the write is covered by neither, and must wait for it.
+                # Set first: an attempt that begins during the write must wait for its own grant.
                 self._written = used
                 await self._note(used)
 
     async def _cover(self, reserved: Spent) -> None:
         """Write a further grant, unless what is written covers all that may be spent by now."""
-        if not self._is_covered():
-            async with self._writing:
-                if not self._is_covered():
-                    used, budget = self._used(), self.budget
-                    grant = {name: used[name] + self._step * reserved[name] for name in used}
-                    if budget.usd is not None:
-                        rest = max(budget.usd - self._before["dollars"], used["dollars"])
-                        grant["dollars"] = min(grant["dollars"], rest)
-                    if budget.max_images is not None:
-                        rest = max(budget.max_images - self._before["images"], used["images"])
-                        grant["images"] = min(grant["images"], rest)
-                    await self._note(grant)
-                    self._written = grant
+        if self._is_covered():
+            return
+        async with self._writing:
+            if self._is_covered():
+                return
+            limits = {"dollars": self.budget.usd, "images": self.budget.max_images}
+            grant = {}
+            for name, used in self._used().items():
+                grant[name] = used + self._step * reserved[name]
+                if (limit := limits[name]) is not None:
+                    grant[name] = min(grant[name], max(limit - self._before[name], used))
+            await self._note(grant)
+            self._written = grant
 
     def _is_covered(self) -> bool:
         used = self._used()

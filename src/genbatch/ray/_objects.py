@@ -1,9 +1,9 @@
 """The shared store: objects that any number of machines write at once.
 
-1. A done object names an image that is there whole: it is written last. Of two, the first wins.
+1. A done object names an image that is complete: it is written last. Of two, the first wins.
 2. What save has returned is durable; saving the same again changes nothing.
-3. What is done is found without an object read for each: by listing names, and from segments of the
-   index, which copy done objects by the thousand. A segment that is lost costs time only.
+3. Finding what is done takes no read per object: names are listed, and the rest comes from segments
+   of the index, which copy done objects by the thousand. Losing a segment costs time only.
 
 Layout: ``images/ab/cd/<sha256>.<ext>``, ``done/ab/cd/<key>.json``, ``index/<random>.jsonl``,
 ``ledger/<run>.json``, ``tmp/``.
@@ -14,39 +14,74 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, sleep, to_thread
 from pydantic_core import from_json, to_json
 
 from genbatch._values import Image, StoreError
 
-from ._kept import StoredImage
 from ._places import open_place
 
 R = TypeVar("R")
 
 _THREADS = 16
 _SEGMENT = 10_000  # rows
-_MOST_SEGMENTS = 64  # beyond these they are made one
+_MOST_SEGMENTS = 64  # above this they are merged into one
 _PAUSES = (0.5, 2.0)  # seconds; a store that fails for a moment must not cost a paid image
 
 
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image in the shared store; holds no bytes.
+
+    Attributes:
+        key: SHA-256 of the whole request, in hex.
+        file: Its name in the store.
+        sha256: Hex digest of its bytes.
+        bytes: Its size.
+        mime_type: True type, read from the bytes.
+        model: Full id of the model asked, None if unknown.
+        cost: US dollars by the price table, None if unknown.
+        uri: Where others find it: an absolute path, or a URL.
+    """
+
+    key: str
+    file: str
+    sha256: str
+    bytes: int
+    mime_type: str
+    model: str | None
+    cost: float | None
+    uri: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], uri: str) -> Self:
+        """Return the image of a done object, or of a row of the index."""
+        return cls(**{name: row[name] for name in cls.__slots__ if name != "uri"}, uri=uri)
+
+    def row(self) -> dict[str, object]:
+        """Return the row that `of` reads; it has no uri, since the store may be moved."""
+        row = asdict(self)
+        del row["uri"]
+        return row
+
+
 class Objects:
-    """The shared store for code that may block.
+    """The shared store, for code that may block.
 
     Args:
         where: A directory, created if missing, or a URL that fsspec knows, such as
             ``"s3://bucket/foxes"``.
 
     Raises:
-        StoreError: If it cannot be written to, or cannot create without replacing.
-        ImportError: If what the URL needs is not installed.
+        StoreError: If it cannot be written to, or cannot create objects exclusively.
+        ImportError: If the URL needs a package that is not installed.
     """
 
     def __init__(self, where: str | os.PathLike[str]) -> None:
@@ -64,7 +99,7 @@ class Objects:
             raise StoreError(f"{where} is damaged: remove it, and its image is made again") from exc
 
     def save(self, key: str, image: Image) -> StoredImage:
-        """Save an image under a key, and return what stands there: the first that was saved."""
+        """Save an image under a key; return the one stored there, which is the first saved."""
         extras = [self._keep(extra) for extra in image.extras]
         file = self._keep(image)
         row = {
@@ -87,14 +122,14 @@ class Objects:
         return first
 
     def done(self) -> Iterator[StoredImage]:
-        """Yield every image, in no order; what no segment of the index has yet is put into one."""
+        """Yield every image, in no order; those missing from the index are added to it."""
         left = self._keys()
         segments = [name for name in self._place.names("index") if name.endswith(".jsonl")]
         fresh: list[StoredImage] = []
         with ThreadPoolExecutor(_THREADS) as threads:
             for rows in threads.map(self._segment, segments):
                 for row in rows:
-                    if row["key"] in left:  # in two segments, it comes once
+                    if row["key"] in left:  # a row in two segments comes once
                         left.remove(row["key"])
                         yield self._image(row)
             for each in threads.map(self.find, sorted(left)):
@@ -113,13 +148,13 @@ class Objects:
             self._place.replace(f"index/{secrets.token_hex(8)}.jsonl", lines)
 
     def ledger(self) -> dict[str, dict[str, float]]:
-        """Return what each run has spent, or was granted."""
+        """Return what each run has spent or was granted."""
         names = self._place.names("ledger")
         found = {name: self._place.read(f"ledger/{name}") for name in names}
         return {name.removesuffix(".json"): from_json(data) for name, data in found.items() if data}
 
     def note(self, run: str, spent: dict[str, float]) -> None:
-        """Write what a run has spent, or is granted, in place of what stood there."""
+        """Replace the record of what a run has spent or was granted."""
         self._place.replace(f"ledger/{run}.json", to_json(spent))
 
     def _keys(self) -> set[str]:
@@ -134,65 +169,42 @@ class Objects:
         return [from_json(line) for line in data.splitlines()]
 
     def _merge(self, segments: list[str]) -> None:
-        """Make one segment of many; each row stays in at least one whatever is killed when."""
+        """Merge segments into one; a kill at any point leaves each row in at least one."""
         lines = b"\n".join(filter(None, (self._place.read(f"index/{name}") for name in segments)))
         self._place.replace(f"index/{secrets.token_hex(8)}.jsonl", lines)
         for name in segments:
             self._place.remove(f"index/{name}")
 
     def _keep(self, image: Image) -> str:
-        """Write the bytes of an image under their own name, and return that."""
+        """Write the bytes of an image to a file named by their digest; return the name."""
         sha256 = hashlib.sha256(image.data).hexdigest()
         for turn in count(1):
             number = "" if turn == 1 else f".{turn}"
             name = f"images/{sha256[:2]}/{sha256[2:4]}/{sha256}{number}{image.extension}"
             if self._place.create(name, image.data) or self._place.read(name) == image.data:
                 return name
-        raise AssertionError  # a foreign file stands under every name
+        raise AssertionError  # every name is taken by a foreign file
 
     def _image(self, row: dict[str, object]) -> StoredImage:
         return StoredImage.of(row, self._place.uri(str(row["file"])))
 
 
 class ObjectStore:
-    """The shared store under an event loop: a directory, or a URL, that many machines write to.
+    """The shared store under an event loop: its calls block threads instead.
 
-    Args:
-        where: A directory, created if missing, or a URL that fsspec knows, such as
-            ``"s3://bucket/foxes"``.
-
-    Raises:
-        StoreError: On entering, if it cannot be written to, or cannot create without replacing.
-        ImportError: On entering, if what the URL needs is not installed.
+    Attributes:
+        objects: The store itself, for functions given to run_in_thread.
     """
 
-    def __init__(self, where: str | os.PathLike[str]) -> None:
-        self._where = where
-        self._opened: Objects | None = None
+    def __init__(self, objects: Objects, threads: CapacityLimiter) -> None:
+        self.objects = objects
+        self._threads = threads
 
-    async def __aenter__(self) -> Self:
-        self._threads = CapacityLimiter(_THREADS)
-        self._opened = await self.hop(Objects, self._where)
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._opened = None
-
-    @property
-    def objects(self) -> Objects:
-        """The open store; its methods block.
-
-        Raises:
-            RuntimeError: If the store is not open.
-        """
-        if self._opened is None:
-            raise RuntimeError("ObjectStore is not open: use 'async with ObjectStore(...)'")
-        return self._opened
+    @classmethod
+    async def open(cls, where: str | os.PathLike[str]) -> Self:
+        """Open the store at a directory or URL; there is nothing to close. Raises as Objects."""
+        threads = CapacityLimiter(_THREADS)
+        return cls(await to_thread.run_sync(Objects, where, limiter=threads), threads)
 
     async def find(self, key: str) -> StoredImage | None:
         """Return the image of a key, None if there is none; one read.
@@ -200,36 +212,29 @@ class ObjectStore:
         Raises:
             StoreError: If it cannot be read.
         """
-        return await self.hop(self.objects.find, key)
+        return await self.run_in_thread(self.objects.find, key)
 
     async def save(self, key: str, image: Image) -> StoredImage:
-        """Save an image under a key, and return what stands there: the first that was saved.
+        """Save an image under a key; return the one stored there, which is the first saved.
 
         Raises:
-            StoreError: If it could not be written, tried three times.
+            StoreError: If three attempts to write it have failed.
 
-        Cancellation: strikes when the image is saved, since it is paid for.
+        Cancellation: is delivered once the image is saved, since it is paid for.
         """
         with CancelScope(shield=True):
             for pause in _PAUSES:
                 try:
-                    return await self.hop(self.objects.save, key, image)
+                    return await self.run_in_thread(self.objects.save, key, image)
                 except StoreError:
                     await sleep(pause)
-        return await self.hop(self.objects.save, key, image)
+        return await self.run_in_thread(self.objects.save, key, image)
 
-    async def keys(self) -> set[str]:
-        """Return the keys of all images.
+    async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
+        """Call a function in a thread to its end; a cancellation is delivered afterwards.
 
-        Raises:
-            StoreError: If they cannot be listed.
-        """
-        return await self.hop(lambda: {each.key for each in self.objects.done()})
-
-    async def hop(self, function: Callable[..., R], *args: object) -> R:
-        """Call function in a thread, whatever is cancelled meanwhile; a cancellation strikes after.
-
-        It may be called twice, where a native ``Task.cancel()`` strikes, so twice must be as once.
+        Where a native ``Task.cancel()`` interrupts the wait, the function is called again, so it
+        must be idempotent.
         """
         call = partial(function, *args)
         interruption: BaseException | None = None

@@ -1,7 +1,9 @@
-"""Places: where objects are kept, a directory or a URL, by four verbs; all of them block.
+"""Where objects are kept, a directory or a bucket behind a URL. All methods block.
 
-1. create never replaces: of all that create one name, one succeeds.
-2. An object is there whole or not at all, and what create or replace has returned from is durable.
+1. create never replaces: of all that create the same name, one succeeds.
+2. An object is complete or absent, and durable once create or replace has returned.
+
+Names are relative, with slashes.
 """
 
 from __future__ import annotations
@@ -13,51 +15,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from genbatch._store import disk_error, make_directory, sync_directory
 from genbatch._values import StoreError
 
-TEMPORARY = "tmp"  # the directory of what is on its way to its name
+_TEMPORARY = "tmp"  # the directory of files that have not got their names yet
 _OLD = 86_400.0  # seconds
 
 
-class Place(Protocol):
-    """What the shared store needs of where it is; names are relative, with slashes."""
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Write a new object durably, or return False if there is one of that name."""
-
-    def replace(self, name: str, data: bytes) -> None:
-        """Write an object durably, in place of one of that name if there is one."""
-
-    def read(self, name: str) -> bytes | None:
-        """Return the bytes of an object, None if there is none."""
-
-    def names(self, directory: str) -> list[str]:
-        """Return what stands directly in a directory, nothing if there is none."""
-
-    def under(self, directory: str) -> list[str]:
-        """Return the names of all objects in the directories of a directory, without theirs."""
-
-    def remove(self, name: str) -> None:
-        """Remove an object, if it is there."""
-
-    def uri(self, name: str) -> str:
-        """Return where an object is for anybody else: an absolute path, or a URL."""
-
-
-def open_place(where: str | os.PathLike[str]) -> Place:
-    """Return the place at a directory or an fsspec URL, and make sure that it keeps its promises.
+def open_place(where: str | os.PathLike[str]) -> Directory | Bucket:
+    """Open a directory or an fsspec URL, and check that it creates objects exclusively.
 
     Raises:
-        StoreError: If it cannot be written to, or cannot create without replacing.
-        ImportError: If it is a URL, and fsspec or what it needs for that URL is not installed.
+        StoreError: If it cannot be written to, or cannot create objects exclusively.
+        ImportError: If the URL needs a package that is not installed.
     """
     text = os.fspath(where)
     path = text.removeprefix("file://")
-    place: Place = Remote(text) if "://" in path else Directory(Path(path))
-    probe = f"{TEMPORARY}/{secrets.token_hex(8)}"
+    place: Directory | Bucket = Bucket(text) if "://" in path else Directory(Path(path))
+    probe = f"{_TEMPORARY}/{secrets.token_hex(8)}"
     try:
         if not place.create(probe, b"") or place.create(probe, b"") or place.read(probe) != b"":
             raise StoreError(
@@ -76,24 +53,24 @@ class Directory:
         self._directory = directory.absolute()
         self._made: set[Path] = set()
         with self._errors(""):
-            make_directory(self._directory / TEMPORARY)
+            make_directory(self._directory / _TEMPORARY)
             self._sweep()
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a new object durably, or return False if there is one of that name."""
+        """Write a new object durably; return False if the name is taken."""
         path = self._directory / name
         with self._errors(name), self._written(path, data) as temporary:
             try:
                 os.link(temporary, path)  # unlike a rename, it never replaces
             except FileExistsError:
-                # Whoever made it may not have come to this yet, and may be killed before.
+                # Its writer may be killed before it gets to this.
                 sync_directory(path.parent)
                 return False
             sync_directory(path.parent)
         return True
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write an object durably, in place of one of that name if there is one."""
+        """Write an object durably, replacing any of that name."""
         path = self._directory / name
         with self._errors(name), self._written(path, data) as temporary:
             os.replace(temporary, path)
@@ -101,27 +78,23 @@ class Directory:
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of an object, None if there is none."""
-        with self._errors(name):
-            try:
-                return (self._directory / name).read_bytes()
-            except FileNotFoundError:
-                return None
+        with self._errors(name), suppress(FileNotFoundError):
+            return (self._directory / name).read_bytes()
+        return None
 
     def names(self, directory: str) -> list[str]:
-        """Return what stands directly in a directory, nothing if there is none."""
-        with self._errors(directory):
-            try:
-                return os.listdir(self._directory / directory)
-            except FileNotFoundError:
-                return []
+        """Return the names directly in a directory, none if it is missing."""
+        with self._errors(directory), suppress(FileNotFoundError):
+            return os.listdir(self._directory / directory)
+        return []
 
     def under(self, directory: str) -> list[str]:
-        """Return the names of all objects in the directories of a directory, without theirs."""
+        """Return the base names of all objects below a directory's subdirectories."""
         inner = [f"{directory}/{name}" for name in self.names(directory)]
         return [name for each in inner for name in self.names(each)]
 
     def remove(self, name: str) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object if it exists."""
         with self._errors(name):
             (self._directory / name).unlink(missing_ok=True)
 
@@ -130,8 +103,8 @@ class Directory:
         return f"{self._directory}{os.sep}{name}"
 
     def _sweep(self) -> None:
-        """Remove what killed processes have left long ago: others may be writing now."""
-        with os.scandir(self._directory / TEMPORARY) as entries:
+        """Remove old leftovers of killed processes; others may be writing now."""
+        with os.scandir(self._directory / _TEMPORARY) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
                     if time.time() - entry.stat().st_mtime > _OLD:
@@ -139,8 +112,8 @@ class Directory:
 
     @contextmanager
     def _written(self, path: Path, data: bytes) -> Iterator[Path]:
-        """Write data to disk under a temporary name, for the block to move."""
-        temporary = self._directory / TEMPORARY / secrets.token_hex(8)
+        """Write data durably under a temporary name, for the block to link or rename."""
+        temporary = self._directory / _TEMPORARY / secrets.token_hex(8)
         if path.parent not in self._made:
             make_directory(path.parent)
             self._made.add(path.parent)
@@ -162,8 +135,8 @@ class Directory:
             raise disk_error(what, self._directory, exc) from exc
 
 
-class Remote:
-    """A URL that fsspec knows, of a service whose objects appear whole."""
+class Bucket:
+    """A URL that fsspec knows, of a service whose objects appear complete."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -175,45 +148,39 @@ class Remote:
         self._url = url.rstrip("/")
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a new object durably, or return False if there is one of that name."""
-        with self._errors(name):
-            try:
-                self._files.pipe_file(self._path(name), data, mode="create")
-            except FileExistsError:
-                return False
-        return True
+        """Write a new object durably; return False if the name is taken."""
+        with self._errors(name), suppress(FileExistsError):
+            self._files.pipe_file(self._path(name), data, mode="create")
+            return True
+        return False
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write an object durably, in place of one of that name if there is one."""
+        """Write an object durably, replacing any of that name."""
         with self._errors(name):
             self._files.pipe_file(self._path(name), data)
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of an object, None if there is none."""
-        with self._errors(name):
-            try:
-                return bytes(self._files.cat_file(self._path(name)))
-            except FileNotFoundError:
-                return None
+        with self._errors(name), suppress(FileNotFoundError):
+            return bytes(self._files.cat_file(self._path(name)))
+        return None
 
     def names(self, directory: str) -> list[str]:
-        """Return what stands directly in a directory, nothing if there is none."""
-        with self._errors(directory):
-            try:
-                self._files.invalidate_cache()
-                found = self._files.ls(self._path(directory), detail=False)
-            except FileNotFoundError:
-                return []
-        return [path.rstrip("/").rpartition("/")[2] for path in found]
+        """Return the names directly in a directory, none if it is missing."""
+        with self._errors(directory), suppress(FileNotFoundError):
+            self._files.invalidate_cache()
+            found = self._files.ls(self._path(directory), detail=False)
+            return [path.rstrip("/").rpartition("/")[2] for path in found]
+        return []
 
     def under(self, directory: str) -> list[str]:
-        """Return the names of all objects in the directories of a directory, without theirs."""
+        """Return the base names of all objects below a directory's subdirectories."""
         with self._errors(directory):
             found = self._files.find(self._path(directory))  # flat: a thousand a request, on S3
         return [path.rpartition("/")[2] for path in found]
 
     def remove(self, name: str) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object if it exists."""
         with self._errors(name), suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
 

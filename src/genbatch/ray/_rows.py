@@ -1,77 +1,97 @@
-"""Rows: a block of a dataset as requests, and what came of them as its further columns."""
+"""A dataset's blocks: their rows as requests, which of them are done, and their result columns.
+
+What the store has already is one table, the index, in the memory of each machine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from ray.data import Dataset
 
+import ray
 from genbatch._store import content_digest
-from genbatch._values import Prompt
+from genbatch._values import ImageRequest
 
-from ._kept import StoredImage
+from ._objects import StoredImage
 
-COLUMNS = ("key", "uri", "sha256", "mime_type", "model", "cost", "error_kind", "error")
+_OF_IMAGE = ("uri", "sha256", "mime_type", "model", "cost")
+COLUMNS = ("key", *_OF_IMAGE, "error_kind", "error")
+
+_CHUNK = 50_000  # rows
+_SCHEMA = pa.schema(
+    {
+        "key": pa.binary(32),
+        "uri": pa.string(),
+        "sha256": pa.string(),
+        "bytes": pa.int64(),
+        "mime_type": pa.dictionary(pa.int32(), pa.string()),
+        "model": pa.dictionary(pa.int32(), pa.string()),
+        "cost": pa.float64(),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Requests:
+class RowRequests:
     """How rows become requests.
 
     Attributes:
-        prompt_column: Of the texts.
-        id_column: Of what tells equal texts apart, None where nothing has to.
-        namespace: Images of one namespace are never taken for those of another.
-        own: Settings that a Prompt can have.
-        others: Settings beside them.
+        prompt_column: Column of the prompts.
+        id_column: Column that distinguishes rows with equal prompts, None without one.
+        namespace: Part of the keys; namespaces never share images.
+        defaults: The request of every row, but for its prompt and id.
     """
 
     prompt_column: str
     id_column: str | None
     namespace: str
-    own: Mapping[str, Any]
-    others: Mapping[str, Any]
+    defaults: ImageRequest
 
-    def prompts(self, table: pa.Table) -> list[Prompt | ValueError]:
-        """Return the prompt of each row, or why it is none.
+    def of(self, table: pa.Table) -> list[ImageRequest | ValueError]:
+        """Return the request of each row, or the error of one that cannot be a request.
 
         Raises:
-            TypeError: If a prompt is no string.
+            TypeError: If a prompt is not a string.
         """
         texts = table[self.prompt_column].to_pylist()
         if self.id_column is None:
-            return [self._prompt(text, None) for text in texts]
+            return [self._request(text, None) for text in texts]
         ids = table[self.id_column].to_pylist()
-        return [self._prompt(text, str(each)) for text, each in zip(texts, ids, strict=True)]
+        return [self._request(text, str(each)) for text, each in zip(texts, ids, strict=True)]
 
-    def key(self, prompt: Prompt | ValueError) -> str | None:
-        """Return the key of a request, None if there is no prompt."""
-        if isinstance(prompt, ValueError):
+    def key(self, request: ImageRequest | ValueError) -> str | None:
+        """Return the key of a request, None if there is none."""
+        if isinstance(request, ValueError):
             return None
-        return content_digest(self.namespace, prompt, self.others)
+        return content_digest(self.namespace, request)
 
     def keys(self, table: pa.Table) -> list[str | None]:
         """Return the keys of all rows."""
-        return [self.key(prompt) for prompt in self.prompts(table)]
+        return [self.key(request) for request in self.of(table)]
 
     def marks(self, table: pa.Table, keys: list[str | None]) -> list[bytes | None]:
-        """Return what no two rows may share, as 32 bytes: their id, or without one their key."""
+        """Return what must be unique in each row, as 32 bytes: its id, or without ids its key."""
         if self.id_column is None:
             return [None if key is None else bytes.fromhex(key) for key in keys]
         ids = table[self.id_column].to_pylist()
         return [sha256(str(each).encode()).digest() for each in ids]
 
-    def _prompt(self, text: object, id: str | None) -> Prompt | ValueError:
+    def _request(self, text: object, id: str | None) -> ImageRequest | ValueError:
         if text is None:
             return ValueError("a prompt must not be blank")
         if not isinstance(text, str):
             name = type(text).__name__
             raise TypeError(f"column {self.prompt_column!r} must have strings, got {name}")
         try:
-            return Prompt(text, id=id, **self.own)
+            return replace(self.defaults, text=text, id=id)
         except ValueError as exc:
             return exc
 
@@ -79,24 +99,129 @@ class Requests:
 def with_results(
     table: pa.Table, keys: list[str | None], results: list[StoredImage | Exception]
 ) -> pa.Table:
-    """Return the table with a further column for each of COLUMNS."""
+    """Return the table with COLUMNS appended."""
     images = [each if isinstance(each, StoredImage) else None for each in results]
     errors = [each if isinstance(each, Exception) else None for each in results]
-
-    def of_image(read: Callable[[StoredImage], object]) -> list[object]:
-        return [None if image is None else read(image) for image in images]
-
-    text, number = pa.string(), pa.float64()
-    columns = {
-        "key": pa.array(keys, text),
-        "uri": pa.array(of_image(lambda image: image.uri), text),
-        "sha256": pa.array(of_image(lambda image: image.sha256), text),
-        "mime_type": pa.array(of_image(lambda image: image.mime_type), text),
-        "model": pa.array(of_image(lambda image: image.model), text),
-        "cost": pa.array(of_image(lambda image: image.cost), number),
-        "error_kind": pa.array([error and type(error).__name__ for error in errors], text),
-        "error": pa.array([error and str(error) for error in errors], text),
+    columns: dict[str, list[Any]] = {
+        "key": keys,
+        **{name: [image and getattr(image, name) for image in images] for name in _OF_IMAGE},
+        "error_kind": [error and type(error).__name__ for error in errors],
+        "error": [error and str(error) for error in errors],
     }
-    for name in COLUMNS:
-        table = table.append_column(name, columns[name])
+    for name, values in columns.items():
+        kind = pa.float64() if name == "cost" else pa.string()
+        table = table.append_column(name, pa.array(values, kind))
     return table
+
+
+def table_of(images: Iterable[StoredImage]) -> pa.Table:
+    """Return an index of images, sorted by key."""
+    iterator, chunks = iter(images), [_SCHEMA.empty_table()]
+    while chunk := list(islice(iterator, _CHUNK)):
+        columns: dict[str, list[Any]] = {
+            name: [getattr(each, name) for each in chunk] for name in _SCHEMA.names
+        }
+        columns["key"] = [bytes.fromhex(key) for key in columns["key"]]
+        chunks.append(pa.Table.from_pydict(columns, schema=_SCHEMA))
+    table = pa.concat_tables(chunks).unify_dictionaries().combine_chunks()
+    # Arrow does not sort fixed-size binaries, and lookups use numpy's order.
+    return table.take(pa.array(np.argsort(_keys_of(table)))).combine_chunks()
+
+
+def _keys_of(table: pa.Table, name: str = "key") -> Any:
+    """Return a column of 32-byte values as an array that numpy can sort and search."""
+    chunks = [chunk for chunk in table[name].drop_null().chunks if len(chunk)]
+    arrays = [
+        np.frombuffer(chunk.buffers()[1], dtype="S32")[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in chunks
+    ]
+    return arrays[0] if len(arrays) == 1 else np.concatenate([*arrays, np.array([], dtype="S32")])
+
+
+def _is_known(index: Any, keys: Any) -> Any:
+    """Return for each key whether it is in a sorted index."""
+    if not len(index):
+        return np.zeros(len(keys), dtype=bool)
+    at = np.minimum(np.searchsorted(index, keys), len(index) - 1)
+    return index[at] == keys
+
+
+def resumed(block: pa.Table, *, requests: RowRequests, index: ray.ObjectRef) -> pa.Table:
+    """Return the rows of a block that are done, with their results."""
+    table, keys, known = _look_up(block, requests, index)
+    block = block.filter(pa.array(known))
+    found = [key for key, is_done in zip(keys, known, strict=True) if is_done]
+    at = np.searchsorted(_keys_of(table), _binary(found))
+    rows = table.take(pa.array(at)).to_pylist()
+    results: list[StoredImage | Exception] = [
+        StoredImage.of({**row, "key": key, "file": ""}, row["uri"])
+        for key, row in zip(found, rows, strict=True)
+    ]
+    return with_results(block, found, results)
+
+
+def missing(block: pa.Table, *, requests: RowRequests, index: ray.ObjectRef) -> pa.Table:
+    """Return the rows of a block that are not done."""
+    _, _, known = _look_up(block, requests, index)
+    return block.filter(pc.invert(pa.array(known)))
+
+
+def check_rows(dataset: Dataset, requests: RowRequests, index: pa.Table) -> Any:
+    """Return for each row with a prompt whether its image is in the index.
+
+    Raises:
+        ValueError: If two rows are equal.
+        TypeError: If a prompt is not a string.
+    """
+    columns = [name for name in (requests.prompt_column, requests.id_column) if name is not None]
+    marked = dataset.select_columns(columns).map_batches(
+        _marks, fn_kwargs={"requests": requests}, batch_format="pyarrow", batch_size=None
+    )
+    marked.context.raise_original_map_exception = True
+    done, known, seen = _keys_of(index), [], []
+    for block in marked.iter_batches(batch_size=None, batch_format="pyarrow"):
+        known.append(_is_known(done, _keys_of(block)))
+        seen.append(_keys_of(block, "mark"))
+    every = np.sort(np.concatenate(seen)) if seen else np.array([], dtype="S32")
+    equal = every[1:][every[1:] == every[:-1]]
+    if len(equal):
+        raise ValueError(_tell_duplicate(dataset.select_columns(columns), requests, equal[0]))
+    return np.concatenate(known) if known else np.array([], dtype=bool)
+
+
+def _tell_duplicate(dataset: Dataset, requests: RowRequests, mark: bytes) -> str:
+    """Return which rows are equal, and what to do about it."""
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        found = requests.marks(block, requests.keys(block))
+        at = next((i for i, each in enumerate(found) if each and each.rstrip(b"\0") == mark), None)
+        if at is not None:
+            row = {name: column[0] for name, column in block.slice(at, 1).to_pydict().items()}
+            if requests.id_column is not None:
+                name = requests.id_column
+                return f"ids must be unique: column {name!r} has {row[name]!r} twice"
+            text = str(row[requests.prompt_column])[:80]
+            return f"two rows have the prompt {text!r}: give id_column= to tell them apart"
+    return "two rows ask for the same: give id_column= to tell them apart"
+
+
+def _marks(block: pa.Table, *, requests: RowRequests) -> pa.Table:
+    """Return the key of each row and what must be unique in it; see RowRequests.marks."""
+    keys = requests.keys(block)
+    return pa.table(
+        {
+            "key": pa.array([key and bytes.fromhex(key) for key in keys], pa.binary(32)),
+            "mark": pa.array(requests.marks(block, keys), pa.binary(32)),
+        }
+    )
+
+
+def _look_up(
+    block: pa.Table, requests: RowRequests, index: ray.ObjectRef
+) -> tuple[pa.Table, list[str | None], Any]:
+    table, keys = ray.get(index), requests.keys(block)
+    known = _is_known(_keys_of(table), _binary([key or "" for key in keys]))
+    return table, keys, known
+
+
+def _binary(keys: list[Any]) -> Any:
+    return np.array([bytes.fromhex(key) for key in keys], dtype="S32")

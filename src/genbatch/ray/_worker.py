@@ -1,8 +1,8 @@
-"""Worker: what makes the images of one block after the other, many at once, on one machine.
+"""Worker: makes the images of a dataset's blocks on one machine, many at once.
 
-1. A row has its image in the store before it exists; a block that comes again pays nothing again.
-2. Each attempt begins when the coordinator admits it, and is reported whatever comes of it.
-3. A stop ends the block: what is in flight, here and elsewhere, is saved, and then it is raised.
+1. An image is stored before its row is returned; a block that is run again pays nothing again.
+2. Each attempt begins when the coordinator admits it, and is always reported.
+3. A stop ends the block: what is in flight, here and elsewhere, is saved, then the stop is raised.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from anyio import CapacityLimiter, Lock, create_task_group, get_cancelled_exc_class, sleep
 
@@ -22,7 +22,7 @@ from genbatch._throttle import Throttle
 from genbatch._values import (
     GenbatchError,
     Image,
-    Prompt,
+    ImageRequest,
     RateLimited,
     Stopped,
     StoreError,
@@ -30,148 +30,155 @@ from genbatch._values import (
 )
 from genbatch.gemini import GeminiClient
 
-from ._kept import StoredImage
-from ._messages import BEAT, STOPS, Report
-from ._objects import ObjectStore
+from ._coordinator import HEARTBEAT, STOPS, Report
+from ._objects import ObjectStore, StoredImage
 
 T = TypeVar("T")
 
 
 class Link(Protocol):
-    """The coordinator as a worker reaches it; ask waits for the answer, tell does not."""
+    """How a worker reaches the coordinator."""
 
     def ask(self, method: str, *args: object, **options: object) -> Awaitable[Any]:
-        """Call a method of the coordinator; Stopped says that it is gone."""
+        """Call a method of the coordinator and return its answer; raise Stopped if it is gone."""
 
     def tell(self, method: str, *args: object) -> None:
-        """Call a method of the coordinator, and do not wait for it; this never raises."""
+        """Call a method of the coordinator without waiting for it; this never raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a worker is to do.
+    """The settings of a worker.
 
     Attributes:
         store: Where images are saved.
-        rows: Most rows under way in this worker: looked up, called for, and saved.
-        others: Settings of each call beside its prompt's own.
-        price: US dollars an image, in place of the price table's.
-        client: Arguments of GeminiClient; never its key, which is in the environment.
+        rows: Most rows in progress in this worker: being looked up, called for or saved.
+        price: US dollars per image, in place of the price table's.
+        client: Arguments of GeminiClient, without the key, which is in the environment.
     """
 
     store: str
     rows: int
-    others: dict[str, Any] = field(default_factory=dict)
     price: float | None = None
     client: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """A block on its way, as the coordinator knows it."""
+class _Ticket(NamedTuple):
+    """The id of a block, and the numbers of its calls."""
 
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    numbers: count[int] = field(default_factory=count)
-
-
-_batch: ContextVar[_Batch] = ContextVar("genbatch_ray_batch")
+    block: str
+    numbers: count[int]
 
 
-class Admitted(Throttle):
-    """A throttle that is elsewhere: it asks the coordinator before each attempt."""
+_ticket: ContextVar[_Ticket] = ContextVar("genbatch_ray_ticket")
+
+
+class RemoteThrottle(Throttle):
+    """The coordinator's throttle, asked before each attempt."""
 
     def __init__(self, link: Link) -> None:
         super().__init__()
         self._link = link
 
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call when the coordinator admits it, again where it is rejected.
+        """Make a call when the coordinator admits it, again if it is rejected.
 
         Cancellation: once the call has returned, nothing is awaited before its value is returned.
         """
-        batch = _batch.get()
-        number = next(batch.numbers)
-        refusal = await self._link.ask("admit", batch.id, number)
+        block, numbers = _ticket.get()
+        number = next(numbers)
+        refusal = await self._link.ask("admit", block, number)
         while refusal is None:
             try:
                 value = await call()
             except RateLimited as exc:
-                refusal = await self._link.ask("report", batch.id, number, Report(exc))
+                refusal = await self._link.ask("report", block, number, Report(exc))
             except Exception as exc:
-                self._link.tell("report", batch.id, number, Report(_light(exc)))
+                self._link.tell("report", block, number, Report(_light(exc)))
                 raise
             except get_cancelled_exc_class():
                 lost = GenbatchError("the call was cancelled", maybe_paid=True)
-                self._link.tell("report", batch.id, number, Report(lost))
+                self._link.tell("report", block, number, Report(lost))
                 raise
             else:
-                self._link.tell("report", batch.id, number, _report(value))
+                self._link.tell("report", block, number, _report(value))
                 return value
         raise refusal
+
+
+class _Opened(NamedTuple):
+    """What a worker opens once, for all its blocks."""
+
+    store: ObjectStore
+    client: GeminiClient
+    limiter: CapacityLimiter
 
 
 class Worker:
     """Makes images of rows.
 
     Args:
-        work: What to do.
-        link: To the coordinator.
+        work: Its settings.
+        link: Reaches the coordinator.
     """
 
     def __init__(self, work: Work, link: Link) -> None:
         self._work = work
         self._link = link
-        self._opening: Lock | None = None
-        self._client: GeminiClient | None = None
-        self._store: ObjectStore | None = None
-        self._limiter: CapacityLimiter | None = None
+        self._opening = Lock()
+        self._opened: _Opened | None = None
 
-    async def make(self, prompts: list[tuple[str, Prompt]]) -> list[StoredImage | Exception]:
-        """Return for each key and its prompt the image, or why there is none.
+    async def make(self, requests: list[tuple[str, ImageRequest]]) -> list[StoredImage | Exception]:
+        """Return the image of each key and request, or the error why there is none.
 
         Raises:
-            GenbatchError: What has stopped the run.
-            ImportError: If what the store's URL needs is not installed here.
+            GenbatchError: The error that has stopped the run.
+            ImportError: If the store's URL needs a package that is not installed.
         """
-        batch = _Batch()
-        _batch.set(batch)
-        if (refusal := await self._link.ask("enter", batch.id)) is not None:
-            await self._leave(batch, [], stopped=True)
+        block = secrets.token_hex(8)
+        _ticket.set(_Ticket(block, count()))
+        if (refusal := await self._link.ask("enter", block)) is not None:
+            await self._leave(block, [], stopped=True)
             raise refusal
         saved: list[StoredImage] = []
         results: dict[int, StoredImage | Exception] = {}
-        async with self._attended(batch):
+        async with self._attended(block):
             try:
-                await self._open()
-                stop = await self._stream(prompts, results, saved)
-            except Exception as exc:  # noqa: BLE001 - raised below, when all others know
+                stop = await self._stream(await self._open(), requests, results, saved)
+            except Exception as exc:  # noqa: BLE001 - raised below, once all others know
                 stop = exc
                 self._link.tell("failed", exc if isinstance(exc, STOPS) else _light(exc))
-            await self._leave(batch, saved, stopped=stop is not None)
+            await self._leave(block, saved, stopped=stop is not None)
         if stop is not None:
             raise stop
-        return [results[index] for index in range(len(prompts))]
+        return [results[index] for index in range(len(requests))]
 
     async def aclose(self) -> None:
         """Close the client's connections."""
-        if self._client is not None:
-            await self._client.__aexit__(None, None, None)
+        if self._opened is not None:
+            await self._opened.client.__aexit__(None, None, None)
 
     async def _stream(
         self,
-        prompts: list[tuple[str, Prompt]],
+        opened: _Opened,
+        requests: list[tuple[str, ImageRequest]],
         results: dict[int, StoredImage | Exception],
         saved: list[StoredImage],
     ) -> Exception | None:
         """Make the images; return what has stopped the run, if anything has."""
         stop: Exception | None = None
-        work = self._work
 
-        async def generate(item: tuple[str, Prompt]) -> StoredImage:
-            return await self._make(*item, saved)
+        async def generate(item: tuple[str, ImageRequest]) -> StoredImage:
+            key, request = item
+            if (found := await opened.store.find(key)) is not None:
+                return found
+            image = await opened.client.generate_image(request, price=self._work.price)
+            stored = await opened.store.save(key, image)
+            saved.append(stored)
+            return stored
 
         async with stream(
-            generate, prompts, max_concurrent=work.rows, limiter=self._limiter
+            generate, requests, max_concurrent=self._work.rows, limiter=opened.limiter
         ) as outcomes:
             async for outcome in outcomes:
                 if isinstance(outcome, Success):
@@ -185,57 +192,46 @@ class Worker:
                     outcomes.drain()  # what is in flight is paid, and saved
         return stop
 
-    async def _make(self, key: str, prompt: Prompt, saved: list[StoredImage]) -> StoredImage:
-        assert self._store is not None  # noqa: S101 - make has opened it
-        assert self._client is not None  # noqa: S101 - the same
-        if (found := await self._store.find(key)) is not None:
-            return found
-        others, price = self._work.others, self._work.price
-        image = await self._client.generate_image(prompt, **others, price=price)
-        stored = await self._store.save(key, image)
-        saved.append(stored)
-        return stored
-
-    async def _open(self) -> None:
-        if self._opening is None:
-            self._opening = Lock()
-            self._limiter = CapacityLimiter(self._work.rows)
+    async def _open(self) -> _Opened:
         async with self._opening:
-            if self._store is None:
-                self._store = await ObjectStore(self._work.store).__aenter__()
-            if self._client is None:
-                client = GeminiClient(throttle=lambda _: Admitted(self._link), **self._work.client)
-                self._client = await client.__aenter__()
+            if self._opened is None:
+                store = await ObjectStore.open(self._work.store)
+                client = GeminiClient(
+                    throttle=lambda _: RemoteThrottle(self._link), **self._work.client
+                )
+                limiter = CapacityLimiter(self._work.rows)
+                self._opened = _Opened(store, await client.__aenter__(), limiter)
+        return self._opened
 
-    async def _leave(self, batch: _Batch, saved: list[StoredImage], *, stopped: bool) -> None:
-        """Leave; after a stop, when all others have what they were sent."""
-        with suppress(Stopped):  # the coordinator is gone, and what is saved is saved
-            await self._link.ask("leave", batch.id, saved, stopped=stopped)
+    async def _leave(self, block: str, saved: list[StoredImage], *, stopped: bool) -> None:
+        """Leave; after a stop, wait until all others have saved what they had in flight."""
+        with suppress(Stopped):  # without the coordinator there is nothing to leave
+            await self._link.ask("leave", block, saved, stopped=stopped)
 
     @asynccontextmanager
-    async def _attended(self, batch: _Batch) -> AsyncIterator[None]:
-        """Let the coordinator know of a batch, and that it is alive, in the block."""
-        self._link.tell("attend", batch.id)
+    async def _attended(self, block: str) -> AsyncIterator[None]:
+        """Have the coordinator attend a block, and keep it alive, inside."""
+        self._link.tell("attend", block)
         async with create_task_group() as tasks:
-            tasks.start_soon(self._beat, batch)
+            tasks.start_soon(self._beat, block)
             yield
             tasks.cancel_scope.cancel()
 
-    async def _beat(self, batch: _Batch) -> None:
+    async def _beat(self, block: str) -> None:
         while True:
-            await sleep(BEAT)
-            self._link.tell("beat", batch.id)
+            await sleep(HEARTBEAT)
+            self._link.tell("beat", block)
 
 
 def _report(value: object) -> Report:
-    """Return what came of an answer: an image, or why it has none."""
+    """Return the report of an answer: an image, or the error why it has none."""
     if isinstance(value, Exception):
         return Report(_light(value), answered=True)
     return Report(cost=value.cost if isinstance(value, Image) else None)
 
 
 def _light(error: Exception) -> Exception:
-    """Return an error that any process can read: one of genbatch's as it is, others by name."""
+    """Return an error that any process can unpickle: genbatch's own, others by name."""
     if isinstance(error, GenbatchError):
         return error
     return GenbatchError(f"{type(error).__name__}: {error}", maybe_paid=True)

@@ -7,42 +7,39 @@ async with FakeGemini(latency=0.1, faults=[None, rate_limited(2), reset()]) as s
 ```
 """
 
-from ._answers import (
+from ._batch_api import ControlCall, Job, JobFault
+from ._faults import (
     bad_base64,
+    bad_key,
+    bad_token,
     blocked,
     broken_json,
+    closed_port,
+    dripping,
     empty_body,
     empty_image,
     filtered,
     garbage,
+    html_page,
     jpeg_as_png,
     no_candidates,
     no_image,
-    not_an_image,
-    several_images,
-    unknown_values,
-    with_drafts,
-)
-from ._control import ControlCall
-from ._faults import (
-    Fault,
-    bad_key,
-    bad_token,
-    closed_port,
-    dripping,
-    html_page,
     no_quota,
+    not_an_image,
     rate_limited,
     redirect,
     reset,
     retired_model,
+    several_images,
     short_body,
     slow_headers,
     stalled,
+    unknown_values,
+    with_drafts,
 )
-from ._jobs import Job, JobFault
+from ._gemini import Call
+from ._http import Fault
 from ._server import FakeGemini, Stats
-from ._wire import Call
 
 __all__ = [
     "Call",

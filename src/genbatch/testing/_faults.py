@@ -1,102 +1,27 @@
-"""What a FakeGemini does to a call instead of answering it well.
+"""Named faults: what goes wrong with the service, the connection, or the content of an answer.
 
-A Fault describes it in terms of HTTP. The functions below make the ones that have a name and
-concern the connection or an error; those that concern the content of an answer are in _answers.
+Answers that have an image are billed; those without one are not.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
-from ._access import key_error, token_error
-from ._catalogue import not_found
-from ._quota import quota_error
-from ._wire import JsonObject, Reply, error_body, error_reply
+from ._gemini import candidate, inline, key_error, model_error, quota_error, token_error
+from ._http import Fault, JsonObject
+from ._pictures import draw
 
-C = TypeVar("C")
-F = TypeVar("F")
-
-_HTML = {"content-type": "text/html; charset=UTF-8"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """How one call goes wrong, or one request about files and batches.
-
-    A call is billed if its image is made: always, unless the fault answers something else
-    (status, body) or resets the connection at once. The same decides whether a file is taken or
-    a batch created. Of a row of a batch only status, body, edit and late are looked at.
-
-    Attributes:
-        status: Answer this HTTP status; 300 and above with an error body of the service's shape.
-        delay: Seconds to wait before answering, added to the server's latency.
-        headers: Added to the response, or in place of its own.
-        body: Answer this in place of the image; a mapping is sent as JSON. Status 200 by default.
-        late: Carry out what was asked first, so that it is billed, and only then go wrong.
-        edit: Called with the JSON of the answer, which it may change; what it returns is sent.
-            For a call it runs in a thread, once the image is made.
-        truncate: Announce the whole body, send this many bytes of it, then close the connection.
-        reset: Close with a TCP reset and no answer; with truncate, after that part of the body.
-        drip: (bytes, seconds): send the body in pieces of so many bytes, so many seconds apart.
-        drip_head: Whether drip holds for the status line and the headers too.
-
-    Raises:
-        ValueError: If a value is out of its range.
-    """
-
-    status: int | None = None
-    delay: float = 0.0
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | str | Mapping[str, object] | None = None
-    late: bool = False
-    edit: Callable[[JsonObject], object] | None = None
-    truncate: int | None = None
-    reset: bool = False
-    drip: tuple[int, float] | None = None
-    drip_head: bool = False
-
-    def __post_init__(self) -> None:
-        if self.status is not None and not 200 <= self.status <= 599:
-            raise ValueError(f"status must be in 200..599, got {self.status}")
-        if not self.delay >= 0:
-            raise ValueError(f"delay must be >= 0, got {self.delay}")
-        if self.truncate is not None and self.truncate < 0:
-            raise ValueError(f"truncate must be >= 0, got {self.truncate}")
-        if self.drip is not None and not (self.drip[0] >= 1 and self.drip[1] >= 0):
-            raise ValueError(f"drip must be (bytes >= 1, seconds >= 0), got {self.drip}")
-        if self.drip_head and self.drip is None:
-            raise ValueError("drip_head needs drip, which says how fast")
-
-
-def cuts_before_answer(fault: Fault) -> bool:
-    """Return whether the connection is reset without a byte of an answer."""
-    return fault.reset and fault.truncate is None
-
-
-def scripted(faults: Iterable[F | None] | Callable[[C], F | None]) -> Callable[[C], F | None]:
-    """Return the function that tells what goes wrong, one after the other if faults are a list."""
-    if callable(faults):
-        return faults
-    remaining = iter(faults)
-    return lambda _: next(remaining, None)
-
-
-def reply_in_place(fault: Fault) -> Reply | None:
-    """Return what is answered in place of what was asked, None if nothing is."""
-    if cuts_before_answer(fault):
-        return Reply(500, b"")  # which no client sees
-    status = fault.status or 200
-    if fault.body is None:
-        return error_reply(status) if status >= 300 else None
-    if isinstance(fault.body, Mapping):
-        return Reply(status, json.dumps(fault.body).encode())
-    return Reply(status, fault.body.encode() if isinstance(fault.body, str) else fault.body)
+# One grey pixel, in base64.
+_JPEG = (
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAP////////////////////////////////////////////////////////"
+    "//////////////////////////////wAALCAABAAEBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAA"
+    "AAAAAAAAAAAAAAD/2gAIAQEAAD8AP//Z"
+)
+_EXTRA_PIXELS = 32
 
 
 # Refused by the service
@@ -139,7 +64,7 @@ def bad_token() -> Fault:
 
 def retired_model(model: str = "gemini-2.5-flash-image") -> Fault:
     """Return the 404 for a model that was shut down."""
-    return Fault(status=404, body=error_body(404, not_found(model)))
+    return Fault(status=404, body=model_error(model))
 
 
 # Something between here and the service
@@ -153,38 +78,37 @@ def redirect(location: str, status: int = 307) -> Fault:
 def html_page(status: int = 200) -> Fault:
     """Return the HTML page of a front end."""
     page = f"<!DOCTYPE html><html><title>Error {status}</title><p>That's an error.</p></html>"
-    return Fault(status=status, body=page, headers=_HTML)
+    return Fault(status=status, body=page, headers={"content-type": "text/html; charset=UTF-8"})
 
 
 # The connection
 
 
 def reset(after: int | None = None) -> Fault:
-    """Return a TCP reset: in place of an answer, or after so many bytes of its body."""
+    """Return a TCP reset: in place of an answer, or after this many bytes of its body."""
     return Fault(reset=True, truncate=after)
 
 
 def short_body(after: int = 100) -> Fault:
-    """Return an answer whose connection closes after so many bytes of its body."""
+    """Return an answer whose connection closes after this many bytes of its body."""
     return Fault(truncate=after)
 
 
 def stalled(after: int = 100) -> Fault:
-    """Return an answer that stops for ever after so many bytes of its body, without closing."""
+    """Return an answer that stops for ever after this many bytes of its body, without closing."""
     return Fault(drip=(after, math.inf))
 
 
 def slow_headers(after: int = 20, seconds: float = math.inf) -> Fault:
-    """Return an answer whose headers come so many bytes at a time, so many seconds apart.
+    """Return an answer that arrives, headers included, a few bytes at a time, seconds apart.
 
-    Like the rest of it, which is an image made and billed; by default nothing follows the first
-    bytes, ever.
+    The image is made and billed; by default nothing ever follows the first bytes.
     """
     return Fault(drip=(after, seconds), drip_head=True)
 
 
 def dripping(size: int = 8, seconds: float = 0.3) -> Fault:
-    """Return an answer whose body comes in pieces of size bytes, so many seconds apart."""
+    """Return an answer whose body arrives in pieces of size bytes, seconds apart."""
     return Fault(drip=(size, seconds))
 
 
@@ -194,3 +118,134 @@ def closed_port() -> Iterator[str]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))  # and not listened on, so nobody else can take it either
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+# No image
+
+
+def blocked(reason: str = "PROHIBITED_CONTENT") -> Fault:
+    """Return an answer that refuses the prompt: feedback and no candidates."""
+    return Fault(body={"promptFeedback": {"blockReason": reason}})
+
+
+def filtered(reason: str = "IMAGE_SAFETY") -> Fault:
+    """Return an answer whose candidate has a finish reason and no content."""
+    return Fault(body={"candidates": [{"finishReason": reason, "index": 0}]})
+
+
+def no_image(text: str = "I can only describe it.", *, finish_reason: str = "STOP") -> Fault:
+    """Return an answer that has text and no image."""
+    return Fault(body={"candidates": [candidate([{"text": text}], finish_reason)]})
+
+
+def no_candidates() -> Fault:
+    """Return an answer with an empty list of candidates."""
+    return Fault(body={"candidates": []})
+
+
+# An invalid image
+
+
+def not_an_image(content: bytes = b"not an image") -> Fault:
+    """Return an answer whose image part holds content, labelled a PNG."""
+    return Fault(body={"candidates": [candidate([inline(content)])]})
+
+
+def empty_image() -> Fault:
+    """Return an answer whose image part holds no bytes."""
+    return not_an_image(b"")
+
+
+def bad_base64() -> Fault:
+    """Return an answer whose image part is not valid base64."""
+    part = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo*not*base64*"}}
+    return Fault(body={"candidates": [candidate([part])]})
+
+
+# An unreadable answer
+
+
+def broken_json() -> Fault:
+    """Return a complete HTTP response whose JSON stops in the middle."""
+    return Fault(body='{"candidates": [{"content": {"role": "model", "parts": [{"inlineDa')
+
+
+def garbage() -> Fault:
+    """Return bytes that are not text in any encoding that JSON allows."""
+    return Fault(body=b"\x93\xff\x00\xfe" * 64)
+
+
+def empty_body() -> Fault:
+    """Return an answer with an empty body."""
+    return Fault(body=b"")
+
+
+# An image, and something about it
+
+
+def jpeg_as_png() -> Fault:
+    """Return an answer whose image is a JPEG of one pixel, labelled a PNG."""
+
+    def relabel(answer: JsonObject) -> JsonObject:
+        _parts(answer)[-1]["inlineData"]["data"] = _JPEG
+        return answer
+
+    return Fault(edit=relabel)
+
+
+def with_drafts(count: int = 2) -> Fault:
+    """Return an answer whose image comes after thoughts: each a text and a draft image."""
+
+    def think(answer: JsonObject) -> JsonObject:
+        drafts = [draft for n in range(count) for draft in ({"text": f"Draft {n}."}, _extra(n))]
+        _parts(answer)[:0] = [{**draft, "thought": True} for draft in drafts]
+        _parts(answer)[-1]["thoughtSignature"] = "c2lnbmF0dXJl"
+        _bill(answer, "thoughtsTokenCount", 100 * count)
+        return answer
+
+    return Fault(edit=think)
+
+
+def several_images(count: int = 2) -> Fault:
+    """Return an answer with count images, each of them billed."""
+
+    def repeat(answer: JsonObject) -> JsonObject:
+        _parts(answer).extend(_extra(n) for n in range(1, count))
+        tokens = answer["usageMetadata"]["candidatesTokenCount"]
+        _bill(answer, "candidatesTokenCount", tokens * (count - 1))
+        return answer
+
+    return Fault(edit=repeat)
+
+
+def unknown_values() -> Fault:
+    """Return an answer with an image, and with fields and enum values of the future."""
+
+    def renew(answer: JsonObject) -> JsonObject:
+        harm = {"category": "HARM_CATEGORY_OF_THE_FUTURE", "probability": "UNHEARD_OF"}
+        answer["candidates"][0] |= {
+            "finishReason": "A_REASON_OF_THE_FUTURE",
+            "safetyRatings": [harm],
+        }
+        _parts(answer).insert(0, {"hologram": {"data": 1}})
+        tokens = [{"modality": "HOLOGRAM", "tokenCount": 1}]
+        answer["usageMetadata"]["candidatesTokensDetails"] = tokens
+        answer["fieldOfTheFuture"] = {"a": [None]}
+        return answer
+
+    return Fault(edit=renew)
+
+
+def _parts(answer: JsonObject) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = answer["candidates"][0]["content"]["parts"]
+    return parts
+
+
+def _extra(number: int) -> JsonObject:
+    return inline(draw(f"extra {number}", width=_EXTRA_PIXELS, height=_EXTRA_PIXELS))
+
+
+def _bill(answer: JsonObject, name: str, tokens: int) -> None:
+    usage = answer["usageMetadata"]
+    usage[name] = usage.get(name, 0) + tokens
+    usage["totalTokenCount"] += tokens

@@ -1,33 +1,120 @@
-"""One HTTP/1.1 connection of a FakeGemini: h11 over a non-blocking socket.
+"""A small HTTP/1.1 server over h11 that can go wrong on request; it knows nothing of any service.
 
-The socket is a plain one and only anyio waits for it, because two faults need what streams hide:
+Its sockets are plain ones and only anyio waits for them, because two faults need what streams hide:
 a reset without a FIN before it, and a look at whether the client has hung up.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import parse_qs, unquote
 
 import anyio
+import anyio.abc
+import anyio.to_thread
 import h11
 
-from ._faults import Fault, cuts_before_answer
-from ._wire import Reply, error_reply
+C = TypeVar("C")
+F = TypeVar("F")
+T = TypeVar("T")
+JsonObject: TypeAlias = dict[str, Any]
 
+JSON = {"content-type": "application/json; charset=UTF-8"}
+_BACKLOG = 2048
+_LARGEST_BODY = 100_000_000  # bytes of a request
 _CHUNK = 64 * 1024
 _PIECE = 1024 * 1024  # bytes of a file that are in memory at once
-_NO_FAULT = Fault()
+_THREADS = 4
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """How one call goes wrong, or one request about files and batches.
+
+    A call is billed if its image is made: always, unless the fault answers something else
+    (status, body) or resets the connection at once. The same rule decides whether a file is stored
+    or a batch created. For a row of a batch only status, body, edit and late count.
+
+    Attributes:
+        status: HTTP status to answer with; from 300 on with an error body of the service's shape.
+        delay: Seconds to wait before answering, added to the server's latency.
+        headers: Headers added to the response, or replacing its own.
+        body: Sent in place of the image, a mapping as JSON. Status 200 by default.
+        late: Whether to carry out the request first, so that it is billed, and only then go wrong.
+        edit: Called with the JSON of the answer, which it may change; what it returns is sent.
+            For a call it runs in a thread, once the image is made.
+        truncate: Announce the whole body, send this many bytes of it, then close the connection.
+        reset: Close with a TCP reset and no answer; with truncate, after that part of the body.
+        drip: (bytes, seconds): send the body in pieces of this many bytes, this far apart.
+        drip_head: Whether drip applies to the status line and the headers too.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    status: int | None = None
+    delay: float = 0.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | str | Mapping[str, object] | None = None
+    late: bool = False
+    edit: Callable[[JsonObject], object] | None = None
+    truncate: int | None = None
+    reset: bool = False
+    drip: tuple[int, float] | None = None
+    drip_head: bool = False
+
+    def __post_init__(self) -> None:
+        if self.status is not None and not 200 <= self.status <= 599:
+            raise ValueError(f"status must be in 200..599, got {self.status}")
+        if not self.delay >= 0:
+            raise ValueError(f"delay must be >= 0, got {self.delay}")
+        if self.truncate is not None and self.truncate < 0:
+            raise ValueError(f"truncate must be >= 0, got {self.truncate}")
+        if self.drip is not None and not (self.drip[0] >= 1 and self.drip[1] >= 0):
+            raise ValueError(f"drip must be (bytes >= 1, seconds >= 0), got {self.drip}")
+        if self.drip_head and self.drip is None:
+            raise ValueError("drip_head needs drip, which says how fast")
+
+
+NO_FAULT = Fault()
+
+
+def cuts_before_answer(fault: Fault) -> bool:
+    """Return whether the connection is reset before the first byte of an answer."""
+    return fault.reset and fault.truncate is None
+
+
+def scripted(faults: Iterable[F | None] | Callable[[C], F | None]) -> Callable[[C], F | None]:
+    """Return faults as a function; an iterable of them is used up one by one."""
+    if callable(faults):
+        return faults
+    remaining = iter(faults)
+    return lambda _: next(remaining, None)
 
 
 class Disconnected(Exception):
-    """The client closed or reset the connection, or what it sent is no HTTP."""
+    """The client closed or reset the connection, or sent something that is not HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +126,88 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def path(self) -> str:
+        """Path of the target, unquoted."""
+        return unquote(self.target.partition("?")[0])
 
-class Connection:
+    @property
+    def query(self) -> dict[str, str]:
+        """Fields of the query."""
+        fields = parse_qs(self.target.partition("?")[2])
+        return {name: values[-1] for name, values in fields.items()}
+
+    @property
+    def host(self) -> str:
+        """Host and port by which the client reached the server."""
+        return self.headers.get("host", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP response before it is framed.
+
+    Attributes:
+        status: HTTP status.
+        body: The whole body.
+        headers: JSON's by default.
+        file: Path and size in bytes of a file that is the body, and is read while it is sent.
+    """
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=lambda: JSON)
+    file: tuple[Path, int] | None = None
+
+
+Answer: TypeAlias = Callable[[Request, "ServerConnection"], Awaitable[None]]
+ErrorReply: TypeAlias = Callable[[int, str], Reply]
+
+
+class Threads:
+    """The few threads of one server, for drawing and for files: never anyio's, which others share.
+
+    It belongs to one event loop from begin() on.
+    """
+
+    def __init__(self) -> None:
+        self._limiter: anyio.CapacityLimiter
+
+    def begin(self) -> None:
+        """Start in this event loop."""
+        self._limiter = anyio.CapacityLimiter(_THREADS)
+
+    async def run(self, function: Callable[..., T], *args: object) -> T:
+        """Return what function returns in a thread."""
+        return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+
+class ServerConnection:
     """One client's connection; whoever made it closes it.
 
     Only one task reads at a time: next_request(), or between requests the watch for a hang-up.
+
+    Args:
+        sock: The accepted socket.
+        threads: Read the files that are sent.
+        error_reply: Makes the reply to a request that is not HTTP or too large.
     """
 
-    def __init__(self, sock: socket.socket, max_body: int) -> None:
+    def __init__(self, sock: socket.socket, threads: Threads, error_reply: ErrorReply) -> None:
         sock.setblocking(False)
         with suppress(OSError):  # some systems refuse it where the client has gone already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
-        self._max_body = max_body
+        self._threads = threads
+        self._error_reply = error_reply
         self._http = h11.Connection(h11.SERVER)
         self._method = ""
 
     def close(self) -> None:
         """Close the socket; no task may be waiting for it."""
         self._socket.close()
+
+    # Requests
 
     async def next_request(self) -> Request | None:
         """Return the next request, None where there can be no further one.
@@ -73,7 +223,7 @@ class Connection:
             return await self._read_request()
         except h11.RemoteProtocolError as error:
             if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                await self.send(error_reply(error.error_status_hint, str(error)))
+                await self.send(self._error_reply(error.error_status_hint, str(error)))
             return None
 
     async def _read_request(self) -> Request | None:
@@ -84,10 +234,10 @@ class Connection:
                 case h11.Request() as head:
                     self._method = head.method.decode()
                     announced = _headers(head).get("content-length", "0")
-                    too_large = int(announced) > self._max_body
+                    too_large = int(announced) > _LARGEST_BODY
                 case h11.Data(data=piece):
                     body += piece
-                    too_large = len(body) > self._max_body
+                    too_large = len(body) > _LARGEST_BODY
                 case h11.EndOfMessage() if head is not None:
                     return Request(self._method, head.target.decode(), _headers(head), bytes(body))
                 case _:  # the client has closed between two requests
@@ -105,8 +255,8 @@ class Connection:
         return event
 
     async def _refuse_body(self) -> None:
-        message = f"Request payload size exceeds the limit: {self._max_body} bytes."
-        reply = error_reply(413, message)
+        message = f"Request payload size exceeds the limit: {_LARGEST_BODY} bytes."
+        reply = self._error_reply(413, message)
         await self.send(Reply(413, reply.body, {**reply.headers, "connection": "close"}))
         # Closing with unread bytes would reset the connection and take the answer with it.
         with suppress(OSError):  # the client has reset it already
@@ -114,92 +264,58 @@ class Connection:
         while await self._receive():
             pass
 
+    # Responses
+
     async def send(
         self,
         reply: Reply,
-        fault: Fault = _NO_FAULT,
+        fault: Fault = NO_FAULT,
         *,
         before_last: Callable[[], None] = lambda: None,
     ) -> None:
         """Send reply, damaged as fault says.
 
         Args:
-            reply: What to answer.
+            reply: The response to send.
             fault: What goes wrong on the way; its status and body are not looked at.
             before_last: Called once, just before the last bytes are sent, or the reset.
 
         Raises:
-            Disconnected: If the client has gone.
+            Disconnected: If the client has gone, or the fault ends the connection.
         """
-        pieces = [b""] if cuts_before_answer(fault) else self._frame(reply, fault)
-        for number, piece in enumerate(pieces, 1):
-            if number == len(pieces):
-                before_last()
-            await self._send_all(piece)
-            if fault.drip and number < len(pieces):
-                await pause(fault.drip[1])
-        self._end(fault)
-
-    async def send_file(
-        self,
-        reply: Reply,
-        size: int,
-        read: Callable[[int, int], Awaitable[bytes]],
-        fault: Fault = _NO_FAULT,
-    ) -> None:
-        """Send reply with a body that is read piece by piece, damaged as fault says.
-
-        Args:
-            reply: What to answer, its body apart.
-            size: Bytes of the body.
-            read: Called with where a piece begins and how long it is.
-            fault: What goes wrong on the way; its status, body and drip_head are not looked at.
-
-        Raises:
-            Disconnected: If the client has gone.
-        """
-        await self._send_all(self._head(reply, fault, size))
-        longest, seconds = fault.drip or (_PIECE, 0.0)
-        end = size if fault.truncate is None else min(fault.truncate, size)
-        for start in range(0, end, longest):
-            piece = await read(start, min(longest, end - start))
-            await self._send_all(self._http.send(h11.Data(data=piece)) or b"")
-            if fault.drip and start + longest < end:
-                await pause(seconds)
-        self._end(fault)
-        self._http.send(h11.EndOfMessage())
-
-    def _end(self, fault: Fault) -> None:
-        """Leave the connection as fault says, after what it let through."""
+        if cuts_before_answer(fault):
+            before_last()
+        else:
+            await self._send_pieces(reply, fault, before_last)
         if fault.reset:
-            self._reset_on_close()
+            # Linger on, for 0 seconds: closing then sends RST in place of FIN.
+            linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+            with suppress(OSError):  # the client has reset it already
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         if fault.reset or fault.truncate is not None:
             raise Disconnected
-
-    def _reset_on_close(self) -> None:
-        # Linger on, for 0 seconds: closing then sends RST in place of FIN.
-        linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-        with suppress(OSError):  # the client has reset it already
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-
-    def _frame(self, reply: Reply, fault: Fault) -> list[bytes]:
-        """Return the bytes of a response, in the pieces they are sent in."""
-        without_body = self._method == "HEAD" or reply.status in (204, 304)
-        body = b"" if without_body else reply.body
-        head = self._head(reply, fault, len(body))
-        rest = (self._http.send(h11.Data(data=body)) or b"")[: fault.truncate]
         self._http.send(h11.EndOfMessage())
-        wire = head + rest
-        if fault.drip:
-            size = fault.drip[0]
-            first = size if fault.drip_head else len(head) + size
-        else:
-            # One piece, or two: the last then fits the buffers of the socket, so that sending it
-            # is not waiting for the client.
-            size = _CHUNK
-            first = len(head) + (max(len(rest) - _CHUNK, 0) or len(rest))
-        later = [wire[start : start + size] for start in range(first, len(wire), size)]
-        return [wire[:first], *later]
+
+    async def _send_pieces(
+        self, reply: Reply, fault: Fault, before_last: Callable[[], None]
+    ) -> None:
+        size = len(reply.body) if reply.file is None else reply.file[1]
+        if self._method == "HEAD" or reply.status in (204, 304):
+            size = 0
+        head = self._head(reply, fault, size)
+        total = len(head) + (size if fault.truncate is None else min(fault.truncate, size))
+        for start, end in pairwise(_cuts(len(head), total, fault)):
+            begin, stop = max(0, start - len(head)), max(0, end - len(head))
+            if reply.file is None:
+                part = reply.body[begin:stop]
+            else:
+                part = await self._threads.run(_read, reply.file[0], begin, stop - begin)
+            piece = head[start:end] + (self._http.send(h11.Data(data=part)) or b"")
+            if end == total:
+                before_last()
+            await self._send_all(piece)
+            if fault.drip and end < total:
+                await pause(fault.drip[1])
 
     def _head(self, reply: Reply, fault: Fault, size: int) -> bytes:
         """Return the status line and the headers of a response whose body is size bytes."""
@@ -208,6 +324,8 @@ class Connection:
         headers = ours | theirs | {"content-length": str(size)}
         response = h11.Response(status_code=reply.status, headers=list(headers.items()))
         return self._http.send(response) or b""
+
+    # The client
 
     @asynccontextmanager
     async def watched(self, *, on_hang_up: Callable[[], None]) -> AsyncIterator[None]:
@@ -230,13 +348,15 @@ class Connection:
         raise Disconnected
 
     def has_hung_up(self) -> bool:
-        """Return whether the client has closed, told by the socket and without waiting."""
+        """Return whether the client has closed, as the socket tells without waiting."""
         try:
             return not self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:
             return True
+
+    # The socket
 
     async def _receive(self) -> bytes:
         while True:
@@ -259,10 +379,105 @@ class Connection:
                 raise Disconnected from error
 
 
+@asynccontextmanager
+async def serving(
+    host: str, port: int, answer: Answer, threads: Threads, error_reply: ErrorReply
+) -> AsyncIterator[tuple[str, anyio.abc.TaskGroup]]:
+    """Serve while the block runs, in one task group, so that leaving it leaves nothing behind.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on, 0 for a free one.
+        answer: Called with each request and the connection to answer it on.
+        threads: Read the files that are sent.
+        error_reply: Makes the reply to a request that is not HTTP or too large.
+
+    Yields:
+        The base URL, and the task group.
+
+    Failure: an error in the block arrives bare, one in answer in an ExceptionGroup.
+    """
+    failure: BaseException | None = None
+    with _listen(host, port) as listener:
+        bound, port = listener.getsockname()[:2]
+        url = f"http://[{bound}]:{port}" if ":" in bound else f"http://{bound}:{port}"
+        async with anyio.create_task_group() as tasks:
+            converse = partial(_converse, answer, threads, error_reply)
+            tasks.start_soon(_accept, listener, tasks, converse)
+            try:
+                yield url, tasks
+            # Kept out of the task group, which would wrap it; cancellation passes through.
+            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
+                failure = error
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure  # or the traceback, this frame and the error keep each other alive
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+async def _accept(
+    listener: socket.socket,
+    tasks: anyio.abc.TaskGroup,
+    converse: Callable[[socket.socket], Coroutine[Any, Any, None]],
+) -> None:
+    while True:
+        await anyio.wait_readable(listener)
+        try:
+            sock, _ = listener.accept()
+        except OSError as error:
+            if error.errno in _OUT_OF_FILES:
+                await anyio.sleep(0.1)  # the connection stays queued; do not spin on it
+            continue  # otherwise the client has gone before it was accepted
+        tasks.start_soon(converse, sock)
+
+
+async def _converse(
+    answer: Answer, threads: Threads, error_reply: ErrorReply, sock: socket.socket
+) -> None:
+    connection = ServerConnection(sock, threads, error_reply)
+    try:
+        while request := await connection.next_request():
+            await answer(request, connection)
+    except* Disconnected:
+        pass  # the client's choice, at any time
+    finally:
+        connection.close()
+
+
 async def pause(seconds: float) -> None:
     """Sleep for seconds, which may be infinite."""
     # Not every event loop takes infinity for a delay.
     await (anyio.sleep_forever() if seconds == math.inf else anyio.sleep(seconds))
+
+
+def _cuts(head: int, total: int, fault: Fault) -> Iterator[int]:
+    """Yield where the pieces of a response begin, and the end of the last one, in bytes."""
+    yield 0
+    if fault.drip:
+        size = fault.drip[0]
+        yield from range(size if fault.drip_head else head + size, total, size)
+    else:
+        # The last piece fits the buffers of the socket, so that sending it is not waiting for the
+        # client.
+        yield from range(_PIECE, total - _CHUNK, _PIECE)
+        if total - head > _CHUNK:
+            yield total - _CHUNK
+    yield total
+
+
+def _read(path: Path, start: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(size)
 
 
 def _headers(head: h11.Request) -> dict[str, str]:

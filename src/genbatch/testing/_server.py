@@ -8,33 +8,20 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-import anyio
-import anyio.abc
-import anyio.to_thread
+from ._batch_api import Control, ControlFaults, Job, JobFault
+from ._gemini import Call, called_model, error_reply, json_reply, parse_call
+from ._http import Fault, Request, ServerConnection, scripted, serving
+from ._service import Quota, Service
 
-from ._control import Control, ControlFaults
-from ._faults import Fault, scripted
-from ._http import Connection, Disconnected, Request
-from ._jobs import Job, JobFault
-from ._quota import Quota
-from ._service import Service, split
-from ._wire import Call, Reply, called_model, json_reply, parse_call
-
-_BACKLOG = 2048
-_LARGEST_BODY = 100_000_000  # bytes of a request
 _KEPT_BODY = 16_000  # bytes of a request that the list of calls keeps
 _KEPT_CALLS = 10_000
-_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +32,7 @@ class Stats:
         calls: generateContent requests received, right or wrong.
         images: Images made, that is, paid for.
         in_flight: Calls being answered now.
-        peak: Most calls that were ever in flight at once.
+        peak: Most calls ever in flight at once.
         limited: Calls refused because a quota was used up.
         jobs: Batches created.
     """
@@ -66,26 +53,27 @@ class FakeGemini:
     upload; ``GET /stats`` answers the stats.
 
     Args:
-        latency: Seconds each call takes, or a function that tells them for a call.
+        latency: Seconds each call takes, or a function of the call that returns them.
         image_size: Longer side of the images in pixels; the request's aspect ratio decides the
             other.
-        faults: What goes wrong, call by call (None: nothing, as after the last), or a function
-            that tells it for a call. Calls refused as wrong or beyond the quota use none up. A row
-            of a batch is a call.
+        faults: What goes wrong, call by call (None for nothing, as after the last one), or a
+            function of the call. Calls refused as invalid or beyond the quota use up no fault. A
+            row of a batch is a call.
         quota: Calls of each model in any 60 s, such as ``"60/min"``; None for any number. A call
             beyond it is refused at once, and uses nothing up.
         daily: Calls of each model in a day, which begins with the first; None for any number.
         retry_info: Whether a refusal says when there is quota again.
-        speed: Seconds of the service that pass in one second here: divides the latencies, minutes
-            and days of the quota, and the waits it asks for. Faults keep their times.
+        speed: Run the service's clock this many times faster than real time: divides the
+            latencies, the minutes and days of the quota, and the waits it asks for. Faults keep
+            their times.
         api_keys: Keys that are valid, looked up at every request, so a set may change meanwhile;
             None for any that is not empty.
         tokens: The same for the OAuth tokens of Vertex.
-        models: Ids of the models there are; None for any but the retired, some of them listed.
-        job_latency: Seconds each batch takes, apart from the drawing, or a function that tells
-            them for a job: half of them it is pending, then its rows are processed, then it runs
-            for the other half.
-        job_faults: What goes wrong, batch by batch, or a function that tells it for a job.
+        models: Ids of the available models; None for any that is not retired, some of them listed.
+        job_latency: Seconds each batch takes, apart from the drawing, or a function of the job
+            that returns them: it is pending for half of them, then its rows are processed, then it
+            runs for the other half.
+        job_faults: What goes wrong, batch by batch, or a function of the job.
         control_faults: What goes wrong with requests about files and batches: by action, such as
             ``{"create_batch": [reset()]}``, one after the other; or a function.
         port: Port to listen on, 0 for a free one.
@@ -141,7 +129,7 @@ class FakeGemini:
         self._url: str | None = None
         self._stack = AsyncExitStack()
         self._calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
-        self._in_flight: set[Connection] = set()
+        self._in_flight: set[ServerConnection] = set()
         self._received = self._peak = 0
 
     @property
@@ -156,7 +144,7 @@ class FakeGemini:
         """The counters as they are now."""
         service = self._service
         in_flight = len(self._in_flight)
-        jobs = self._control.batches.count
+        jobs = len(self._control.jobs)
         return Stats(self._received, service.images, in_flight, self._peak, service.limited, jobs)
 
     @property
@@ -167,7 +155,7 @@ class FakeGemini:
     @property
     def jobs(self) -> tuple[Job, ...]:
         """Every batch created, oldest first, as it is now; the deleted ones too."""
-        return self._control.batches.jobs
+        return self._control.jobs
 
     async def __aenter__(self) -> Self:
         if self._url is not None:
@@ -175,83 +163,44 @@ class FakeGemini:
         await self._stack.enter_async_context(self._running())
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+    async def __aexit__(self, *details: Any) -> bool | None:
         try:
-            return await self._stack.__aexit__(exc_type, exc_value, traceback)
+            return await self._stack.__aexit__(*details)
         finally:
             self._url = None
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        failure: BaseException | None = None
         self._service.begin()
-        with _listen(*self._address) as listener:
-            self._url = _url(listener)
-            async with self._control.running(), anyio.create_task_group() as tasks:
-                self._control.batches.begin(tasks)
-                tasks.start_soon(self._accept, listener, tasks)
-                try:
-                    yield
-                # Kept out of the task group, which would wrap it; cancellation passes through.
-                except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
-                    failure = error
-                tasks.cancel_scope.cancel()
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # or the traceback, this frame and the error keep each other alive
+        host, port = self._address
+        threads = self._service.threads
+        # Files go last: until then jobs may write some.
+        async with (
+            self._control.files_kept(),
+            serving(host, port, self._serve, threads, error_reply) as (self._url, tasks),
+        ):
+            self._control.begin(tasks)
+            yield
 
-    async def _accept(self, listener: socket.socket, tasks: anyio.abc.TaskGroup) -> None:
-        while True:
-            await anyio.wait_readable(listener)
-            try:
-                sock, _ = listener.accept()
-            except OSError as error:
-                if error.errno in _OUT_OF_FILES:
-                    await anyio.sleep(0.1)  # the connection stays queued; do not spin on it
-                continue  # otherwise the client has gone before it was accepted
-            tasks.start_soon(self._converse, Connection(sock, _LARGEST_BODY))
+    async def _serve(self, request: Request, connection: ServerConnection) -> None:
+        if (model := called_model(request)) is not None:
+            await self._serve_call(model, request, connection)
+        elif request.method == "GET" and request.target == "/stats":
+            await connection.send(json_reply(asdict(self.stats)))
+        elif not await self._control.serve(request, connection):
+            await connection.send(self._service.page(request))
 
-    async def _converse(self, connection: Connection) -> None:
-        try:
-            while request := await connection.next_request():
-                path, _ = split(request.target)
-                model = called_model(request.method, path)
-                if model is not None:
-                    await self._serve_call(model, path, request, connection)
-                elif (call := self._control.parse(request.method, request.target)) is not None:
-                    await self._control.serve(call, request, connection)
-                else:
-                    await connection.send(self._page(request))
-        except* Disconnected:
-            pass  # the client's choice, at any time
-        finally:
-            connection.close()
-
-    def _page(self, request: Request) -> Reply:
-        if request.method == "GET" and request.target == "/stats":
-            return json_reply(asdict(self.stats))
-        return self._service.page(request.method, request.target, request.headers)
-
-    async def _serve_call(
-        self, model: str, path: str, request: Request, connection: Connection
-    ) -> None:
+    async def _serve_call(self, model: str, request: Request, connection: ServerConnection) -> None:
         self._received += 1
         number = self._received
         with self._counted(connection) as release:
             async with connection.watched(on_hang_up=release):
-                call = await self._parse(number, model, path, request)
+                call = await self._parse(number, model, request)
                 reply, fault = await self._service.answer(call)
                 await connection.send(reply, fault, before_last=release)
 
     @contextmanager
-    def _counted(self, connection: Connection) -> Iterator[Callable[[], None]]:
+    def _counted(self, connection: ServerConnection) -> Iterator[Callable[[], None]]:
         """Count the connection's call as in flight until the block ends or release is called."""
         self._in_flight.add(connection)
         if len(self._in_flight) > self._peak:
@@ -266,24 +215,11 @@ class FakeGemini:
         finally:
             release()
 
-    async def _parse(self, number: int, model: str, path: str, request: Request) -> Call:
-        parse = partial(parse_call, number, model, path, request.headers, request.body)
+    async def _parse(self, number: int, model: str, request: Request) -> Call:
         if len(request.body) <= _KEPT_BODY:
-            call = parse()
+            call = parse_call(number, model, request)
             self._calls.append(call)
         else:  # input images: slow enough to parse to hold up the event loop
-            call = await anyio.to_thread.run_sync(parse, limiter=self._service.threads)
+            call = await self._service.threads.run(parse_call, number, model, request)
             self._calls.append(replace(call, body={}))
         return call
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    listener.setblocking(False)
-    return listener
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,22 +1,19 @@
-"""Stops: what one call of a run has learnt that spares the others.
+"""RunBreaker: the circuit breaker of a run, which spares later calls what one has learned.
 
 A refused key, a disk that takes no image, and a service that has failed many times in a row stop
-the whole run, a used-up quota the calls of its model. What is stopped makes no further call: its
-prompts fail with the error that stopped them. All of it belongs to one run: the client and the
-store know nothing of it, and a later run begins anew.
+the whole run; a used-up quota stops the calls of its model. What is stopped makes no further call:
+its prompts fail with the error that stopped them. All of it belongs to one run: the client and the
+store know nothing of it, and a later run starts afresh.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from logging import WARNING, getLogger
 
-from genbatch._core import current_turn
-from genbatch._logs import tell
-from genbatch._money import Account, Attempt
+from genbatch._logs import log
 from genbatch._values import (
     GenbatchError,
     QuotaExhausted,
@@ -28,13 +25,18 @@ from genbatch._values import (
 
 _log = getLogger("genbatch.run")
 
-FAILURES_IN_A_ROW = 20  # calls of all models, each tried again as often as its client does
+FAILURES_IN_A_ROW = 20  # calls of all models, each retried as often as its client does
 
 
-class Stops:
-    """What has stopped a run, or some of its models."""
+class RunBreaker:
+    """What has stopped a run, or some of its models.
 
-    def __init__(self) -> None:
+    Attributes:
+        drop_waiting: Called when the run is stopped: ends the waiting of calls that were not sent.
+    """
+
+    def __init__(self, drop_waiting: Callable[[], None] = lambda: None) -> None:
+        self.drop_waiting = drop_waiting
         self._run: Exception | None = None
         self._models: dict[str, Exception] = {}
         self._unavailable = 0
@@ -45,13 +47,9 @@ class Stops:
         if error is not None:
             raise copy.copy(error)  # each prompt its own: a raised one grows its traceback
 
-    def guard(self, model: str, account: Account) -> Account:
-        """Return an account that refuses every attempt of a model once it is stopped."""
-        return _Guard(self, model, account)
-
     @contextmanager
-    def learning(self, model: str) -> Iterator[None]:
-        """Learn from what comes of a call of a model, in the block.
+    def observe(self, model: str) -> Iterator[None]:
+        """Learn from how a call of a model ends in the block.
 
         Nothing may be awaited between the call and the block's end: others would start meanwhile.
         """
@@ -66,8 +64,8 @@ class Stops:
         self._unavailable = 0
 
     @contextmanager
-    def learning_of_disk(self) -> Iterator[None]:
-        """Learn from what comes of the store, in the block."""
+    def observe_store(self) -> Iterator[None]:
+        """Stop the run at a StoreError that leaves the block."""
         try:
             yield
         except StoreError as exc:
@@ -86,21 +84,10 @@ class Stops:
             self._stop(error)
         elif isinstance(error, QuotaExhausted) and model not in self._models:
             self._models[model] = error
-            tell(_log, WARNING, "the calls of %s stop", model, error=error)
+            log(_log, WARNING, "the calls of %s stop", model, error=error)
 
     def _stop(self, error: Exception) -> None:
         if self._run is None:
             self._run = error
-            tell(_log, WARNING, "the run stops", error=error)
-            current_turn.get().waits.drain()
-
-
-@dataclass(frozen=True, slots=True)
-class _Guard:
-    stops: Stops
-    model: str
-    account: Account
-
-    def attempt(self, price: float | None) -> AbstractAsyncContextManager[Attempt]:
-        self.stops.check(self.model)
-        return self.account.attempt(price)
+            log(_log, WARNING, "the run stops", error=error)
+            self.drop_waiting()

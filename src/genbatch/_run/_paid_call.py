@@ -1,0 +1,100 @@
+"""A paid call, from its reservation to the durable file: the page where money is spent.
+
+    check the breaker · wait for another batch that makes the same image · ask the client, which
+    waits its turn and then for each attempt: reserve · note in the journal · send · settle ·
+    file, fsync, row · outcome
+
+1. An attempt is reserved in the budget and noted in the journal before it is sent.
+2. Both are undone only if it cannot have been paid; what is unknown stays counted.
+3. From an image's arrival to its row nothing is cancelled: it is paid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from genbatch._logs import log_context
+from genbatch._money import Attempt, Budget
+from genbatch._store import PendingImage, Plan, Store
+from genbatch._values import Image, ImageRequest, SavedImage
+from genbatch.gemini import GeminiClient
+
+from ._breaker import RunBreaker
+
+
+class ImageMaker(Protocol):
+    """Makes images of requests that have none yet: PaidCalls, or a queue of batch jobs."""
+
+    @property
+    def breaker(self) -> RunBreaker:
+        """What has stopped it."""
+
+    async def save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
+        """Make an image and save it, unless another batch has done so meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaidCalls:
+    """What all calls of a batch share.
+
+    Attributes:
+        client: Makes the images.
+        budget: What they are paid from.
+        price: US dollars an image, in place of the price table's.
+        breaker: What has stopped the batch.
+    """
+
+    client: GeminiClient
+    budget: Budget
+    price: float | None
+    breaker: RunBreaker = field(default_factory=RunBreaker)
+
+    async def save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
+        """Make an image and save it, unless another batch has done so meanwhile."""
+        self.breaker.check(request.model)
+        with log_context(key=plan.key):
+            async with store.pending(plan) as pending:
+                if pending.saved is not None:
+                    return pending.saved
+                image = await self.make_image(request, pending)
+                return await pending.save(image)
+
+    async def make_image(self, request: ImageRequest, pending: PendingImage | None = None) -> Image:
+        """Make an image; its attempts are noted where it is to be saved."""
+        self.breaker.check(request.model)
+        attempts = _Attempts(self, request.model, pending)
+        with self.breaker.observe(request.model):
+            return await self.client.generate_image(request, budget=attempts, price=self.price)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempts:
+    """The account of one call, whose client enters attempt around each that it sends."""
+
+    calls: PaidCalls
+    model: str
+    pending: PendingImage | None
+
+    @asynccontextmanager
+    async def attempt(self, price: float | None) -> AsyncIterator[Attempt]:
+        self.calls.breaker.check(self.model)
+        pending, attempt = self.pending, None
+        try:
+            async with self.calls.budget.attempt(price) as attempt:
+                if pending is not None:
+                    await pending.note_attempt(price)
+                yield attempt
+        except Exception:
+            await _settle(pending, attempt)
+            raise
+        if not attempt.images:
+            await _settle(pending, attempt)
+
+
+async def _settle(pending: PendingImage | None, attempt: Attempt | None) -> None:
+    """Delete the note of an attempt that returned no image and cannot have been paid."""
+    if pending is not None and attempt is not None and not attempt.maybe_images:
+        await pending.forget_attempt()

@@ -1,0 +1,135 @@
+"""ImageRequest: a prompt with every setting of its image, one shape from the door to the wire."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
+
+from ._prompt import Prompt, check_text
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ImageSettings(TypedDict, total=False):
+    """The settings that an image can be asked for with, in every function that makes images.
+
+    A Prompt's own settings override those of its batch.
+
+    Attributes:
+        model: ``"flash"``, ``"pro"``, ``"lite"``, or any full model id.
+        aspect_ratio: Such as ``"16:9"``; the model's default where None.
+        image_size: ``"1K"``, ``"2K"`` or ``"4K"``; the model's default where None.
+        thinking: ``"minimal"``, ``"medium"`` or ``"high"``; the model's default where None.
+        temperature: How freely to sample; the model's default where None.
+        seed: Asks for repeatable sampling.
+        system_instruction: Told to the model before the prompt.
+        generation_config: Any other field of google-genai's GenerateContentConfig, in snake or
+            camel case; what google-genai does not know goes into the request's generationConfig as
+            it is. The settings above win over it.
+    """
+
+    model: str
+    aspect_ratio: str | None
+    image_size: str | None
+    thinking: str | None
+    temperature: float | None
+    seed: int | None
+    system_instruction: str | None
+    generation_config: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """One request for an image: a prompt, and every setting.
+
+    Attributes:
+        text: What to draw; not blank.
+        images: Input images to work from: bytes, or paths of files.
+        id: The caller's name for the prompt.
+        filename: Name of the image file without its extension.
+        metadata: Anything else that the prompt carries along.
+
+    The other attributes are those of ImageSettings.
+
+    Raises:
+        ValueError: If text is blank.
+        TypeError: If text is not a string.
+    """
+
+    text: str
+    model: str = "flash"
+    aspect_ratio: str | None = None
+    image_size: str | None = None
+    thinking: str | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    system_instruction: str | None = None
+    generation_config: Mapping[str, Any] | None = field(default=None, hash=False)
+    images: tuple[bytes | str | Path, ...] = ()
+    id: str | None = None
+    filename: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        check_text(self.text)
+
+    @classmethod
+    def of(cls, prompt: str | Prompt | ImageRequest, settings: ImageSettings) -> ImageRequest:
+        """Return the request for a prompt among settings, which the prompt's own override.
+
+        Raises:
+            TypeError: If there is no such setting, or a request is given with settings beside it.
+        """
+        if unknown := settings.keys() - _SETTINGS:
+            name = min(unknown)
+            raise TypeError(f"there is no setting {name!r}: there are {', '.join(_SETTINGS)}")
+        if isinstance(prompt, ImageRequest):
+            if settings:
+                raise TypeError("an ImageRequest has its settings: give none beside it")
+            return prompt
+        return cls("any text", **settings).with_prompt(prompt)
+
+    def with_prompt(self, prompt: str | Prompt) -> ImageRequest:
+        """Return this request for another prompt, whose own settings override its own."""
+        if isinstance(prompt, str):
+            return replace(self, text=prompt)
+        prompt = Prompt.of(prompt)
+        given = {each.name: getattr(prompt, each.name) for each in fields(prompt)}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt alone, with the settings that a Prompt can have."""
+        return Prompt(**{each.name: getattr(self, each.name) for each in fields(Prompt)})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that are given and that a Prompt cannot have."""
+        return {
+            name: value
+            for name in ("thinking", "temperature", "system_instruction", "generation_config")
+            if (value := getattr(self, name)) is not None
+        }
+
+
+_SETTINGS = {
+    each.name: each for each in fields(ImageRequest) if each.name in ImageSettings.__annotations__
+}
+
+
+def takes_settings(function: F) -> F:
+    """Spell the settings out in the signature of a function that takes ``**settings``."""
+    signature = inspect.signature(function)
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    settings = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=setting.default, annotation=setting.type
+        )
+        for name, setting in _SETTINGS.items()
+    ]
+    spelled_out = signature.replace(parameters=[*own, *settings])
+    function.__signature__ = spelled_out  # type: ignore[attr-defined]  # inspect looks for it
+    return function

@@ -1,0 +1,259 @@
+"""The commands about a folder of images: status, export, verify, gallery, pick and jobs.
+
+All but pick and jobs --cancel only read, and also work while a run is going on.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import webbrowser
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genbatch import GeminiClient, Store, batch_api
+from genbatch._store import Status, export, status, verify
+from genbatch.batch_api import Job
+
+from ._console import QuietConsole, count, plain
+from ._options import DEMO, ENVIRONMENT, Folder, OfDemo, Options, command, option
+from ._run import check_folder, client_of, run
+
+_OUT = Path("genbatch-out")
+_MOST_PROBLEMS = 10  # lines
+
+OutputFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR",
+        envvar=f"{ENVIRONMENT}OUTPUT",
+        show_envvar=False,
+        help="Folder of an earlier run.",
+    ),
+]
+Index = Annotated[
+    int,
+    typer.Argument(
+        min=0, metavar="PROMPT", help="Prompt number as export shows it.", show_default=False
+    ),
+]
+Take = Annotated[
+    int,
+    typer.Argument(min=1, metavar="TAKE", help="Number of the take, from 1.", show_default=False),
+]
+AsObject = Annotated[bool, option(None, "Print one JSON object.", "", "--json")]
+AsCsv = Annotated[bool, option(None, "Print CSV instead of JSON Lines.", "", "--csv")]
+Everything = Annotated[bool, option(None, "Include all takes and removed prompts.", "", "--all")]
+Open = Annotated[bool, option(None, "Open it in the browser.", "", "--open")]
+Cancel = Annotated[list[str] | None, option(None, "Cancel this job; may be repeated.", "NAME")]
+CancelAll = Annotated[bool, option(None, "Cancel all running jobs.")]
+AsLines = Annotated[bool, option(None, "Print a JSON line per job.", "", "--json")]
+
+
+@command()
+def status_command(folder: OutputFolder = _OUT, as_json: AsObject = False) -> int:
+    """Show the progress and cost of a folder.
+
+    Examples:
+
+    - `genbatch status`
+    - `genbatch status out --json`
+    """
+    found = status(folder)
+    out = QuietConsole()
+    if as_json:
+        runner = found.runner and found.runner._asdict()
+        out.data(json.dumps({**asdict(found), "spent": found.spent._asdict(), "runner": runner}))
+        return 0
+    for line in _lines(found):
+        out.say(plain(line))
+    return 0
+
+
+def _lines(found: Status) -> Iterator[str]:
+    yield f"{found.done:,} of {found.planned:,} done, ${found.spent.usd:.2f}"
+    for name, kinds in (("failed", found.failed), ("will be tried again", found.transient)):
+        if kinds:
+            each = ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
+            yield f"{sum(kinds.values()):,} {name}: {each}"
+    if found.to_do:
+        yield f"{found.to_do:,} to do"
+    if found.in_jobs:
+        price = f"${found.in_jobs_usd:.2f}"
+        yield f"{found.in_jobs:,} in jobs, {price}: run again with --via batch to collect them"
+    if calls := found.spent.maybe_images - found.in_jobs:
+        dollars = found.spent.maybe_usd - found.in_jobs_usd
+        yield f"{calls:,} calls without an image may have been billed, ${dollars:.2f}"
+    if found.runner is not None:
+        yield f"a run is going on: {found.runner}"
+
+
+@command()
+def export_command(
+    folder: OutputFolder = _OUT, as_csv: AsCsv = False, everything: Everything = False
+) -> int:
+    """Print a row for each prompt: its file, cost, error and more.
+
+    Examples:
+
+    - `genbatch export out > images.jsonl`
+    - `genbatch export out --csv > images.csv`
+    """
+    rows = export(folder, all=everything)
+    try:
+        if as_csv:
+            _write_csv(rows)
+        else:
+            for row in rows:
+                print(json.dumps(row, ensure_ascii=False))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        QuietConsole().on_broken_pipe()
+    return 0
+
+
+def _write_csv(rows: Iterable[Mapping[str, Any]]) -> None:
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        flat = {
+            name: json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+            for name, value in row.items()
+        }
+        if writer is None:
+            writer = csv.DictWriter(sys.stdout, list(flat))
+            writer.writeheader()
+        writer.writerow(flat)
+
+
+@command()
+def verify_command(folder: OutputFolder = _OUT) -> int:
+    """Compare every image with what was recorded when it was made.
+
+    Examples:
+
+    - `genbatch verify out`
+    """
+    out, problems = QuietConsole(), 0
+    for problem in verify(folder):
+        problems += 1
+        out.say(plain(problem))
+    if not problems:
+        out.say("all is well")
+    return 1 if problems else 0
+
+
+@command()
+def gallery_command(folder: OutputFolder = _OUT, opened: Open = False) -> int:
+    """Write a page with all images, to view, search and compare them.
+
+    It is index.html in the folder itself, and works offline.
+
+    Examples:
+
+    - `genbatch gallery out --open`
+    """
+    path = _write_gallery(folder)
+    if opened and not webbrowser.open(path.absolute().as_uri()):
+        QuietConsole(stderr=True).say("No browser was found: open it yourself.")
+    return 0
+
+
+def add_gallery(folder: Path) -> None:
+    """Write the gallery of a folder after a run; an error is one line, because the run is done."""
+    try:
+        _write_gallery(folder)
+    # Whatever it is, the run has made its images, and its exit code stays.
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else plain(error, 1000)
+        QuietConsole(stderr=True).error(f"the gallery was not written: {why}")
+
+
+def _write_gallery(folder: Path) -> Path:
+    try:
+        # Not at the top: the other commands do without Pillow and the time it takes to load.
+        from genbatch.gallery import write
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from error
+    notes = QuietConsole(stderr=True)
+    with notes.status("Making thumbnails") as line:
+        written = write(folder, lambda n, of: line.update(f"Making thumbnails: {n:,} of {of:,}"))
+    parts = [f"{written.counts[name]:,} {name}" for name in ("done", "failed", "to do")]
+    QuietConsole().say(f"{plain(written.path)}: {', '.join(parts)}")
+    for problem in written.problems[:_MOST_PROBLEMS]:
+        notes.say(plain(problem))
+    if (more := len(written.problems) - _MOST_PROBLEMS) > 0:
+        notes.say(f"and {more:,} more images that cannot be shown")
+    return written.path
+
+
+@command()
+def pick_command(folder: Folder, prompt: Index, take: Take, demo: OfDemo = False) -> int:
+    """Choose the take of a prompt that export and gallery show.
+
+    Examples:
+
+    - `genbatch pick out 17 2`
+    """
+    run(partial(_pick, folder, prompt, take, DEMO if demo else ""), "asyncio")
+    QuietConsole().say(f"prompt {prompt} of {plain(folder)} now shows take {take}")
+    return 0
+
+
+async def _pick(folder: Path, index: int, take: int, namespace: str) -> None:
+    await check_folder(folder, namespace)
+    async with Store(folder) as store:
+        await store.pick(index, take, namespace)
+
+
+@command("base_url", "backend")
+def jobs_command(
+    *,
+    folder: Folder,
+    cancel: Cancel = None,
+    cancel_all: CancelAll = False,
+    as_json: AsLines = False,
+    options: Options,
+) -> int:
+    """List the jobs of run --via batch, as they were last seen, or cancel them.
+
+    Images that a job made before it was cancelled are paid for; the same run command collects them.
+
+    Examples:
+
+    - `genbatch jobs out`
+    - `genbatch jobs out --cancel batches/x1`
+    - `genbatch jobs out --cancel-all`
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    out = QuietConsole()
+    if cancel or cancel_all:
+        client, names = client_of(options.base_url), None if cancel_all else cancel
+        cancelled = run(partial(_cancel, client, folder, names), options.backend)
+        for job in cancelled:
+            out.say(f"cancelling {job.name}: run again to collect what it has made")
+        if not cancelled:
+            out.say("No job is running.")
+        return 0
+    for job in batch_api.jobs(folder):
+        out.data(json.dumps(asdict(job), default=str)) if as_json else out.say(plain(_line(job)))
+    return 0
+
+
+async def _cancel(client: GeminiClient, folder: Path, names: Sequence[str] | None) -> list[Job]:
+    async with client:
+        return await batch_api.cancel(client, folder, names)
+
+
+def _line(job: Job) -> str:
+    began = job.began.astimezone()
+    parts = [f"{job.name or job.label} {job.state.lower().replace('_', ' ')}"]
+    parts.append(f"{count(job.requests, 'prompt')} for {job.model}, {job.open} open")
+    parts.append(f"since {began:%Y-%m-%d %H:%M}")
+    return " · ".join(parts if job.ended is None else parts[:-1])

@@ -1,0 +1,174 @@
+"""The commands about the service: models and serve-fake."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Annotated, Any
+
+import anyio
+import typer
+
+from genbatch import GeminiClient
+from genbatch.gemini import MODELS, Model, price
+from genbatch.testing import FakeGemini
+
+from ._console import QuietConsole, plain
+from ._options import Options, command, option
+from ._run import client_of, counts_of, run
+
+_NOTE = "Prices are US dollars an image, as published in autumn 2026; what is billed may differ."
+
+
+def _check_host(host: str) -> str:
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        raise typer.BadParameter("the fake serves this machine only: 127.0.0.1")
+    return host
+
+
+Available = Annotated[bool, option(None, "Ask the service which models your key can use.")]
+AsJson = Annotated[bool, option(None, "Print a JSON line per model.", "", "--json")]
+Host = Annotated[str, option(None, "Loopback address.", "HOST", callback=_check_host)]
+Port = Annotated[int, option(None, "0 for any free port.", "PORT", min=0, max=65535)]
+Latency = Annotated[float, option(None, "Duration of a call.", "SECONDS", min=0.0)]
+JobLatency = Annotated[float, option(None, "Duration of a batch job.", "SECONDS", min=0.0)]
+Quota = Annotated[str | None, option(None, "Calls per model in any minute.", "N/min")]
+Daily = Annotated[int | None, option(None, "Calls per model and day.", "N", min=0)]
+RetryInfo = Annotated[
+    bool,
+    option(
+        None,
+        "Tell calls beyond the quota how long to wait.",
+        "",
+        "--retry-info/--no-retry-info",
+    ),
+]
+Speed = Annotated[float, option(None, "Run the fake's clock X times faster than real time.", "X")]
+
+
+@command("base_url", "backend")
+def models_command(
+    *, available: Available = False, as_json: AsJson = False, options: Options
+) -> int:
+    """List the models: their short names, sizes and prices.
+
+    Any other full id works too, but its price is unknown.
+
+    Examples:
+
+    - `genbatch models`
+    - `genbatch models --available`
+    """
+    usable = None
+    if available:
+        usable = run(partial(_ask, client_of(options.base_url)), options.backend)
+    out = QuietConsole()
+    rows = list(_rows(usable))
+    if as_json:
+        for row in rows:
+            out.data(json.dumps(row))
+        return 0
+    cells = [_cells(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        out.say("  ".join(map(str.ljust, line, widths)).rstrip())
+    out.say((_NOTE, "dim"))
+    return 0
+
+
+async def _ask(client: GeminiClient) -> list[str]:
+    async with client:
+        return await client.models()
+
+
+def _rows(usable: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    """Yield a row for each model, those that are not in the table last.
+
+    Args:
+        usable: Ids that the key can use, None if the service was not asked.
+    """
+    for model in MODELS:
+        yield _row(model, None if usable is None else model.id in usable)
+    known = {model.id for model in MODELS}
+    for other in usable or ():
+        if other not in known:
+            yield _row(Model(plain(other), "", (), (), ()), True)
+
+
+def _row(model: Model, is_available: bool | None) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "alias": model.alias or None,
+        "prices": {size: price(model.id, size) for size in model.image_sizes},
+        "aspect_ratios": list(model.aspect_ratios),
+        "thinking": list(model.thinking),
+        "available": is_available,
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    prices: dict[str, float | None] = row["prices"]
+    sizes = [size if usd is None else f"{size} ${usd:.3f}" for size, usd in prices.items()]
+    described = ", ".join(sizes) or "sizes and prices unknown"
+    if sizes and not any(prices.values()):
+        described += " (price unknown)"
+    cells = [row["alias"] or "", row["id"], described]
+    if row["available"] is not None:
+        cells.append("available" if row["available"] else "not available")
+    return cells
+
+
+@command("backend")
+def serve_command(
+    *,
+    host: Host = "127.0.0.1",
+    port: Port = 8765,
+    latency: Latency = 0.25,
+    job_latency: JobLatency = 5.0,
+    quota: Quota = None,
+    daily: Daily = None,
+    retry_info: RetryInfo = True,
+    speed: Speed = 1.0,
+    options: Options,
+) -> int:
+    """Serve a fake of the Gemini API on this machine, until Ctrl-C.
+
+    Examples:
+
+    - `genbatch serve-fake --latency 2`
+    - `genbatch serve-fake --port 9000`
+    - `genbatch serve-fake --quota 5/min --daily 100 --no-retry-info`
+    - `genbatch serve-fake --quota 5/min --speed 60`
+    """
+    fake = FakeGemini(
+        latency=latency,
+        job_latency=job_latency,
+        quota=quota,
+        daily=daily,
+        retry_info=retry_info,
+        speed=speed,
+        port=port,
+        host=host,
+    )
+    try:
+        run(partial(_serve, fake), options.backend)
+    except OSError as error:
+        raise ValueError(f"cannot serve at {host} port {port}: {error}; try --port 0") from error
+    return 0
+
+
+async def _serve(fake: FakeGemini) -> None:
+    """Serve until a signal comes."""
+    out = QuietConsole()
+    async with fake:
+        out.say(f"A fake of the Gemini API is at {fake.url}; Ctrl-C stops it. In another shell:")
+        out.say(f"  export GOOGLE_GEMINI_BASE_URL={fake.url} GEMINI_API_KEY=fake")
+        out.say("  genbatch run prompts.txt")
+        try:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                await anext(signals)
+        except NotImplementedError:  # event loops on Windows: KeyboardInterrupt comes instead
+            await anyio.sleep_forever()
+        out.say(counts_of(fake))
