@@ -48,7 +48,17 @@ def test_end_of_a_preview_is_not_that_of_its_picture() -> None:
     data = image_as("image/jpeg")
     data = data[:2] + note + data[2:]
     assert is_whole(data, "image/jpeg")
-    assert not is_whole(data[:-2], "image/jpeg")
+    assert [cut for cut in range(12, len(data)) if is_whole(data[:cut], "image/jpeg")] == []
+
+
+def test_bytes_after_a_jpeg_may_look_like_the_beginning_of_pixels() -> None:
+    assert is_whole(image_as("image/jpeg") + b"\xff\xda", "image/jpeg")
+
+
+def test_progressive_jpeg_is_whole_at_its_end_only() -> None:
+    data = image_as("image/jpeg", progressive=True, optimize=True)
+    assert is_whole(data, "image/jpeg")
+    assert [cut for cut in range(12, len(data)) if is_whole(data[:cut], "image/jpeg")] == []
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_MOST_SEGMENTS = 10_000  # of the head of a JPEG; each has up to 64 KB
+
 
 def is_whole(data: bytes, mime_type: str) -> bool:
     """Return whether an image has the end that its format demands; bytes may follow it.
@@ -14,14 +16,32 @@ def is_whole(data: bytes, mime_type: str) -> bool:
         case "image/png":
             return data.rfind(b"IEND\xaeB`\x82", 8) > 0
         case "image/jpeg":
-            # A preview within the head has an end too, but the picture itself starts after it.
-            end = data.rfind(b"\xff\xd9")
-            return end > 0 and data.find(b"\xff\xda", end) < 0
+            scan = _jpeg_scan(data)
+            return scan > 0 and data.find(b"\xff\xd9", scan) > 0
         case "image/webp":
             size = int.from_bytes(data[4:8], "little")
             return 4 < size <= len(data) - 8
         case _:
             return _is_whole_gif(data)
+
+
+def _jpeg_scan(data: bytes) -> int:
+    """Return where the pixels of a JPEG begin, -1 where its head does not lead to them.
+
+    The head is walked segment by segment, since a preview in it has an end of its own.
+    """
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        marker = data[at : at + 2]
+        if marker == b"\xff\xda":
+            return at
+        if marker == b"\xff\xff":  # padding
+            at += 1
+        elif marker[:1] == b"\xff":
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+        else:
+            break
+    return -1
 
 
 def _is_whole_gif(data: bytes) -> bool:
