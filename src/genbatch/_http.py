@@ -1,14 +1,14 @@
 """HTTP for every service: a stack of httpcore's connections behind one transport of httpx.
 
-1. A call takes the connection that was put aside last, or opens one: there are never more than
-   calls at once, and what a call costs does not depend on how many there are.
-2. From the read that returns the last byte of an answer on nothing is awaited, so that no
-   cancellation can take the answer. The connection is put aside as it is, and given back to
-   httpcore, or closed, by a later call.
-3. Every wait passes the event loop, and what precedes the head of an answer, and its body, are
-   bounded: a server that never stops sending meets the deadline of its caller.
-4. Every stream that was opened for a connection is closed with it, however far it had come.
-5. Errors are httpcore's; DecodingError, of what came whole and cannot be used, is httpx's.
+1. A call takes the connection that was put aside last, or opens one. There are never more
+   connections than calls at once, and the cost of a call does not depend on how many there are.
+2. Once a read has returned the last byte of an answer, nothing is awaited, so that no cancellation
+   can lose the answer. The connection is put aside as it is; a later call gives it back to
+   httpcore, or closes it.
+3. Every read yields to the event loop, and the size of a head, with all that precedes it, and of a
+   body are bounded: a server that never stops sending runs into the caller's deadline.
+4. A connection closes every stream that was opened for it, also after a cancelled handshake.
+5. Errors are httpcore's, except httpx's DecodingError for a complete answer that cannot be used.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from genbatch._logs import log
 
 _log = getLogger("genbatch.client")
 
-# Of bytes in a body. Images take up to 20 MB as base64; more than this only fills the memory.
+# Bytes in a body. Images take up to 20 MB as base64.
 LARGEST_ANSWER = 64 * 2**20
 _LARGEST_HEAD = 256 * 1024  # bytes before the end of a head, interim answers included
-# Longer than most pauses between calls, shorter than a server or a router keeps idle ones.
+# Seconds: longer than most pauses between calls, shorter than servers and routers keep idle
+# connections.
 _KEPT_IDLE = 30.0
-_READ = 64 * 1024  # h11 parses what it gets without a pause: more would lengthen a flood of chunks
-_BODY_READ = 2**20  # where a length was announced nothing is parsed
-_TURN = 2**20  # bytes that a call may read before the others have their turn
+_READ = 64 * 1024  # h11 parses a whole read without yielding: larger ones would lengthen floods
+_BODY_READ = 2**20  # where a length was announced, nothing is parsed
+_TURN = 2**20  # bytes that a call may read before it lets the others have a turn
 
 
 class CapturedBody:
-    """Where the body of a good answer is kept, None where none has come."""
+    """The body of a successful answer, None until it has come."""
 
     __slots__ = ("body",)
 
@@ -54,7 +55,7 @@ class CapturedBody:
         self.body: str | bytes | None = None
 
     def take(self) -> str | bytes:
-        """Return the body and forget it: tracebacks hold what a frame has a name for."""
+        """Return the body and drop it: tracebacks keep a frame's variables alive."""
         body, self.body = self.body or b"", None
         return body
 
@@ -64,9 +65,9 @@ _captured: ContextVar[CapturedBody] = ContextVar("captured")
 
 @contextmanager
 def captured_body() -> Iterator[CapturedBody]:
-    """Keep the body of a good answer back while the block runs; the answer itself has ``{}``.
+    """Capture the body of a successful answer in the block; the answer itself gets ``{}``.
 
-    On its way through httpx and a service's own library it would be decoded and copied.
+    httpx and a service's own library would decode and copy it.
     """
     captured = CapturedBody()
     token = _captured.set(captured)
@@ -77,19 +78,19 @@ def captured_body() -> Iterator[CapturedBody]:
 
 
 class ConnectionStack(httpx.AsyncBaseTransport):
-    """A stack of connections. An answer is read whole; timeouts of the request do not apply.
+    """A stack of connections. An answer is read whole; a request's timeouts do not apply.
 
-    Making one reads certificates, which blocks for some 20 ms.
+    Constructing one loads certificates, which blocks for some 20 ms.
 
     Args:
-        trust_env: Whether proxies of the environment, or the system, are used.
+        trust_env: Whether to use the proxies of the environment or the system.
 
     Attributes:
-        certificates: Those that are trusted: of SSL_CERT_FILE or SSL_CERT_DIR where they are set,
-            else the system's and certifi's.
+        certificates: The trusted ones: SSL_CERT_FILE's or SSL_CERT_DIR's where set, else the
+            system's and certifi's.
 
     Raises:
-        ValueError: If a proxy of the environment cannot be used.
+        ValueError: If a proxy of the environment is malformed or not supported.
     """
 
     def __init__(self, *, trust_env: bool = False) -> None:
@@ -103,16 +104,17 @@ class ConnectionStack(httpx.AsyncBaseTransport):
         self._is_closed = False
 
     def client(self) -> httpx.AsyncClient:
-        """Return a client over the stack, which asks for no packing: images hardly shrink."""
+        """Return a client over the stack that asks for no compression: images hardly shrink."""
         headers = {"accept-encoding": "identity"}
         return httpx.AsyncClient(
             transport=self, headers=headers, follow_redirects=False, trust_env=False
         )
 
     async def turn(self) -> None:
-        """Wait for a pass of the event loop that no other call begins a large step in.
+        """Wait for a pass of the event loop in which no other call takes a large step.
 
-        Where many calls begin, or many answers arrive, at once, all would stall it together.
+        Calls that begin together, or answers that arrive together, would block it one after the
+        other.
         """
         async with self._turns:
             pass
@@ -138,7 +140,7 @@ class ConnectionStack(httpx.AsyncBaseTransport):
             try:
                 return _response_of(*await self._exchange(kept, asked))
             except (httpcore.NetworkError, httpcore.RemoteProtocolError):
-                # The server closed it, unannounced, while the request was on its way.
+                # The server closed it while the request was on its way.
                 if kept.has_received or self._is_closed:
                     raise
         opened = _Connection(asked.url.origin, self.proxy_for(url), self.certificates, self._turns)
@@ -184,16 +186,16 @@ class ConnectionStack(httpx.AsyncBaseTransport):
 
 
 class _Connection(httpcore.AsyncNetworkBackend):
-    """A connection of httpcore's, and its own network backend: so it knows the stream it opens.
+    """A connection of httpcore, and its network backend, so that it knows the stream it opens.
 
     Args:
-        origin: Server at the other end, perhaps through a proxy.
-        proxy: The proxy, None for none.
-        certificates: Those that are trusted.
-        turns: For the reads of every connection.
+        origin: The server.
+        proxy: The proxy to it, if any.
+        certificates: The trusted ones.
+        turns: A fair lock for the reads of all connections.
 
     Attributes:
-        idle_since: Time of the loop's clock at which its last answer ended.
+        idle_since: When its last answer ended, by the event loop's clock.
     """
 
     def __init__(
@@ -216,23 +218,23 @@ class _Connection(httpcore.AsyncNetworkBackend):
 
     @property
     def has_received(self) -> bool:
-        """Whether anything of the answer to the last request has come."""
+        """Whether any of the answer to the last request has come."""
         return self._stream is not None and self._stream.received > 0
 
     async def can_carry(self, origin: httpcore.Origin) -> bool:
-        """Return whether an idle one can carry a request: the server has not closed or spoken."""
+        """Return whether an idle connection can carry a request: still open, nothing to read."""
         if self._is_spent or self._answer is None or not self._http.can_handle_request(origin):
             return False
         await self._answer.aclose()  # gives it back to httpcore
         return self._http.is_available() and not self._http.has_expired()
 
     async def exchange(self, asked: httpcore.Request) -> tuple[httpcore.Response, bytes]:
-        """Send a request and return the head and the whole body of its answer.
+        """Send a request and return its answer's head and whole body.
 
         Raises:
-            httpcore.WriteError: If the request was not sent whole, and not answered.
+            httpcore.WriteError: If the request was not fully sent, and not answered.
             httpcore.NetworkError: If the connection cannot be opened, or is lost.
-            httpcore.ProtocolError: If the answer is cut off, or is no HTTP.
+            httpcore.ProtocolError: If the answer is cut off or malformed.
             httpx.DecodingError: If the answer is larger than LARGEST_ANSWER.
         """
         if self._stream is not None:
@@ -275,28 +277,28 @@ class _Connection(httpcore.AsyncNetworkBackend):
         return self._stream
 
     async def aclose(self) -> None:
-        """Close it; a call that waits for it gets a ReadError."""
+        """Close it; a call that is reading from it gets a ReadError."""
         self._is_closed = True
         if self._stream is not None:
-            # Shielded, as it waits for no peer; httpcore leaves one open in a cancelled handshake.
+            # Shielded: it waits for no peer. httpcore leaves it open in a cancelled handshake.
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """What a connection reads and writes, in pieces and within bounds of ours.
+    """The network stream of a connection, with bounds on its reads.
 
     Attributes:
-        received: Bytes that were handed over since the request began.
-        is_unsent: Whether the request could not be sent whole.
+        received: Bytes returned since the request began.
+        is_unsent: Whether the request could not be fully sent.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, turns: anyio.Lock) -> None:
         self._stream = stream
         self._turns = turns
         self._tls: Any = None
-        self._left = b""  # was read, and not handed over
-        self._held = b""  # is to be written with what follows
+        self._left = b""  # read, and not yet returned
+        self._held = b""  # to be written together with what follows
         self._in_turn = 0
         self.begin()
 
@@ -308,10 +310,10 @@ class _Stream(httpcore.AsyncNetworkStream):
         self.is_unsent = False
 
     def expect(self, length: int | None) -> BytesIO:
-        """Return where the body goes, whose head has come, and which may announce its length.
+        """Return the buffer for the body, of the length that the head announces if it does.
 
-        bytes(n) is memory that nothing has touched, BytesIO writes into it, and gives it back,
-        without a copy: the kernel hands it out page by page as the body comes, and not at once.
+        bytes(n) is untouched memory, which BytesIO writes into and returns without a copy: the
+        kernel provides it page by page as the body comes, and not at once.
         """
         _check_size(length or 0)
         self._most = _READ if length is None else _BODY_READ
@@ -319,7 +321,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         return self._body
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        # Raised in here, errors leave httpcore's generators by their ends.
+        # Errors raised in here close httpcore's generators properly.
         if self._body is not None:
             _check_size(self._body.tell())
         elif self.received > _LARGEST_HEAD:
@@ -344,12 +346,12 @@ class _Stream(httpcore.AsyncNetworkStream):
         return data
 
     def _with_decrypted(self, data: bytes) -> bytes:
-        """Return data, one record of TLS, and the others that have come with it."""
+        """Return data, one TLS record, and the others that have come with it."""
         pieces, size = [data], len(data)
         while size < self._most:
             try:
                 piece = self._tls.read(self._most - size)
-            except ssl.SSLError:  # no whole record is left; an error shows again in the next read
+            except ssl.SSLError:  # no whole record is left; an error shows again at the next read
                 break
             if not piece:
                 break
@@ -359,13 +361,17 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if buffer.endswith(b"\r\n\r\n") and not self._held:
-            self._held = buffer  # a head, which goes with what follows: httpcore writes its end too
+            self._held = (
+                buffer  # a head, sent with what follows: httpcore writes an end even if it is empty
+            )
             return
         buffer, self._held = self._held + buffer, b""
         try:
             await self._stream.write(buffer)
         except httpcore.WriteError:
-            self.is_unsent = True  # httpcore goes on: a server may answer before it has read all
+            self.is_unsent = (
+                True  # httpcore ignores it: a server may answer before it has read everything
+            )
             raise
 
     async def start_tls(
@@ -388,7 +394,7 @@ class _Stream(httpcore.AsyncNetworkStream):
 
 
 class _Content:
-    """What a request sends. httpcore's own is a generator, which a cancelled call leaves behind."""
+    """The content of a request. httpcore's own is a generator, which a cancelled call leaves."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -405,14 +411,14 @@ class _Content:
 
 
 def _first_reason(exc: BaseException) -> str:
-    """Return why the first address could not be connected to."""
+    """Return why connecting to the first address failed."""
     while cause := exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else exc.__cause__:
         exc = cause
     return str(exc)
 
 
 def _length_of(answer: httpcore.Response) -> int | None:
-    """Return the bytes that a body announces, None where its end is told otherwise."""
+    """Return the announced length of a body in bytes, None where it is framed otherwise."""
     headers = {name.lower(): value for name, value in answer.headers}
     if b"transfer-encoding" in headers or b"content-length" not in headers:
         return None
@@ -438,19 +444,19 @@ def _response_of(answer: httpcore.Response, body: bytes) -> httpx.Response:
 
 
 def _unpacked(body: bytes) -> bytes:
-    """Return what gzip or deflate packed: not asked for, but a server may still do so."""
-    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells the two apart by their heads
+    """Return a gzip or deflate body decompressed: not asked for, but a server may send it."""
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # detects which of the two it is
     try:
         content = unpacking.decompress(body, LARGEST_ANSWER)
     except zlib.error as exc:
         raise httpx.DecodingError(str(exc)) from exc
     if not unpacking.eof:
-        raise httpx.DecodingError("its packed body is cut off or too large")
+        raise httpx.DecodingError("its compressed body is cut off or too large")
     return content
 
 
 def _proxies_of_environment(certificates: ssl.SSLContext) -> dict[str, httpx.Proxy]:
-    """Return the proxies by the scheme of the servers they are for."""
+    """Return the proxies by the scheme of the URLs they are for."""
     urls = getproxies()
     return {
         scheme: _proxy(url, certificates)

@@ -91,11 +91,11 @@ def test_thoughts_are_counted_and_not_priced() -> None:
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
-        (inline(b"<html>"), "it is of no known type"),
+        (inline(b"<html>"), "it is not a PNG, JPEG, WebP or GIF"),
         (inline(b""), "it has no bytes"),
-        (inline(PNG[:-1]), "it has no end"),
-        (inline(b"\x89PNG\r\n\x1a\n<script>"), "it has no end"),
-        (inline(JPEG[:-1]), "it has no end"),
+        (inline(PNG[:-1]), "it is cut off"),
+        (inline(b"\x89PNG\r\n\x1a\n<script>"), "it is cut off"),
+        (inline(JPEG[:-1]), "it is cut off"),
         ({"inlineData": {"data": "*not*base64*"}}, "its base64 is broken"),
         ({"inlineData": {"data": 7}}, "it has no bytes"),
         ({"inlineData": None}, "it has no bytes"),

@@ -395,7 +395,7 @@ class TestSettings:
             ({"vertexai": False, "project": "p"}, "project= is for Vertex"),
             ({"vertexai": True, "project": "p/q"}, "not a project: 'p/q'"),
             ({"vertexai": True, "location": "evil.example/"}, "not a location"),
-            ({"vertexai": True, "api_key": "k"}, "no api_key="),
+            ({"vertexai": True, "api_key": "k"}, "not api_key="),
             ({"vertexai": True, "base_url": "http://vertex.example"}, "must be https"),
         ],
         ids=str,

@@ -22,11 +22,11 @@ class TimedOut(GenbatchError, TimeoutError):
 
 
 class InvalidResponse(GenbatchError):
-    """The answer was not what the wire promises: not JSON, bad base64, not a whole image.
+    """The answer was malformed: not JSON, bad base64, not a whole image.
 
     Attributes:
-        data: What came, and was paid for, in place of an image; its base64 where that is broken.
-            None where the answer had none.
+        data: The bytes received, and paid for, in place of an image; the base64 itself where that
+            is malformed. None where there were none.
     """
 
     data: bytes | None = None

@@ -1,7 +1,7 @@
-"""From the body of an answer to an Image, or to the error that says why there is none.
+"""Parse the body of an answer into an Image, or the error that says why there is none.
 
-A server may get its JSON wrong: every look at it has an answer. Where a strict parser gives up, a
-patient one goes on, as the image within is paid for.
+No JSON that a server sends, however wrong, raises anything but a GenbatchError. Where the strict
+parser refuses, a lenient one goes on, since the image inside is paid for.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from ._models import cost
 
 JsonObject: TypeAlias = dict[str, Any]
 
-# Parsing holds up the event loop, a microsecond or so for each value. Images have no commas.
+# Parsing blocks the event loop, for about a microsecond per value. Images have no commas.
 _MOST_COMMAS = 100_000
-_MOST_TOKENS = 2**53  # a count above it, or below zero, is none
+_MOST_TOKENS = 2**53  # a count above it, or below zero, is not believed
 _FROM_URL_SAFE = str.maketrans("-_", "+/")
 
 # Any other reason, and any the service invents later, is a NoImage.
@@ -51,7 +51,7 @@ _BLOCKING_REASONS = frozenset(
 
 
 class _Details(TypedDict):
-    """What every error about an answer tells."""
+    """What every error about an answer has."""
 
     status: int
     request_id: str | None
@@ -59,27 +59,27 @@ class _Details(TypedDict):
 
 
 def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str) -> JsonObject:
-    """Return the JSON object that body holds.
+    """Return the JSON object in body.
 
     Args:
         body: The answer.
-        model: Full id of the model asked, for the message.
-        hide: Applied to every string but the data of images, which nothing shows.
+        model: Full id of the model, for the message.
+        hide: Applied to every string but the images' data, which is never shown.
 
     Raises:
-        InvalidResponse: If it holds something else, the beginning of which is shown, or far more
-            than an answer has.
+        InvalidResponse: If it is not an object, or has far more values than an answer should. The
+            message shows how it begins.
     """
     if _has_too_many_commas(body):
         message = f"{model} sent an answer of more than {_MOST_COMMAS:,} values"
         raise InvalidResponse(message, status=200, maybe_paid=True)
     try:
         return _object(_shown(from_json(body), hide))
-    # An image is paid for: a stray byte or half a character in the text beside it, which the fast
-    # and strict parser refuses, must not lose it. Garbage may nest deeper than either goes.
+    # The image is paid for: a stray byte or half a character in the text beside it, which the fast
+    # and strict parser refuses, must not lose it. Garbage may be nested too deeply for either.
     except (ValueError, RecursionError):
         text = body if isinstance(body, str) else body.decode("utf-8-sig", "replace")
-        body = text = hide(text)  # every name: tracebacks hold them
+        body = text = hide(text)  # both names: tracebacks hold them
     try:
         return _object(json.loads(text))
     except (ValueError, RecursionError) as exc:
@@ -89,7 +89,7 @@ def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str
 
 
 def _has_too_many_commas(body: str | bytes) -> bool:
-    # Looking for the next is a tenth of the work of counting them, where there are few.
+    # Where there are few, finding each is a tenth of the work of counting them.
     find = partial(body.find, "," if isinstance(body, str) else b",")  # type: ignore[arg-type]
     at = -1
     for _ in range(_MOST_COMMAS + 1):
@@ -105,7 +105,7 @@ def _object(value: Any) -> JsonObject:
 
 
 def _shown(value: Any, hide: Callable[[str], str]) -> Any:
-    """Return value with hide applied to its strings, but for the data of images."""
+    """Return value with hide applied to its strings, except the images' data."""
     if isinstance(value, str):
         return hide(value)
     if isinstance(value, list):
@@ -123,15 +123,15 @@ def image_from(answer: JsonObject, model: str) -> Image:
 
     Args:
         answer: The body of a generateContent answer.
-        model: Full id of the model asked.
+        model: Full id of the model.
 
     Returns:
-        It, the further ones as its extras.
+        The image; further ones are its extras.
 
     Raises:
-        Blocked: If a filter took the image or the prompt.
+        Blocked: If a filter blocked the image or the prompt.
         NoImage: If there is none for another reason.
-        InvalidResponse: If what should be one is not.
+        InvalidResponse: If the data is not a whole image.
     """
     parts = [
         part
@@ -165,10 +165,10 @@ def image_from(answer: JsonObject, model: str) -> Image:
 
 
 def _images(inline: list[object], model: str) -> tuple[list[Image], str, bytes | None]:
-    """Return the true images, whatever types the answer claims.
+    """Return the valid images, whatever types the answer claims.
 
     Returns:
-        They, what is wrong with the first of the others, and its bytes.
+        The images; what is wrong with the first invalid one, and its bytes.
     """
     images: list[Image] = []
     reason, damaged = "", None
@@ -191,22 +191,22 @@ def _what_is_wrong(data: bytes) -> str:
         return "it has no bytes"
     mime_type = sniff_mime_type(data)
     if mime_type is None:
-        return "it is of no known type"
-    return "" if is_whole(data, mime_type) else "it has no end"
+        return "it is not a PNG, JPEG, WebP or GIF"
+    return "" if is_whole(data, mime_type) else "it is cut off"
 
 
 def _decoded(encoded: object) -> bytes:
-    """Return the bytes of base64 as servers send it, no bytes for what is no string.
+    """Return the bytes of base64 as servers send it, or none if encoded is not a string.
 
     Raises:
-        ValueError: If it is no base64.
+        ValueError: If it is not base64.
     """
     if not isinstance(encoded, str):
         return b""
     try:
         return pybase64.b64decode(encoded, validate=True)
     except ValueError:
-        # It may have newlines, the alphabet of URLs, or no padding.
+        # It may have newlines, the URL-safe alphabet, or no padding.
         plain = "".join(encoded.split()).translate(_FROM_URL_SAFE).rstrip("=")
         return pybase64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 
@@ -243,7 +243,7 @@ def _usage(answer: JsonObject) -> Usage | None:
     counts = mapping(answer.get("usageMetadata"))
     names = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount")
     tokens = [counts.get(name, 0) for name in names]
-    # One that cannot be believed makes the others worthless: the call costs what was expected.
+    # If one cannot be believed, none can: the call counts at its expected price.
     if not counts or not all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in tokens):
         return None
     return Usage(*tokens)

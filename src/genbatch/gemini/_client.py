@@ -55,32 +55,32 @@ class GeminiClient:
     another task. It runs under asyncio, uvloop and trio.
 
     Args:
-        api_key: Where blank, GEMINI_API_KEY, then GOOGLE_API_KEY is taken. It is sent to
-            base_url only, never after a redirect, and shown in no message, log or repr.
+        api_key: Where blank, GEMINI_API_KEY, then GOOGLE_API_KEY. It is sent to base_url only,
+            never after a redirect, and shown in no message, log or repr.
         vertexai: Whether to call Vertex, with credentials in place of a key; its express mode,
-            with a key, is not supported. Where None, GOOGLE_GENAI_USE_VERTEXAI tells.
-        project: Of Vertex. Where None, GOOGLE_CLOUD_PROJECT, then that of the credentials.
-        location: Of Vertex. Where None, GOOGLE_CLOUD_LOCATION, then ``"global"``.
-        credentials: Of google-auth, for Vertex, and refreshed in time. Where None, the machine's
-            application default credentials.
-        base_url: Https, or http for a loopback host. Where None, GOOGLE_GEMINI_BASE_URL (for
+            with a key, is not supported. Where None, GOOGLE_GENAI_USE_VERTEXAI decides.
+        project: For Vertex. Where None, GOOGLE_CLOUD_PROJECT, then the credentials' own.
+        location: For Vertex. Where None, GOOGLE_CLOUD_LOCATION, then ``"global"``.
+        credentials: For Vertex, from google-auth; refreshed as needed. Where None, the application
+            default credentials.
+        base_url: An https URL, or http for a loopback host. Where None, GOOGLE_GEMINI_BASE_URL (for
             Vertex GOOGLE_VERTEX_BASE_URL), then Google's own.
         http_client: Used instead of the client's own connections and never closed here; its
             timeouts do not apply.
         trust_env: Whether the client's own connections take HTTP_PROXY, HTTPS_PROXY, ALL_PROXY
-            and NO_PROXY from the environment: proxies of http, https, or SOCKS with the extra
-            ``socks``. SSL_CERT_FILE and SSL_CERT_DIR hold in any case.
-        throttle: What keeps calls within the service's limits: one for all models, or a function
-            that makes one for a full id. Where None, each model has its own, which waits out rate
-            limits; ``Throttle(patience=0)`` lets them be the caller's error.
-        max_retries: Most attempts of a call after its first; those that a rate limit rejects do
-            not count.
-        timeout: Seconds each attempt may take in all; waiting for the throttle does not count.
+            and NO_PROXY from the environment: http, https, or SOCKS proxies (with the extra
+            ``socks``). SSL_CERT_FILE and SSL_CERT_DIR are always honoured.
+        throttle: Keeps calls within the service's limits: one for all models, or a function from a
+            full model id to one. Where None, each model has its own, which waits out rate
+            limits; ``Throttle(patience=0)`` raises them to the caller.
+        max_retries: Most attempts of a call after its first, not counting those that a rate limit
+            rejects.
+        timeout: Most seconds for each attempt, not counting waits for the throttle.
 
     Raises:
         Unauthorized: If there is no key; on entering, if there are no credentials.
-        ValueError: If a setting is out of range, a key or a setting of Vertex is given in vain, or
-            http_client follows redirects; on entering, if no project is known.
+        ValueError: If a setting is out of range, a key is given with Vertex or a setting of Vertex
+            without it, or http_client follows redirects; on entering, if no project is known.
         TypeError: If http_client is not asynchronous.
     """
 
@@ -128,8 +128,8 @@ class GeminiClient:
     async def __aenter__(self) -> Self:
         if self._wire is not None:
             raise RuntimeError("GeminiClient is open already")
-        # Its own: anyio's default limiter is shared with everything else in the app. Made here: it
-        # belongs to the event loop that first uses it.
+        # Not anyio's default limiter, which the whole app shares. Made here, since it belongs to
+        # the event loop that first uses it.
         self._threads = anyio.CapacityLimiter(_FILE_THREADS)
         # Imports and certificates take a second, too long for the event loop.
         self._wire = await to_thread.run_sync(self._connect, limiter=self._threads)
@@ -219,7 +219,7 @@ class GeminiClient:
             return await with_retries(admitted, self._max_retries, _image_or_error)
 
     def throttle(self, model: str = "flash") -> Throttle:
-        """Return what keeps the calls of a model within the service's limits.
+        """Return the throttle of a model.
 
         Raises:
             ValueError: If model cannot be a model id.
@@ -241,18 +241,18 @@ class GeminiClient:
 
     @property
     def throttles(self) -> Mapping[str, Throttle]:
-        """Those of the models called so far, by full id."""
+        """The throttles of the models called so far, by full id."""
         return self._throttles
 
     async def models(self) -> list[str]:
         """Return the ids of the models that this key can make images with.
 
-        The service does not say which models make images: those of ids it is known of or that
-        sound like it are returned.
+        The service does not say which models make images: those with known or telling ids are
+        returned.
 
         Raises:
             Unauthorized: If the service refuses the key.
-            GenbatchError: If the list cannot be had, retries included; as for generate_image.
+            GenbatchError: If the list cannot be fetched; as for generate_image.
             RuntimeError: If the client is not open.
         """
         wire = self._opened()
@@ -276,16 +276,16 @@ class GeminiClient:
 async def _make_attempt(
     wire: Wire, request: ImageRequest, account: Account, price: float | None
 ) -> Image | GenbatchError:
-    """Make one attempt and return its image, or why an answer that is paid for has none.
+    """Make one attempt and return its image, or the error of an answer that is paid for.
 
     Args:
-        wire: To ask.
-        request: What for.
-        account: To pay from.
+        wire: Sends the request.
+        request: Its input images are bytes.
+        account: Pays for it.
         price: US dollars an image, in place of the price table's.
 
     Raises:
-        GenbatchError: If no answer came, or one that is not paid for.
+        GenbatchError: If there was no answer, or one that is not paid for.
     """
     expected = price_of(request.model, request.image_size) if price is None else price
     async with account.attempt(expected) as attempt:
@@ -310,7 +310,7 @@ async def _make_attempt(
 
 
 def _image_or_error(result: Image | GenbatchError) -> Image:
-    """Return the image of an attempt, or raise why there is none."""
+    """Return the image of an attempt, or raise its error."""
     if isinstance(result, GenbatchError):
         raise result
     return result

@@ -1,14 +1,14 @@
 """Google credentials for Vertex: a token that is fresh whenever a call is sent.
 
-Slow to import, so only an opening client that calls Vertex does it.
+Slow to import, so it is imported only when a client for Vertex is opened.
 
-1. A token is replaced 600 s before it expires, and one with a shorter life at half of it: metadata
-   servers hand out what they have, and that must not mean a refresh for each call.
-2. One refresh serves every call that waits for it. Its failure is the error of all of them, and
-   the next call tries again.
-3. It runs in a thread that a cancelled call leaves behind; whoever waits next waits for that one.
-4. The SDK gets credentials that only carry the token and never expire. With those that may, it
-   would use asyncio to refresh them, also under trio.
+1. A token is replaced 600 s before it expires, or halfway through a shorter life: metadata servers
+   hand out the token they have, which must not mean a refresh for each call.
+2. One refresh serves every call that waits for it. If it fails, all of them fail with its error,
+   and the next call tries again.
+3. It runs in a thread that a cancelled call leaves running; the next call waits for it.
+4. The SDK is given credentials that only carry the token and never expire. Otherwise it would
+   refresh them itself, with asyncio, under trio too.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from genbatch._values import GenbatchError, Unauthorized, Unavailable
 from ._answer import excerpt
 from ._settings import Secret, Vertex, check_project
 
-AHEAD = 600.0  # seconds before a token expires that it is replaced
-_REQUEST_TIMEOUT = 30.0  # seconds; google-auth's own two minutes are long for a call to wait
+AHEAD = 600.0  # seconds between the replacement of a token and its expiry
+_REQUEST_TIMEOUT = (
+    30.0  # seconds; google-auth's own two minutes are too long to keep a call waiting
+)
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _NONE = "no Google credentials{}: run 'gcloud auth application-default login' or pass credentials="
 
@@ -42,17 +44,17 @@ _NONE = "no Google credentials{}: run 'gcloud auth application-default login' or
 class Access:
     """Access to Vertex for one project, kept fresh.
 
-    Blocks for up to seconds where credentials are to be found: make it in a thread.
+    Finding credentials may block for seconds: construct it in a thread.
 
     Args:
-        vertex: The project and the credentials, or None for the machine's own of either.
-        secret: Takes the token, and keeps it out of messages.
+        vertex: Project and credentials; None in it stands for the machine's defaults.
+        secret: Holds the token and masks it in messages.
         threads: Bounds the threads that refresh.
 
     Attributes:
         project: Its id or number.
         location: Where to call.
-        for_sdk: Carries the token; for nothing but the SDK.
+        for_sdk: Carries the token for the SDK; of no other use.
 
     Raises:
         Unauthorized: If there are no credentials.
@@ -73,10 +75,10 @@ class Access:
         )
         self._secret = secret
         self._threads = threads
-        # Made here, in a thread, it belongs to no event loop until it is first waited for.
+        # Made in a thread, it belongs to no event loop until its first use.
         self._lock = anyio.Lock()
         self._refreshing = threading.Lock()
-        self._stale_at = 0.0  # by time.monotonic(): clocks of the wall jump
+        self._stale_at = 0.0  # by time.monotonic(): wall clocks jump
         self._refreshes = 0
         self._failure: Callable[[], GenbatchError] | None = None
         if self._credentials.token:
@@ -87,9 +89,9 @@ class Access:
 
         Raises:
             Unauthorized: If the credentials are refused.
-            Unavailable: If they could not be refreshed for now.
+            Unavailable: If they cannot be refreshed for now.
 
-        Cancellation: Leaves at once, and disturbs no other call that waits.
+        Cancellation: Leaves at once; other waiting calls are not affected.
         """
         if time.monotonic() < self._stale_at:
             return
@@ -102,7 +104,7 @@ class Access:
             raise self._failure()
 
     def _refresh(self, seen: int) -> None:
-        # One that was left behind by its call may still be at it.
+        # A thread left by a cancelled call may still be refreshing.
         with self._refreshing:
             if self._refreshes != seen:
                 return
@@ -111,8 +113,8 @@ class Access:
                 self._credentials.refresh(request)  # type: ignore[no-untyped-call]
                 self._take_token()
                 self._failure = None
-            # Credentials may be anybody's code. What they raise is not chained: its frames hold
-            # secrets, and it is raised once for each call that waits.
+            # Credentials may be anybody's code. Their error is not chained: its frames hold
+            # secrets, and it is raised once for each waiting call.
             except Exception as exc:  # noqa: BLE001
                 self._failure = self._translate(exc)
             finally:
@@ -142,7 +144,7 @@ class Access:
 
 
 def _find(credentials: Credentials | None) -> tuple[Credentials, str | None]:
-    """Return credentials for Vertex and the project that belongs to them, if one does."""
+    """Return credentials for Vertex and their project, None where they have none."""
     if credentials is not None:
         project = getattr(credentials, "project_id", None)
         scoped = with_scopes_if_required(credentials, _SCOPES)  # type: ignore[no-untyped-call]
@@ -150,14 +152,14 @@ def _find(credentials: Credentials | None) -> tuple[Credentials, str | None]:
     try:
         return google.auth.default(scopes=_SCOPES)
     except GoogleAuthError as exc:
-        # Worth telling only where somebody has named a file.
+        # Worth showing only if the user has named a file.
         named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         reason = f" ({excerpt(str(exc))})" if named else ""
         raise Unauthorized(_NONE.format(reason)) from exc
 
 
 def _seconds_until(expiry: datetime) -> float:
-    """Return seconds until a time in UTC, which google-auth tells without a zone."""
+    """Return the seconds until a time; google-auth gives UTC without a zone."""
     if expiry.tzinfo is None:
         expiry = expiry.replace(tzinfo=UTC)
     return (expiry - datetime.now(UTC)).total_seconds()

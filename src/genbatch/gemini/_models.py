@@ -1,4 +1,7 @@
-"""The model table: what each model makes and costs. It churns, so any full id passes through."""
+"""The model table: what each model can make and what it costs.
+
+Models change within weeks, so any full id is passed through.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from genbatch._values import Usage
 
 _CLASSIC = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 _ALL_RATIOS = (*_CLASSIC, "1:4", "1:8", "4:1", "8:1")
-_ANY_LEVEL = ("minimal", "low", "medium", "high")  # every one the service has a word for
-JOB_SHARE = 0.5  # of the price of a live call, that a job costs
-_PROMPT_TOKENS = 20  # what an expected price allows for the prompt: a sentence or two
+_ANY_LEVEL = ("minimal", "low", "medium", "high")  # every level that the service knows
+JOB_SHARE = 0.5  # price of a batch request, as a share of a live one's
+_PROMPT_TOKENS = 20  # assumed for the prompt in an expected price: a sentence or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,11 @@ class Model:
         alias: Short name for it.
         image_sizes: The sizes it makes, its default first.
         aspect_ratios: The shapes it makes.
-        thinking: How hard it can be told to think.
-        tokens: Output tokens billed for one image by its size, empty where not published.
-        text_in: US dollars for a million tokens of prompt, None where not published.
-        image_out: US dollars for a million tokens of image, None where not published.
-        dollars: About what one image costs by its size, where prices of tokens are not published.
+        thinking: Its thinking levels.
+        tokens: Output tokens billed for an image, by size; empty where not published.
+        text_in: US dollars per million prompt tokens, None where not published.
+        image_out: US dollars per million image tokens, None where not published.
+        dollars: Approximate US dollars per image, by size, where token prices are not published.
     """
 
     id: str
@@ -80,7 +83,7 @@ def model_id(model: str) -> str:
 def check_settings(
     model: str, *, aspect_ratio: str | None, image_size: str | None, thinking: str | None
 ) -> None:
-    """Refuse what the table says the model cannot do; a model that is not in it is not checked.
+    """Refuse settings that the model does not support; models not in the table are not checked.
 
     Args:
         model: Full id.
@@ -89,7 +92,7 @@ def check_settings(
         thinking: Such as ``"high"``.
 
     Raises:
-        ValueError: Names what the model can do.
+        ValueError: If one is not supported; the message lists what is.
     """
     if (known := _known(model)) is None:
         return
@@ -105,11 +108,11 @@ def check_settings(
 def cost(model: str, usage: Usage | None) -> float | None:
     """Return the price of one answer in US dollars.
 
-    Thoughts are left out: what they cost is not published.
+    Thoughts are left out: their price is not published.
 
     Args:
         model: Full id.
-        usage: Tokens the answer was billed for.
+        usage: Tokens billed for the answer.
 
     Returns:
         None where the usage or a price is unknown.
@@ -121,14 +124,14 @@ def cost(model: str, usage: Usage | None) -> float | None:
 
 
 def price(model: str, image_size: str | None = None) -> float | None:
-    """Return about what one image will cost in US dollars, before it is made.
+    """Return the expected price of one image in US dollars.
 
     Args:
         model: Full id or alias.
         image_size: Such as ``"2K"``; the model's default where None.
 
     Returns:
-        None where the table cannot tell.
+        None where the table has no price.
 
     Raises:
         ValueError: If model cannot be a model id.
@@ -144,21 +147,21 @@ def price(model: str, image_size: str | None = None) -> float | None:
 
 
 def default_size(model: str) -> str | None:
-    """Return the size that a model of this full id makes where none is asked for, if known."""
+    """Return the size that a model makes by default, None where it is not known."""
     known = _known(model)
     return None if known is None else known.image_sizes[0]
 
 
 def makes_images(model: str) -> bool:
-    """Return whether a model of this id makes images; the service's list of models does not say."""
+    """Return whether a model makes images, by its id: the service's list does not say."""
     return _known(model) is not None or "image" in model or "banana" in model
 
 
 def advice(model: str) -> str | None:
-    """Return what is wrong with a model that the service does not find, and which one to use.
+    """Return which model to use in place of one that the service does not find.
 
     Returns:
-        None for a model of the table, which should be there, and for what is no model.
+        None for a model of the table, which should exist, and for a malformed id.
     """
     if _known(model) is not None or not _MODEL_ID.fullmatch(model):
         return None
@@ -172,6 +175,6 @@ def _known(model: str) -> Model | None:
 
 
 def _any_of(words: Iterable[str]) -> str:
-    """Return the words as a list in English."""
+    """Return the words as an English list."""
     *others, last = words
     return f"{', '.join(others)} or {last}" if others else f"{last} only"

@@ -1,4 +1,4 @@
-"""What a request must be before Gemini is asked: settings checked, input images read."""
+"""Checks a request, and reads its input images, before it is sent to Gemini."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ._models import check_settings, model_id
 
 
 def resolve(request: ImageRequest) -> ImageRequest:
-    """Return a request with the model's full id, once the model can do what it asks for.
+    """Return a request with the model's full id, its settings checked.
 
     Raises:
-        ValueError: If model cannot be one, or the model cannot do what is asked for.
+        ValueError: If the model id is malformed, or the model does not support a setting.
         TypeError: If generation_config is not a mapping.
     """
     model = model_id(request.model)

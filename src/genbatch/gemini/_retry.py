@@ -1,4 +1,4 @@
-"""The only retries there are: the SDK's are off, and batches have none."""
+"""Retries. There are no others: the SDK's are off, and batches do not retry."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
-LONGEST_ASKED = 120.0  # seconds; a service that asks for more is not waited for
+LONGEST_ASKED = 120.0  # seconds; a longer delay is raised to the caller
 
-# What may pass by itself. A rate limit is the throttle's.
+# Transient errors. Rate limits are the throttle's.
 _PASSING = (Unavailable, TimedOut, InvalidResponse)
 
 
@@ -31,17 +31,18 @@ async def with_retries(
 ) -> T:
     """Make attempts until one is answered, fails for good, or is the last.
 
-    Between attempts it waits: outside any timeout of theirs, and not in flight.
+    The pauses between attempts are outside their timeouts, and not in flight.
 
     Args:
-        attempt: Makes one; InvalidResponse from it means an answer damaged on its way.
+        attempt: Makes one. An InvalidResponse raised by it means that the answer was damaged in
+            transit, and is retried.
         max_retries: Most attempts after the first.
-        read: Makes the result of an answer. An error of it is final: the answer was as the model
-            meant it, and is paid for.
+        read: Returns the result of an answer. Its errors are final: the answer arrived intact and
+            is paid for.
 
     Raises:
-        GenbatchError: That of the last attempt. It tells how many there were, and whether any of
-            them may have been paid for.
+        GenbatchError: The last attempt's error, with the number of attempts and whether any of them
+            may have been paid for.
     """
     made, maybe_paid = 0, False
     while True:
@@ -61,17 +62,17 @@ async def with_retries(
 
 
 def _pause_after(error: GenbatchError, made: int) -> float | None:
-    """Return seconds to wait after an attempt that failed, None if it failed for good."""
+    """Return the seconds to wait after a failed attempt, or None if it must not be retried."""
     if not isinstance(error, _PASSING):
         return None
     if error.retry_after is None:
         return backoff(made)
-    # Whoever is asked to wait longer wants to know.
+    # Longer delays are raised to the caller.
     return error.retry_after if error.retry_after <= LONGEST_ASKED else None
 
 
 async def _wait(seconds: float, error: GenbatchError) -> bool:
-    """Wait, and return whether another attempt may be made: not if the batch stops meanwhile."""
+    """Wait, and return whether to try again: not if the batch has stopped meanwhile."""
     message = "attempt %d failed, another in %.1f s"
     made = error.attempts
     try:
@@ -84,7 +85,7 @@ async def _wait(seconds: float, error: GenbatchError) -> bool:
 
 
 def backoff(made: int) -> float:
-    """Return seconds to wait after so many attempts: exponential with full jitter."""
+    """Return the seconds to wait after a number of attempts: exponential, with full jitter."""
     doublings = min(made - 1, 99)  # of a float, which overflows at a thousand
     longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**doublings)
     return longest * random()  # noqa: S311 - spreads load, guards nothing

@@ -1,7 +1,7 @@
-"""Attempts through google-genai. Slow to import, so only an opening client does it.
+"""Attempts through google-genai. Slow to import, so it is imported when a client is opened.
 
-The SDK builds the request and reads errors. It hands the body of an answer over unread: its own
-reading warns about enum values it does not know, and parses images slowly.
+The SDK builds requests and reads errors. It returns the body of an answer unread: its own parser
+warns about unknown enum values and is slow with images.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
     from ._credentials import Access
 
-# Its names as the SDK has them and as the wire has them.
+# Fields of the SDK by their names in Python and in JSON.
 _FIELDS = {
     name: field
     for field in types.GenerateContentConfig.model_fields
     for name in (field, to_camel(field))
 }
-# How the SDK is to behave. Nothing about the image, and this client relies on it.
+# How the SDK has to behave for this client. Nothing here is about the image.
 _OURS: Mapping[str, Any] = {
     "should_return_http_response": True,
-    # On by default: each would send further paid requests behind our back.
+    # On by default: each would send further paid requests unseen.
     "automatic_continuation": False,
     "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
 }
@@ -49,15 +49,15 @@ _NOT_TO_BE_GIVEN = {*_OURS, "http_options", "continuation_token"}
 
 
 class Wire:
-    """An open client of the SDK and the connections under it.
+    """An open client of the SDK and its connections.
 
     Args:
         secret: The key.
-        base_url: Where to send it; None for where the SDK does.
-        http_client: Stays the caller's; None opens one of our own.
-        timeout: Seconds an attempt may take in all.
-        access: To Vertex, where that is called; the key is then its token.
-        trust_env: Whether connections of our own take proxies from the environment.
+        base_url: Where to send it; None for the SDK's default.
+        http_client: Stays the caller's; None opens one.
+        timeout: Most seconds for an attempt.
+        access: For Vertex; the key is then its token.
+        trust_env: Whether our own connections use the proxies of the environment.
 
     Attributes:
         stack: The connections, None where they are the caller's.
@@ -86,13 +86,13 @@ class Wire:
             self._owned = self.stack.client()
         options = types.HttpOptions(
             httpx_async_client=self._owned or http_client,
-            # Not used. The one the SDK would build reads proxies from the environment.
+            # Not used, but the SDK would build one, which reads proxies from the environment.
             httpx_client=httpx.Client(transport=httpx.BaseTransport()),
             base_url=base_url,
             api_version="v1beta" if access is None else "v1beta1",
             timeout=None if math.isinf(timeout) else math.ceil(timeout * 1000),
         )
-        # The SDK builds its types at the first use, which would stall the event loop for 50 ms.
+        # The SDK builds its types at their first use, which would block the event loop for 50 ms.
         json_of(ImageRequest("none", model="none"))
         with _no_warning_about_two_keys():
             if access is None:
@@ -111,12 +111,12 @@ class Wire:
         """Make one attempt.
 
         Returns:
-            The answer's JSON. Nothing awaits after its last byte, so no cancellation can take it
-            away.
+            The answer's JSON. Nothing is awaited after its last byte, so that no cancellation can
+            lose it.
 
         Raises:
-            TimedOut: If the answer is not whole in time, however steadily it drips.
-            GenbatchError: If the service or the way to it failed.
+            TimedOut: If the answer is not complete in time, however steadily it drips.
+            GenbatchError: If the service or the connection failed.
         """
         if self._access is not None:
             await self._access.ensure_fresh()
@@ -141,16 +141,16 @@ class Wire:
         raise error
 
     async def list_models(self, token: str | None) -> tuple[list[str], str | None]:
-        """Ask for one page of the models there are, in one attempt.
+        """Fetch one page of the list of models, in one attempt.
 
         Args:
             token: Of the page; None for the first.
 
         Returns:
-            Ids of those that answer generateContent, and the token of the next page if any.
+            Ids of the models that support generateContent, and the token of the next page or None.
 
         Raises:
-            GenbatchError: If the service or the way to it failed.
+            GenbatchError: If the service or the connection failed.
         """
         if self._access is not None:
             await self._access.ensure_fresh()
@@ -163,12 +163,12 @@ class Wire:
             error.maybe_paid = False  # lists are free
         # The SDK trusts a list of models to have the right shape.
         except (AttributeError, KeyError, TypeError):
-            error = InvalidResponse("the service sent a list of models that is none")
+            error = InvalidResponse("the service sent an invalid list of models")
         else:
             names = [
                 (model.name or "").rpartition("models/")[2]
                 for model in page.page
-                # Vertex does not say what a model answers.
+                # Vertex does not say what a model supports.
                 if "generateContent" in (model.supported_actions or ["generateContent"])
             ]
             return names, page.config.get("page_token") or None
@@ -186,11 +186,11 @@ class Wire:
 
 
 class _NotSent(Exception):
-    """Carries the body of a request out of the SDK; an answer to it would show in logs."""
+    """Carries the body of a request out of the SDK. An answer with it would show in logs."""
 
 
 def json_of(request: ImageRequest) -> bytes:
-    """Return the JSON that an attempt sends, on one line; from any thread.
+    """Return the JSON that an attempt sends, on one line. May be called from any thread.
 
     Raises:
         ValueError: As config_of.
@@ -206,7 +206,7 @@ def json_of(request: ImageRequest) -> bytes:
 
 @cache
 def _nowhere() -> genai.Client:
-    """Return a client of the SDK whose requests get no further than its transport."""
+    """Return a client of the SDK whose transport sends nothing."""
 
     def refuse(request: httpx.Request) -> httpx.Response:
         raise _NotSent(request.content)
@@ -230,11 +230,11 @@ def contents_of(request: ImageRequest) -> types.Content:
 
 
 def config_of(request: ImageRequest) -> types.GenerateContentConfig:
-    """Return how the image is to be made, and how the SDK is to behave.
+    """Return the settings of the image and of the SDK.
 
     Raises:
         ValueError: If a setting is of the wrong type, or generation_config has a key twice or one
-            that is not its business.
+            that the client sets.
     """
     fields, raw = _sorted_out(request.generation_config or {})
     try:
@@ -253,18 +253,18 @@ def config_of(request: ImageRequest) -> types.GenerateContentConfig:
         first = exc.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or exc.title
         raise ValueError(f"{where}: {first['msg']}, got {first['input']!r:.100}") from None
-    except AttributeError as exc:  # the SDK's enumerations trip over what is no string
+    except AttributeError as exc:  # the SDK's enumerations fail so on anything but a string
         raise ValueError(f"generation_config: {exc}") from None
 
 
 def _sorted_out(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields that the SDK knows, by its names, and those that go out as they are."""
+    """Return the fields that the SDK knows, by its names, and those that are sent as they are."""
     fields: dict[str, Any] = {}
     raw: dict[str, Any] = {}
     for name, value in given.items():
         field = _FIELDS.get(name)
         if field in _NOT_TO_BE_GIVEN:
-            raise ValueError(f"generation_config must not have {name!r}: the client settles it")
+            raise ValueError(f"generation_config must not have {name!r}: the client sets it")
         if field in fields:
             raise ValueError(f"generation_config has {field!r} twice: as {name!r} too")
         if field is None:
@@ -275,7 +275,7 @@ def _sorted_out(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _override(fields: dict[str, Any], request: ImageRequest) -> None:
-    """Put the settings that have names of their own over those in fields."""
+    """Let the request's own settings override those in fields."""
     named = {
         "temperature": request.temperature,
         "seed": request.seed,
@@ -294,7 +294,7 @@ def _override(fields: dict[str, Any], request: ImageRequest) -> None:
 
 
 def _merged(kind: type[Any], given: object, **named: object) -> Any:
-    """Return given as kind, those of named in it that are not None; None if there is neither."""
+    """Return given as kind, overridden by what of named is not None; None if both are empty."""
     named = {name: value for name, value in named.items() if value is not None}
     if given is None:
         return kind(**named) if named else None
@@ -304,7 +304,7 @@ def _merged(kind: type[Any], given: object, **named: object) -> Any:
 
 @contextmanager
 def _no_warning_about_two_keys() -> Iterator[None]:
-    """Keep the SDK from warning that it takes GOOGLE_API_KEY: it takes the key it is given."""
+    """Suppress the SDK's warning that it prefers GOOGLE_API_KEY: it is given a key."""
 
     def other_than_that(record: logging.LogRecord) -> bool:
         return "Both GOOGLE_API_KEY and GEMINI_API_KEY" not in record.getMessage()

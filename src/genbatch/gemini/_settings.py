@@ -1,4 +1,4 @@
-"""What a client is told, by argument or environment: checked early, the key out of sight."""
+"""Settings of a client, from arguments or the environment: checked early, the key kept hidden."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
 
 
 class Secret:
-    """An API key or a token that is shown only where it is asked for.
+    """An API key or token that shows only when it is asked for.
 
     Args:
-        key: The key; blank for a token that is not there yet.
+        key: The key; blank for a token that has not been fetched yet.
         name: What messages call it.
     """
 
@@ -44,15 +44,15 @@ class Secret:
         return self._keys[0]
 
     def renew(self, key: str) -> None:
-        """Put key in place of the one before, which stays hidden: calls may be under way with it.
+        """Replace the key. The last one stays hidden too: calls under way may still use it.
 
         Raises:
-            ValueError: If it could not be sent in an HTTP header.
+            ValueError: If it has characters that an HTTP header cannot carry.
         """
         self._keys = (_sendable(key, self.name), *self._keys[:1])
 
     def hide(self, text: str) -> str:
-        """Return text without the key: a server may echo it."""
+        """Return text with the key masked: a server may echo it."""
         for key in self._keys:
             # A shorter key is a stand-in from a test; replacing it would only garble the text.
             if len(key) >= 8:
@@ -71,7 +71,7 @@ def find_key(api_key: str | None, environ: Mapping[str, str]) -> Secret:
 
     Raises:
         Unauthorized: If there is none.
-        ValueError: If it could not be sent in an HTTP header.
+        ValueError: If it has characters that an HTTP header cannot carry.
     """
     for key in (api_key, environ.get("GEMINI_API_KEY"), environ.get("GOOGLE_API_KEY")):
         if not key or not key.strip():
@@ -85,9 +85,9 @@ class Vertex:
     """Where on Vertex to call, and on whose account.
 
     Attributes:
-        project: Project id or number; None for that of the credentials.
+        project: Id or number; None for the credentials' own.
         location: Such as ``"global"`` or ``"europe-west4"``.
-        credentials: Credentials of google-auth; None for the default ones of the machine.
+        credentials: Of google-auth; None for the application default credentials.
     """
 
     project: str | None
@@ -104,21 +104,21 @@ def find_vertex(
     api_key: str | None,
     environ: Mapping[str, str],
 ) -> Vertex | None:
-    """Return how Vertex is to be called, None where it is not.
+    """Return how to call Vertex, or None to call Gemini's own API.
 
-    Arguments come first; where Vertex is asked for, GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_LOCATION
-    stand in for those that are blank.
+    Arguments come first; with Vertex, GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_LOCATION replace those
+    that are blank.
 
     Args:
         vertexai: None leaves it to GOOGLE_GENAI_USE_VERTEXAI.
         project: Id or number of a project.
         location: Name of a region, or ``"global"``.
         credentials: Credentials of google-auth.
-        api_key: Vertex takes none here: its express mode is not supported.
+        api_key: Must be blank with Vertex: its express mode is not supported.
         environ: The environment.
 
     Raises:
-        ValueError: If one is malformed, given without Vertex, or there is a key with it.
+        ValueError: If one is malformed or is given without Vertex, or a key is given with Vertex.
     """
     if vertexai is None:
         vertexai = environ.get("GOOGLE_GENAI_USE_VERTEXAI", "").strip().lower() in ("true", "1")
@@ -129,7 +129,7 @@ def find_vertex(
                 raise ValueError(f"{name}= is for Vertex: pass vertexai=True too")
         return None
     if api_key and api_key.strip():
-        raise ValueError("Vertex takes credentials=, no api_key=; vertexai=False uses the key")
+        raise ValueError("Vertex takes credentials=, not api_key=; vertexai=False uses the key")
     project = project or environ.get("GOOGLE_CLOUD_PROJECT") or None
     location = location or environ.get("GOOGLE_CLOUD_LOCATION") or "global"
     if project is not None:
@@ -140,7 +140,7 @@ def find_vertex(
 
 
 def check_project(project: str) -> None:
-    """Refuse what would not fit into a path.
+    """Refuse a project that cannot be part of a path.
 
     Raises:
         ValueError: If it cannot be a project.
@@ -157,10 +157,10 @@ def find_base_url(
     Args:
         base_url: Where blank, GOOGLE_GEMINI_BASE_URL, or for Vertex GOOGLE_VERTEX_BASE_URL.
         environ: The environment.
-        vertex: Whether it is for Vertex. Its own URL depends on the location: None.
+        vertex: Whether it is for Vertex, whose own URL depends on the location: then None.
 
     Raises:
-        ValueError: If the key could leave the machine unencrypted, or it is no base URL.
+        ValueError: If the key could leave the machine unencrypted, or the URL is malformed.
     """
     name = "GOOGLE_VERTEX_BASE_URL" if vertex else "GOOGLE_GEMINI_BASE_URL"
     url = (base_url or environ.get(name) or "").strip()
@@ -190,7 +190,7 @@ def check_http_client(http_client: object) -> None:
     """Refuse an HTTP client that is not asynchronous, or that would forward the key elsewhere.
 
     Raises:
-        TypeError: If it is no AsyncClient.
+        TypeError: If it is not an AsyncClient.
         ValueError: If it follows redirects: the key would go along to any host.
     """
     if not inspect.iscoroutinefunction(getattr(http_client, "send", None)):

@@ -32,7 +32,7 @@ from ._settings import Secret
 def _named(*names: str) -> tuple[type[Exception], ...]:
     """Return the exceptions of these names in every HTTP library.
 
-    Those of httpcore too: a transport of the caller's own may let them through.
+    httpcore's too: a caller's own transport may let them through.
     """
     libraries = (httpx, httpx2, httpcore, httpcore2)
     return tuple(
@@ -52,7 +52,7 @@ THIRD_PARTY: tuple[type[Exception], ...] = (
 )
 _TIMEOUTS: tuple[type[Exception], ...] = (TimeoutError, *_named("TimeoutException"))
 _GARBAGE: tuple[type[Exception], ...] = (ValueError, RecursionError, *_named("DecodingError"))
-# The request was not sent whole, so there was nothing to bill.
+# The request was not fully sent, so there was nothing to bill.
 _UNSENT = _named(
     "ConnectError",
     "ConnectTimeout",
@@ -69,9 +69,9 @@ def translate(exc: Exception, *, model: str, timeout: float, secret: Secret) -> 
 
     Args:
         exc: One of THIRD_PARTY.
-        model: Full id of the model asked, for the message.
+        model: Full id of the model, for the message.
         timeout: Seconds the attempt had, for the message.
-        secret: The key, which no message shows.
+        secret: The key, masked in the message.
     """
     if isinstance(exc, errors.APIError):
         return _from_status(exc, model, secret)
@@ -87,14 +87,14 @@ def translate(exc: Exception, *, model: str, timeout: float, secret: Secret) -> 
 
 
 def showable(exc: BaseException, secret: Secret) -> bool:
-    """Return whether exc can be chained: neither it nor its causes show the key."""
+    """Return whether neither exc nor its causes show the key, so that it can be chained."""
     return all(secret.hide(text) == text for text in map(str, _chain(exc)))
 
 
 def without_frames(exc: BaseException) -> BaseException:
-    """Return exc, it and its causes without tracebacks.
+    """Remove the tracebacks of exc and its causes, and return it.
 
-    Frames of the SDK hold the request, and so its input images, and the key for any tool that
+    The SDK's frames hold the request with its input images, and show the key to any tool that
     prints local variables.
     """
     for each in _chain(exc):
@@ -116,14 +116,14 @@ def _from_status(exc: errors.APIError, model: str, secret: Secret) -> GenbatchEr
     error.status = exc.code
     if request_id := _request_id(details, headers):
         error.request_id = excerpt(secret.hide(request_id), 100)
-    # The delay that comes with a daily quota is of seconds, and not to be believed.
+    # A daily quota comes with a delay of some seconds, which means nothing.
     if not isinstance(error, QuotaExhausted):
         error.retry_after = _retry_after(details, headers)
     return error
 
 
 def of_status(status: int, message: str, details: list[JsonObject], model: str) -> GenbatchError:
-    """Return the error for an HTTP status and what was said beside it."""
+    """Return the error for an HTTP status and the message and details sent with it."""
     if status == 429:
         return _too_many(message, details, model)
     if status in (401, 403) or _key_is_invalid(details):
@@ -142,11 +142,11 @@ def of_status(status: int, message: str, details: list[JsonObject], model: str) 
 
 
 def _too_many(message: str, details: list[JsonObject], model: str) -> GenbatchError:
-    # First: such an answer may name a PerDay quota too, but tomorrow changes nothing about it.
+    # First: such an answer may name a PerDay quota too, but waiting a day does not help.
     if re.search(r"\blimit:\s*0(?!\.?\d)", message):
         return QuotaExhausted(f"no quota for {model}: enable billing or choose another model")
     violations = (v for detail in details for v in objects(detail.get("violations")))
-    # Believed even beside a retryDelay of seconds, which such answers have.
+    # Even if there is a retryDelay of seconds, as such answers have.
     if any("PerDay" in str(violation.get("quotaId")) for violation in violations):
         return QuotaExhausted(f"daily quota of {model} is used up: rerun after midnight Pacific")
     return RateLimited(f"too many calls of {model}: {message}")
@@ -157,7 +157,7 @@ def _key_is_invalid(details: list[JsonObject]) -> bool:
 
 
 def _request_id(details: list[JsonObject], headers: Mapping[str, str]) -> str:
-    """Return the service's id of the request, from the error itself or a header, or nothing."""
+    """Return the service's id of the request, from the error or a header; else an empty string."""
     named = (detail["requestId"] for detail in details if detail.get("requestId"))
     told = headers.get("x-request-id") or headers.get("x-goog-request-id") or ""
     return str(next(named, told))
@@ -180,7 +180,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _seconds_between(date: str, later: str) -> float | None:
-    """Return the seconds between two HTTP dates, both by the server's clock: ours may be wrong."""
+    """Return the seconds between two HTTP dates of the server, whose clock may differ from ours."""
     try:
         delta = parsedate_to_datetime(later) - parsedate_to_datetime(date)
     except (TypeError, ValueError):
