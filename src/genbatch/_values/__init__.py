@@ -16,10 +16,9 @@ from ._errors import (
     Unauthorized,
     Unavailable,
 )
-from ._image import EXTENSIONS, Image, SavedImage, Usage, sniff_mime_type
+from ._image import EXTENSIONS, Image, SavedImage, Usage, is_whole, sniff_mime_type
 from ._prompt import Prompt
 from ._request import ImageRequest, ImageSettings, takes_settings
-from ._whole import is_whole
 
 __all__ = [
     "EXTENSIONS",

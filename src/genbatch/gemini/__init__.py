@@ -1,9 +1,8 @@
 """The Gemini client: one prompt in, one image out, over google-genai."""
 
 from ._answer import JsonObject, excerpt, image_from, mapping, objects, parse_answer
-from ._client import GeminiClient
-from ._models import JOB_SHARE, MODELS, Model, default_size, model_id, price
-from ._request import read_images, resolve
+from ._client import GeminiClient, read_images
+from ._models import JOB_SHARE, MODELS, Model, default_size, model_id, price, resolve
 from ._retry import backoff, with_retries
 from ._settings import DEFAULT_BASE_URL
 

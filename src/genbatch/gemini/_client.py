@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from logging import DEBUG, getLogger
+from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
@@ -24,13 +25,13 @@ from genbatch._values import (
     ImageSettings,
     InvalidResponse,
     Prompt,
+    sniff_mime_type,
     takes_settings,
 )
 
 from ._answer import image_from
-from ._models import makes_images, model_id
+from ._models import makes_images, model_id, resolve
 from ._models import price as price_of
-from ._request import read_images, resolve
 from ._retry import with_retries
 from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
@@ -325,3 +326,32 @@ def _tell_image(image: Image, began: float) -> None:
 def _tell_failure(error: GenbatchError, began: float) -> None:
     elapsed = perf_counter() - began
     log(_log, DEBUG, "no image after %.1f s", elapsed, error=error, elapsed=elapsed)
+
+
+async def read_images(request: ImageRequest, limiter: anyio.CapacityLimiter) -> ImageRequest:
+    """Return a request whose input images are bytes.
+
+    Args:
+        request: To be sent.
+        limiter: Bounds the threads that read files.
+
+    Raises:
+        ValueError: If an input image is not an image.
+        OSError: If one cannot be read.
+    """
+    if not request.images:
+        return request
+    images = await to_thread.run_sync(_read_images, request.images, limiter=limiter)
+    return replace(request, images=images)
+
+
+def _read_images(sources: tuple[bytes | str | Path, ...]) -> tuple[bytes, ...]:
+    return tuple(_read_image(source, number) for number, source in enumerate(sources, 1))
+
+
+def _read_image(source: bytes | str | Path, number: int) -> bytes:
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if sniff_mime_type(data) is None:
+        name = f"input image {number}" if isinstance(source, bytes) else str(source)
+        raise ValueError(f"{name} is not a PNG, JPEG, WebP or GIF image")
+    return data

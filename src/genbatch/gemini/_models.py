@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from genbatch._values import Usage
+from genbatch._values import ImageRequest, Usage
 
 _CLASSIC = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 _ALL_RATIOS = (*_CLASSIC, "1:4", "1:8", "4:1", "8:1")
@@ -78,6 +78,26 @@ def model_id(model: str) -> str:
     if not _MODEL_ID.fullmatch(model) or ".." in model:
         raise ValueError(f"not a model id: {model!r}")
     return model
+
+
+def resolve(request: ImageRequest) -> ImageRequest:
+    """Return a request with the model's full id, its settings checked.
+
+    Raises:
+        ValueError: If the model id is malformed, or the model does not support a setting.
+        TypeError: If generation_config is not a mapping.
+    """
+    model = model_id(request.model)
+    check_settings(
+        model,
+        aspect_ratio=request.aspect_ratio,
+        image_size=request.image_size,
+        thinking=request.thinking,
+    )
+    if not isinstance(request.generation_config, Mapping | None):
+        name = type(request.generation_config).__name__
+        raise TypeError(f"generation_config must be a mapping, got {name}")
+    return request if model == request.model else replace(request, model=model)
 
 
 def check_settings(
