@@ -680,6 +680,18 @@ async def test_flood_ends_with_its_scope(start: bytes) -> None:
         assert not stack_of(client)._busy
 
 
+@pytest.mark.parametrize("lines", [b"1\r\nx\r\n", CONTINUE], ids=["chunks", "interim answers"])
+async def test_flood_of_lines_is_parsed_in_small_pieces(lines: bytes) -> None:
+    flood = lines * (65_536 // len(lines))
+    stream = _http._Stream(Scripted([flood, b"x" * 65_536]), anyio.Lock())
+    pieces = []
+    while sum(map(len, pieces)) < len(flood):
+        pieces.append(await stream.read(65_536))
+    assert b"".join(pieces) == flood
+    assert max(map(len, pieces)) <= 512
+    assert await stream.read(65_536) == b"x" * 65_536  # what is no flood comes in one piece again
+
+
 class Scripted(httpcore.AsyncMockStream):
     """A server whose answer comes in the pieces told."""
 

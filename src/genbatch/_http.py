@@ -42,6 +42,8 @@ _LARGEST_HEAD = 256 * 1024  # bytes before the end of a head, interim answers in
 # connections.
 _KEPT_IDLE = 30.0
 _READ = 64 * 1024  # h11 parses a whole read without yielding: larger ones would lengthen floods
+_MOST_LINES = 200  # in a read; where there are more, it is parsed in pieces of _LINES_READ
+_LINES_READ = 512
 _BODY_READ = 2**20  # where a length was announced, nothing is parsed
 _TURN = 2**20  # bytes that a call may read before it lets the others have a turn
 
@@ -298,6 +300,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._turns = turns
         self._tls: Any = None
         self._left = b""  # read, and not yet returned
+        self._size = _READ
         self._held = b""  # to be written together with what follows
         self._in_turn = 0
         self.begin()
@@ -330,7 +333,9 @@ class _Stream(httpcore.AsyncNetworkStream):
             await checkpoint()
         else:
             self._left = await self._receive()
-        piece, self._left = self._left[: self._most], self._left[self._most :]
+            is_flood = self._most == _READ and self._left.count(b"\n") > _MOST_LINES
+            self._size = _LINES_READ if is_flood else self._most
+        piece, self._left = self._left[: self._size], self._left[self._size :]
         self.received += len(piece)
         return piece
 
