@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import anyio.lowlevel
 import google.genai  # noqa: F401 - its import reads many files, once; not in a running loop
+import hypothesis  # noqa: F401 - at its import trio's random numbers must not be frozen yet
 import pytest
 from blockbuster import blockbuster_ctx
 
@@ -18,6 +20,12 @@ from support.backends import BACKENDS
 
 # A job in the background ignores it, and so would the processes that tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Take modules and tests out of the garbage collector's sight."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)
