@@ -86,12 +86,21 @@ def _color_table(data: bytes, at: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens one answer was billed for; thoughts are not part of its output tokens."""
+    """Tokens that one answer was billed for.
+
+    Attributes:
+        prompt_tokens: Of the prompt and its input images.
+        output_tokens: Of images and text in the answer, thoughts not among them.
+        total_tokens: As the service sums them up.
+        thought_tokens: Of thoughts.
+        text_tokens: Those of the output tokens that are text.
+    """
 
     prompt_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
     thought_tokens: int = 0
+    text_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ JsonObject: TypeAlias = dict[str, Any]
 
 # Parsing blocks the event loop, for about a microsecond per value. Images have no commas.
 _MOST_COMMAS = 100_000
-_MOST_TOKENS = 2**53  # a count above it, or below zero, is not believed
+_MOST_TOKENS = 2_000_000  # a larger count, or one below zero, is not believed
 _FROM_URL_SAFE = str.maketrans("-_", "+/")
 
 # Any other reason, and any the service invents later, is a NoImage.
@@ -153,7 +153,7 @@ def image_from(answer: JsonObject, model: str) -> Image:
         )
         error.data = damaged
         raise error
-    usage = _usage(answer)
+    usage = _usage(answer, has_image=True)
     return replace(
         images[0],
         usage=usage,
@@ -214,7 +214,7 @@ def _decoded(encoded: object) -> bytes:
 def _why_none(answer: JsonObject, text: str, model: str) -> GenbatchError:
     candidates = objects(answer.get("candidates"))
     block_reason = mapping(answer.get("promptFeedback")).get("blockReason")
-    usage = _usage(answer)
+    usage = _usage(answer, has_image=False)
     details = _Details(
         status=200,
         request_id=_response_id(answer),
@@ -239,14 +239,23 @@ def _response_id(answer: JsonObject) -> str | None:
     return response_id if isinstance(response_id, str) else None
 
 
-def _usage(answer: JsonObject) -> Usage | None:
+def _usage(answer: JsonObject, *, has_image: bool) -> Usage | None:
+    """Return the tokens billed, None where they are not given or cannot be believed.
+
+    One count that cannot be believed makes the others worthless: the call counts at its reserved
+    price. So does an image that is said to have no tokens.
+    """
     counts = mapping(answer.get("usageMetadata"))
     names = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount")
-    tokens = [counts.get(name, 0) for name in names]
-    # If one cannot be believed, none can: the call counts at its expected price.
+    details = objects(counts.get("candidatesTokensDetails"))
+    text = [each.get("tokenCount", 0) for each in details if each.get("modality") == "TEXT"]
+    tokens = [*(counts.get(name, 0) for name in names), *text]
     if not counts or not all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in tokens):
         return None
-    return Usage(*tokens)
+    prompt, output, total, thoughts = tokens[: len(names)]
+    usage = Usage(prompt, output, total, thoughts, sum(text))
+    image_tokens = usage.output_tokens - usage.text_tokens
+    return None if image_tokens < 0 or (has_image and not image_tokens) else usage
 
 
 def mapping(value: object) -> JsonObject:

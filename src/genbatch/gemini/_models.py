@@ -1,4 +1,4 @@
-"""The model table: what each model can make and what it costs.
+"""The model table: what each model can make.
 
 Models change within weeks, so any full id is passed through.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
+from genbatch._money import model_price
 from genbatch._values import ImageRequest, Usage
 
 _CLASSIC = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 _ALL_RATIOS = (*_CLASSIC, "1:4", "1:8", "4:1", "8:1")
-_ANY_LEVEL = ("minimal", "low", "medium", "high")  # every level that the service knows
 JOB_SHARE = 0.5  # price of a batch request, as a share of a live one's
 _PROMPT_TOKENS = 20  # assumed for the prompt in an expected price: a sentence or two
 
@@ -27,37 +27,32 @@ class Model:
         alias: Short name for it.
         image_sizes: The sizes it makes, its default first.
         aspect_ratios: The shapes it makes.
-        thinking: Its thinking levels.
-        tokens: Output tokens billed for an image, by size; empty where not published.
-        text_in: US dollars per million prompt tokens, None where not published.
-        image_out: US dollars per million image tokens, None where not published.
-        dollars: Approximate US dollars per image, by size, where token prices are not published.
+        thinking: Its thinking levels, none where they cannot be set.
     """
 
     id: str
     alias: str
     image_sizes: tuple[str, ...] = ("1K", "2K", "4K")
     aspect_ratios: tuple[str, ...] = _CLASSIC
-    thinking: tuple[str, ...] = _ANY_LEVEL
-    tokens: Mapping[str, int] = field(default_factory=dict)
-    text_in: float | None = None
-    image_out: float | None = None
-    dollars: Mapping[str, float] = field(default_factory=dict)
+    thinking: tuple[str, ...] = ()
 
 
-# As published in autumn 2026. Models, prices and limits change within weeks: edit them here.
+# As published in autumn 2026.
 MODELS = (
     Model(
         "gemini-nano-banana-2.1",
         "flash",
         aspect_ratios=_ALL_RATIOS,
         thinking=("minimal", "medium", "high"),
-        tokens={"1K": 1120, "2K": 1680, "4K": 2520},
-        text_in=1.50,
-        image_out=30.0,
     ),
-    Model("gemini-3-pro-image", "pro", dollars={"1K": 0.134, "2K": 0.134, "4K": 0.24}),
-    Model("gemini-3.1-flash-lite-image", "lite", image_sizes=("1K",)),
+    Model("gemini-3-pro-image", "pro", thinking=()),  # it always thinks, as hard as it likes
+    Model(
+        "gemini-3.1-flash-lite-image",
+        "lite",
+        image_sizes=("1K",),
+        aspect_ratios=_ALL_RATIOS,
+        thinking=("minimal", "high"),
+    ),
 )
 _RETIRED = re.compile(r"gemini-(3\.1|2\.5)-flash-image(-preview)?|imagen-.*")
 _SUCCESSOR = MODELS[0]
@@ -72,6 +67,7 @@ def model_id(model: str) -> str:
     Raises:
         ValueError: If it cannot be a model id.
     """
+    model = model.removeprefix("models/")
     for known in MODELS:
         if model == known.alias:
             return known.id
@@ -121,6 +117,8 @@ def check_settings(
         ("aspect_ratio", aspect_ratio, "makes", known.aspect_ratios),
         ("thinking", thinking, "thinks", known.thinking),
     ):
+        if given is not None and not allowed:
+            raise ValueError(f"{model} takes no {name}, got {given!r}")
         if given is not None and given not in allowed:
             raise ValueError(f"{model} {does} {_any_of(allowed)}, got {name}={given!r}")
 
@@ -128,19 +126,21 @@ def check_settings(
 def cost(model: str, usage: Usage | None) -> float | None:
     """Return the price of one answer in US dollars.
 
-    Thoughts are left out: their price is not published.
-
     Args:
         model: Full id.
         usage: Tokens billed for the answer.
 
     Returns:
-        None where the usage or a price is unknown.
+        None where the usage or the price is unknown.
     """
-    known = _known(model)
-    if known is None or usage is None or known.text_in is None or known.image_out is None:
+    published = model_price("gemini", model)
+    if published is None or usage is None:
         return None
-    return (usage.prompt_tokens * known.text_in + usage.output_tokens * known.image_out) / 1e6
+    return published.cost(
+        prompt_tokens=usage.prompt_tokens,
+        text_tokens=usage.text_tokens + usage.thought_tokens,
+        image_tokens=usage.output_tokens - usage.text_tokens,
+    )
 
 
 def price(model: str, image_size: str | None = None) -> float | None:
@@ -157,13 +157,13 @@ def price(model: str, image_size: str | None = None) -> float | None:
         ValueError: If model cannot be a model id.
     """
     model = model_id(model)
-    if (known := _known(model)) is None:
+    published = model_price("gemini", model)
+    if published is None:
         return None
-    size = known.image_sizes[0] if image_size is None else image_size
-    if size not in known.tokens:
-        return known.dollars.get(size)
-    usage = Usage(prompt_tokens=_PROMPT_TOKENS, output_tokens=known.tokens[size])
-    return cost(model, usage)
+    size = next(iter(published.image_tokens)) if image_size is None else image_size
+    if size not in published.image_tokens:
+        return None
+    return published.cost(prompt_tokens=_PROMPT_TOKENS, image_tokens=published.image_tokens[size])
 
 
 def default_size(model: str) -> str | None:

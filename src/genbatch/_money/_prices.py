@@ -1,0 +1,115 @@
+"""Published prices: a data file with a date and a source for each model.
+
+Prices change faster than releases: GENBATCH_PRICES may name a newer file of the same form, whose
+rows replace those of the same service and model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from math import inf
+from pathlib import Path
+from typing import Any
+
+_MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """What a model costs.
+
+    Attributes:
+        service: Whose model it is, such as ``"gemini"``.
+        model: Full id.
+        date: When the prices were looked up, as ``"2026-11-27"``.
+        source: Where, as a URL.
+        input: US dollars per million tokens of prompt and input images.
+        text: US dollars per million tokens of text and thoughts in the answer.
+        image: US dollars per million tokens of images in the answer.
+        image_tokens: Tokens billed per image, by size.
+        input_image_tokens: Tokens billed per input image.
+        thought_tokens: Most tokens of thoughts that an answer is expected to need.
+        search: US dollars per search query.
+        tiers: Factors of all prices, by service tier.
+    """
+
+    service: str
+    model: str
+    date: str
+    source: str
+    input: float
+    text: float
+    image: float
+    image_tokens: Mapping[str, int]
+    input_image_tokens: int
+    thought_tokens: int
+    search: float
+    tiers: Mapping[str, float]
+
+    def cost(self, *, prompt_tokens: int = 0, text_tokens: int = 0, image_tokens: int = 0) -> float:
+        """Return the price in US dollars of an answer's tokens; thoughts are text."""
+        tokens = prompt_tokens * self.input + text_tokens * self.text + image_tokens * self.image
+        return tokens / _MILLION
+
+
+def model_price(service: str, model: str) -> ModelPrice | None:
+    """Return the price of a model, None where none is known.
+
+    Raises:
+        ValueError: If the file that GENBATCH_PRICES names is not one of prices.
+    """
+    return _prices(os.environ.get("GENBATCH_PRICES") or None).get((service, model))
+
+
+@cache
+def _prices(newer: str | None) -> Mapping[tuple[str, str], ModelPrice]:
+    published = _read(files("genbatch._money").joinpath("prices.json").read_text("utf-8"))
+    if newer is None:
+        return published
+    try:
+        return {**published, **_read(Path(newer).read_text("utf-8-sig"))}
+    except (OSError, ValueError) as exc:
+        raise ValueError(f"{newer}: cannot be read as prices: {exc}") from exc
+
+
+def _read(text: str) -> dict[tuple[str, str], ModelPrice]:
+    document = json.loads(text)
+    rows = document.get("prices") if isinstance(document, dict) else None
+    if not isinstance(rows, list):
+        raise ValueError('it must be an object with a list "prices"')
+    prices = [_price(row, number) for number, row in enumerate(rows, 1)]
+    return {(price.service, price.model): price for price in prices}
+
+
+def _price(row: Any, number: int) -> ModelPrice:
+    """Return the price that a row gives.
+
+    Raises:
+        ValueError: If a field is missing, unknown, of the wrong type or below zero.
+    """
+    names = {field.name for field in fields(ModelPrice)}
+    given = row.keys() if isinstance(row, dict) else set()
+    for name in sorted(names ^ given):
+        raise ValueError(f"row {number}: {name!r} is {'missing' if name in names else 'unknown'}")
+    for field in fields(ModelPrice):
+        value = row[field.name]
+        if not _fits(value, str(field.type)):
+            raise ValueError(f"row {number}: {field.name} must be {field.type}, got {value!r:.50}")
+    return ModelPrice(**row)
+
+
+def _fits(value: object, kind: str) -> bool:
+    match kind:
+        case "str":
+            return isinstance(value, str)
+        case "int" | "float":
+            kinds = int if kind == "int" else (int, float)
+            return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < inf
+        case _:
+            inner = kind.partition(", ")[2].rstrip("]")
+            return isinstance(value, dict) and all(_fits(each, inner) for each in value.values())
