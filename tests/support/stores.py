@@ -14,7 +14,8 @@ import anyio
 from anyio import CancelScope, Lock
 
 from genbatch import Image, SavedImage, Store, StoreError
-from genbatch._store import Plan, PlanRequest
+from genbatch._store import Plan
+from genbatch._store._plan import PlanRequest
 from genbatch._values import ImageRequest
 from genbatch.ray._objects import ObjectStore, StoredImage
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from genbatch._core import ParkingLot, waiting
 from genbatch._logs import log
-from genbatch._values import BudgetExhausted, GenbatchError
+from genbatch._values import BudgetExhausted, DamagedImage, GenbatchError
 
 _log = getLogger("genbatch.run")
 
@@ -34,14 +34,16 @@ class Attempt:
         self.maybe_images = 1
 
     def paid(self, cost: float | None) -> None:
-        """Say that an image came, and what it cost if that is known."""
+        """Say that an image came, even a damaged one, and what it cost if that is known."""
         self.images, self.maybe_images = 1, 0
         if cost is not None:
             self.price = cost
 
     def failed(self, error: Exception) -> None:
         """Say what came instead of an image."""
-        if isinstance(error, GenbatchError) and not error.maybe_paid:
+        if isinstance(error, DamagedImage):
+            self.paid(error.cost)
+        elif isinstance(error, GenbatchError) and not error.maybe_paid:
             self.maybe_images = 0
 
 
@@ -60,7 +62,7 @@ class Budget:
         max_images: Most images to pay for, None for no bound.
 
     Attributes:
-        spent: US dollars for images that came, as far as prices are known.
+        spent: US dollars for images that came, damaged ones too, as far as prices are known.
         maybe_spent: US dollars of attempts that may have been billed but returned no image.
         images: Images paid for.
         maybe_images: Attempts that may have been billed but returned no image.

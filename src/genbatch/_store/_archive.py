@@ -1,7 +1,8 @@
 """Archive: the directory, the journal and the lock of a store, as one; everything here blocks.
 
 1. A row of an image implies its file, complete; both are on disk when save returns.
-2. An image on its way to a disk that is full is kept, and written with the next one or at close.
+2. An image on its way to a disk that is full is kept, and written with the next one or at close;
+   so is what came in place of one.
 3. An attempt that was sent and never settled keeps its row: it may have been paid.
 """
 
@@ -11,19 +12,31 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from threading import Lock as ThreadLock
-from typing import Any
+from typing import Any, TypeVar
 
-from genbatch._values import GenbatchError, Image, ImageRequest, SavedImage, StoreError
+from genbatch._values import (
+    EXTENSIONS,
+    DamagedImage,
+    GenbatchError,
+    Image,
+    ImageRequest,
+    SavedImage,
+    StoreError,
+    sniff_mime_type,
+)
 
 from . import _files as files
-from ._journal import ItemRow, Journal, Row, Spent, storable
+from ._journal import ItemRow, Journal, Row, Spent
 from ._lock import Lock
 from ._plan import (
+    UNKNOWN,
+    Call,
     Naming,
     Plan,
     PlanRequest,
@@ -31,37 +44,20 @@ from ._plan import (
     adopt_lost,
     adopt_orphans,
     at,
-    details,
+    damaged_stem,
     find_or_add,
     further,
     has_file,
+    note_failure,
 )
+
+R = TypeVar("R")
 
 HIDDEN = ".genbatch"  # the directory of what is not for the eye
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
 
 _FILE = ItemRow._fields.index("file")
-
-
-@dataclass(slots=True)
-class Call:
-    """A call that was begun: what it is to make, and the row of its latest attempt."""
-
-    plan: Plan
-    take: int
-    name: str
-    attempt: int | None = None
-
-
-@dataclass(slots=True)
-class _Paid:
-    """An image on its way to the disk, and which of its files have arrived."""
-
-    call: Call
-    image: Image
-    elapsed: float
-    arrived: list[str] = field(default_factory=list)
 
 
 class Archive:
@@ -82,7 +78,7 @@ class Archive:
         self.directory = directory
         self._naming = Naming(directory, template)
         self._policy = policy
-        self._unsaved: list[_Paid] = []
+        self._unsaved: list[Callable[[], object]] = []
         self._unsaved_lock = ThreadLock()
         hidden = directory / HIDDEN
         try:
@@ -208,14 +204,37 @@ class Archive:
             journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
 
     def fail(self, call: Call, error: Exception) -> None:
-        """Record why a call returned no image."""
-        if call.plan.further:
-            return
+        """Record why a call returned no image, and where what came in place of it is kept.
+
+        Raises:
+            StoreError: If it cannot be written now; what came is kept, to be written later.
+        """
+        if isinstance(error, DamagedImage):
+            self._write(partial(self._fail, call, error))
+        elif not call.plan.further:
+            self._fail(call, error)
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        if isinstance(error, DamagedImage):
+            self.keep_damaged(call, error)
         with self.journal.writing() as journal:
-            journal.execute(
-                "UPDATE item SET kind = ?, message = ?, detail = ? WHERE id = ?",
-                (type(error).__name__, storable(str(error)), details(error), call.plan.item),
-            )
+            note_failure(journal, call, error)
+
+    def keep_damaged(self, call: Call, error: DamagedImage) -> None:
+        """Publish what came in place of an image, and tell the error where; its row comes later.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        if error.data is None or error.file is not None:
+            return
+        stem = damaged_stem(call.plan.key, call.attempt)
+        file = files.find(self.directory, stem, UNKNOWN)
+        # One that is there may be of an attempt whose number was given again.
+        if file is None or files.read(self.directory / file) != error.data:
+            extension = EXTENSIONS.get(sniff_mime_type(error.data) or "", UNKNOWN)
+            file = files.publish(self.directory, stem, extension, error.data)
+        error.file = file
 
     def save(self, call: Call, image: Image, elapsed: float) -> SavedImage:
         """Save an image with its extras, and return when both files and row are on disk.
@@ -223,35 +242,38 @@ class Archive:
         Raises:
             StoreError: If it cannot be written now; it is kept, to be written later.
         """
-        paid = _Paid(call, image, elapsed)
+        return self._write(partial(self._save, call, image, elapsed, []))
+
+    def _write(self, write: Callable[[], R]) -> R:
+        """Write what is paid for, and keep it in memory where the disk does not take it now."""
         try:
-            saved = self._save(paid)
+            written = write()
         except StoreError:
             with self._unsaved_lock:
-                self._unsaved.append(paid)
+                self._unsaved.append(write)
             raise
         if self._unsaved:  # space is back
             self._save_unsaved()
-        return saved
+        return written
 
     def _save_unsaved(self) -> None:
         with self._unsaved_lock:
             waiting, self._unsaved = self._unsaved, []
-            for paid in waiting:
+            for write in waiting:
                 try:
-                    self._save(paid)
+                    write()
                 except StoreError:
-                    self._unsaved.append(paid)
+                    self._unsaved.append(write)
 
-    def _save(self, paid: _Paid) -> SavedImage:
-        call, image = paid.call, paid.image
+    def _save(self, call: Call, image: Image, elapsed: float, arrived: list[str]) -> SavedImage:
+        """Save an image; arrived are those of its files that an earlier try has written."""
         stems = [f"{call.name}-{number}" for number, _ in enumerate(image.extras, 2)]
         parts = list(zip([*stems, call.name], [*image.extras, image], strict=True))
         # The image after its extras: where it exists, the answer is complete.
-        for stem, part in parts[len(paid.arrived) :]:
+        for stem, part in parts[len(arrived) :]:
             file = files.publish(self.directory, stem, part.extension, part.data)
-            paid.arrived.append(file)
-        *extras, file = paid.arrived
+            arrived.append(file)
+        *extras, file = arrived
         digest = hashlib.sha256(image.data).hexdigest()
         with self.journal.writing() as journal:
             journal.add_image(
@@ -266,7 +288,7 @@ class Archive:
                 usage=" ".join(map(str, astuple(image.usage))) if image.usage else None,
                 text=image.text,
                 cost=image.cost,
-                elapsed=paid.elapsed,
+                elapsed=elapsed,
                 response_id=image.response_id,
                 extras=json.dumps(extras) if extras else None,
                 prompt=call.plan.asked,

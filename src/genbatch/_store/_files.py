@@ -26,6 +26,8 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
     """Write data durably under a free name and return that: stem, or ``stem.2`` where it is taken.
 
+    Where stem names a directory too, that is created.
+
     Raises:
         StoreError: If it cannot be written; no part of it has a final name then.
     """
@@ -33,6 +35,7 @@ def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
     try:
         try:
             _write(temporary, data)
+            make_directory((directory / stem).parent)
             for turn in count(1):
                 name = f"{stem}{'' if turn == 1 else f'.{turn}'}{extension}"
                 if _move_to_free_name(temporary, directory / name):
@@ -40,7 +43,7 @@ def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
         finally:
             temporary.unlink(missing_ok=True)
         try:
-            sync_directory(directory)
+            sync_directory((directory / name).parent)
         except BaseException:
             os.unlink(directory / name)  # it may not last, and would be in the way of the next try
             raise
@@ -83,9 +86,9 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
-def find(directory: Path, stem: str) -> str | None:
-    """Return the name of whatever has this stem and the extension of an image, if anything."""
-    for extension in EXTENSIONS.values():
+def find(directory: Path, stem: str, *extensions: str) -> str | None:
+    """Return the name of whatever has this stem and an extension of an image, or another given."""
+    for extension in (*EXTENSIONS.values(), *extensions):
         if os.path.lexists(directory / (stem + extension)):
             return stem + extension
     return None

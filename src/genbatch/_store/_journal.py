@@ -52,6 +52,10 @@ CREATE INDEX attempt_item ON attempt (item);
 CREATE INDEX attempt_job ON attempt (job);
 """
 
+# Where what came in place of images is kept. Of such an attempt, name and price are those of the
+# file and what it cost; no image has a slash in its name.
+DAMAGED = "damaged/"
+
 COLUMNS = """item.id, digest, ordinal, name, metadata, kind, message, detail,
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras"""
 
@@ -114,7 +118,7 @@ class Spent(NamedTuple):
     """What all runs in a directory have paid.
 
     Attributes:
-        usd: US dollars for images, as far as prices are known.
+        usd: US dollars for images, damaged ones too, as far as prices are known.
         maybe_usd: US dollars of calls that may have been billed but returned no image.
         images: Images paid for.
         maybe_images: Calls that may have been billed but returned no image, including those in
@@ -129,8 +133,14 @@ class Spent(NamedTuple):
     @classmethod
     def read(cls, journal: Transaction) -> Spent:
         """Return it from a journal."""
-        usd, images = journal.first("SELECT total(cost), count(*) FROM image")
-        maybe_usd, maybe_images = journal.first("SELECT total(price), count(*) FROM attempt")
+        usd, images = journal.first(
+            """SELECT total(cost), count(*) FROM (SELECT cost FROM image UNION ALL
+            SELECT price FROM attempt WHERE name GLOB ?)""",
+            f"{DAMAGED}*",
+        )
+        maybe_usd, maybe_images = journal.first(
+            "SELECT total(price), count(*) FROM attempt WHERE name NOT GLOB ?", f"{DAMAGED}*"
+        )
         return cls(usd, maybe_usd, images, maybe_images)
 
 

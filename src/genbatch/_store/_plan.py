@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from genbatch._values import (
     Blocked,
+    DamagedImage,
     GenbatchError,
     ImageMissing,
     ImageRequest,
@@ -25,7 +26,7 @@ from genbatch._values import (
 )
 
 from . import _files as files
-from ._journal import ItemRow, Transaction
+from ._journal import DAMAGED, ItemRow, Transaction, storable
 from ._keys import key_of
 from ._names import SHORT_KEY, candidates, folded
 
@@ -34,7 +35,13 @@ FINAL: dict[str, type[GenbatchError]] = {
     "Blocked": Blocked,
     "NoImage": NoImage,
     "Rejected": Rejected,
+    "DamagedImage": DamagedImage,
 }
+UNKNOWN = ".bin"  # extension of what is no image of a known type
+_ATTEMPTS = """
+SELECT attempt.id, item, attempt.name, attempt.prompt, price, job, digest, ordinal
+FROM attempt JOIN item ON item.id = attempt.item
+"""
 _DETAILS = ("reason", "text", "status", "request_id")
 
 
@@ -62,6 +69,16 @@ class Plan(NamedTuple):
     further: bool = False
 
 
+@dataclass(slots=True)
+class Call:
+    """A call that was begun: what it is to make, and the row of its latest attempt."""
+
+    plan: Plan
+    take: int
+    name: str
+    attempt: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What is made again.
@@ -69,7 +86,7 @@ class Policy:
     Attributes:
         redo_missing: Whether images whose files are gone are.
         retry_failed: Which prompts that failed for good are: all, none, or those of some kinds,
-            ``"Blocked"``, ``"NoImage"``, ``"Rejected"``.
+            ``"Blocked"``, ``"NoImage"``, ``"Rejected"``, ``"DamagedImage"``.
     """
 
     redo_missing: bool = False
@@ -125,10 +142,26 @@ def _saved_image(known: ItemRow, directory: Path) -> SavedImage:
     )
 
 
-def details(error: Exception) -> str:
-    """Return as JSON what an error says beside its message."""
+def note_failure(journal: Transaction, call: Call, error: Exception) -> None:
+    """Record why a call returned no image; what is kept in place of it was paid for."""
+    if isinstance(error, DamagedImage) and error.file is not None:
+        journal.execute(
+            "UPDATE attempt SET name = ?, price = coalesce(?, price) WHERE id = ?",
+            (error.file, error.cost, call.attempt),
+        )
+    if call.plan.further:
+        return
     found = {name: getattr(error, name, None) for name in _DETAILS}
-    return json.dumps({name: value for name, value in found.items() if value})
+    detail = json.dumps({name: value for name, value in found.items() if value})
+    journal.execute(
+        "UPDATE item SET kind = ?, message = ?, detail = ? WHERE id = ?",
+        (type(error).__name__, storable(str(error)), detail, call.plan.item),
+    )
+
+
+def damaged_stem(key: str, attempt: int | None) -> str:
+    """Return the name, without extension, of what came in place of the image of an attempt."""
+    return f"{DAMAGED}{key}-{attempt}"
 
 
 def request_to_json(request: ImageRequest) -> str:
@@ -293,9 +326,15 @@ def further(
 
 def adopt_orphans(journal: Transaction, directory: Path) -> None:
     """Give their rows to images that were published and whose runner died before it noted it."""
-    rows = journal.execute("SELECT id, item, name, prompt, price FROM attempt").fetchall()
-    for number, item, name, prompt, price in rows:
-        if (image := _look(journal, directory, name)) is not None:
+    rows = journal.execute(_ATTEMPTS).fetchall()
+    for number, item, name, prompt, price, job, digest, ordinal in rows:
+        key = key_of(digest, ordinal)
+        file = files.find(directory, damaged_stem(key, number), UNKNOWN)
+        if file is not None and file != name and job is None:  # a job is read again
+            error = DamagedImage("an invalid image came")
+            error.file = file
+            note_failure(journal, Call(Plan(key, name, item=item), 1, name, number), error)
+        elif (image := _look(journal, directory, name)) is not None:
             take = journal.next_take(item)
             journal.add_image(item, take, pick=False, prompt=prompt, cost=price, **image)
             journal.execute("DELETE FROM attempt WHERE id = ?", (number,))

@@ -29,11 +29,11 @@ from genbatch._core import ParkingLot, current_turn, waiting
 from genbatch._logs import log, log_context
 from genbatch._values import Image, ImageRequest, SavedImage, Stopped, StoreError
 
-from ._archive import Archive, Call
+from ._archive import Archive
 from ._batch import Batch, Place, R
 from ._journal import Spent
 from ._names import DEFAULT_TEMPLATE, check_template
-from ._plan import Plan, Policy
+from ._plan import Call, Plan, Policy
 from ._reports import write_results
 
 _log = getLogger("genbatch.store")
@@ -125,7 +125,7 @@ class Store:
             a part of the key. A prompt's own filename goes before it.
         redo_missing: Whether to make images again whose files are gone.
         retry_failed: Whether to ask again for what was refused for good: ``"Blocked"``,
-            ``"NoImage"``, ``"Rejected"``; all of them, or those named.
+            ``"NoImage"``, ``"Rejected"``, ``"DamagedImage"``; all of them, or those named.
 
     Raises:
         ValueError: If name is malformed.

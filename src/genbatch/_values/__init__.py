@@ -5,6 +5,7 @@ from genbatch._core import GenbatchError, Stopped
 from ._errors import (
     Blocked,
     BudgetExhausted,
+    DamagedImage,
     ImageMissing,
     InvalidResponse,
     NoImage,
@@ -25,6 +26,7 @@ __all__ = [
     "EXTENSIONS",
     "Blocked",
     "BudgetExhausted",
+    "DamagedImage",
     "GenbatchError",
     "Image",
     "ImageMissing",

@@ -17,6 +17,7 @@ from genbatch._logs import log, log_context
 from genbatch._run import PaidCalls
 from genbatch._store import Store
 from genbatch._values import (
+    DamagedImage,
     Image,
     InvalidResponse,
     RateLimited,
@@ -208,8 +209,7 @@ class JobContext:
         Raises:
             StoreError: If it cannot be written.
         """
-        cost = image.cost if self.calls.price is None else self.calls.price
-        image = replace(image, cost=None if cost is None else cost * JOB_SHARE)
+        image = replace(image, cost=self._share(image.cost))
         elapsed = max(0.0, time.time() - job.began)
         saved = self.place.archive.save(request.call, image, elapsed)
         told = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
@@ -217,6 +217,21 @@ class JobContext:
         with log_context(model=saved.model, cost=saved.cost, elapsed=elapsed, key=key):
             log(_store_log, INFO, "saved %s, %s", saved.path, told, path=str(saved.path))
         return saved
+
+    def keep_damaged(self, request: JobRequest, error: DamagedImage) -> None:
+        """Keep what came in place of the image of a request, in the folder only; this blocks.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        error.cost = self._share(error.cost)
+        self.place.archive.keep_damaged(request.call, error)
+        error.data = None  # a job may have thousands
+
+    def _share(self, cost: float | None) -> float | None:
+        """Return what an image costs in a job, given its price in a live call."""
+        cost = cost if self.calls.price is None else self.calls.price
+        return None if cost is None else cost * JOB_SHARE
 
     def settle_earlier(
         self, job: LiveJob, request: JobRequest, cost: float | None, *, maybe_paid: bool

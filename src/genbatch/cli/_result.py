@@ -198,6 +198,8 @@ def _advice(kind: str, *, is_run: bool) -> str:
     """Return the advice for a kind of failure, of run or of redo."""
     if not is_run:
         return "try another --prompt" if kind in FINAL else "may be temporary: try again"
+    if kind == "DamagedImage":
+        return f"paid for, and kept in damaged/: ask again with --retry-failed={kind}"
     if kind in FINAL:
         return f"change the prompts, or retry them with --retry-failed={kind}"
     if kind == _MISSING:
