@@ -23,7 +23,7 @@ def image(number: int = 0, **changes: Any) -> Image:
 def open_archive(
     directory: Path, *, fresh: bool = False, template: str = DEFAULT_TEMPLATE, **policy: Any
 ) -> Archive:
-    return Archive(directory, fresh=fresh, template=template, policy=Policy(**policy))
+    return Archive(Policy(directory, template, **policy), fresh=fresh)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class JournalStore:
             async with self._planning:
                 plan = await self._store.run_in_thread(self._plan, key)
             async with self._store.pending(plan) as pending:
-                saved = pending.saved or await pending.save(image)
+                saved = pending if isinstance(pending, SavedImage) else await pending.save(image)
         return _stored(key, saved)
 
     async def keys(self) -> set[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from logging import WARNING, getLogger
 from typing import Protocol
 
@@ -25,13 +26,13 @@ _log = getLogger("genbatch.run")
 _ROUNDING = 1e-9  # US dollars: sums of prices are not exact
 
 
+@dataclass(slots=True, eq=False)
 class Attempt:
     """One attempt of a call, as its budget sees it: perhaps billed until it is settled."""
 
-    def __init__(self, price: float) -> None:
-        self.price = price
-        self.images = 0
-        self.maybe_images = 1
+    price: float
+    images: int = 0
+    maybe_images: int = 1
 
     def paid(self, cost: float | None) -> None:
         """Say that an image came, even a damaged one, and what it cost if that is known."""

@@ -57,8 +57,8 @@ class PaidCalls:
         self.breaker.check(request.model)
         with log_context(key=plan.key):
             async with store.pending(plan) as pending:
-                if pending.saved is not None:
-                    return pending.saved
+                if isinstance(pending, SavedImage):
+                    return pending
                 image = await self.make_image(request, pending)
                 return await pending.save(image)
 

@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import astuple
 from functools import partial
-from pathlib import Path
+from logging import ERROR, INFO, getLogger
 from threading import Lock as ThreadLock
 from typing import Any, TypeVar
 
+from genbatch._logs import log, log_context
 from genbatch._values import (
     EXTENSIONS,
     DamagedImage,
@@ -37,7 +38,6 @@ from ._lock import Lock
 from ._plan import (
     UNKNOWN,
     Call,
-    Naming,
     Plan,
     PlanRequest,
     Policy,
@@ -49,7 +49,10 @@ from ._plan import (
     further,
     has_file,
     note_failure,
+    saved_image,
 )
+
+_log = getLogger("genbatch.store")
 
 R = TypeVar("R")
 
@@ -57,6 +60,7 @@ HIDDEN = ".genbatch"  # the directory of what is not for the eye
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
 
+_SAME = ("mime_type", "model", "text", "cost", "response_id")  # columns, as an Image has them
 _FILE = ItemRow._fields.index("file")
 
 
@@ -64,19 +68,16 @@ class Archive:
     """A directory, locked, with its journal open.
 
     Args:
-        directory: Created, with its parents.
+        policy: Of its directory, which is created, with its parents.
         fresh: Whether to refuse a directory that has anything in it.
-        template: How files are named; see Store.
-        policy: What is made again.
 
     Raises:
         StoreError: If directory cannot be written to, another runner is in it, its journal cannot
             be read, or it is not empty and was to be.
     """
 
-    def __init__(self, directory: Path, *, fresh: bool, template: str, policy: Policy) -> None:
-        self.directory = directory
-        self._naming = Naming(directory, template)
+    def __init__(self, policy: Policy, *, fresh: bool) -> None:
+        self.directory = directory = policy.directory
         self._policy = policy
         self._unsaved: list[Callable[[], object]] = []
         self._unsaved_lock = ThreadLock()
@@ -147,7 +148,7 @@ class Archive:
             found: list[tuple[PlanRequest, ItemRow]] = []
             for each in wanted:
                 try:
-                    known = find_or_add(journal, batch, namespace, each, self._naming)
+                    known = find_or_add(journal, batch, namespace, each, self._policy)
                 except StoreError as exc:
                     each.error = exc
                     continue
@@ -155,21 +156,21 @@ class Archive:
                 found.append((each, known))
             following = journal.following(found[-1][1].item, batch, ahead) if found else []
         for each, known in found:  # not before the rows are committed
-            each.ordinal, each.plan = known.ordinal, self._policy.plan(known, self.directory)
+            each.ordinal, each.plan = known.ordinal, self._policy.plan(known)
         prefix = f"{self.directory}{os.sep}"
         # What has lost its file is not previewed: it is looked for again when it is wanted.
         return [row for row in following if row[_FILE] is None or has_file(row[_FILE], prefix)]
 
     def recall(self, row: Row) -> Plan:
         """Return the plan of what has come next; this one method does not block."""
-        return self._policy.plan_of(ItemRow._make(row), self.directory, True)
+        return self._policy.plan(ItemRow._make(row), True)
 
     def begin(self, plan: Plan) -> Call | SavedImage:
         """Begin the call of a request, or return the image if it has been made meanwhile."""
         with self.journal.writing() as journal:
             if not plan.further:
                 adopt_lost(journal, self.directory, plan)
-                saved = self._policy.plan(journal.item(plan.item), self.directory).saved
+                saved = self._policy.plan(journal.item(plan.item)).saved
                 if saved is not None:
                     return saved
             take = journal.next_take(plan.item)
@@ -242,15 +243,21 @@ class Archive:
         Raises:
             StoreError: If it cannot be written now; it is kept, to be written later.
         """
-        return self._write(partial(self._save, call, image, elapsed, []))
+        saved = self._write(partial(self._save, call, image, elapsed, []))
+        cost = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
+        # Told here, in a thread: handlers may block, and none is cancelled.
+        with log_context(model=saved.model, cost=saved.cost, elapsed=elapsed, key=call.plan.key):
+            log(_log, INFO, "saved %s, %s", saved.path, cost, path=str(saved.path))
+        return saved
 
     def _write(self, write: Callable[[], R]) -> R:
         """Write what is paid for, and keep it in memory where the disk does not take it now."""
         try:
             written = write()
-        except StoreError:
+        except StoreError as error:
             with self._unsaved_lock:
                 self._unsaved.append(write)
+            log(_log, ERROR, "an image is not saved, and kept in memory", error=error)
             raise
         if self._unsaved:  # space is back
             self._save_unsaved()
@@ -274,37 +281,23 @@ class Archive:
             file = files.publish(self.directory, stem, part.extension, part.data)
             arrived.append(file)
         *extras, file = arrived
-        digest = hashlib.sha256(image.data).hexdigest()
         with self.journal.writing() as journal:
             journal.add_image(
                 call.plan.item,
                 call.take,
                 pick=not call.plan.further,
                 file=file,
-                sha256=digest,
+                sha256=hashlib.sha256(image.data).hexdigest(),
                 bytes=len(image.data),
-                mime_type=image.mime_type,
-                model=image.model,
                 usage=" ".join(map(str, astuple(image.usage))) if image.usage else None,
-                text=image.text,
-                cost=image.cost,
                 elapsed=elapsed,
-                response_id=image.response_id,
                 extras=json.dumps(extras) if extras else None,
                 prompt=call.plan.asked,
+                **{name: getattr(image, name) for name in _SAME},
             )
             journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
-        return SavedImage(
-            path=self.directory / file,
-            mime_type=image.mime_type,
-            size_mb=len(image.data) / 1e6,
-            sha256=digest,
-            cost=image.cost,
-            model=image.model,
-            usage=image.usage,
-            text=image.text,
-            extras=tuple(self.directory / extra for extra in extras),
-        )
+            row = journal.item(call.plan.item, call.take)
+        return saved_image(row, self.directory, resumed=False)
 
     def spent(self) -> Spent:
         """Return what all runs in the directory have paid."""

@@ -13,13 +13,12 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
 
 from genbatch._values import EXTENSIONS, StoreError
 
-_PIECE = 1 << 20  # bytes
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
@@ -105,17 +104,13 @@ def read(path: Path) -> bytes | None:
 
 def digest(path: Path) -> tuple[str, int] | None:
     """Return SHA-256, in hex, and size of the regular file at path, None if there is none."""
-    digest, size = hashlib.sha256(), 0
     try:
         with _open(path) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return None
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-                size += len(piece)
+            return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     except OSError:
         return None
-    return digest.hexdigest(), size
 
 
 def make_directory(directory: Path) -> None:
@@ -159,7 +154,7 @@ def _create(path: Path) -> int:
     return os.open(path, flags | _SAFE, 0o666)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BufferedReader:
     # Not through a link, and not waiting for the other end of a pipe.
     return open(os.open(path, os.O_RDONLY | _SAFE | getattr(os, "O_NONBLOCK", 0)), "rb")
 

@@ -129,8 +129,8 @@ class Queue:
         self.breaker.check(request.model)
         with log_context(key=plan.key), self._arrival() as arrived:
             async with store.pending(plan) as pending:
-                if pending.saved is not None:
-                    return pending.saved
+                if isinstance(pending, SavedImage):
+                    return pending
                 call = pending.call
                 try:
                     with _observe(self.breaker, request.model):
