@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -244,23 +245,16 @@ class Transaction:
 
         Searched by doubling and halving: an input may be one prompt a hundred thousand times.
         """
-        if not self._has_place(digest, 0, batch):
-            return 0
-        low, high = 0, 1  # low has a place
-        while self._has_place(digest, high, batch):
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._has_place(digest, middle, batch):
-                low = middle
-            else:
-                high = middle
-        return high
-
-    def _has_place(self, digest: str, ordinal: int, batch: int) -> bool:
         sql = """SELECT 1 FROM item JOIN place ON place.item = item.id AND place.batch = ?
             WHERE digest = ? AND ordinal = ?"""
-        return self.first(sql, batch, digest, ordinal) is not None
+
+        def is_free(ordinal: int) -> bool:
+            return self.first(sql, batch, digest, ordinal) is None
+
+        end = 1
+        while not is_free(end - 1):
+            end *= 2
+        return bisect_left(range(end), True, lo=end // 2, key=is_free)
 
     def put(self, batch: int, places: Iterable[tuple[int, int]]) -> None:
         """Note the places of items in a batch, as pairs of item and position."""

@@ -74,9 +74,12 @@ class PendingImage:
         Raises:
             StoreError: If it cannot be written now. It is kept in memory, and written when the
                 disk takes another, or when the store is left.
+            RuntimeError: If the image has come.
 
         Cancellation: strikes when the image is saved, since it is paid for.
         """
+        if not self.is_open:
+            raise RuntimeError("the image of this call has been saved already")
         self.is_open = False
         turn = current_turn.get(None)
         elapsed = perf_counter() - self.began - (turn.seconds if turn else 0.0)
