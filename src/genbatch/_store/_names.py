@@ -7,7 +7,7 @@ import string
 import unicodedata
 from collections.abc import Iterator
 
-from genbatch._values import EXTENSIONS, ImageRequest
+from genbatch._values import ImageRequest
 
 DEFAULT_TEMPLATE = "{index:04d}-{slug}-{key}"
 FIELDS = ("index", "slug", "key", "id")
@@ -15,7 +15,7 @@ SHORT_KEY = 6  # hex digits: beside index and slug they are there to tell reruns
 
 _SLUG_LENGTH = 48
 _MOST_BYTES = 120  # leaves room for a whole key, a number and an extension within 255
-_ENDINGS = (*EXTENSIONS.values(), ".jpeg")
+_ENDING = re.compile(r"(?ai:\.png|\.jpe?g|\.webp|\.gif)\Z")
 _RESERVED = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"]
@@ -43,10 +43,7 @@ def safe_name(text: str) -> str:
             else "-"
         )
     kept = re.sub(r"-+", "-", kept).strip("-. ")
-    for ending in _ENDINGS:
-        if kept.lower().endswith(ending):
-            kept = kept[: -len(ending)]
-            break
+    kept = _ENDING.sub("", kept)
     kept = kept.encode()[:_MOST_BYTES].decode(errors="ignore").strip("-. ") or "prompt"
     return f"_{kept}" if kept.partition(".")[0].lower() in _RESERVED else kept
 

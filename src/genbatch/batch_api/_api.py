@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from genbatch._core import OutcomeStream, T, Workers, open_stream
 from genbatch._money import Budget
-from genbatch._run import GenerateOnce, PaidCalls, defaults_of, inside
+from genbatch._run import PaidCalls, defaults_of, generate_once, inside
 from genbatch._store import Batch, Store
 from genbatch._values import ImageSettings, Prompt, SavedImage, takes_settings
 from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient
@@ -109,7 +109,7 @@ def generate_images(
     context = JobContext(place, calls, poll, watch)
     queue = Queue(context, job_size=job_size, live=max_concurrent if live else 0)
     batch = Batch(place, namespace)
-    generate = GenerateOnce(queue, defaults, place, batch, namespace)
+    generate = generate_once(queue, defaults, place, batch, namespace)
     workers: Workers[PT, SavedImage] = Workers(
         generate, prompts, window, None, fail_fast, numbered=True
     )

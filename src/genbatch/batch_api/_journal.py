@@ -26,12 +26,11 @@ from genbatch._store import (
     Archive,
     Call,
     Plan,
-    details,
     disk_error,
     key_of,
+    note_failure,
     open_in_jobs,
     reading,
-    storable,
 )
 from genbatch._values import GenbatchError
 
@@ -186,10 +185,7 @@ class Jobs:
             for (call, _), error in failures:
                 if not error.maybe_paid:
                     journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
-                row = (type(error).__name__, storable(str(error)), details(error), call.plan.item)
-                journal.execute(
-                    "UPDATE item SET kind = ?, message = ?, detail = ? WHERE id = ?", row
-                )
+                note_failure(journal, call, error)
             ended = (state, time.time(), job)
             journal.execute("UPDATE job SET state = ?, ended = ? WHERE id = ?", ended)
 

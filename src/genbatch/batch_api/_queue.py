@@ -23,6 +23,7 @@ from genbatch._logs import log, log_context
 from genbatch._run import RunBreaker
 from genbatch._store import Call, Plan, Store
 from genbatch._values import (
+    DamagedImage,
     GenbatchError,
     ImageRequest,
     QuotaExhausted,
@@ -128,8 +129,8 @@ class Queue:
         self.breaker.check(request.model)
         with log_context(key=plan.key), self._arrival() as arrived:
             async with store.pending(plan) as pending:
-                if pending.saved is not None:
-                    return pending.saved
+                if isinstance(pending, SavedImage):
+                    return pending
                 call = pending.call
                 try:
                     with _observe(self.breaker, request.model):
@@ -286,6 +287,8 @@ class Queue:
 
 def _may_pass(error: GenbatchError) -> bool:
     """Return whether a live call may succeed where a job has not."""
+    if isinstance(error, DamagedImage):
+        return False  # it has succeeded, and would be paid again
     # With a status, the service refused the job; without, the batch was stopped.
     is_refused = isinstance(error, Stopped) and error.status is not None
     return is_refused or isinstance(error, PASSING)

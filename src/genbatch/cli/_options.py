@@ -250,7 +250,8 @@ class Options:
     retry_failed: str | None = _field(
         None,
         AGAIN,
-        "Retry prompts that failed permanently: all, or only Blocked, NoImage or Rejected.",
+        "Retry prompts that failed permanently: all, or only Blocked, NoImage, Rejected or "
+        "DamagedImage.",
         "[=KIND]",
         callback=_parsed_by(kinds_to_retry),
     )

@@ -6,7 +6,7 @@
    of the index, which copy done objects by the thousand. Losing a segment costs time only.
 
 Layout: ``images/ab/cd/<sha256>.<ext>``, ``done/ab/cd/<key>.json``, ``index/<random>.jsonl``,
-``ledger/<run>.json``, ``tmp/``.
+``ledger/<run>.json``, ``damaged/ab/cd/<key>-<sha256>.<ext>``, ``tmp/``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Self, TypeVar
 from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, sleep, to_thread
 from pydantic_core import from_json, to_json
 
-from genbatch._values import Image, StoreError
+from genbatch._values import EXTENSIONS, Image, StoreError, sniff_mime_type
 
 from ._places import open_place
 
@@ -120,6 +120,14 @@ class Objects:
         if first is None:
             raise StoreError(f"{self._place.uri(_done(key))} was removed while it was written")
         return first
+
+    def keep_damaged(self, key: str, data: bytes) -> str:
+        """Keep what came in place of the image of a key, and return the name of its file."""
+        digest = hashlib.sha256(data).hexdigest()
+        extension = EXTENSIONS.get(sniff_mime_type(data) or "", ".bin")
+        name = f"damaged/{key[:2]}/{key[2:4]}/{key}-{digest}{extension}"
+        self._place.create(name, data)  # False where it is there already
+        return name
 
     def done(self) -> Iterator[StoredImage]:
         """Yield every image, in no order; those missing from the index are added to it."""
@@ -222,13 +230,20 @@ class ObjectStore:
 
         Cancellation: is delivered once the image is saved, since it is paid for.
         """
+        return await self._write(self.objects.save, key, image)
+
+    async def keep_damaged(self, key: str, data: bytes) -> str:
+        """Keep what came in place of an image, as save, and return the name of its file."""
+        return await self._write(self.objects.keep_damaged, key, data)
+
+    async def _write(self, function: Callable[..., R], *args: object) -> R:
         with CancelScope(shield=True):
             for pause in _PAUSES:
                 try:
-                    return await self.run_in_thread(self.objects.save, key, image)
+                    return await self.run_in_thread(function, *args)
                 except StoreError:
                     await sleep(pause)
-        return await self.run_in_thread(self.objects.save, key, image)
+        return await self.run_in_thread(function, *args)
 
     async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
         """Call a function in a thread to its end; a cancellation is delivered afterwards.

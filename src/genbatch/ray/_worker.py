@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -20,6 +21,7 @@ from anyio import CapacityLimiter, Lock, create_task_group, get_cancelled_exc_cl
 from genbatch._core import Success, stream
 from genbatch._throttle import Throttle
 from genbatch._values import (
+    DamagedImage,
     GenbatchError,
     Image,
     ImageRequest,
@@ -172,7 +174,13 @@ class Worker:
             key, request = item
             if (found := await opened.store.find(key)) is not None:
                 return found
-            image = await opened.client.generate_image(request, price=self._work.price)
+            try:
+                image = await opened.client.generate_image(request, price=self._work.price)
+            except DamagedImage as error:
+                if error.data is not None:
+                    error.file = await opened.store.keep_damaged(key, error.data)
+                error.data = None  # a row has its name
+                raise
             stored = await opened.store.save(key, image)
             saved.append(stored)
             return stored
@@ -232,6 +240,9 @@ def _report(value: object) -> Report:
 
 def _light(error: Exception) -> Exception:
     """Return an error that any process can unpickle: genbatch's own, others by name."""
+    if isinstance(error, DamagedImage):
+        error = copy(error)
+        error.data = None
     if isinstance(error, GenbatchError):
         return error
     return GenbatchError(f"{type(error).__name__}: {error}", maybe_paid=True)
