@@ -37,9 +37,9 @@ from ._faults import (
     unknown_values,
     with_drafts,
 )
-from ._gemini import Call
+from ._gemini import FakeGemini, Stats
 from ._http import Fault
-from ._server import FakeGemini, Stats
+from ._wire import Call
 
 __all__ = [
     "Call",

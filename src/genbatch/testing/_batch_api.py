@@ -3,64 +3,61 @@
 1. A job is billed while it runs, row by row, whether or not anybody fetches its answers.
 2. Its answers can be fetched once it has ended, never before.
 3. The quota of calls does not apply to rows.
-4. Files are on disk, and are read and written in threads only, a few rows at a time: they may be
-   larger than memory, and a job can be left between rows.
+4. Files are on disk, and are read and written in threads only, row by row: they may be larger than
+   memory, answers that are shuffled apart, and a job can be left between rows.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import anyio
 import anyio.abc
+from anyio import from_thread
 
-from ._gemini import (
+from ._http import JSON, NO_FAULT, Fault, JsonObject, Reply, Request, ServerConnection, pause
+from ._server import Threads, carry_out, json_reply, reply_in_place, scripted
+from ._wire import (
     Call,
     error_reply,
     json_object,
-    json_reply,
     list_reply,
     mapping,
     prompt_of,
     refusal,
-    reply_in_place,
     rpc_error,
 )
-from ._http import (
-    JSON,
-    NO_FAULT,
-    Fault,
-    JsonObject,
-    Reply,
-    Request,
-    ServerConnection,
-    Threads,
-    pause,
-)
-from ._service import Service
 
 State: TypeAlias = Literal[
     "PENDING", "RUNNING", "SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"
 ]
-_FileAction: TypeAlias = Literal[
-    "start_upload", "upload", "get_file", "list_files", "delete_file", "download"
+Action: TypeAlias = Literal[
+    "start_upload",
+    "upload",
+    "get_file",
+    "list_files",
+    "delete_file",
+    "download",
+    "create_batch",
+    "get_batch",
+    "list_batches",
+    "cancel_batch",
+    "delete_batch",
 ]
-_BatchAction: TypeAlias = Literal[
-    "create_batch", "get_batch", "list_batches", "cancel_batch", "delete_batch"
-]
-Action: TypeAlias = Literal[_FileAction, _BatchAction]
 _Handler: TypeAlias = Callable[[str, Request], Awaitable[Reply]]
+_Make: TypeAlias = Callable[[Call, Fault], tuple[object, int]]
 
 _KEPT = timedelta(hours=48)  # told to clients; files stay while the server runs
 _FILE_PAGES, _JOB_PAGES = (10, 100), (50, 1000)
@@ -80,7 +77,6 @@ _JOB_ERRORS: dict[str, JsonObject] = {
     "EXPIRED": {"code": 4, "message": "The batch expired before it was completed."},
     "FAILED": {"code": 13, "message": "An internal error has occurred."},
 }
-_ROWS, _BYTES = 32, 16 * 1024 * 1024  # most that are taken at once; a single row may be larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +162,9 @@ class Control:
     """Serves requests about files and batches.
 
     Args:
-        service: Whose files and batches they are.
-        latency: Seconds a job takes, or a function that returns them for a job.
-        job_faults: What goes wrong with a job.
+        files: The files.
+        jobs: The batches.
+        denial: Returns the reply to a caller without access, None to one with it.
         faults: What goes wrong with a request, by action or as a function.
 
     Raises:
@@ -177,15 +173,13 @@ class Control:
 
     def __init__(
         self,
-        service: Service,
-        latency: float | Callable[[Job], float],
-        job_faults: Callable[[Job], JobFault | None],
+        files: Files,
+        jobs: Jobs,
+        denial: Callable[[Request], Reply | None],
         faults: ControlFaults | None,
     ) -> None:
-        self._service = service
-        self._files = files = _Files(service.threads)
-        self._jobs = jobs = _Jobs(service, files, latency, job_faults)
-        self._fault = faults if callable(faults) else _by_action(faults or {})
+        self._denial, self._upload = denial, files.upload
+        self._fault = scripted(faults if callable(faults) else _by_action(faults or {}), NO_FAULT)
         self._received: Counter[Action] = Counter()
         self._routes: tuple[tuple[str, str, Action, _Handler], ...] = (
             ("POST", r"/upload/v1beta/files()", "start_upload", files.start_upload),
@@ -200,19 +194,6 @@ class Control:
             ("DELETE", r"/v1beta/batches/([^/:]+)", "delete_batch", jobs.delete),
         )
 
-    @property
-    def jobs(self) -> tuple[Job, ...]:
-        """Every job created, oldest first."""
-        return self._jobs.created
-
-    def begin(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Start with no job; they run in tasks."""
-        self._jobs.begin(tasks)
-
-    def files_kept(self) -> AbstractAsyncContextManager[None]:
-        """Keep files while the block runs, starting from none."""
-        return self._files.kept()
-
     async def serve(self, request: Request, connection: ServerConnection) -> bool:
         """Answer a request on its connection; return False if it is about something else.
 
@@ -223,7 +204,7 @@ class Control:
             match = re.fullmatch(pattern, request.path) if method == request.method else None
             if match is not None:
                 if action == "start_upload" and "upload_id" in request.query:
-                    action, handler = "upload", self._files.upload
+                    action, handler = "upload", self._upload
                 self._received[action] += 1
                 call = ControlCall(self._received[action], action, match[1])
                 await connection.send(*await self._answer(call, handler, request))
@@ -235,23 +216,19 @@ class Control:
     ) -> tuple[Reply, Fault]:
         """Return the reply, and what is to go wrong while it is sent."""
         # The URL of an upload is secret enough: clients send no key there.
-        if call.action != "upload" and (denied := self._service.denial(request)):
+        if call.action != "upload" and (denied := self._denial(request)):
             return denied, NO_FAULT
-        fault = self._fault(call) or NO_FAULT
-        if fault.delay:
-            await pause(fault.delay)
-        instead = reply_in_place(fault)
-        if instead is not None and not fault.late:
-            return instead, fault
-        reply = await handler(call.id, request)
-        if instead is not None:
-            return instead, fault
-        if reply.file is not None:
-            return replace(reply, status=fault.status or reply.status), fault
-        if fault.edit is not None and reply.status < 300:
-            edited = fault.edit(json.loads(reply.body or b"{}"))
-            reply = replace(reply, body=json.dumps(edited).encode())
-        return reply, fault
+        fault = self._fault(call)
+
+        async def act() -> Reply:
+            reply = await handler(call.id, request)
+            if fault.edit is None or reply.file is not None or reply.status >= 300:
+                return reply
+            return replace(
+                reply, body=json.dumps(fault.edit(json.loads(reply.body or "{}"))).encode()
+            )
+
+        return await carry_out(act, fault, error_reply), fault
 
 
 def _by_action(faults: Mapping[str, Iterable[Fault | None]]) -> _ControlFault:
@@ -265,7 +242,7 @@ def _by_action(faults: Mapping[str, Iterable[Fault | None]]) -> _ControlFault:
 
 
 @dataclass(slots=True)
-class _StoredFile:
+class StoredFile:
     """A file of the service; its id is its name without ``files/``."""
 
     id: str
@@ -302,7 +279,7 @@ class _StoredFile:
 
 @dataclass(slots=True)
 class _Upload:
-    file: _StoredFile
+    file: StoredFile
     announced: int | None  # bytes
     received: int = 0
     ended: bool = False
@@ -310,7 +287,7 @@ class _Upload:
     lock: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-class _Files:
+class Files:
     """The files that clients have uploaded, and the results of jobs.
 
     Uploads are resumable: a start that says where the bytes go, then chunks. What the server has
@@ -319,44 +296,36 @@ class _Files:
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
-        self._files: dict[str, _StoredFile] = {}
+        self._files: dict[str, StoredFile] = {}
         self._uploads: dict[str, _Upload] = {}
-        self._paths: list[Path] = []
+        self._directory: Path
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Keep files while the block runs, starting from none."""
         self._files.clear()
         self._uploads.clear()
+        make = partial(tempfile.TemporaryDirectory[str], prefix="genbatch-fake-")
+        directory = await self._threads.run(make)
+        self._directory = Path(directory.name)
         try:
             yield
         finally:
             with anyio.CancelScope(shield=True):
-                await self._threads.run(self._remove)
+                await self._threads.run(directory.cleanup)
 
-    def _remove(self) -> None:
-        while self._paths:
-            self._paths.pop().unlink(missing_ok=True)
+    def new(self, id: str = "", **details: Any) -> StoredFile:
+        """Return a file without bytes that no client sees yet."""
+        token = secrets.token_hex(6)
+        return StoredFile(id or token, self._directory / token, **details)
 
-    async def new(self, mime_type: str, id: str = "", *, generated: bool = False) -> _StoredFile:
-        """Return an empty file that no client sees yet."""
-        path = await self._threads.run(self._make)
-        return _StoredFile(id or secrets.token_hex(6), path, mime_type, generated=generated)
-
-    def _make(self) -> Path:
-        handle, name = tempfile.mkstemp(prefix="genbatch-fake-")
-        os.close(handle)
-        # Noted here, in the thread: a cancellation must not leave the file behind.
-        self._paths.append(Path(name))
-        return self._paths[-1]
-
-    async def publish(self, file: _StoredFile) -> None:
+    async def publish(self, file: StoredFile) -> None:
         """Let clients see file, whose bytes are complete."""
         file.size = (await self._threads.run(file.path.stat)).st_size
         file.created = datetime.now(UTC)
         self._files[file.id] = file
 
-    def find(self, name: object) -> _StoredFile | None:
+    def find(self, name: object) -> StoredFile | None:
         """Return the file of that name, None if there is none."""
         return self._files.get(name.removeprefix("files/")) if isinstance(name, str) else None
 
@@ -369,10 +338,8 @@ class _Files:
 
     async def list(self, id: str, request: Request) -> Reply:
         """Describe one page of the files, the newest first."""
-        files = list(reversed(self._files.values()))
-        return list_reply(
-            "files", files, lambda file: file.described(request.host), request, _FILE_PAGES
-        )
+        files = [file.described(request.host) for file in reversed(self._files.values())]
+        return list_reply("files", files, request, _FILE_PAGES)
 
     async def download(self, id: str, request: Request) -> Reply:
         """Return the content of a generated file."""
@@ -380,7 +347,8 @@ class _Files:
             return _no_access(id)
         if not file.generated:
             return error_reply(400, f"File {id} was uploaded: only generated ones are downloaded.")
-        return Reply(200, b"", {"content-type": file.mime_type}, (file.path, file.size))
+        read = partial(self._threads.run, _read, file.path)
+        return Reply(200, b"", {"content-type": file.mime_type}, (file.size, read))
 
     async def delete(self, id: str, request: Request) -> Reply:
         """Delete a file. Its bytes stay: a job or another client may be reading them."""
@@ -398,8 +366,9 @@ class _Files:
         if id and (wrong := self._wrong_id(id)):
             return error_reply(400, f"* CreateFileRequest.file.name: {wrong}\n")
         mime_type = headers.get("x-goog-upload-header-content-type") or described.get("mimeType")
-        file = await self.new(str(mime_type or "application/octet-stream"), id)
-        file.display_name = str(described.get("displayName") or described.get("display_name") or "")
+        name = described.get("displayName") or described.get("display_name") or ""
+        mime_type = str(mime_type or "application/octet-stream")
+        file = self.new(id, mime_type=mime_type, display_name=str(name))
         announced = headers.get("x-goog-upload-header-content-length", "")
         token = secrets.token_urlsafe(24)
         self._uploads[token] = _Upload(file, int(announced) if announced.isdecimal() else None)
@@ -451,6 +420,12 @@ def _wrong_chunk(upload: _Upload, command: str, offset: str, size: int) -> str |
     return None
 
 
+def _read(path: Path, start: int, end: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(end - start)
+
+
 def _append(upload: _Upload, body: bytes) -> None:
     with upload.file.path.open("ab") as file:
         file.write(body)
@@ -487,11 +462,11 @@ class _RunningJob:
     job: Job
     headers: Mapping[str, str] = field(repr=False)
     path: str
-    input: _StoredFile
+    input: StoredFile
     error: JsonObject | None = None
     succeeded: int = 0
     failed: int = 0
-    output: _StoredFile | None = None
+    output: StoredFile | None = None
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     updated: datetime = field(default_factory=lambda: datetime.now(UTC))
     # Cancelled by the client.
@@ -506,6 +481,18 @@ class _RunningJob:
         """Go on to state."""
         self.job = replace(self.job, state=state)
         self.updated = datetime.now(UTC)
+
+    def call(self, row: Mapping[str, Any]) -> Call:
+        """Return the next row as the call that it is."""
+        body, key = mapping(row.get("request")), str(row.get("key", ""))
+        number, model = self.done + 1, self.job.model
+        return Call(number, model, prompt_of(body), body, self.headers, self.path, key)
+
+    def count(self, has_failed: bool, images: int) -> None:
+        """Count one row as answered."""
+        self.failed += has_failed
+        self.succeeded += not has_failed
+        self.job = replace(self.job, images=self.job.images + images)
 
     def operation(self) -> JsonObject:
         """Return the service's description of it."""
@@ -545,28 +532,35 @@ class _RunningJob:
         return {name: str(count) for name, count in counts.items() if count}
 
 
-class _Jobs:
-    """Every job: it is created, waits, runs row by row, and ends; deleted ones are remembered."""
+@dataclass(slots=True, kw_only=True)
+class Jobs:
+    """Every job: it is created, waits, runs row by row, and ends; deleted ones are remembered.
 
-    def __init__(
-        self,
-        service: Service,
-        files: _Files,
-        latency: float | Callable[[Job], float],
-        faults: Callable[[Job], JobFault | None],
-    ) -> None:
-        self._service = service
-        self._threads = service.threads
-        self._files = files
-        self._latency = latency
-        self._faults = faults
-        self._created: list[_RunningJob] = []
-        self._listed: dict[str, _RunningJob] = {}  # by id
-        self._tasks: anyio.abc.TaskGroup
+    Attributes:
+        files: Those that clients have uploaded, and the answers.
+        latency: Returns the seconds that a job takes.
+        job_faults: Returns what goes wrong with a job.
+        faults: Returns what goes wrong with a row.
+        make: Makes the answer to a row, and says how many images it bills.
+        lacks: Returns the error for a model that cannot be called.
+    """
+
+    files: Files
+    latency: Callable[[Job], float]
+    job_faults: Callable[[Job], JobFault]
+    faults: Callable[[Call], Fault]
+    make: _Make
+    lacks: Callable[[str], Reply | None]
+    _created: list[_RunningJob] = field(default_factory=list)
+    _listed: dict[str, _RunningJob] = field(default_factory=dict)  # by id
+    # Not those of calls and files, which go on while jobs run.
+    _threads: Threads = field(default_factory=Threads)
+    _tasks: anyio.abc.TaskGroup = field(init=False)
 
     def begin(self, tasks: anyio.abc.TaskGroup) -> None:
         """List no job from now on; new ones run in tasks."""
         self._listed.clear()
+        self._threads.begin()
         self._tasks = tasks
 
     @property
@@ -578,7 +572,7 @@ class _Jobs:
 
     async def create(self, model: str, request: Request) -> Reply:
         """Create a job that runs the rows of a file."""
-        if missing := self._service.lacks(model):
+        if missing := self.lacks(model):
             return missing
         described = mapping(json_object(request.body).get("batch"))
         source = mapping(described.get("inputConfig"))
@@ -586,7 +580,7 @@ class _Jobs:
             return error_reply(400, "Inlined requests are not served here: upload a file.")
         if "fileName" not in source:
             return error_reply(400, "* BatchGenerateContentRequest.batch.input_config: required\n")
-        if (file := self._files.find(source["fileName"])) is None:
+        if (file := self.files.find(source["fileName"])) is None:
             return error_reply(404)
         keys, error = await self._threads.run(_scan, file.path)
         id, name = secrets.token_hex(18), str(described.get("displayName") or "")
@@ -604,8 +598,8 @@ class _Jobs:
 
     async def list(self, id: str, request: Request) -> Reply:
         """Describe one page of the jobs, the newest first."""
-        listed = list(reversed(self._listed.values()))
-        return list_reply("operations", listed, _RunningJob.operation, request, _JOB_PAGES)
+        listed = [running.operation() for running in reversed(self._listed.values())]
+        return list_reply("operations", listed, request, _JOB_PAGES)
 
     async def cancel(self, id: str, request: Request) -> Reply:
         """Cancel a job, unless it has ended."""
@@ -621,128 +615,86 @@ class _Jobs:
     # Running
 
     async def _run(self, running: _RunningJob, output_id: str) -> None:
-        fault = self._faults(running.job) or JobFault()
-        latency = self._latency(running.job) if callable(self._latency) else self._latency
-        half = latency / self._service.speed / 2
-        output = await self._files.new("application/jsonl", output_id, generated=True)
+        fault, half = self.job_faults(running.job), self.latency(running.job) / 2
+        output = self.files.new(output_id, mime_type="application/jsonl", generated=True)
         with running.scope:
             await pause(half)
             running.enter("RUNNING")
-            if self._files.find(running.input.name) is None:  # deleted by the client
+            if self.files.find(running.input.name) is None:  # deleted by the client
                 running.error = {"code": 5, "message": f"{running.input.name} is not found."}
             if running.error is None:
-                await self._process(running, fault, output.path)
+                await self._threads.run(self._answer_rows, running, fault, output.path)
             await pause(half)
         if running.done and fault.output:
             if fault.shuffle:
                 await self._threads.run(_reverse, output.path)
-            await self._files.publish(output)
+            await self.files.publish(output)
             running.output = output
         if running.scope.cancelled_caught:
             running.enter("CANCELLED")
         else:
             running.enter(fault.state if running.error is None else "FAILED")
 
-    async def _process(self, running: _RunningJob, fault: JobFault, output: Path) -> None:
-        rows, offset = fault.rows_of(len(running.job.keys)), 0
-        while (left := rows - running.done) > 0:
-            calls, offset = await self._threads.run(_read_rows, running, offset, left)
-            # Asked for here and not in the thread: calls ask too, and faults may be an iterator.
-            faulted = [(call, self._service.faults(call) or NO_FAULT) for call in calls]
-            failed, images = await self._threads.run(
-                _answer_rows, self._service, faulted, output, fault.edit
-            )
-            self._service.images += images
-            running.job = replace(running.job, images=running.job.images + images)
-            running.succeeded += len(calls) - failed
-            running.failed += failed
+    def _answer_rows(self, running: _RunningJob, fault: JobFault, output: Path) -> None:
+        """Write the answers to the rows of a job, in a thread; may be cancelled between rows."""
+        rows = islice(_rows(running.input.path), fault.rows_of(len(running.job.keys)))
+        with output.open("wb") as file:
+            for _, row in rows:
+                from_thread.check_cancelled()
+                call = running.call(row)
+                # Asked for outside this thread: calls ask too, and faults may be an iterator.
+                row_fault = from_thread.run_sync(self.faults, call)
+                line, has_failed, images = _answer_row(self.make, call, row_fault)
+                running.count(has_failed, images)
+                lines = fault.edit(line) if fault.edit else (line,)
+                file.writelines(each + b"\n" for each in lines)
 
 
 # Rows: these functions read or write files, or draw, and are called in threads.
 
 
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the number of each line of a file that is not blank, and the JSON object it holds."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.isspace():
+                yield number, json_object(line)
+
+
 def _scan(path: Path) -> tuple[tuple[str, ...], JsonObject | None]:
     """Return the keys of a file's rows, and the error if it is not a file of rows."""
     keys: list[str] = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.isspace():
-                continue
-            row = json_object(line)
-            if not row:
-                message = f"Line {number} of the input file is no JSON object."
-                return tuple(keys), {"code": 3, "message": message}
-            keys.append(str(row.get("key", "")))
+    for number, row in _rows(path):
+        if not row:
+            message = f"Line {number} of the input file is no JSON object."
+            return tuple(keys), {"code": 3, "message": message}
+        keys.append(str(row.get("key", "")))
     if keys:
         return tuple(keys), None
     return (), {"code": 3, "message": "The input file has no requests."}
 
 
-def _read_rows(running: _RunningJob, offset: int, count: int) -> tuple[list[Call], int]:
-    """Return the next rows of a job, and where in its file the rows after them begin.
-
-    Args:
-        running: The job.
-        offset: Where the next row begins, in bytes.
-        count: Most rows to return; the file has at least that many left.
-    """
-    calls: list[Call] = []
-    with running.input.path.open("rb") as file:
-        file.seek(offset)
-        while len(calls) < min(count, _ROWS) and file.tell() - offset < _BYTES:
-            line = file.readline()
-            if line.isspace():
-                continue
-            row = json_object(line)
-            body, key = mapping(row.get("request")), str(row.get("key", ""))
-            number, model = running.done + len(calls) + 1, running.job.model
-            prompt = prompt_of(body)
-            calls.append(Call(number, model, prompt, body, running.headers, running.path, key))
-        return calls, file.tell()
-
-
-def _answer_rows(
-    service: Service,
-    rows: Sequence[tuple[Call, Fault]],
-    output: Path,
-    edit: Callable[[bytes], Iterable[bytes]] | None,
-) -> tuple[int, int]:
-    """Append the answers to rows to output; return how many failed, and the images billed."""
-    failed = images = 0
-    with output.open("ab") as file:
-        for call, fault in rows:
-            line, has_failed, made = _answer_row(service, call, fault)
-            failed += has_failed
-            images += made
-            lines = edit(line) if edit else (line,)
-            file.writelines(each + b"\n" for each in lines)
-    return failed, images
-
-
-def _answer_row(service: Service, call: Call, fault: Fault) -> tuple[bytes, bool, int]:
+def _answer_row(make: _Make, call: Call, fault: Fault) -> tuple[bytes, bool, int]:
     """Return the line that answers a row, whether it is an error, and the images billed."""
     instead, images = refusal(call), 0
     if instead is None:
-        instead = reply_in_place(replace(fault, reset=False))
+        instead = reply_in_place(replace(fault, reset=False), error_reply)
         if instead is None or fault.late:
-            response, images = service.make(call, fault)
+            response, images = make(call, fault)
+    has_failed = instead is not None and instead.status >= 300
     if instead is None:
-        return json.dumps({"response": response, "key": call.key}).encode(), False, images
-    if instead.status >= 300:
-        line = json.dumps({"error": rpc_error(instead), "key": call.key}).encode()
-        return line, True, images
-    if given := json_object(instead.body):
-        return json.dumps({"response": given, "key": call.key}).encode(), False, images
-    return instead.body.replace(b"\n", b" "), False, images
+        answer = {"response": response}
+    elif has_failed:
+        answer = {"error": rpc_error(instead)}
+    elif given := json_object(instead.body):
+        answer = {"response": given}
+    else:
+        return instead.body.replace(b"\n", b" "), False, images
+    return json.dumps({**answer, "key": call.key}).encode(), has_failed, images
 
 
 def _reverse(path: Path) -> None:
     """Put the lines of a file in the opposite order."""
-    begins = [0]
-    other = path.with_suffix(".reversed")
-    with path.open("rb") as file, other.open("wb") as target:
-        begins += [file.tell() for _ in iter(file.readline, b"")]
-        for begin in reversed(begins[:-1]):
-            file.seek(begin)
-            target.write(file.readline())
-    other.replace(path)
+    with path.open("rb") as file:
+        lines = file.readlines()
+    path.write_bytes(b"".join(reversed(lines)))

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ._gemini import candidate, inline, key_error, model_error, quota_error, token_error
 from ._http import Fault, JsonObject
 from ._pictures import draw
+from ._wire import candidate, inline, key_error, model_error, quota_error, token_error
 
 # One grey pixel, in base64.
 _JPEG = (
@@ -37,7 +37,7 @@ def rate_limited(
         per_day: Whether the daily quota is used up.
         in_header: Send retry_after as a Retry-After header, in whole seconds, not in the body.
     """
-    period = "PerDay" if per_day else "PerMinute"
+    period = "Day" if per_day else "Minute"
     wait = None if in_header else retry_after
     seconds = "" if retry_after is None else str(math.ceil(retry_after))
     return Fault(
@@ -49,7 +49,7 @@ def rate_limited(
 
 def no_quota() -> Fault:
     """Return the 429 of a project without paid access: its limit is 0."""
-    return Fault(status=429, body=quota_error("PerDay", limit=0, wait=None))
+    return Fault(status=429, body=quota_error("Day", limit=0, wait=None))
 
 
 def bad_key(key: str = "a-wrong-key") -> Fault:
