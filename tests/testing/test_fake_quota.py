@@ -26,7 +26,7 @@ def delay_of(quota: Quota, model: str = MODEL) -> float | None:
     beyond = quota.admit(model)
     if beyond is None:
         return None
-    error = quota_error(beyond.period, limit=beyond.limit, wait=beyond.wait)["error"]
+    error = quota_error(beyond)["error"]
     assert error["code"] == 429
     return float(error["details"][1]["retryDelay"].removesuffix("s"))
 

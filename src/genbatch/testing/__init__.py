@@ -7,7 +7,6 @@ async with FakeGemini(latency=0.1, faults=[None, rate_limited(2), reset()]) as s
 ```
 """
 
-from ._batch_api import ControlCall, Job, JobFault
 from ._faults import (
     bad_base64,
     bad_key,
@@ -37,8 +36,9 @@ from ._faults import (
     unknown_values,
     with_drafts,
 )
-from ._gemini import FakeGemini, Stats
+from ._gemini import ControlCall, FakeGemini, Stats
 from ._http import Fault
+from ._jobs import Job, JobFault
 from ._wire import Call
 
 __all__ = [

@@ -13,6 +13,7 @@ from typing import Any
 
 from ._http import Fault, JsonObject
 from ._pictures import draw
+from ._server import Exceeded
 from ._wire import candidate, inline, key_error, model_error, quota_error, token_error
 
 # One grey pixel, in base64.
@@ -37,19 +38,19 @@ def rate_limited(
         per_day: Whether the daily quota is used up.
         in_header: Send retry_after as a Retry-After header, in whole seconds, not in the body.
     """
-    period = "Day" if per_day else "Minute"
     wait = None if in_header else retry_after
+    beyond = Exceeded("Day", 250, wait) if per_day else Exceeded("Minute", 10, wait)
     seconds = "" if retry_after is None else str(math.ceil(retry_after))
     return Fault(
         status=429,
         headers={"retry-after": seconds} if in_header and seconds else {},
-        body=quota_error(period, limit=250 if per_day else 10, wait=wait),
+        body=quota_error(beyond),
     )
 
 
 def no_quota() -> Fault:
     """Return the 429 of a project without paid access: its limit is 0."""
-    return Fault(status=429, body=quota_error("Day", limit=0, wait=None))
+    return Fault(status=429, body=quota_error(Exceeded("Day", 0, None)))
 
 
 def bad_key(key: str = "a-wrong-key") -> Fault:

@@ -8,31 +8,38 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable
+from collections import Counter, deque
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Mapping,
+)
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias, get_args
 
-from ._batch_api import Control, ControlFaults, Files, Job, JobFault, Jobs
+from . import _wire
+from ._files import Files
 from ._http import NO_FAULT, Fault, JsonObject, Reply, Request, ServerConnection, pause, serving
-from ._server import Ledger, Quota, Threads, carry_out, json_reply, scripted, timed
-from ._wire import (
-    Call,
-    called_model,
-    draw_answer,
-    error_reply,
-    key_error,
-    list_reply,
-    model_error,
-    parse_call,
-    quota_error,
-    refusal,
-    refused,
-    token_error,
-)
+from ._jobs import Job, JobFault, Jobs
+from ._server import Ledger, Quota, Refused, Threads, json_reply, reply_in_place, scripted, timed
+from ._wire import Call
+
+_FileAction: TypeAlias = Literal[
+    "start_upload", "upload", "get_file", "list_files", "delete_file", "download"
+]
+_BatchAction: TypeAlias = Literal[
+    "create_batch", "get_batch", "list_batches", "cancel_batch", "delete_batch"
+]
+Action: TypeAlias = Literal[_FileAction, _BatchAction]
+_Handler: TypeAlias = Callable[[str, Request], Awaitable[Reply]]
 
 _KEPT_BODY = 16_000  # bytes of a request that the list of calls keeps
 _KEPT_CALLS = 10_000
@@ -75,6 +82,27 @@ class Stats:
     peak: int
     limited: int = 0
     jobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ControlCall:
+    """One request about files or batches as the server received it.
+
+    Attributes:
+        number: 1 for the first of its action that a server received.
+        action: What it asks for: start_upload, upload (a chunk), get_file, list_files,
+            delete_file, download, create_batch, get_batch, list_batches, cancel_batch or
+            delete_batch.
+        id: Id of the file or the batch, or of the model for a new batch; empty for a list.
+    """
+
+    number: int
+    action: Action
+    id: str
+
+
+_ControlFault: TypeAlias = Callable[[ControlCall], Fault | None]
+ControlFaults: TypeAlias = Mapping[str, Iterable[Fault | None]] | _ControlFault
 
 
 class FakeGemini:
@@ -145,19 +173,32 @@ class FakeGemini:
         self._quota = Quota(quota, daily, retry_info=retry_info, speed=speed)
         self._latency = timed("latency", latency, speed=speed)
         self._faults = scripted(faults, NO_FAULT)
-        self._make = partial(draw_answer, image_size=image_size)
+        self._make = partial(_wire.make_reply, image_size=image_size)
         self._access = _Access(api_keys, tokens, models)
         self._threads = Threads()
-        self._files = Files(self._threads)
-        self._jobs = Jobs(
-            files=self._files,
+        self._files = files = Files(self._threads)
+        self._jobs = jobs = Jobs(
+            files=files,
             latency=timed("job_latency", job_latency, speed=speed),
             job_faults=scripted(job_faults, JobFault()),
             faults=self._faults,
             make=self._make,
-            lacks=self._access.lacks,
+            check_model=self._access.check_model,
         )
-        self._control = Control(self._files, self._jobs, self._access.denial, control_faults)
+        self._control_faults = _by_action(control_faults)
+        self._controls: Counter[Action] = Counter()
+        self._routes: tuple[tuple[str, str, Action, _Handler], ...] = (
+            ("POST", r"/upload/v1beta/files()", "start_upload", files.start_upload),
+            ("GET", r"/v1beta/files/([^/:]+)", "get_file", files.get),
+            ("GET", r"/v1beta/files()", "list_files", files.list),
+            ("DELETE", r"/v1beta/files/([^/:]+)", "delete_file", files.delete),
+            ("GET", r"(?:/download)?/v1beta/files/([^/:]+):download", "download", files.download),
+            ("POST", r"/v1beta/models/([^/:]+):batchGenerateContent", "create_batch", jobs.create),
+            ("GET", r"/v1beta/batches/([^/:]+)", "get_batch", jobs.get),
+            ("GET", r"/v1beta/batches()", "list_batches", jobs.list),
+            ("POST", r"/v1beta/batches/([^/:]+):cancel", "cancel_batch", jobs.cancel),
+            ("DELETE", r"/v1beta/batches/([^/:]+)", "delete_batch", jobs.delete),
+        )
         self._address = host, port
         self._url: str | None = None
         self._stack = AsyncExitStack()
@@ -209,60 +250,92 @@ class FakeGemini:
         # Files go last: until then jobs may write some.
         async with (
             self._files.kept(),
-            serving(*self._address, self._serve, error_reply) as (self._url, tasks),
+            serving(*self._address, self._serve, _wire.error_reply) as (self._url, tasks),
         ):
             self._jobs.begin(tasks)
             yield
 
     async def _serve(self, request: Request, connection: ServerConnection) -> None:
-        if (model := called_model(request)) is not None:
+        if (model := _wire.called_model(request)) is not None:
             await self._serve_call(model, request, connection)
         elif request.method == "GET" and request.target == "/stats":
             await connection.send(json_reply(asdict(self.stats)))
-        elif not await self._control.serve(request, connection):
-            await connection.send(self._access.page(request))
+        else:
+            await connection.send(*await _unless_refused(self._answer_other(request)))
 
     async def _serve_call(self, model: str, request: Request, connection: ServerConnection) -> None:
         self._ledger.received += 1
-        number = self._ledger.received
+        parse = partial(_wire.parse_call, self._ledger.received, model, request)
         with self._ledger.counted(connection) as release:
             async with connection.watched(on_hang_up=release):
-                call = await self._parse(number, model, request)
-                reply, fault = await self._answer(call)
+                # Input images are slow enough to parse to hold up the event loop.
+                is_large = len(request.body) > _KEPT_BODY
+                call = await self._threads.run(parse) if is_large else parse()
+                self._calls.append(replace(call, body={}) if is_large else call)
+                reply, fault = await _unless_refused(self._answer(call))
                 await connection.send(reply, fault, before_last=release)
-
-    async def _parse(self, number: int, model: str, request: Request) -> Call:
-        if len(request.body) <= _KEPT_BODY:
-            call = parse_call(number, model, request)
-            self._calls.append(call)
-        else:  # input images: slow enough to parse to hold up the event loop
-            call = await self._threads.run(parse_call, number, model, request)
-            self._calls.append(replace(call, body={}))
-        return call
 
     async def _answer(self, call: Call) -> tuple[Reply, Fault]:
         """Return the reply to a call, and what is to go wrong while it is sent."""
-        lacks = self._access.lacks
-        if wrong := self._access.denial(call) or refusal(call) or lacks(call.model):
-            return wrong, NO_FAULT
+        self._access.check_caller(call)
+        _wire.check_body(call)
+        self._access.check_model(call.model)
         if beyond := self._quota.admit(call.model):
             self._ledger.limited += 1
-            error = quota_error(
-                beyond.period, limit=beyond.limit, wait=beyond.wait, model=call.model
-            )
-            return refused(error), NO_FAULT
+            raise Refused(_wire.reply_with(_wire.quota_error(beyond, call.model)))
         fault = self._faults(call)
-        await pause(self._latency(call))
-        return await carry_out(partial(self._draw, call, fault), fault, error_reply), fault
-
-    async def _draw(self, call: Call, fault: Fault) -> Reply:
-        def draw() -> tuple[Reply, int]:
-            answer, images = self._make(call, fault)
-            return json_reply(answer), images
-
-        reply, images = await self._threads.run(draw)
+        await pause(self._latency(call) + fault.delay)
+        reply, images = await self._threads.run(self._make, call, fault)
         self._ledger.images += images
-        return reply
+        return reply, fault
+
+    async def _answer_other(self, request: Request) -> tuple[Reply, Fault]:
+        """Return the reply to what is not a call, and what is to go wrong while it is sent."""
+        for method, pattern, action, handler in self._routes:
+            match = re.fullmatch(pattern, request.path) if method == request.method else None
+            if match is not None:
+                if action == "start_upload" and "upload_id" in request.query:
+                    action, handler = "upload", self._files.upload
+                self._controls[action] += 1
+                call = ControlCall(self._controls[action], action, match[1])
+                if action != "upload":  # whose URL is secret enough: clients send no key there
+                    self._access.check_caller(request)
+                fault = self._control_faults(call)
+                return await _controlled(partial(handler, call.id, request), fault), fault
+        return self._access.page(request), NO_FAULT
+
+
+async def _controlled(handle: Callable[[], Awaitable[Reply]], fault: Fault) -> Reply:
+    """Return the reply to a request about files or batches, as fault changes it."""
+    await pause(fault.delay)
+    instead = reply_in_place(fault, _wire.error_reply)
+    if instead is not None and not fault.late:
+        return instead
+    try:
+        reply = await handle()
+    except Refused as refused:
+        return instead or refused.reply
+    if instead is not None or reply.file is not None:
+        return instead or replace(reply, status=fault.status or 200)
+    if fault.edit is not None:
+        reply = replace(reply, body=json.dumps(fault.edit(json.loads(reply.body or "{}"))).encode())
+    return reply
+
+
+async def _unless_refused(answer: Awaitable[tuple[Reply, Fault]]) -> tuple[Reply, Fault]:
+    try:
+        return await answer
+    except Refused as refused:
+        return refused.reply, NO_FAULT
+
+
+def _by_action(faults: ControlFaults | None) -> Callable[[ControlCall], Fault]:
+    if callable(faults):
+        return scripted(faults, NO_FAULT)
+    if unknown := set(faults or ()) - set(get_args(Action)):
+        raise ValueError(f"control_faults has no action {sorted(unknown)[0]!r}")
+    scripts = {action: iter(listed) for action, listed in (faults or {}).items()}
+    return lambda call: next(scripts.get(call.action, iter(())), None) or NO_FAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,44 +346,49 @@ class _Access:
     tokens: Container[str] | None
     models: Collection[str] | None
 
-    def denial(self, request: Request | Call) -> Reply | None:
-        """Return the service's reply to a caller without access, None to one with it."""
+    def check_caller(self, request: Request | Call) -> None:
+        """Check the key or the token of a request.
+
+        Raises:
+            Refused: If it is missing or not valid.
+        """
+        error = None
         if _is_vertex(request.path):
             kind, _, token = request.headers.get("authorization", "").partition(" ")
             if kind != "Bearer" or not token:
-                return refused(token_error("CREDENTIALS_MISSING", _ANONYMOUS))
-            is_valid = self.tokens is None or token in self.tokens
-            return None if is_valid else refused(token_error())
-        key = request.headers.get("x-goog-api-key")
-        if not key:
-            return error_reply(403, _NO_KEY)
-        is_valid = self.api_keys is None or key in self.api_keys
-        return None if is_valid else refused(key_error(key))
+                error = _wire.token_error("CREDENTIALS_MISSING", _ANONYMOUS)
+            elif self.tokens is not None and token not in self.tokens:
+                error = _wire.token_error()
+        elif not (key := request.headers.get("x-goog-api-key")):
+            error = _wire.error_body(403, _NO_KEY)
+        elif self.api_keys is not None and key not in self.api_keys:
+            error = _wire.key_error(key)
+        if error is not None:
+            raise Refused(_wire.reply_with(error))
 
-    def lacks(self, model: str) -> Reply | None:
-        """Return the error for a model that cannot be called, None for one that can."""
-        if self.models is None:
-            is_missing = _RETIRED.fullmatch(model) is not None
-        else:
-            is_missing = model not in self.models
-        return refused(model_error(model)) if is_missing else None
+    def check_model(self, model: str) -> None:
+        """Check that a model can be called.
+
+        Raises:
+            Refused: If it cannot.
+        """
+        if _RETIRED.fullmatch(model) if self.models is None else model not in self.models:
+            raise Refused(_wire.reply_with(_wire.model_error(model)))
 
     def page(self, request: Request) -> Reply:
         """Return the reply to a request that is not a call: the models, one model, or an error."""
-        path = request.path
-        match = _MODEL_PATH.fullmatch(path)
+        match = _MODEL_PATH.fullmatch(request.path)
         if request.method != "GET" or match is None:
-            return error_reply(404, f"{request.method} {request.target} is not served here.")
-        if denied := self.denial(request):
-            return denied
-        is_vertex = _is_vertex(path)
+            return _wire.error_reply(404, f"{request.method} {request.target} is not served here.")
+        self.check_caller(request)
+        is_vertex = _is_vertex(request.path)
         describe = _described_by_vertex if is_vertex else _described
         models = list(_MODELS if self.models is None else self.models)
         if (model := match[1]) is None:
             name = "publisherModels" if is_vertex else "models"
-            return list_reply(name, [describe(each) for each in models], request, _PAGES)
+            return _wire.list_reply(name, [describe(each) for each in models], request, _PAGES)
         if model not in models:
-            return refused(model_error(model))
+            return _wire.reply_with(_wire.model_error(model))
         return json_reply(describe(model))
 
 

@@ -12,16 +12,16 @@ import math
 import re
 import sys
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from ._http import ErrorReply, Fault, Reply, ServerConnection, cuts_before_answer, pause
+from ._http import ErrorReply, Fault, Reply, ServerConnection, cuts_before_answer
 
 C = TypeVar("C")
 F = TypeVar("F")
@@ -80,6 +80,13 @@ def timed(
 # Replies
 
 
+class Refused(Exception):
+    """A request that is answered with an error, before anything was done for it."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+
+
 def json_reply(content: object, status: int = 200) -> Reply:
     """Return content as a JSON reply."""
     return Reply(status, json.dumps(content).encode())
@@ -95,21 +102,6 @@ def reply_in_place(fault: Fault, error_reply: ErrorReply) -> Reply | None:
     if isinstance(fault.body, Mapping):
         return json_reply(fault.body, status)
     return Reply(status, fault.body.encode() if isinstance(fault.body, str) else fault.body)
-
-
-async def carry_out(
-    act: Callable[[], Awaitable[Reply]], fault: Fault, error_reply: ErrorReply
-) -> Reply:
-    """Return the reply of act, or what fault puts in its place, with or without calling it."""
-    await pause(fault.delay)
-    instead = reply_in_place(fault, error_reply)
-    if instead is not None and not fault.late:
-        return instead
-    reply = await act()
-    if instead is not None:
-        return instead
-    is_right = reply.status < 300
-    return replace(reply, status=fault.status) if is_right and fault.status else reply
 
 
 # What is counted

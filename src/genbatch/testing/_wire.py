@@ -11,11 +11,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from ._http import Fault, JsonObject, Reply, Request
 from ._pictures import draw
-from ._server import json_reply
+from ._server import Exceeded, Refused, json_reply, reply_in_place
 
 _TYPES = "type.googleapis.com/google.rpc."
 # By HTTP status: the status and the code that RPC has for it, and the service's usual message.
@@ -95,18 +96,24 @@ def prompt_of(body: Mapping[str, Any]) -> str:
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
-def refusal(call: Call) -> Reply | None:
-    """Return the service's error for an invalid body, None for a valid one."""
-    if not call.body:
-        return error_reply(400, "Invalid JSON payload received. Expected a JSON object.")
-    if not _parts(call.body):
-        return error_reply(400, "* GenerateContentRequest.contents: contents is not specified\n")
+def check_body(call: Call) -> None:
+    """Check what a call asks for.
+
+    Raises:
+        Refused: If it is invalid.
+    """
     ratio, size = _ratio_and_size(call)
-    if not _RATIO.fullmatch(ratio):
-        return error_reply(400, f"Invalid value at 'image_config.aspect_ratio': {ratio!r}")
-    if size not in _TOKENS:
-        return error_reply(400, f"Invalid value at 'image_config.image_size': {size!r}")
-    return None
+    if not call.body:
+        message = "Invalid JSON payload received. Expected a JSON object."
+    elif not _parts(call.body):
+        message = "* GenerateContentRequest.contents: contents is not specified\n"
+    elif not _RATIO.fullmatch(ratio):
+        message = f"Invalid value at 'image_config.aspect_ratio': {ratio!r}"
+    elif size not in _TOKENS:
+        message = f"Invalid value at 'image_config.image_size': {size!r}"
+    else:
+        return
+    raise refused(400, message)
 
 
 def json_object(body: bytes) -> Mapping[str, Any]:
@@ -140,14 +147,23 @@ def _ratio_and_size(call: Call) -> tuple[str, str]:
 # Answers
 
 
-def draw_answer(call: Call, fault: Fault, image_size: int) -> tuple[object, int]:
-    """Return the answer to a valid call, and how many images it bills; call it in a thread.
+def make_reply(call: Call, fault: Fault, image_size: int) -> tuple[Reply, int]:
+    """Return the reply to a valid call, and how many images it bills; call it in a thread.
 
     Args:
         call: The call.
-        fault: Edits the answer.
+        fault: Replaces or edits the answer.
         image_size: Longer side of the image in pixels.
     """
+    instead = reply_in_place(fault, error_reply)
+    if instead is not None and not fault.late:
+        return instead, 0
+    drawn = _image_answer(call, image_size)
+    answer = fault.edit(drawn) if fault.edit else drawn
+    return instead or json_reply(answer, fault.status or 200), max(1, _images_in(answer))
+
+
+def _image_answer(call: Call, image_size: int) -> JsonObject:
     ratio, size = _ratio_and_size(call)
     across, down = map(int, ratio.split(":"))
     scale = image_size / max(across, down)
@@ -156,7 +172,7 @@ def draw_answer(call: Call, fault: Fault, image_size: int) -> tuple[object, int]
     png = draw(call.prompt, model=call.model, seed=seed, width=width, height=height)
     inputs = sum("inlineData" in part or "fileData" in part for part in _parts(call.body))
     prompt_tokens = max(1, len(call.prompt) // 4) + _TOKENS_PER_INPUT_IMAGE * inputs
-    answer: JsonObject = {
+    return {
         "candidates": [candidate([{"text": "Here is the image you asked for."}, inline(png)])],
         "usageMetadata": {
             "promptTokenCount": prompt_tokens,
@@ -166,8 +182,6 @@ def draw_answer(call: Call, fault: Fault, image_size: int) -> tuple[object, int]
         "modelVersion": call.model,
         "responseId": f"fake-{call.number}",
     }
-    sent = fault.edit(answer) if fault.edit else answer
-    return sent, max(1, _images_in(sent))
 
 
 def _images_in(answer: object) -> int:
@@ -202,10 +216,20 @@ def list_reply(
     query = request.query
     size, token = query.get("pageSize", "0"), query.get("pageToken", "page-0")[5:]
     if not size.isdecimal() or not token.isdecimal():
-        return error_reply(400)
+        raise refused(400)
     end = int(token) + min(int(size) or pages[0], pages[1])
-    answer: JsonObject = {name: items[int(token) : end]}
-    return json_reply(answer | ({"nextPageToken": f"page-{end}"} if end < len(items) else {}))
+    more = {"nextPageToken": f"page-{end}"} if end < len(items) else {}
+    return json_reply({name: items[int(token) : end], **more})
+
+
+def filled(**fields: object) -> JsonObject:
+    """Return fields without those that are empty or 0, which the service leaves out."""
+    return {name: value for name, value in fields.items() if value}
+
+
+def timestamp(time: datetime) -> str:
+    """Return time as the service writes it."""
+    return time.isoformat().replace("+00:00", "Z")
 
 
 # Errors
@@ -213,11 +237,16 @@ def list_reply(
 
 def error_reply(status: int, message: str = "") -> Reply:
     """Return an error in the service's shape, by default with its usual message for status."""
-    return refused(error_body(status, message))
+    return reply_with(error_body(status, message))
 
 
-def refused(error: JsonObject) -> Reply:
-    """Return an error that is described as below as a reply."""
+def refused(status: int, message: str = "") -> Refused:
+    """Return the error as it is raised."""
+    return Refused(error_reply(status, message))
+
+
+def reply_with(error: JsonObject) -> Reply:
+    """Return one of the errors below as a reply."""
     return json_reply(error, error["error"]["code"])
 
 
@@ -266,32 +295,23 @@ def model_error(model: str) -> JsonObject:
     return error_body(404, message)
 
 
-def quota_error(
-    period: str, *, limit: int, wait: float | None, model: str | None = None
-) -> JsonObject:
-    """Return the error for a quota that is used up, a 429.
-
-    Args:
-        period: ``"Minute"`` or ``"Day"``.
-        limit: Calls in it.
-        wait: Seconds to ask for, rounded up to milliseconds; None to ask for none.
-        model: Id of the model to name, if any.
-    """
+def quota_error(beyond: Exceeded, model: str | None = None) -> JsonObject:
+    """Return the error for a quota that is used up, a 429; it names the model, if any."""
     message = (
         "You exceeded your current quota, please check your plan and billing details.\n"
-        f"* Quota exceeded for metric: {_METRIC}, limit: {limit}"
+        f"* Quota exceeded for metric: {_METRIC}, limit: {beyond.limit}"
     )
     violation: JsonObject = {
         "quotaMetric": _METRIC,
-        "quotaId": f"GenerateRequestsPer{period}PerProjectPerModel",
-        "quotaValue": str(limit),
+        "quotaId": f"GenerateRequestsPer{beyond.period}PerProjectPerModel",
+        "quotaValue": str(beyond.limit),
     }
     if model is not None:
         violation["quotaDimensions"] = {"location": "global", "model": model}
     details: list[object] = [{"@type": f"{_TYPES}QuotaFailure", "violations": [violation]}]
-    if wait is not None:
-        # Rounded first to microseconds: 53.000000000000007 s are 53 s.
-        seconds = f"{math.ceil(round(wait * 1e3, 3)) / 1e3:.3f}".rstrip("0").rstrip(".")
+    if beyond.wait is not None:
+        # Rounded up to milliseconds, first to microseconds: 53.000000000000007 s are 53 s.
+        seconds = f"{math.ceil(round(beyond.wait * 1e3, 3)) / 1e3:.3f}".rstrip("0").rstrip(".")
         message += f"\nPlease retry in {seconds}s."
         details.append({"@type": f"{_TYPES}RetryInfo", "retryDelay": f"{seconds}s"})
     return error_body(429, message, details)
