@@ -16,6 +16,36 @@ from ._pictures import draw
 from ._server import Exceeded
 from ._wire import candidate, inline, key_error, model_error, quota_error, token_error
 
+__all__ = [
+    "bad_base64",
+    "bad_key",
+    "bad_token",
+    "blocked",
+    "broken_json",
+    "closed_port",
+    "dripping",
+    "empty_body",
+    "empty_image",
+    "filtered",
+    "garbage",
+    "html_page",
+    "jpeg_as_png",
+    "no_candidates",
+    "no_image",
+    "no_quota",
+    "not_an_image",
+    "rate_limited",
+    "redirect",
+    "reset",
+    "retired_model",
+    "several_images",
+    "short_body",
+    "slow_headers",
+    "stalled",
+    "unknown_values",
+    "with_drafts",
+]
+
 # One grey pixel, in base64.
 _JPEG = (
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAP////////////////////////////////////////////////////////"

@@ -177,14 +177,9 @@ class FakeGemini:
         self._access = _Access(api_keys, tokens, models)
         self._threads = Threads()
         self._files = files = Files(self._threads)
-        self._jobs = jobs = Jobs(
-            files=files,
-            latency=timed("job_latency", job_latency, speed=speed),
-            job_faults=scripted(job_faults, JobFault()),
-            faults=self._faults,
-            make=self._make,
-            check_model=self._access.check_model,
-        )
+        duration = timed("job_latency", job_latency, speed=speed)
+        outcome, check_model = scripted(job_faults, JobFault()), self._access.check_model
+        self._jobs = jobs = Jobs(files, duration, outcome, self._faults, self._make, check_model)
         self._control_faults = _by_action(control_faults)
         self._controls: Counter[Action] = Counter()
         self._routes: tuple[tuple[str, str, Action, _Handler], ...] = (
@@ -215,11 +210,10 @@ class FakeGemini:
     @property
     def stats(self) -> Stats:
         """The counters as they are now."""
-        ledger, jobs = self._ledger, self.jobs
-        images = ledger.images + sum(job.images for job in jobs)
-        return Stats(
-            ledger.received, images, ledger.in_flight, ledger.peak, ledger.limited, len(jobs)
-        )
+        counts, jobs = self._ledger, self.jobs
+        images = counts.images + sum(job.images for job in jobs)
+        in_flight, peak = counts.in_flight, counts.peak
+        return Stats(counts.received, images, in_flight, peak, counts.limited, len(jobs))
 
     @property
     def calls(self) -> tuple[Call, ...]:

@@ -13,12 +13,12 @@ import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qsl, unquote
 
 import anyio
 import anyio.abc
@@ -32,6 +32,12 @@ _LARGEST_BODY = 100_000_000  # bytes of a request
 _CHUNK = 64 * 1024
 _PIECE = 1024 * 1024  # bytes of a file that are in memory at once
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def check(is_right: bool, message: str) -> None:
+    """Raise ValueError with message unless an option is right."""
+    if not is_right:
+        raise ValueError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +77,13 @@ class Fault:
     drip_head: bool = False
 
     def __post_init__(self) -> None:
-        if self.status is not None and not 200 <= self.status <= 599:
-            raise ValueError(f"status must be in 200..599, got {self.status}")
-        if not self.delay >= 0:
-            raise ValueError(f"delay must be >= 0, got {self.delay}")
-        if self.truncate is not None and self.truncate < 0:
-            raise ValueError(f"truncate must be >= 0, got {self.truncate}")
-        if self.drip is not None and not (self.drip[0] >= 1 and self.drip[1] >= 0):
-            raise ValueError(f"drip must be (bytes >= 1, seconds >= 0), got {self.drip}")
-        if self.drip_head and self.drip is None:
-            raise ValueError("drip_head needs drip, which says how fast")
+        status, truncate, drip = self.status, self.truncate, self.drip
+        check(status is None or 200 <= status <= 599, f"status must be in 200..599, got {status}")
+        check(self.delay >= 0, f"delay must be >= 0, got {self.delay}")
+        check(truncate is None or truncate >= 0, f"truncate must be >= 0, got {truncate}")
+        is_drip = drip is None or (drip[0] >= 1 and drip[1] >= 0)
+        check(is_drip, f"drip must be (bytes >= 1, seconds >= 0), got {drip}")
+        check(drip is not None or not self.drip_head, "drip_head needs drip, which says how fast")
 
 
 NO_FAULT = Fault()
@@ -112,8 +115,7 @@ class Request:
     @property
     def query(self) -> dict[str, str]:
         """Fields of the query."""
-        fields = parse_qs(self.target.partition("?")[2])
-        return {name: values[-1] for name, values in fields.items()}
+        return dict(parse_qsl(self.target.partition("?")[2]))
 
     @property
     def host(self) -> str:
@@ -179,7 +181,7 @@ class ServerConnection:
             return await self._read_request()
         except h11.RemoteProtocolError as error:
             if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                await self.send(self._error_reply(error.error_status_hint, str(error)))
+                await self._refuse(error)
             return None
 
     async def _read_request(self) -> Request | None:
@@ -189,18 +191,17 @@ class ServerConnection:
             match await self._next_event():
                 case h11.Request() as head:
                     self._method = head.method.decode()
-                    announced = _headers(head).get("content-length", "0")
-                    too_large = int(announced) > _LARGEST_BODY
+                    size = int(_headers(head).get("content-length", "0"))
                 case h11.Data(data=piece):
                     body += piece
-                    too_large = len(body) > _LARGEST_BODY
+                    size = len(body)
                 case h11.EndOfMessage() if head is not None:
                     return Request(self._method, head.target.decode(), _headers(head), bytes(body))
                 case _:  # the client has closed between two requests
                     return None
-            if too_large:
-                await self._refuse_body()
-                return None
+            if size > _LARGEST_BODY:
+                message = f"Request payload size exceeds the limit: {_LARGEST_BODY} bytes."
+                raise h11.RemoteProtocolError(message, error_status_hint=413)
 
     async def _next_event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
@@ -210,10 +211,9 @@ class ServerConnection:
             self._http.receive_data(await self._receive())
         return event
 
-    async def _refuse_body(self) -> None:
-        message = f"Request payload size exceeds the limit: {_LARGEST_BODY} bytes."
-        reply = self._error_reply(413, message)
-        await self.send(Reply(413, reply.body, {**reply.headers, "connection": "close"}))
+    async def _refuse(self, error: h11.RemoteProtocolError) -> None:
+        reply = self._error_reply(error.error_status_hint, str(error))
+        await self.send(replace(reply, headers={**reply.headers, "connection": "close"}))
         # Closing with unread bytes would reset the connection and take the answer with it.
         with suppress(OSError):  # the client has reset it already
             self._socket.shutdown(socket.SHUT_WR)
@@ -258,7 +258,11 @@ class ServerConnection:
         size = len(reply.body) if reply.file is None else reply.file[0]
         if self._method == "HEAD" or reply.status in (204, 304):
             size = 0
-        head = self._head(reply, fault, size)
+        ours = {"date": formatdate(usegmt=True), **reply.headers}
+        theirs = {name.lower(): value for name, value in fault.headers.items()}
+        headers = ours | theirs | {"content-length": str(size)}
+        response = h11.Response(status_code=reply.status, headers=list(headers.items()))
+        head = self._http.send(response) or b""
         total = len(head) + (size if fault.truncate is None else min(fault.truncate, size))
         for start, end in pairwise(_cuts(len(head), total, fault)):
             begin, stop = max(0, start - len(head)), max(0, end - len(head))
@@ -272,14 +276,6 @@ class ServerConnection:
             await self._send_all(piece)
             if fault.drip and end < total:
                 await pause(fault.drip[1])
-
-    def _head(self, reply: Reply, fault: Fault, size: int) -> bytes:
-        """Return the status line and the headers of a response whose body is size bytes."""
-        ours = {"date": formatdate(usegmt=True), **reply.headers}
-        theirs = {name.lower(): value for name, value in fault.headers.items()}
-        headers = ours | theirs | {"content-length": str(size)}
-        response = h11.Response(status_code=reply.status, headers=list(headers.items()))
-        return self._http.send(response) or b""
 
     # The client
 

@@ -24,7 +24,7 @@ from anyio import from_thread
 
 from . import _wire
 from ._files import Files, StoredFile
-from ._http import Fault, JsonObject, Reply, Request, pause
+from ._http import Fault, JsonObject, Reply, Request, check, pause
 from ._server import Refused, Threads, json_reply
 from ._wire import Call
 
@@ -89,10 +89,10 @@ class JobFault:
     edit: Callable[[bytes], Iterable[bytes]] | None = None
 
     def __post_init__(self) -> None:
-        if self.state not in _ENDS:
-            raise ValueError(f"state must be one of {', '.join(_ENDS)}, got {self.state}")
-        if self.after is not None and not 0 <= self.after <= 1:
-            raise ValueError(f"after must be in 0..1, got {self.after}")
+        known = ", ".join(_ENDS)
+        check(self.state in _ENDS, f"state must be one of {known}, got {self.state}")
+        is_share = self.after is None or 0 <= self.after <= 1
+        check(is_share, f"after must be in 0..1, got {self.after}")
 
     def rows_of(self, count: int) -> int:
         """Return how many of count rows are processed."""
@@ -143,6 +143,12 @@ class _RunningJob:
         """Return the service's description of it."""
         job, ended, updated = self.job, self.job.state in _ENDS, _wire.timestamp(self.updated)
         output = {"responsesFile": self.output.name} if self.output else {}
+        counts = _wire.filled(
+            requestCount=len(job.keys),
+            successfulRequestCount=self.succeeded,
+            failedRequestCount=self.failed,
+            pendingRequestCount=len(job.keys) - self.done,
+        )
         metadata = _wire.filled(
             model=f"models/{job.model}",
             displayName=job.display_name,
@@ -151,7 +157,7 @@ class _RunningJob:
             createTime=_wire.timestamp(self.created),
             updateTime=updated,
             endTime=updated if ended else "",
-            batchStats=self._stats(),
+            batchStats={name: str(count) for name, count in counts.items()},
             state=f"BATCH_STATE_{job.state}",
             name=job.name,
         )
@@ -164,33 +170,23 @@ class _RunningJob:
         response = {"@type": f"{_BATCH_TYPE}Output", **output}
         return answer | {"done": True} | ({"response": response} if output else {})
 
-    def _stats(self) -> JsonObject:
-        """Return the counts as the service does: as text, and without those that are 0."""
-        counts = _wire.filled(
-            requestCount=len(self.job.keys),
-            successfulRequestCount=self.succeeded,
-            failedRequestCount=self.failed,
-            pendingRequestCount=len(self.job.keys) - self.done,
-        )
-        return {name: str(count) for name, count in counts.items()}
 
-
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Jobs:
     """Every job: it is created, waits, runs row by row, and ends; deleted ones are remembered.
 
     Attributes:
         files: Those that clients have uploaded, and the answers.
-        latency: Returns the seconds that a job takes.
-        job_faults: Returns what goes wrong with a job.
+        duration: Returns the seconds that a job takes.
+        outcome: Returns how a job goes wrong, or well.
         faults: Returns what goes wrong with a row.
         make: Makes the reply to a row, and says how many images it bills.
         check_model: Refuses a model that cannot be called.
     """
 
     files: Files
-    latency: Callable[[Job], float]
-    job_faults: Callable[[Job], JobFault]
+    duration: Callable[[Job], float]
+    outcome: Callable[[Job], JobFault]
     faults: Callable[[Call], Fault]
     make: Callable[[Call, Fault], tuple[Reply, int]]
     check_model: Callable[[str], None]
@@ -261,7 +257,7 @@ class Jobs:
     # Running
 
     async def _run(self, running: _RunningJob, output_id: str) -> None:
-        fault, half = self.job_faults(running.job), self.latency(running.job) / 2
+        fault, half = self.outcome(running.job), self.duration(running.job) / 2
         output = self.files.new(output_id, mime_type="application/jsonl", generated=True)
         with running.scope:
             await pause(half)

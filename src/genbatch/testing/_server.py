@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 import anyio
 import anyio.to_thread
 
-from ._http import ErrorReply, Fault, Reply, ServerConnection, cuts_before_answer
+from ._http import ErrorReply, Fault, Reply, ServerConnection, check, cuts_before_answer
 
 C = TypeVar("C")
 F = TypeVar("F")
@@ -72,8 +72,7 @@ def timed(
     """
     if callable(latency):
         return lambda each: latency(each) / speed
-    if not latency >= 0:
-        raise ValueError(f"{name} must be >= 0, got {latency}")
+    check(latency >= 0, f"{name} must be >= 0, got {latency}")
     return lambda _: latency / speed
 
 
@@ -179,12 +178,9 @@ class Quota:
         self, quota: str | None, daily: int | None, *, retry_info: bool, speed: float
     ) -> None:
         match = None if quota is None else _PER_MINUTE.fullmatch(quota)
-        if quota is not None and match is None:
-            raise ValueError(f"quota must be like '60/min', got {quota!r}")
-        if daily is not None and daily < 0:
-            raise ValueError(f"daily must be >= 0, got {daily}")
-        if not 0 < speed < math.inf:
-            raise ValueError(f"speed must be > 0, got {speed}")
+        check(quota is None or match is not None, f"quota must be like '60/min', got {quota!r}")
+        check(daily is None or daily >= 0, f"daily must be >= 0, got {daily}")
+        check(0 < speed < math.inf, f"speed must be > 0, got {speed}")
         self._per_minute = int(match[1]) if match else sys.maxsize
         self._per_day = sys.maxsize if daily is None else daily
         self._retry_info = retry_info
