@@ -20,9 +20,9 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from . import _wire
@@ -171,32 +171,19 @@ class FakeGemini:
         if image_size < 1:
             raise ValueError(f"image_size must be >= 1, got {image_size}")
         self._quota = Quota(quota, daily, retry_info=retry_info, speed=speed)
-        self._latency = timed("latency", latency, speed=speed)
-        self._faults = scripted(faults, NO_FAULT)
+        self._latency = timed("latency", latency, speed)
+        self._fault = scripted(faults, NO_FAULT)
         self._make = partial(_wire.make_reply, image_size=image_size)
         self._access = _Access(api_keys, tokens, models)
         self._threads = Threads()
-        self._files = files = Files(self._threads)
-        duration = timed("job_latency", job_latency, speed=speed)
-        outcome, check_model = scripted(job_faults, JobFault()), self._access.check_model
-        self._jobs = jobs = Jobs(files, duration, outcome, self._faults, self._make, check_model)
-        self._control_faults = _by_action(control_faults)
+        self._files = Files(self._threads)
+        job_time = timed("job_latency", job_latency, speed)
+        job_fault, check_model = scripted(job_faults, JobFault()), self._access.check_model
+        self._jobs = Jobs(self._files, job_time, job_fault, self._fault, self._make, check_model)
+        self._control_fault = _by_action(control_faults)
         self._controls: Counter[Action] = Counter()
-        self._routes: tuple[tuple[str, str, Action, _Handler], ...] = (
-            ("POST", r"/upload/v1beta/files()", "start_upload", files.start_upload),
-            ("GET", r"/v1beta/files/([^/:]+)", "get_file", files.get),
-            ("GET", r"/v1beta/files()", "list_files", files.list),
-            ("DELETE", r"/v1beta/files/([^/:]+)", "delete_file", files.delete),
-            ("GET", r"(?:/download)?/v1beta/files/([^/:]+):download", "download", files.download),
-            ("POST", r"/v1beta/models/([^/:]+):batchGenerateContent", "create_batch", jobs.create),
-            ("GET", r"/v1beta/batches/([^/:]+)", "get_batch", jobs.get),
-            ("GET", r"/v1beta/batches()", "list_batches", jobs.list),
-            ("POST", r"/v1beta/batches/([^/:]+):cancel", "cancel_batch", jobs.cancel),
-            ("DELETE", r"/v1beta/batches/([^/:]+)", "delete_batch", jobs.delete),
-        )
         self._address = host, port
         self._url: str | None = None
-        self._stack = AsyncExitStack()
         self._calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
         self._ledger = Ledger()
 
@@ -228,26 +215,27 @@ class FakeGemini:
     async def __aenter__(self) -> Self:
         if self._url is not None:
             raise RuntimeError("FakeGemini is running already")
-        await self._stack.enter_async_context(self._running())
+        self._block = self._running()
+        await self._block.__aenter__()
         return self
 
     async def __aexit__(self, *details: Any) -> bool | None:
-        try:
-            return await self._stack.__aexit__(*details)
-        finally:
-            self._url = None
+        return await self._block.__aexit__(*details)
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         self._quota.renew()
         self._threads.begin()
         # Files go last: until then jobs may write some.
-        async with (
-            self._files.kept(),
-            serving(*self._address, self._serve, _wire.error_reply) as (self._url, tasks),
-        ):
-            self._jobs.begin(tasks)
-            yield
+        try:
+            async with (
+                self._files.kept(),
+                serving(*self._address, self._serve, _wire.error_reply) as (self._url, tasks),
+            ):
+                self._jobs.begin(tasks)
+                yield
+        finally:
+            self._url = None
 
     async def _serve(self, request: Request, connection: ServerConnection) -> None:
         if (model := _wire.called_model(request)) is not None:
@@ -277,11 +265,28 @@ class FakeGemini:
         if beyond := self._quota.admit(call.model):
             self._ledger.limited += 1
             raise Refused(_wire.reply_with(_wire.quota_error(beyond, call.model)))
-        fault = self._faults(call)
+        fault = self._fault(call)
         await pause(self._latency(call) + fault.delay)
         reply, images = await self._threads.run(self._make, call, fault)
         self._ledger.images += images
         return reply, fault
+
+    @cached_property
+    def _routes(self) -> tuple[tuple[str, str, Action, _Handler], ...]:
+        """Method, path, action and handler of each request about files and batches."""
+        files, jobs = self._files, self._jobs
+        return (
+            ("POST", r"/upload/v1beta/files()", "start_upload", files.start_upload),
+            ("GET", r"/v1beta/files/([^/:]+)", "get_file", files.get),
+            ("GET", r"/v1beta/files()", "list_files", files.list),
+            ("DELETE", r"/v1beta/files/([^/:]+)", "delete_file", files.delete),
+            ("GET", r"(?:/download)?/v1beta/files/([^/:]+):download", "download", files.download),
+            ("POST", r"/v1beta/models/([^/:]+):batchGenerateContent", "create_batch", jobs.create),
+            ("GET", r"/v1beta/batches/([^/:]+)", "get_batch", jobs.get),
+            ("GET", r"/v1beta/batches()", "list_batches", jobs.list),
+            ("POST", r"/v1beta/batches/([^/:]+):cancel", "cancel_batch", jobs.cancel),
+            ("DELETE", r"/v1beta/batches/([^/:]+)", "delete_batch", jobs.delete),
+        )
 
     async def _answer_other(self, request: Request) -> tuple[Reply, Fault]:
         """Return the reply to what is not a call, and what is to go wrong while it is sent."""
@@ -294,7 +299,7 @@ class FakeGemini:
                 call = ControlCall(self._controls[action], action, match[1])
                 if action != "upload":  # whose URL is secret enough: clients send no key there
                     self._access.check_caller(request)
-                fault = self._control_faults(call)
+                fault = self._control_fault(call)
                 return await _controlled(partial(handler, call.id, request), fault), fault
         return self._access.page(request), NO_FAULT
 
@@ -308,12 +313,13 @@ async def _controlled(handle: Callable[[], Awaitable[Reply]], fault: Fault) -> R
     try:
         reply = await handle()
     except Refused as refused:
-        return instead or refused.reply
-    if instead is not None or reply.file is not None:
-        return instead or replace(reply, status=fault.status or 200)
-    if fault.edit is not None:
-        reply = replace(reply, body=json.dumps(fault.edit(json.loads(reply.body or "{}"))).encode())
-    return reply
+        reply = refused.reply
+    if instead is not None or reply.status >= 300:
+        return instead or reply
+    if fault.edit is not None and reply.file is None:
+        edited = fault.edit(json.loads(reply.body or "{}"))
+        reply = replace(reply, body=json.dumps(edited).encode())
+    return replace(reply, status=fault.status or reply.status)
 
 
 async def _unless_refused(answer: Awaitable[tuple[Reply, Fault]]) -> tuple[Reply, Fault]:

@@ -177,17 +177,17 @@ class Jobs:
 
     Attributes:
         files: Those that clients have uploaded, and the answers.
-        duration: Returns the seconds that a job takes.
-        outcome: Returns how a job goes wrong, or well.
-        faults: Returns what goes wrong with a row.
+        latency: Returns the seconds that a job takes.
+        job_fault: Returns what goes wrong with a job.
+        fault: Returns what goes wrong with a row.
         make: Makes the reply to a row, and says how many images it bills.
         check_model: Refuses a model that cannot be called.
     """
 
     files: Files
-    duration: Callable[[Job], float]
-    outcome: Callable[[Job], JobFault]
-    faults: Callable[[Call], Fault]
+    latency: Callable[[Job], float]
+    job_fault: Callable[[Job], JobFault]
+    fault: Callable[[Call], Fault]
     make: Callable[[Call, Fault], tuple[Reply, int]]
     check_model: Callable[[str], None]
     _created: list[_RunningJob] = field(default_factory=list)
@@ -257,7 +257,7 @@ class Jobs:
     # Running
 
     async def _run(self, running: _RunningJob, output_id: str) -> None:
-        fault, half = self.outcome(running.job), self.duration(running.job) / 2
+        fault, half = self.job_fault(running.job), self.latency(running.job) / 2
         output = self.files.new(output_id, mime_type="application/jsonl", generated=True)
         with running.scope:
             await pause(half)
@@ -284,7 +284,7 @@ class Jobs:
             from_thread.check_cancelled()
             call = running.call(row)
             # Asked for outside this thread: calls ask too, and faults may be an iterator.
-            row_fault = from_thread.run_sync(self.faults, call)
+            row_fault = from_thread.run_sync(self.fault, call)
             try:
                 _wire.check_body(call)
                 reply, images = self.make(call, replace(row_fault, reset=False))

@@ -62,9 +62,7 @@ def scripted(faults: Iterable[F | None] | Callable[[C], F | None], default: F) -
     return lambda _: next(remaining, None) or default
 
 
-def timed(
-    name: str, latency: float | Callable[[C], float], *, speed: float
-) -> Callable[[C], float]:
+def timed(name: str, latency: float | Callable[[C], float], speed: float) -> Callable[[C], float]:
     """Return latency as a function of real seconds.
 
     Raises:
