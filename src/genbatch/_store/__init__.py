@@ -10,7 +10,7 @@ from ._keys import content_digest, digests_of_texts, key_of
 from ._names import DEFAULT_TEMPLATE, check_template
 from ._plan import FINAL, Plan, PlanRequest, details, request_to_json
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
-from ._store import PendingImage, Store
+from ._store import PendingImage, Store, run_to_end
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -41,6 +41,7 @@ __all__ = [
     "reading",
     "replace_file",
     "request_to_json",
+    "run_to_end",
     "status",
     "storable",
     "sync_directory",

@@ -11,8 +11,8 @@ a job, and keeps its results for 48 more. A waiting process may be stopped or ki
 the same call takes up the jobs it left, and no prompt is in two jobs at once.
 """
 
-from ._api import cancel, generate_images, jobs
-from ._journal import Job
+from ._api import cancel, generate_images
+from ._journal import Job, jobs
 from ._journal import Jobs as Jobs
 
 __all__ = ["Job", "cancel", "generate_images", "jobs"]

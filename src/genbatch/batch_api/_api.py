@@ -1,11 +1,10 @@
-"""The public functions generate_images, jobs and cancel, and how they open the batch queue."""
+"""The public functions generate_images and cancel, and how they open the batch queue."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import anyio
@@ -19,7 +18,7 @@ from genbatch._values import ImageSettings, Prompt, SavedImage, takes_settings
 from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient
 
 from ._job import JobContext
-from ._journal import Job, jobs_in
+from ._journal import Job, jobs
 from ._queue import Queue
 
 if TYPE_CHECKING:
@@ -124,15 +123,6 @@ async def _with(
 ) -> AsyncGenerator[T]:
     async with open_service(client) as service, queue.running(service), outcomes as entered:
         yield entered
-
-
-def jobs(directory: str | os.PathLike[str]) -> list[Job]:
-    """Return the jobs of a directory, oldest first; this reads its journal, which blocks.
-
-    Raises:
-        StoreError: If the journal in directory cannot be read; without one there are no jobs.
-    """
-    return jobs_in(Path(directory))
 
 
 async def cancel(

@@ -225,12 +225,13 @@ class Spool:
             self.path.unlink()
 
 
-def jobs_in(directory: Path) -> list[Job]:
-    """Return the jobs of a directory, oldest first.
+def jobs(directory: str | os.PathLike[str]) -> list[Job]:
+    """Return the jobs of a directory, oldest first; this reads its journal, which blocks.
 
     Raises:
-        StoreError: If the journal in directory cannot be read; without one there are none.
+        StoreError: If the journal in directory cannot be read; without one there are no jobs.
     """
+    directory = Path(directory)
     if not (directory / HIDDEN / JOURNAL).is_file():
         return []
     with reading(directory) as journal:

@@ -63,14 +63,8 @@ class Work:
     client: dict[str, Any] = field(default_factory=dict)
 
 
-class _Ticket(NamedTuple):
-    """The id of a block, and the numbers of its calls."""
-
-    block: str
-    numbers: count[int]
-
-
-_ticket: ContextVar[_Ticket] = ContextVar("genbatch_ray_ticket")
+# The id of the current block, and the numbers of its calls.
+_block: ContextVar[tuple[str, count[int]]] = ContextVar("genbatch_ray_block")
 
 
 class RemoteThrottle(Throttle):
@@ -85,7 +79,7 @@ class RemoteThrottle(Throttle):
 
         Cancellation: once the call has returned, nothing is awaited before its value is returned.
         """
-        block, numbers = _ticket.get()
+        block, numbers = _block.get()
         number = next(numbers)
         refusal = await self._link.ask("admit", block, number)
         while refusal is None:
@@ -136,7 +130,7 @@ class Worker:
             ImportError: If the store's URL needs a package that is not installed.
         """
         block = secrets.token_hex(8)
-        _ticket.set(_Ticket(block, count()))
+        _block.set((block, count()))
         if (refusal := await self._link.ask("enter", block)) is not None:
             await self._leave(block, [], stopped=True)
             raise refusal
