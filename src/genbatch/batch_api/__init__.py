@@ -6,9 +6,9 @@ async with genbatch.batch_api.generate_images(client, prompts, save_dir="out") a
         ...  # as from genbatch.generate_images
 ```
 
-Requests go to the service in files, each of which is a *job*. The service takes up to 24 hours for
-a job, and keeps its results for 48 more. A waiting process may be stopped or killed at any time:
-the same call takes up the jobs it left, and no prompt is in two jobs at once.
+Requests are uploaded in files, and each file becomes a *job*. A job takes up to 24 hours, and the
+service keeps its results for another 48. A waiting process may be stopped or killed at any time:
+the same call picks up the jobs it left, and no prompt is in two jobs at once.
 """
 
 from ._api import cancel, generate_images

@@ -6,8 +6,8 @@
    it its tokens; what it had in flight counts as possibly paid.
 
 It sees neither prompts nor images: a worker asks it to admit a call, makes the call, and reports
-the result. It knows nothing of Ray; its methods are called as those of any object. What is passed
-to them can be pickled, and is small.
+the result. It does not depend on Ray: it is an ordinary object, whose methods take arguments that
+are small and can be pickled.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ._ledger import Ledger
 from ._objects import ObjectStore, StoredImage
 
 STOPS = (Unauthorized, QuotaExhausted, BudgetExhausted, Stopped, StoreError)
-HEARTBEAT = 2.0  # seconds between the signs of life of a block
+HEARTBEAT = 2.0  # seconds between the heartbeats of a block
 _DEAD_AFTER = 10.0  # seconds without one
 _SEGMENT = 5_000  # rows of the index
 
@@ -54,7 +54,7 @@ class Bounds:
         price: Estimated US dollars per attempt, None if unknown.
         max_concurrent: Most calls in flight over all workers.
         usd: Spending limit in US dollars for all runs into the store, None for none.
-        max_images: Most images that they may pay for, None for no bound.
+        max_images: Most images to pay for in all these runs, None for no bound.
         pace: Highest start rate, such as ``"300/min"``; None to learn it.
     """
 
@@ -84,7 +84,7 @@ class Report:
 
 @dataclass(slots=True, eq=False)
 class _RemoteCall:
-    """A worker's call: admitted, then reported, and again as long as it is rejected."""
+    """A worker's call: admitted, then reported; admitted again as long as it is rejected."""
 
     turn: Event = field(default_factory=Event)
     reported: Event = field(default_factory=Event)
@@ -140,7 +140,7 @@ class Coordinator:
         return None
 
     async def attend(self, block: str) -> None:
-        """Let a block make calls until it leaves, or was not heard of for 10 s."""
+        """Let a block make calls until it leaves, or sends no heartbeat for 10 s."""
         record = self._blocks[block] = self._entered.pop(block)
         try:
             async with create_task_group() as tasks:
@@ -306,7 +306,7 @@ class Coordinator:
 
 
 def _dead() -> GenbatchError:
-    """Return what the calls of a worker taken for dead fail with; the next run makes their rows."""
+    """Return the error of the calls of a worker presumed dead; the next run retries their rows."""
     return GenbatchError(f"the worker was not heard of for {_DEAD_AFTER:.0f} s, run again")
 
 

@@ -67,7 +67,7 @@ class StoredImage:
 
 
 class Objects:
-    """The shared store, for code that may block.
+    """The shared store; its methods block.
 
     Args:
         where: A directory, created if missing, or a URL that fsspec knows, such as
@@ -185,10 +185,10 @@ class Objects:
 
 
 class ObjectStore:
-    """The shared store under an event loop: its calls block threads instead.
+    """The shared store for asynchronous code: blocking calls run in threads.
 
     Attributes:
-        objects: The store itself, for functions given to run_in_thread.
+        objects: The blocking store, whose methods are passed to run_in_thread.
     """
 
     def __init__(self, objects: Objects, threads: CapacityLimiter) -> None:

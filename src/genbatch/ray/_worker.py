@@ -53,7 +53,7 @@ class Work:
     Attributes:
         store: Where images are saved.
         rows: Most rows in progress in this worker: being looked up, called for or saved.
-        price: US dollars per image, in place of the price table's.
+        price: US dollars per image, overriding the price table.
         client: Arguments of GeminiClient, without the key, which is in the environment.
     """
 
