@@ -4,7 +4,7 @@
    any order, more than once, or with unknown keys.
 2. Taking the last lines and finishing the job are one step: a batch that ends with its last image
    leaves no unfinished job behind.
-3. If the results cannot be read to the end, the job stays live; what was saved is skipped next time.
+3. If the results cannot be read to the end, the job stays live; the next read skips what was saved.
 """
 
 from __future__ import annotations

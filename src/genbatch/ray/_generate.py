@@ -159,14 +159,10 @@ class RayWorker:
     async def __call__(self, block: pa.Table) -> pa.Table:
         """Return a block with its results."""
         requests = self._requests.of(block)
-        keys = [self._requests.key(request) for request in requests]
-        wanted = [
-            (key, request)
-            for key, request in zip(keys, requests, strict=True)
-            if key is not None and not isinstance(request, ValueError)
-        ]
+        wanted = [each for each in requests if not isinstance(each, ValueError)]
         made = iter(await self._worker.make(wanted) if wanted else [])
         results = [each if isinstance(each, ValueError) else next(made) for each in requests]
+        keys = [None if isinstance(each, ValueError) else each[0] for each in requests]
         return with_results(block, keys, results)
 
 
