@@ -10,7 +10,7 @@ from ._keys import content_digest, digests_of_texts, key_of
 from ._names import DEFAULT_TEMPLATE, check_template
 from ._plan import FINAL, Call, Plan, note_failure
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
-from ._store import PendingImage, Store
+from ._store import PendingImage, Store, run_to_end
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -39,6 +39,7 @@ __all__ = [
     "read_file",
     "reading",
     "replace_file",
+    "run_to_end",
     "status",
     "sync_directory",
     "verify",

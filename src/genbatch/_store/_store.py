@@ -264,29 +264,35 @@ class Store:
             archive.close()
 
     async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
-        """Call function in a thread, whatever is cancelled meanwhile; a cancellation strikes after.
+        """Call a function in a thread to its end; see run_to_end."""
+        return await run_to_end(function, *args, limiter=self._threads)
 
-        A scope around this is shielded off. A native ``Task.cancel()`` is not, and may even strike
-        before the thread has begun: then the same call is waited for again.
-        """
-        returned: Future[R] = Future()
-        lock = Lock()
 
-        def call() -> None:
-            with lock:
-                if not returned.done():
-                    try:
-                        returned.set_result(function(*args))
-                    except BaseException as exc:  # noqa: BLE001 - raised where it is waited for
-                        returned.set_exception(exc)
 
-        interruption: BaseException | None = None
-        with CancelScope(shield=True):
-            while not returned.done():
+async def run_to_end(function: Callable[..., R], *args: object, limiter: CapacityLimiter) -> R:
+    """Call a function in a thread, whatever is cancelled meanwhile; that is delivered afterwards.
+
+    A scope around this is shielded off. A native ``Task.cancel()`` is not, and may even come
+    before the thread has begun: then the same call is waited for again.
+    """
+    returned: Future[R] = Future()
+    lock = Lock()
+
+    def call() -> None:
+        with lock:
+            if not returned.done():
                 try:
-                    await to_thread.run_sync(call, limiter=self._threads)
-                except get_cancelled_exc_class() as exc:
-                    interruption = exc
-        if interruption is not None:
-            raise interruption
-        return returned.result()
+                    returned.set_result(function(*args))
+                except BaseException as exc:  # noqa: BLE001 - raised where it is waited for
+                    returned.set_exception(exc)
+
+    interruption: BaseException | None = None
+    with CancelScope(shield=True):
+        while not returned.done():
+            try:
+                await to_thread.run_sync(call, limiter=limiter)
+            except get_cancelled_exc_class() as exc:
+                interruption = exc
+    if interruption is not None:
+        raise interruption
+    return returned.result()

@@ -1,10 +1,10 @@
 """Collecting a job's results: line by line, each image saved before anybody sees it.
 
-1. The first image of a request counts, and an error only if no image comes: lines may come in any
-   order, twice, or for keys that nobody asked for.
+1. The first image of a request counts, and an error only if there is no image: lines may come in
+   any order, more than once, or with unknown keys.
 2. Taking the last lines and finishing the job are one step: a batch that ends with its last image
    leaves no unfinished job behind.
-3. If the lines cannot be read to their end, the job stays live; what is saved is skipped next time.
+3. If the results cannot be read to the end, the job stays live; the next read skips what was saved.
 """
 
 from __future__ import annotations

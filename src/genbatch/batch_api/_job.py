@@ -47,11 +47,11 @@ _FAILED_POLLS = 20  # in a row
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """What the service says of a job.
+    """The status of a job at the service.
 
     Attributes:
         state: PENDING, RUNNING, SUCCEEDED, PARTIALLY_SUCCEEDED, FAILED, CANCELLED, EXPIRED, GONE if
-            it knows of none, or another word of the service's.
+            the service does not know the job, or any other state that it reports.
         output: Name of the file with its results, None without one.
         message: Why it failed, empty if unknown.
     """
@@ -73,10 +73,10 @@ class LiveJob:
     Attributes:
         model: Full id.
         label: Our name for it.
-        spool: Its requests, if this process has gathered them; None in a job of an earlier one.
+        spool: Its requests, if this process collected them; None for a job of an earlier process.
         id: Its number in the journal, 0 before it has one.
-        file: The service's name of its file of requests, once known.
-        name: The service's name of it, once known.
+        file: The service's name for its file of requests, once known.
+        name: The service's name for the job, once known.
         state: Its latest known state.
         began: Seconds since the epoch.
         is_sent: Whether the service may have it.
@@ -111,7 +111,7 @@ class Waiter:
     """A call that waits for a job's result.
 
     Attributes:
-        result: The result; None before it came, and if the journal has it.
+        result: The result; None until it is known, or if it is in the journal.
     """
 
     __slots__ = ("_settled", "item", "job", "result")
@@ -199,7 +199,7 @@ class JobContext:
         return f"{len(self.live)} {'job' if len(self.live) == 1 else 'jobs'}: {told}"
 
     async def note(self, job: LiveJob, **columns: object) -> None:
-        """Note in the journal what has become known of a job."""
+        """Record new facts about a job in the journal."""
         await self.place.run_in_thread(lambda: self.jobs.note(job.id, **columns))
 
     def save(self, job: LiveJob, request: JobRequest, image: Image) -> SavedImage:

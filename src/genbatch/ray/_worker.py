@@ -55,7 +55,7 @@ class Work:
     Attributes:
         store: Where images are saved.
         rows: Most rows in progress in this worker: being looked up, called for or saved.
-        price: US dollars per image, in place of the price table's.
+        price: US dollars per image, overriding the price table.
         client: Arguments of GeminiClient, without the key, which is in the environment.
     """
 
@@ -65,14 +65,8 @@ class Work:
     client: dict[str, Any] = field(default_factory=dict)
 
 
-class _Ticket(NamedTuple):
-    """The id of a block, and the numbers of its calls."""
-
-    block: str
-    numbers: count[int]
-
-
-_ticket: ContextVar[_Ticket] = ContextVar("genbatch_ray_ticket")
+# The id of the current block, and the numbers of its calls.
+_block: ContextVar[tuple[str, count[int]]] = ContextVar("genbatch_ray_block")
 
 
 class RemoteThrottle(Throttle):
@@ -87,7 +81,7 @@ class RemoteThrottle(Throttle):
 
         Cancellation: once the call has returned, nothing is awaited before its value is returned.
         """
-        block, numbers = _ticket.get()
+        block, numbers = _block.get()
         number = next(numbers)
         refusal = await self._link.ask("admit", block, number)
         while refusal is None:
@@ -138,7 +132,7 @@ class Worker:
             ImportError: If the store's URL needs a package that is not installed.
         """
         block = secrets.token_hex(8)
-        _ticket.set(_Ticket(block, count()))
+        _block.set((block, count()))
         if (refusal := await self._link.ask("enter", block)) is not None:
             await self._leave(block, [], stopped=True)
             raise refusal
