@@ -11,7 +11,7 @@ import pytest
 
 from genbatch import Prompt
 from genbatch.inputs import Grid, PromptFiles, Recipe, Selection, Template, read_prompts
-from genbatch.inputs._files import Sample
+from genbatch.inputs._sources import Sample
 
 
 def made(template: str | None, *axes: str, **fields: object) -> list[Prompt]:

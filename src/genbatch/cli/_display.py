@@ -30,6 +30,17 @@ _RECENT = 3  # prompts above the bar
 _POLL = 0.05  # seconds between checks whether rows have been read
 _SHORTEST_PROMPT = 12  # characters
 
+# What export says of a prompt without an image, in its order.
+_EMPTY: dict[str, Any] = {
+    "file": None,
+    "error": None,
+    "sha256": None,
+    "bytes": None,
+    "mime_type": None,
+}
+_EMPTY |= {"model": None, "cost": None, "usage": None, "text": "", "elapsed": None}
+_EMPTY |= {"extras": [], "resumed": False}
+
 _dump = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
@@ -212,40 +223,17 @@ def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
         "id": prompt.id,
         "prompt": prompt.text,
         "status": "done",
-        "file": None,
-        "error": None,
-        "sha256": None,
-        "bytes": None,
-        "mime_type": None,
+        **_EMPTY,
         "model": model_id(prompt.model or model),
-        "cost": None,
-        "usage": None,
-        "text": "",
         "elapsed": round(outcome.elapsed, 3),
-        "extras": [],
-        "resumed": False,
         "metadata": dict(prompt.metadata),
     }
     match outcome:
         case Success(value=image):
-            row |= _made(image)
+            made = asdict(image) | {"file": image.path.name, "bytes": round(image.size_mb * 1e6)}
+            made["extras"] = [path.name for path in image.extras]
+            row |= {name: made[name] for name in row if made.get(name) is not None}
         case Failure(error=error):
             row["status"] = "to do" if isinstance(error, NOT_MADE) else "failed"
             row["error"] = {"kind": type(error).__name__, "message": str(error)}
     return _dump(row) + "\n"
-
-
-def _made(image: SavedImage) -> dict[str, Any]:
-    found = {
-        "file": image.path.name,
-        "sha256": image.sha256,
-        "bytes": round(image.size_mb * 1e6),
-        "mime_type": image.mime_type,
-        "model": image.model,
-        "cost": image.cost,
-        "usage": image.usage and asdict(image.usage),
-        "text": image.text,
-        "extras": [path.name for path in image.extras],
-        "resumed": image.resumed,
-    }
-    return {name: value for name, value in found.items() if value is not None}

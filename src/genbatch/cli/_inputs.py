@@ -157,12 +157,8 @@ def preview(prompts: Prompts, options: Options) -> Preview:
     plan = estimate(
         prompts,
         save_dir=options.output,
-        namespace=options.namespace,
-        model=options.model,
-        aspect_ratio=options.aspect_ratio,
-        image_size=options.image_size,
-        price=options.price,
         rate=None if pace is None else 1 / parse_interval(pace),
+        **options.of_images,
     )
     parts = [f"{plan.prompts:,} prompts", f"{plan.done:,} done", f"{plan.calls:,} to make"]
     parts.append(_models(prompts, options))

@@ -26,15 +26,7 @@ from ._inputs import (
 )
 from ._logfile import log_to
 from ._options import IMAGES, Folder, Options, command, option
-from ._run import (
-    Work,
-    client_for,
-    make_images,
-    make_more_takes,
-    parse_indices,
-    run_demo,
-    run_real,
-)
+from ._run import Work, client_for, make_images, make_more_takes, parse_indices, run_batch
 
 _LATENCY = 0.25  # seconds of a call under --demo
 _SLOWER = 0.5  # of the demo, for its bar to be seen
@@ -135,7 +127,7 @@ def demo_command(
     """
     of_demo = Options(output=output, max_concurrent=max_concurrent, backend=options.backend)
     prompts = _PROMPTS.read_text(encoding="utf-8").splitlines()
-    code = run_demo(partial(make_images, prompts), of_demo, _SLOWER)
+    code = run_batch(partial(make_images, prompts), of_demo, None, _SLOWER)
     if code == 0:
         QuietConsole().say(_NEXT.format(folder=plain(output)))
     return code
@@ -183,13 +175,10 @@ def _make(
 ) -> int:
     """Make images by the fake or by the service, if a look at the cost does not prevent it."""
     with log_to(options.log_file, everything=debug) if options.log_file else nullcontext():
-        if options.demo:
-            code = run_demo(work, options, _LATENCY)
-        else:
-            client = client_for(options)
-            if not is_wanted():
-                return 0
-            code = run_real(work, options, client)
+        client = None if options.demo else client_for(options)
+        if client is not None and not is_wanted():
+            return 0
+        code = run_batch(work, options, client, _LATENCY)
     if options.gallery:
         add_gallery(options.output)
     return code

@@ -286,6 +286,12 @@ class Options:
         """The namespace of the images: those of a demo are never taken for real ones."""
         return DEMO if self.demo else ""
 
+    @property
+    def of_images(self) -> dict[str, Any]:
+        """The options that estimate and generate_images take under the same names."""
+        names = ("namespace", "model", "aspect_ratio", "image_size", "price")
+        return {name: getattr(self, name) for name in names}
+
 
 Version = Annotated[bool, option(None, "Show the version.", callback=_print_version, is_eager=True)]
 Debug = Annotated[

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -113,40 +113,42 @@ def client_for(options: Options) -> GeminiClient:
     )
 
 
-def run_real(work: Work, options: Options, client: GeminiClient) -> int:
-    """Run a batch against the service, report it, and return the exit code."""
+def run_batch(work: Work, options: Options, client: GeminiClient | None, latency: float) -> int:
+    """Run a batch, report it, and return the exit code.
 
-    async def batch(display: Display, result: Result) -> None:
-        async with client:
-            await work(ShownBatch(client, options, display, result))
-
-    return _run_shown(batch, options)
-
-
-def run_demo(work: Work, options: Options, latency: float) -> int:
-    """Run a batch against a fake service of its own, report it, and return the exit code."""
-    options = replace(options, demo=True, price=0.0)
-
-    async def batch(display: Display, result: Result) -> None:
-        throttle = _throttles(options)
-        async with (
-            FakeGemini(latency=latency) as fake,
-            GeminiClient("fake", vertexai=False, base_url=fake.url, throttle=throttle) as client,
-        ):
-            await work(ShownBatch(client, options, display, result))
-            result.server = counts_of(fake)
-
-    return _run_shown(batch, options)
-
-
-def _run_shown(batch: Callable[[Display, Result], Awaitable[None]], options: Options) -> int:
+    Args:
+        work: What the batch makes.
+        options: The options of the run.
+        client: The client of the service; None starts a fake of the service for this run.
+        latency: Duration of a call to that fake, in seconds.
+    """
     result = Result()
+    if client is None:
+        options = replace(options, demo=True, price=0.0)
+
+    async def batch() -> None:
+        async with client or _demo_client(options, latency, result) as entered:
+            await work(ShownBatch(entered, options, display, result))
+
     with Display(options) as display:
-        run(partial(batch, display, result), options.backend)
+        run(batch, options.backend)
     result.lost = display.lost_rows
     if display.is_interrupted:
         result.interrupted = result.interrupted or signal.SIGINT
     return report(result, options)
+
+
+@asynccontextmanager
+async def _demo_client(
+    options: Options, latency: float, result: Result
+) -> AsyncGenerator[GeminiClient]:
+    throttle = _throttles(options)
+    async with (
+        FakeGemini(latency=latency) as fake,
+        GeminiClient("fake", vertexai=False, base_url=fake.url, throttle=throttle) as client,
+    ):
+        yield client
+        result.server = counts_of(fake)
 
 
 def _throttles(options: Options) -> Callable[[str], Throttle]:
@@ -187,12 +189,8 @@ async def make_images(prompts: Prompts, batch: ShownBatch) -> None:
             prompts,
             store=store,
             max_concurrent=options.max_concurrent,
-            namespace=options.namespace,
-            model=options.model,
-            aspect_ratio=options.aspect_ratio,
-            image_size=options.image_size,
             budget=result.budget,
-            price=options.price,
+            **options.of_images,
         )
         if isinstance(prompts, StandardInput) and prompts.is_terminal:
             batch.display.make_room()
@@ -261,13 +259,10 @@ def parse_indices(spans: Iterable[str]) -> list[int]:
 
 def spans_of(indices: Sequence[int]) -> str:
     """Return ascending numbers in the form that parse_indices takes."""
-    spans: list[list[int]] = []
-    for index in indices:
-        if spans and index == spans[-1][-1] + 1:
-            spans[-1][1:] = [index]
-        else:
-            spans.append([index])
-    return " ".join("-".join(map(str, span)) for span in spans)
+    # The difference between a number and its place is the same throughout a range.
+    runs = groupby(enumerate(indices), lambda each: each[1] - each[0])
+    spans = [[index for _, index in run] for _, run in runs]
+    return " ".join("-".join(map(str, dict.fromkeys((s[0], s[-1])))) for s in spans)
 
 
 async def _count_earlier_runs(store: Store, batch: ShownBatch) -> None:

@@ -89,23 +89,17 @@ def _rows(usable: Sequence[str] | None) -> Iterator[dict[str, Any]]:
     Args:
         usable: Ids that the key can use, None if the service was not asked.
     """
-    for model in MODELS:
-        yield _row(model, None if usable is None else model.id in usable)
     known = {model.id for model in MODELS}
-    for other in usable or ():
-        if other not in known:
-            yield _row(Model(plain(other), "", (), (), ()), True)
-
-
-def _row(model: Model, is_available: bool | None) -> dict[str, Any]:
-    return {
-        "id": model.id,
-        "alias": model.alias or None,
-        "prices": {size: price(model.id, size) for size in model.image_sizes},
-        "aspect_ratios": list(model.aspect_ratios),
-        "thinking": list(model.thinking),
-        "available": is_available,
-    }
+    others = [Model(plain(id), "", (), (), ()) for id in usable or () if id not in known]
+    for model in (*MODELS, *others):
+        yield {
+            "id": model.id,
+            "alias": model.alias or None,
+            "prices": {size: price(model.id, size) for size in model.image_sizes},
+            "aspect_ratios": list(model.aspect_ratios),
+            "thinking": list(model.thinking),
+            "available": None if usable is None else model in others or model.id in usable,
+        }
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

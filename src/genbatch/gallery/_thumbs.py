@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -86,8 +86,14 @@ def make_thumbs(
         there = set(os.listdir(directory))
         problems = {each.file: "is missing" for each in pictures if each.file not in there}
         new = [each for each in pictures if each.sha256 not in sizes]
-        with closing(_make_all(directory, thumbs, new)) as results:
-            for number, (each, made) in enumerate(results, 1):
+        make = partial(_make, directory, thumbs)
+        # Closing the results cancels those not begun; the executor alone would wait for them all.
+        # They are a generator, which the annotation of map does not say.
+        with (
+            ThreadPoolExecutor(_THREADS) as executor,
+            closing(executor.map(make, new)) as results,  # type: ignore[type-var]
+        ):
+            for number, (each, made) in enumerate(zip(new, results, strict=True), 1):
                 if isinstance(made, str):
                     problems[each.file] = made
                 else:
@@ -97,17 +103,6 @@ def make_thumbs(
     except OSError as exc:
         raise disk_error(f"cannot save thumbnails in {thumbs}", thumbs, exc) from exc
     return sizes, problems
-
-
-def _make_all(
-    directory: Path, thumbs: Path, pictures: Sequence[Picture]
-) -> Generator[tuple[Picture, Size | str]]:
-    executor = ThreadPoolExecutor(_THREADS)
-    try:
-        made = executor.map(partial(_make, directory, thumbs), pictures)
-        yield from zip(pictures, made, strict=True)
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:

@@ -30,7 +30,7 @@ MOST_IMAGES = 1000  # of one row: a slip of the finger should not cost a fortune
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _SEEDS = range(-(2**31), 2**31)  # what the service takes
 
-Parse: TypeAlias = Callable[[Any, Path], object]
+Parse: TypeAlias = Callable[[Any], Any]
 
 
 def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -49,9 +49,11 @@ def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if given is None or given == "":
             continue
         try:
-            settings[name] = PARSERS[name](given, folder)
+            settings[name] = PARSERS[name](given)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+    if "images" in settings:
+        settings["images"] = tuple(folder / path for path in settings["images"])
     return settings
 
 
@@ -110,12 +112,8 @@ def check_finite(name: str, value: object) -> None:
             check_finite(name, each)
 
 
-def _text(value: Any, folder: Path) -> str:
-    return check_text(value)
-
-
-def _text_or_number(value: Any, folder: Path) -> str:
-    return str(value) if type(value) is int else _text(value, folder)
+def _text_or_number(value: Any) -> str:
+    return str(value) if type(value) is int else check_text(value)
 
 
 def _whole(value: Any) -> int:
@@ -126,19 +124,19 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _seed(value: Any, folder: Path) -> int:
+def _seed(value: Any) -> int:
     if (seed := _whole(value)) not in _SEEDS:
         raise ValueError(f"{found(seed)} has more than 32 bits")
     return seed
 
 
-def _n(value: Any, folder: Path) -> int:
+def _n(value: Any) -> int:
     if not 1 <= (n := _whole(value)) <= MOST_IMAGES:
         raise ValueError(f"{found(n)} is not 1 to {MOST_IMAGES:,}")
     return n
 
 
-def _images(value: Any, folder: Path) -> tuple[Path, ...]:
+def _images(value: Any) -> tuple[Path, ...]:
     if isinstance(value, str) and value.startswith("["):
         try:
             value = from_json(value)
@@ -148,15 +146,15 @@ def _images(value: Any, folder: Path) -> tuple[Path, ...]:
         value = [path.strip() for path in value.split(";") if path.strip()]
     if not isinstance(value, list):
         raise ValueError(f"{found(value)} is not a path, nor a list of them")
-    return tuple(folder / _text(path, folder) for path in value)
+    return tuple(Path(check_text(path)) for path in value)
 
 
 PARSERS: dict[str, Parse] = {
     "id": _text_or_number,
     "filename": _text_or_number,
-    "model": _text,
-    "aspect_ratio": _text,
-    "image_size": _text,
+    "model": check_text,
+    "aspect_ratio": check_text,
+    "image_size": check_text,
     "images": _images,
     "n": _n,
     "seed": _seed,
@@ -292,7 +290,7 @@ def _values(name: str, text: str) -> dict[str, object]:
         raise ValueError(f"a value is there twice: {found(text)}")
     if name not in PARSERS:
         return dict.fromkeys(values)
-    return {value: PARSERS[name](value, Path()) for value in values}
+    return {value: PARSERS[name](value) for value in values}
 
 
 def _argument(text: str) -> str:
