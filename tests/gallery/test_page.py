@@ -115,7 +115,7 @@ def test_a_foreign_page_is_left(tmp_path: Path) -> None:
     fill(tmp_path, ["a"])
     for foreign in ("<title>mine</title>", "", '<meta name="generator" content="other">'):
         (tmp_path / "index.html").write_text(foreign)
-        with pytest.raises(StoreError, match=r"index\.html is not of genbatch: move it"):
+        with pytest.raises(StoreError, match=r"index\.html was not written by genbatch: move it"):
             write_gallery(tmp_path)
         assert (tmp_path / "index.html").read_text() == foreign
     assert not (tmp_path / ".genbatch" / "thumbs").exists()

@@ -182,7 +182,7 @@ def test_as_many_pixels_as_models_make_are_decoded(tmp_path: Path) -> None:
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "has changed: "),
         (lambda path: path.write_bytes(path.read_bytes() + b"!"), "has changed: "),
-        (lambda path: path.write_bytes(bytes(path.stat().st_size)), "cannot be shown: it is no "),
+        (lambda path: path.write_bytes(bytes(path.stat().st_size)), "cannot be shown: it is not "),
         (
             lambda path: path.write_bytes(path.read_bytes()[:30].ljust(path.stat().st_size, b"!")),
             "cannot be shown: ",

@@ -30,17 +30,6 @@ _RECENT = 3  # prompts above the bar
 _POLL = 0.05  # seconds between checks whether rows have been read
 _SHORTEST_PROMPT = 12  # characters
 
-# What export says of a prompt without an image, in its order.
-_EMPTY: dict[str, Any] = {
-    "file": None,
-    "error": None,
-    "sha256": None,
-    "bytes": None,
-    "mime_type": None,
-}
-_EMPTY |= {"model": None, "cost": None, "usage": None, "text": "", "elapsed": None}
-_EMPTY |= {"extras": [], "resumed": False}
-
 _dump = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
@@ -223,9 +212,18 @@ def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
         "id": prompt.id,
         "prompt": prompt.text,
         "status": "done",
-        **_EMPTY,
+        "file": None,
+        "error": None,
+        "sha256": None,
+        "bytes": None,
+        "mime_type": None,
         "model": model_id(prompt.model or model),
+        "cost": None,
+        "usage": None,
+        "text": "",
         "elapsed": round(outcome.elapsed, 3),
+        "extras": [],
+        "resumed": False,
         "metadata": dict(prompt.metadata),
     }
     match outcome:

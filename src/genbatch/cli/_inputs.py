@@ -175,7 +175,7 @@ def preview(prompts: Prompts, options: Options) -> Preview:
 def _preview_each(options: Options) -> Preview:
     """Return the price of each prompt, if their number is not known yet."""
     each = price(options.model, options.image_size) if options.price is None else options.price
-    parts = ["prompts as they come", _name(options)]
+    parts = ["prompts as they arrive", _name(options)]
     parts.append("price unknown" if each is None else f"about ${each:,.3f} each")
     if options.pace is not None:
         parts.append(f"at {options.pace}")
@@ -198,7 +198,7 @@ def _models(prompts: PromptFiles | Sequence[str | Prompt], options: Options) -> 
     else:
         own = {each.model for each in prompts if isinstance(each, Prompt) and each.model}
     is_mixed = own - {options.model, model_id(options.model)}
-    return f"{_name(options)} and models of their own" if is_mixed else _name(options)
+    return f"{_name(options)} and per-prompt models" if is_mixed else _name(options)
 
 
 def _name(options: Options) -> str:

@@ -26,10 +26,10 @@ from ._make import demo_command, redo_command, run_command
 from ._options import Session, Version, command
 from ._service import models_command, serve_command
 
-ENVIRONMENT = """Environment variables set defaults, as GENBATCH_MAX_CONCURRENT does for
---max-concurrent; an option on the command line wins. The others with a variable are --encoding,
---model, --aspect-ratio, --image-size, --output, --name, --gallery, --pace, --budget, --max-images,
---price, --timeout, --deadline, --patience, --quiet, --log-file and --backend."""
+ENVIRONMENT = """Environment variables set defaults: GENBATCH_MAX_CONCURRENT sets
+--max-concurrent, and likewise for --encoding, --model, --aspect-ratio, --image-size, --output,
+--name, --gallery, --pace, --budget, --max-images, --price, --timeout, --deadline, --patience,
+--quiet, --log-file and --backend. Options on the command line take precedence."""
 
 app = typer.Typer(
     name="genbatch",
@@ -58,7 +58,7 @@ def root(context: typer.Context, version: Version = False) -> int:
     return 0
 
 
-_MAKE, _LOOK, _SERVICE = "Make images", "Look at a folder", "The service"
+_MAKE, _LOOK, _SERVICE = "Generate images", "Inspect a folder", "Service"
 
 app.command("run", rich_help_panel=_MAKE, epilog=ENVIRONMENT)(run_command)
 app.command("demo", rich_help_panel=_MAKE)(demo_command)

@@ -43,36 +43,36 @@ PromptArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="PROMPTS",
-        help="Files: .txt with one prompt per line, .jsonl, .csv or .tsv with a field named "
-        "prompt; or - for standard input.",
+        help="Prompt files: .txt with one prompt per line; .jsonl, .csv or .tsv with a field named "
+        "prompt. Use - for standard input.",
         show_default=False,
     ),
 ]
 Indices = Annotated[
     list[str],
     typer.Argument(
-        metavar="PROMPT", help="Prompt numbers as export shows them: 17 42-45.", show_default=False
+        metavar="PROMPT", help="Prompt numbers shown by export: 17 42-45.", show_default=False
     ),
 ]
 # Of a new take: it is made like the first one, whatever the environment sets for runs.
-NewPrompt = Annotated[str | None, option(IMAGES, "Use another prompt text.", "TEXT")]
-NewModel = Annotated[str | None, option(IMAGES, "Use another model.", "MODEL")]
-NewAspectRatio = Annotated[str | None, option(IMAGES, "Use another aspect ratio.", "W:H")]
-NewImageSize = Annotated[str | None, option(IMAGES, "Use another image size.", "SIZE")]
-Seed = Annotated[int | None, option(IMAGES, "Use another random seed.", "N")]
+NewPrompt = Annotated[str | None, option(IMAGES, "Use a different prompt text.", "TEXT")]
+NewModel = Annotated[str | None, option(IMAGES, "Use a different model.", "MODEL")]
+NewAspectRatio = Annotated[str | None, option(IMAGES, "Use a different aspect ratio.", "W:H")]
+NewImageSize = Annotated[str | None, option(IMAGES, "Use a different image size.", "SIZE")]
+Seed = Annotated[int | None, option(IMAGES, "Use a different random seed.", "N")]
 # Of the demo, which the environment does not change either.
 DemoOutput = Annotated[Path, option(None, "Folder for the images.", "DIR", "--output", "-o")]
 DemoMaxConcurrent = Annotated[
-    int, option(None, "Most calls in flight at once.", "N", "--max-concurrent", "-k", min=1)
+    int, option(None, "Maximum calls in flight.", "N", "--max-concurrent", "-k", min=1)
 ]
 
 
 @command()
 def run_command(context: typer.Context, options: Options, prompts: PromptArguments = None) -> int:
-    """Make an image of every prompt in files.
+    """Generate an image for every prompt in the given files.
 
-    The key is read from GEMINI_API_KEY or GOOGLE_API_KEY. Run the same command again to resume:
-    existing images are neither made nor paid for twice.
+    The API key is read from GEMINI_API_KEY or GOOGLE_API_KEY. Run the same command again to
+    resume: images that already exist are neither regenerated nor paid for again.
 
     Examples:
 
@@ -116,9 +116,9 @@ def demo_command(
     max_concurrent: DemoMaxConcurrent = 5,
     options: Options,
 ) -> int:
-    """Make 20 images with a built-in fake service: no key, no cost.
+    """Generate 20 images with a built-in fake service: no key, no cost.
 
-    The images are placeholders; everything else is real, including the calls over HTTP.
+    The images are placeholders; everything else, including the HTTP calls, is real.
 
     Examples:
 
@@ -149,9 +149,9 @@ def redo_command(
     seed: Seed = None,
     options: Options,
 ) -> int:
-    """Make another take of prompts; pick chooses between takes.
+    """Generate another take of the given prompts; choose between takes with pick.
 
-    A take is made like the first one, except for the options given here.
+    Settings that are not given here are those of the first take.
 
     Examples:
 

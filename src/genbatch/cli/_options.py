@@ -29,9 +29,9 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PROMPTS = "Prompts"
 IMAGES = "Images"
 FILES = "Files"
-AGAIN = "Running again"
-LIMITS = "Limits and money"
-SHOWN = "What is shown"
+AGAIN = "Rerunning"
+LIMITS = "Limits and cost"
+SHOWN = "Output"
 
 ENVIRONMENT = "GENBATCH_"
 DEMO = "demo"  # the demo's own namespace, or a real run would take placeholders for its images
@@ -152,7 +152,7 @@ def _field(default: T, *declaration: Any, **settings: Any) -> T:
 class Options:
     """The options of run; redo and demo have some of them."""
 
-    column: str | None = _field(None, PROMPTS, "Field that holds the prompt.", "NAME")
+    column: str | None = _field(None, PROMPTS, "Name of the field that holds the prompt.", "NAME")
     template: str | None = _field(
         None, PROMPTS, 'Build prompts from fields, such as "a {animal} in {style}".', "TEXT"
     )
@@ -160,7 +160,7 @@ class Options:
     matrix: list[str] | None = _field(  # noqa: RUF009
         None,
         PROMPTS,
-        "Combine each of these values with each value of the other lists: a=1,2 b=3,4.",
+        "Generate every combination of these values: a=1,2 b=3,4.",
         "NAME=A,B",
     )
     encoding: str = _field(
@@ -192,23 +192,23 @@ class Options:
         env=True,
         callback=_parsed_by(check_template),
     )
-    fresh: bool = _field(False, FILES, "Refuse a folder that is not empty.")
+    fresh: bool = _field(False, FILES, "Fail if the output folder is not empty.")
     gallery: bool = _field(False, FILES, "Write a gallery page, index.html, at the end.", env=True)
 
     via: Literal["live", "batch", "batch,live"] = _field(
         "live",
         LIMITS,
-        "batch: Gemini Batch API, half price, results within 24 hours; "
-        "batch,live: then make live calls for what the jobs failed to make.",
+        "live: immediate calls; batch: Gemini Batch API, half price, results within 24 hours; "
+        "batch,live: batch first, then live calls for what the jobs failed to make.",
         "WAY",
     )
     max_concurrent: int = _field(
-        20, LIMITS, "Most calls in flight at once.", "N", "--max-concurrent", "-k", env=True, min=1
+        20, LIMITS, "Maximum calls in flight.", "N", "--max-concurrent", "-k", env=True, min=1
     )
     pace: str | None = _field(
         None,
         LIMITS,
-        "Start calls no faster than this, evenly spaced, such as 5/min.",
+        "Maximum rate of starting calls, evenly spaced, such as 5/min.",
         "N/min",
         env=True,
         callback=_parsed_by(parse_interval),
@@ -216,19 +216,19 @@ class Options:
     budget: float | None = _field(
         None, LIMITS, "Spending limit in US dollars, by estimated price.", "USD", env=True, min=0.0
     )
-    max_images: int | None = _field(None, LIMITS, "Most images to pay for.", "N", env=True, min=0)
+    max_images: int | None = _field(None, LIMITS, "Maximum paid images.", "N", env=True, min=0)
     price: float | None = _field(
         None,
         LIMITS,
-        "Price of an image in US dollars, instead of the built-in table's.",
+        "Price per image in US dollars, overriding the built-in price table.",
         "USD",
         env=True,
         min=0.0,
     )
     dry_run: bool = _field(
-        False, LIMITS, "Show what the run would do and cost, without making a call."
+        False, LIMITS, "Show what the run would do and cost without making any calls."
     )
-    yes: bool = _field(False, LIMITS, "Do not ask before an expensive run.", "", "--yes", "-y")
+    yes: bool = _field(False, LIMITS, "Skip the cost confirmation.", "", "--yes", "-y")
     timeout: float = _field(
         120.0, LIMITS, "Timeout of each attempt.", "SECONDS", env=True, callback=_check_seconds
     )
@@ -238,7 +238,7 @@ class Options:
     patience: float = _field(
         1800.0,
         LIMITS,
-        "How long rate limiting may last without a single success.",
+        "Give up after being rate limited this long without a success.",
         "SECONDS",
         env=True,
         min=0.0,
@@ -258,7 +258,7 @@ class Options:
     quiet: bool = _field(
         False,
         SHOWN,
-        "Print only failures, and why the run ended early.",
+        "Print only failures and the reason for an early end.",
         "",
         "--quiet",
         "-q",
@@ -270,15 +270,15 @@ class Options:
     log_file: Path | None = _field(  # noqa: RUF009
         None,
         SHOWN,
-        "Append a log of the calls: text, or JSON Lines if its name ends in .jsonl.",
+        "Append a log of the calls to FILE, as JSON Lines if its name ends in .jsonl.",
         "FILE",
         env=True,
     )
 
-    demo: bool = _field(False, None, "Use a built-in fake of the service: no key, no cost.")
+    demo: bool = _field(False, None, "Use a built-in fake service: no key, no cost.")
     base_url: str | None = _field(None, None, "Server to use instead of Google's.", "URL")
     backend: Literal["asyncio", "trio", "uvloop"] = _field(
-        "asyncio", None, "Event loop.", None, env=True, callback=_check_backend
+        "asyncio", None, "Event loop to run on.", None, env=True, callback=_check_backend
     )
 
     @property
@@ -294,13 +294,11 @@ class Options:
 
 
 Version = Annotated[bool, option(None, "Show the version.", callback=_print_version, is_eager=True)]
-Debug = Annotated[
-    bool, option(None, "Show tracebacks of errors.", callback=_set_debug, is_eager=True)
-]
+Debug = Annotated[bool, option(None, "Show error tracebacks.", callback=_set_debug, is_eager=True)]
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of an earlier run.", show_default=False)
 ]
-OfDemo = Annotated[bool, option(None, "The folder was made by --demo.")]
+OfDemo = Annotated[bool, option(None, "The folder was made with --demo.")]
 
 
 def command(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:

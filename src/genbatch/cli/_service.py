@@ -19,7 +19,7 @@ from ._console import QuietConsole, plain
 from ._options import Options, command, option
 from ._run import client_of, counts_of, run
 
-_NOTE = "Prices are US dollars an image, as published in autumn 2026; what is billed may differ."
+_NOTE = "Prices are US dollars per image, as published in autumn 2026; billing may differ."
 
 
 def _check_host(host: str) -> str:
@@ -29,18 +29,18 @@ def _check_host(host: str) -> str:
 
 
 Available = Annotated[bool, option(None, "Ask the service which models your key can use.")]
-AsJson = Annotated[bool, option(None, "Print a JSON line per model.", "", "--json")]
-Host = Annotated[str, option(None, "Loopback address.", "HOST", callback=_check_host)]
-Port = Annotated[int, option(None, "0 for any free port.", "PORT", min=0, max=65535)]
-Latency = Annotated[float, option(None, "Duration of a call.", "SECONDS", min=0.0)]
-JobLatency = Annotated[float, option(None, "Duration of a batch job.", "SECONDS", min=0.0)]
-Quota = Annotated[str | None, option(None, "Calls per model in any minute.", "N/min")]
-Daily = Annotated[int | None, option(None, "Calls per model and day.", "N", min=0)]
+AsJson = Annotated[bool, option(None, "Print one JSON line per model.", "", "--json")]
+Host = Annotated[str, option(None, "Loopback address to listen on.", "HOST", callback=_check_host)]
+Port = Annotated[int, option(None, "Port; 0 picks a free one.", "PORT", min=0, max=65535)]
+Latency = Annotated[float, option(None, "Duration of each call.", "SECONDS", min=0.0)]
+JobLatency = Annotated[float, option(None, "Duration of each batch job.", "SECONDS", min=0.0)]
+Quota = Annotated[str | None, option(None, "Rate quota per model, such as 5/min.", "N/min")]
+Daily = Annotated[int | None, option(None, "Daily quota of calls per model.", "N", min=0)]
 RetryInfo = Annotated[
     bool,
     option(
         None,
-        "Tell calls beyond the quota how long to wait.",
+        "Include a retry delay in quota errors.",
         "",
         "--retry-info/--no-retry-info",
     ),
@@ -52,9 +52,9 @@ Speed = Annotated[float, option(None, "Run the fake's clock X times faster than 
 def models_command(
     *, available: Available = False, as_json: AsJson = False, options: Options
 ) -> int:
-    """List the models: their short names, sizes and prices.
+    """List the models with their short names, sizes and prices.
 
-    Any other full id works too, but its price is unknown.
+    Any other full model id works too, but its price is unknown.
 
     Examples:
 
@@ -127,7 +127,7 @@ def serve_command(
     speed: Speed = 1.0,
     options: Options,
 ) -> int:
-    """Serve a fake of the Gemini API on this machine, until Ctrl-C.
+    """Run a fake Gemini API server on this machine until Ctrl-C.
 
     Examples:
 
@@ -157,7 +157,7 @@ async def _serve(fake: FakeGemini) -> None:
     """Serve until a signal comes."""
     out = QuietConsole()
     async with fake:
-        out.say(f"A fake of the Gemini API is at {fake.url}; Ctrl-C stops it. In another shell:")
+        out.say(f"A fake Gemini API is running at {fake.url}; Ctrl-C stops it. In another shell:")
         out.say(f"  export GOOGLE_GEMINI_BASE_URL={fake.url} GEMINI_API_KEY=fake")
         out.say("  genbatch run prompts.txt")
         try:

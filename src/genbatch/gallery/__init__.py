@@ -99,5 +99,5 @@ def _add_thumbs(
 def _check_ours(path: Path) -> None:
     if os.path.lexists(path) and MARK not in (read_file(path) or b"")[:_BEGINNING]:
         raise StoreError(
-            f"{path} is not of genbatch: move it elsewhere and write the gallery again"
+            f"{path} was not written by genbatch: move it elsewhere and write the gallery again"
         )

@@ -143,7 +143,7 @@ def _reduce(data: bytes) -> tuple[Size, bytes]:
     """Return the size in pixels of an image and its thumbnail."""
     kind = sniff_mime_type(data)
     if kind is None:
-        raise ValueError("it is no image")
+        raise ValueError("it is not an image")
     image = _DECODERS[kind](io.BytesIO(data))
     width, height = size = image.size
     if width * height > MOST_PIXELS:

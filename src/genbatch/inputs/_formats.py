@@ -83,7 +83,7 @@ def check_encoding(encoding: str) -> str:
         pass  # an encoding that has no such text
     except (LookupError, ValueError):  # unknown, or one of bytes, such as hex
         example = "such as utf-8, cp1252 or utf-16"
-        raise ValueError(f"no encoding of text: {encoding!r}; give one {example}") from None
+        raise ValueError(f"unknown text encoding: {encoding!r}; give one {example}") from None
     return name
 
 
@@ -231,7 +231,7 @@ def read_object(line: str) -> Fields | None:
         reason = str(error).replace("line 1 column", "column")
         raise ValueError(_no_object(f"not JSON: {reason}", line)) from None
     if type(value) is not dict:
-        raise ValueError(_no_object("JSON, but no object", line))
+        raise ValueError(_no_object("JSON, but not an object", line))
     # Each name ends in these two. Where there are more of them, or they may stand apart, it takes
     # a closer look.
     if line.count('":') != len(value) or " :" in line or "\t" in line or "\r:" in line:
@@ -251,8 +251,8 @@ def _renamed(names: tuple[str, ...]) -> tuple[str, ...] | None:
 
 def _no_object(reason: str, line: str) -> str:
     if line.lstrip().startswith("["):
-        return "a JSON array; .jsonl has one object a line: jq -c '.[]' FILE makes that of it"
-    return f'{reason}; a line is one object, such as {{"prompt": "a red fox"}}'
+        return "a JSON array; .jsonl has one object per line: jq -c '.[]' FILE converts it"
+    return f'{reason}; each line is one object, such as {{"prompt": "a red fox"}}'
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Fields:

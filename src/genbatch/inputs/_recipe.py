@@ -141,7 +141,7 @@ def _images(value: Any) -> tuple[Path, ...]:
         try:
             value = from_json(value)
         except ValueError:
-            raise ValueError(f"{found(value)} is no list in JSON") from None
+            raise ValueError(f"{found(value)} is not a JSON list") from None
     if isinstance(value, str):
         value = [path.strip() for path in value.split(";") if path.strip()]
     if not isinstance(value, list):
@@ -195,7 +195,7 @@ class Template:
                 raise ValueError(f"--template: {{{short(name)}}}: {plain}")
         parts = tuple((before, name and canonical(name.strip())) for before, name, _, _ in parsed)
         if all(name is None for _, name in parts):
-            raise ValueError("--template: there is no {field} in it")
+            raise ValueError("--template: it contains no {field}")
         return cls(parts)
 
     @property
@@ -249,7 +249,7 @@ class Grid:
             if not equals or not _is_plain(name):
                 raise ValueError(f"--matrix: {short(axis)} is not like style=ink,oil")
             if name in parsed:
-                raise ValueError(f"--matrix {name}: is there twice; put its values in one list")
+                raise ValueError(f"--matrix {name}: is given twice; put all its values in one list")
             try:
                 parsed[name] = _values(name, values)
             except ValueError as error:
@@ -287,7 +287,7 @@ def _values(name: str, text: str) -> dict[str, object]:
     if not values or not all(values):
         raise ValueError("a value is blank")
     if len(set(values)) < len(values):
-        raise ValueError(f"a value is there twice: {found(text)}")
+        raise ValueError(f"a value is repeated: {found(text)}")
     if name not in PARSERS:
         return dict.fromkeys(values)
     return {value: PARSERS[name](value) for value in values}
@@ -339,7 +339,7 @@ class Recipe:
         used = [] if self.template is None else self.template.names
         for name in self.grid.axes:
             if name not in used and name not in PARSERS:
-                raise ValueError(f"--matrix {name}: --template has to have {{{name}}} in it")
+                raise ValueError(f"--matrix {name}: --template must contain {{{name}}}")
 
     def check_names(self, names: Collection[str], kind: str = "column") -> None:
         """Refuse a row, or a table, that lacks a field.

@@ -44,8 +44,8 @@ from ._recipe import Asked, Recipe, check_images
 T = TypeVar("T")
 
 SUPPORTED = (
-    ".txt (a prompt a line), .jsonl (a JSON object a line), .csv or .tsv (a column named prompt),"
-    " and - for standard input"
+    ".txt (one prompt per line), .jsonl (one JSON object per line),"
+    " .csv or .tsv (a column named prompt), and - for standard input"
 )
 
 
