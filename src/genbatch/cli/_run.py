@@ -43,12 +43,11 @@ from genbatch import (
 from genbatch._run import make_takes, plan_takes
 from genbatch._store import export
 from genbatch.batch_api import Jobs
-from genbatch.inputs import InputError, StandardInput
+from genbatch.inputs import InputError, PromptFiles, StandardInput
 from genbatch.testing import FakeGemini
 
 from ._console import count, plain
 from ._display import Display
-from ._inputs import Prompts
 from ._options import DEMO, Options, kinds_to_retry
 from ._result import NOT_MADE, Result, report
 
@@ -57,6 +56,7 @@ _SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
 _MOST = 1_000_000  # a slip of the finger should not fill the memory
 
 R = TypeVar("R")
+Prompts: TypeAlias = PromptFiles | StandardInput | Sequence[str | Prompt]
 Images: TypeAlias = OutcomeStream[Any, SavedImage]
 Seen: TypeAlias = Callable[[Outcome[Any, SavedImage]], Outcome[Any, SavedImage]]
 Work: TypeAlias = Callable[["ShownBatch"], Awaitable[None]]
