@@ -24,7 +24,7 @@ from ._options import Options
 from ._result import NOT_MADE, Result
 from ._writer import Writer
 
-_STEP = 10  # percent between two lines where there is no bar
+_STEP = 10  # percent between two lines when there is no bar
 _MINUTE = 60.0  # seconds; at least one line, and at most one about a pause
 _RECENT = 3  # prompts above the bar
 _POLL = 0.05  # seconds between checks whether rows have been read
@@ -57,7 +57,7 @@ class Display:
         self.is_interrupted = False
 
     def _has_room(self) -> bool:
-        """Return whether there is a terminal for the bar alone."""
+        """Return whether the bar has a terminal to itself."""
         console, options = self._console, self._options
         is_able = console.is_terminal and not (console.is_dumb_terminal or console.legacy_windows)
         has_rows = options.as_json and sys.stdout is not None and sys.stdout.isatty()
@@ -167,9 +167,9 @@ class Display:
 
 
 class _Lines:
-    """When a line is due if there is no bar: at each tenth, and once a minute.
+    """Decides when to print a line in place of a bar: at every tenth and once a minute.
 
-    If the total is unknown, each time the number done has doubled; for typed prompts, at each one.
+    If the total is unknown, whenever the number done has doubled; for typed prompts, at each one.
     """
 
     def __init__(self) -> None:
@@ -204,7 +204,7 @@ def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
 
     Args:
         outcome: An outcome of the run.
-        model: The model of prompts that name none themselves.
+        model: The model of prompts that do not name one.
     """
     prompt = Prompt.of(outcome.prompt)
     row: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """The commands about a folder of images: status, export, verify, gallery, pick and jobs.
 
-All but pick and jobs --cancel only read, and also work while a run is going on.
+All but gallery, pick and jobs --cancel only read, and all work while a run is in progress.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def gallery_command(folder: OutputFolder = _OUT, opened: Open = False) -> int:
 
 
 def add_gallery(folder: Path) -> None:
-    """Write the gallery of a folder after a run; an error is one line, because the run is done."""
+    """Write the gallery of a folder after a run; an error is only reported: the run is done."""
     try:
         _write_gallery(folder)
     # Whatever it is, the run has made its images, and its exit code stays.

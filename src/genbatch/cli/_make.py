@@ -51,8 +51,8 @@ _EXPENSIVE = 10.0  # US dollars above which to ask first
 _FEW = 10  # images that are not worth waiting for a job
 
 STDIN = "-"
-_LATENCY = 0.25  # seconds of a call under --demo
-_SLOWER = 0.5  # of the demo, for its bar to be seen
+_LATENCY = 0.25  # seconds per call under --demo
+_SLOWER = 0.5  # the same for the demo command, slow enough to watch the bar
 
 _NEXT = """
 Next: look at the images in {folder}, then make your own:
@@ -77,13 +77,13 @@ Indices = Annotated[
         metavar="PROMPT", help="Prompt numbers shown by export: 17 42-45.", show_default=False
     ),
 ]
-# Of a new take: it is made like the first one, whatever the environment sets for runs.
+# For a new take, which repeats the settings of the first one whatever the environment says.
 NewPrompt = Annotated[str | None, option(IMAGES, "Use a different prompt text.", "TEXT")]
 NewModel = Annotated[str | None, option(IMAGES, "Use a different model.", "MODEL")]
 NewAspectRatio = Annotated[str | None, option(IMAGES, "Use a different aspect ratio.", "W:H")]
 NewImageSize = Annotated[str | None, option(IMAGES, "Use a different image size.", "SIZE")]
 Seed = Annotated[int | None, option(IMAGES, "Use a different random seed.", "N")]
-# Of the demo, which the environment does not change either.
+# For the demo, which ignores the environment as well.
 DemoOutput = Annotated[Path, option(None, "Folder for the images.", "DIR", "--output", "-o")]
 DemoMaxConcurrent = Annotated[
     int, option(None, "Maximum calls in flight.", "N", "--max-concurrent", "-k", min=1)
@@ -199,7 +199,7 @@ def redo_command(
 def _make(
     work: Work, options: Options, debug: bool, is_wanted: Callable[[], bool] = lambda: True
 ) -> int:
-    """Make images by the fake or by the service, if a look at the cost does not prevent it."""
+    """Make images with the fake or the real service, unless the user declines the cost."""
     with log_to(options.log_file, everything=debug) if options.log_file else nullcontext():
         client = None if options.demo else client_for(options)
         if client is not None and not is_wanted():
@@ -358,7 +358,7 @@ def preview(prompts: Prompts, options: Options) -> Preview:
 
 
 def _preview_each(options: Options) -> Preview:
-    """Return the price of each prompt, if their number is not known yet."""
+    """Return the price per prompt, for prompts whose number is not known yet."""
     each = price(options.model, options.image_size) if options.price is None else options.price
     parts = ["prompts as they arrive", _name(options)]
     parts.append("price unknown" if each is None else f"about ${each:,.3f} each")
@@ -387,7 +387,7 @@ def _models(prompts: PromptFiles | Sequence[str | Prompt], options: Options) -> 
 
 
 def _name(options: Options) -> str:
-    """Return the model and image size of prompts that name none themselves."""
+    """Return the model and image size of prompts that do not name their own."""
     model = model_id(options.model)
     name = model if model == options.model else f"{options.model} = {model}"
     size = options.image_size or default_size(model)

@@ -1,6 +1,6 @@
 """The options of the commands that make images, how commands share them, and their checks.
 
-The environment sets defaults for what a user may want to keep the same in every run, and never for
+Environment variables set defaults for what a user may want to keep the same in every run, never for
 what would pay a second time. The API key is not an option: other users could see it.
 """
 
@@ -39,7 +39,7 @@ DEMO = "demo"  # the demo's own namespace, or a real run would take placeholders
 
 @dataclass(slots=True)
 class Session:
-    """What the options say about the command line itself."""
+    """Options that concern the command line itself."""
 
     debug: bool = False
 
@@ -122,9 +122,9 @@ def option(
     Args:
         panel: Its panel of the help, None for the general one.
         text: Its help.
-        metavar: What its value is called; empty for a flag, None for a choice.
-        names: Its names, where they do not follow from the parameter.
-        env: Whether a variable of the environment sets its default.
+        metavar: Placeholder for its value; empty for a flag, None for a choice.
+        names: Its names, unless they follow from the parameter.
+        env: Whether an environment variable can set its default.
         settings: Passed to typer.
     """
 

@@ -1,4 +1,4 @@
-"""One batch from its first call to its result: shown, counted, and ended early where it must be.
+"""One batch from its first call to its result: shown, counted, and ended early if necessary.
 
 1. The first signal (Ctrl-C, SIGTERM, a terminal that closes) starts no further call, drops calls
    waiting for the throttle, and waits for those in flight, whose images are paid for; the second
@@ -53,7 +53,7 @@ from ._result import NOT_MADE, Result, report
 
 _REDRAW = 0.1  # seconds
 _SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
-_MOST = 1_000_000  # a slip of the finger should not fill the memory
+_MOST = 1_000_000  # a typing mistake must not exhaust the memory
 
 R = TypeVar("R")
 Prompts: TypeAlias = PromptFiles | StandardInput | Sequence[str | Prompt]
@@ -231,7 +231,7 @@ async def make_more_takes(
 
 
 async def check_folder(folder: Path, namespace: str) -> None:
-    """Refuse a folder without a run, which a Store would create, or with nothing but a demo's."""
+    """Refuse a folder without a run, which a Store would create, or with only a demo's images."""
     row = await to_thread.run_sync(lambda: next(export(folder), None))
     if row and not namespace and row["namespace"] == DEMO:
         raise ValueError(f"the images in {plain(folder)} were made by a demo: add --demo")
@@ -266,7 +266,7 @@ def spans_of(indices: Sequence[int]) -> str:
 
 
 async def _count_earlier_runs(store: Store, batch: ShownBatch) -> None:
-    """Give the budget of a batch its limits, and what earlier runs into the folder have paid."""
+    """Give the budget of a batch its limits, and the cost of earlier runs."""
     options, result = batch.options, batch.result
     budget = result.budget = Budget(options.budget, max_images=options.max_images)
     if options.budget is None and options.max_images is None:
@@ -295,7 +295,7 @@ async def _watch(
     batch: ShownBatch,
     seen: Seen = lambda outcome: outcome,
 ) -> None:
-    """Read a batch to its end, show it, and end it early where it must be.
+    """Read a batch to its end, show it, and end it early if necessary.
 
     Args:
         images: The outcomes, not entered yet.
@@ -305,14 +305,14 @@ async def _watch(
     result = batch.result
     async with images as outcomes, anyio.create_task_group() as tasks:
         tasks.start_soon(_redraw, outcomes, batch)
-        tasks.start_soon(_heed_signals, outcomes, batch, tasks.cancel_scope)
+        tasks.start_soon(_watch_signals, outcomes, batch, tasks.cancel_scope)
         if batch.options.deadline is not None:
-            tasks.start_soon(_heed_deadline, batch.options.deadline, outcomes, batch)
+            tasks.start_soon(_watch_deadline, batch.options.deadline, outcomes, batch)
         try:
             async for outcome in outcomes:
                 outcome = seen(outcome)
                 result.add(outcome)
-                _heed(outcome, outcomes)
+                _drain_if_useless(outcome, outcomes)
                 await batch.display.outcome(outcome, result)
                 if isinstance(result.stopped, Unauthorized):
                     break
@@ -323,7 +323,7 @@ async def _watch(
         tasks.cancel_scope.cancel()
 
 
-def _heed(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images) -> None:
+def _drain_if_useless(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images) -> None:
     """Drain a batch whose outcome says that no further call can succeed."""
     if isinstance(outcome, Failure) and isinstance(outcome.error, NOT_MADE):
         if not isinstance(outcome.error, QuotaExhausted):  # another model may have some left
@@ -339,7 +339,7 @@ async def _redraw(outcomes: Images, batch: ShownBatch) -> None:
         batch.display.end()
 
 
-async def _heed_deadline(seconds: float, outcomes: Images, batch: ShownBatch) -> None:
+async def _watch_deadline(seconds: float, outcomes: Images, batch: ShownBatch) -> None:
     await anyio.sleep(seconds)
     if not batch.result.is_ending:
         batch.result.stopped = Stopped(f"the deadline of {seconds:g} s has passed")
@@ -347,7 +347,7 @@ async def _heed_deadline(seconds: float, outcomes: Images, batch: ShownBatch) ->
         batch.display.note(f"The deadline has passed: {_what_is_left(batch.options)}.")
 
 
-async def _heed_signals(outcomes: Images, batch: ShownBatch, scope: anyio.CancelScope) -> None:
+async def _watch_signals(outcomes: Images, batch: ShownBatch, scope: anyio.CancelScope) -> None:
     # Some event loops on Windows cannot: there, KeyboardInterrupt ends the run at once.
     with suppress(NotImplementedError), anyio.open_signal_receiver(*_signals()) as signals:
         async for number in signals:

@@ -84,7 +84,7 @@ async def _ask(client: GeminiClient) -> list[str]:
 
 
 def _rows(usable: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-    """Yield a row for each model, those that are not in the table last.
+    """Yield a row for each model, unlisted ones last.
 
     Args:
         usable: Ids that the key can use, None if the service was not asked.

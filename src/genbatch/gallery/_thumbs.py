@@ -2,8 +2,8 @@
 
 1. A thumbnail is named after the SHA-256 of its image and the image's size in pixels, so it is
    never out of date, and a listing of the directory shows which exist.
-2. A file is not decoded if its size is not the one noted when it was saved, or if it has more
-   pixels than any model makes: it costs a line of output, not the memory of the machine.
+2. A file is not decoded if its size differs from the one recorded when it was saved, or if it has
+   more pixels than any model makes: that is one line of output, not an exhausted memory.
 3. A thumbnail under its final name is complete, except after a power failure: then it is empty,
    and is made again.
 """
@@ -69,8 +69,8 @@ def make_thumbs(
 
     Args:
         directory: Directory of the pictures.
-        pictures: Those that are to have a thumbnail.
-        progress: Called in this thread with how many new ones are made, and of how many.
+        pictures: Those that need a thumbnail.
+        progress: Called in this thread with the number of new ones made, and their total.
 
     Returns:
         The size in pixels of each image that has a thumbnail, by its SHA-256, and what is wrong
@@ -116,7 +116,7 @@ def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:
                     sizes[name[1]] = int(name[2]), int(name[3])
                     continue
             elif not is_temporary(path.name) or about.st_mtime > time.time() - _LEFT_BEHIND:
-                continue  # somebody else's, or another gallery's
+                continue  # not a thumbnail, or in use by another gallery
             path.unlink()
     return sizes
 

@@ -25,7 +25,7 @@ from ._formats import Fields, canonical, found, listed, one_line, short
 
 # Settings
 
-MOST_IMAGES = 1000  # of one row: a slip of the finger should not cost a fortune
+MOST_IMAGES = 1000  # of one row: a typing mistake must not cost a fortune
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _SEEDS = range(-(2**31), 2**31)  # what the service takes
@@ -34,14 +34,14 @@ Parse: TypeAlias = Callable[[Any], Any]
 
 
 def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the settings that are given, as a Prompt has them, and n.
+    """Return the given settings, as a Prompt takes them, and n.
 
     Args:
         fields: Values of settings by name, text or what JSON has; a blank one is not given.
-        folder: That paths of input images are relative to.
+        folder: Base of the relative paths of input images.
 
     Raises:
-        ValueError: If a value is not what it should be.
+        ValueError: If a value is invalid.
     """
     settings = {}
     for name, value in fields.items():
@@ -58,7 +58,7 @@ def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def check_text(value: object) -> str:
-    """Return value, which has to be text.
+    """Return value if it is text.
 
     Raises:
         ValueError: If it is not text.
@@ -74,7 +74,7 @@ def _text_of(name: str, value: object, what: str) -> str:
     """Return the text of the field of this name.
 
     Raises:
-        ValueError: If it is not text, or blank; what names it then.
+        ValueError: If it is not text, or blank: a message about that calls it what.
     """
     try:
         text = check_text(value)
@@ -100,7 +100,7 @@ def check_images(paths: Iterable[Path]) -> None:
 
 
 def check_finite(name: str, value: object) -> None:
-    """Refuse a value with numbers in it that JSON cannot write.
+    """Refuse a value that contains numbers JSON cannot represent.
 
     Raises:
         ValueError: If there is one.
@@ -170,20 +170,20 @@ _NOT_PLAIN = frozenset(".[]{}!:")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text with fields in it.
+    """A text with placeholders for fields.
 
     Attributes:
-        parts: Literal text, and the name of the field after it, None where none is.
+        parts: Pairs of literal text and the name of the field after it, None if there is none.
     """
 
     parts: tuple[tuple[str, str | None], ...]
 
     @classmethod
     def parse(cls, text: str) -> Template:
-        """Return the template that text is.
+        """Parse the text of a template.
 
         Raises:
-            ValueError: If it is malformed, has no field or asks for more than plain ones.
+            ValueError: If it is malformed, has no field, or formats or looks into one.
         """
         try:
             parsed = list(string.Formatter().parse(_argument(text)))
@@ -200,7 +200,7 @@ class Template:
 
     @property
     def names(self) -> list[str]:
-        """The fields that it asks for."""
+        """The fields that it uses."""
         return [name for _, name in self.parts if name is not None]
 
     def fill(self, fields: Mapping[str, object]) -> str:
@@ -227,7 +227,7 @@ def _value(name: str, value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Lists of values, and the full product of them; without an axis it has one point.
+    """Lists of values and their full product; without an axis there is one point.
 
     Attributes:
         axes: Names, and their values in order: each as a Prompt has it, if it is a setting.
@@ -322,9 +322,9 @@ class Recipe:
     Attributes:
         column: The field that is the prompt, where there is no template.
         template: Makes the prompt of the fields of a row.
-        grid: Of each row there is a prompt for each of its points; their values count as fields.
+        grid: Each row becomes a prompt for each point; the values of a point count as fields.
         check: Called with a model, an aspect_ratio and an image_size, each None where a prompt
-            leaves it to the run; raises a ValueError where the model cannot do that.
+            leaves it to the run; raises a ValueError if the model does not support that.
 
     Raises:
         ValueError: If an axis of the grid would only make equal prompts.
@@ -346,7 +346,7 @@ class Recipe:
 
         Args:
             names: Names of the fields that it has.
-            kind: What a message calls them.
+            kind: Word for them in messages.
 
         Raises:
             ValueError: If one is missing, or an axis of the grid has its name.
@@ -363,17 +363,17 @@ class Recipe:
                 raise ValueError(f"the {kind} {name} is in --matrix too; leave out one of them")
 
     def read(self, fields: Fields, folder: Path) -> dict[str, Any]:
-        """Check a row, but for what its model can do, and return its settings.
+        """Check a row, except for what its model supports, and return its settings.
 
         Args:
             fields: Fields of the row, by name.
-            folder: That paths of input images are relative to.
+            folder: Base of the relative paths of input images.
 
         Returns:
             Those given, as a Prompt has them, and n.
 
         Raises:
-            ValueError: If a field is missing or not what it should be.
+            ValueError: If a field is missing or invalid.
         """
         if self.template is not None or self.grid.axes or self.column not in fields:
             self.check_names(fields, "field")
@@ -410,7 +410,7 @@ class Recipe:
         return [(_asked(row), row.get("n", 1) * each) for row in rows]
 
     def _parted(self, fields: Fields) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the fields that are settings, and the others but the prompt."""
+        """Return the settings among the fields, and the other fields except the prompt."""
         prompt = self.column if self.template is None else None
         own: dict[str, Any] = {}
         others: dict[str, Any] = {}

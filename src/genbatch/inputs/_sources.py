@@ -51,7 +51,7 @@ SUPPORTED = (
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which prompts of an input are wanted.
+    """Which prompts of an input to use.
 
     Attributes:
         limit: Only the first limit prompts, None for all.
@@ -65,11 +65,11 @@ class Selection:
 
 
 class Sample(Generic[T]):
-    """Chooses uniformly, without replacement, from what it is offered; a reservoir.
+    """A uniform random sample without replacement, drawn by reservoir sampling.
 
     Args:
-        size: How many to choose, all where fewer are offered.
-        seed: The same one makes the same choice of the same number of items.
+        size: How many to choose; all, if fewer are offered.
+        seed: The same seed makes the same choice among the same number of items.
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
@@ -84,7 +84,7 @@ class Sample(Generic[T]):
         return [item for _, item in sorted(self._chosen, key=lambda each: each[0])]
 
     def offer(self, number: int, items: Iterator[T]) -> None:
-        """Offer number items, which are made only up to the last one chosen."""
+        """Offer number items; the iterator is consumed only up to the last one chosen."""
         passed = 0
         for offset in range(number):
             slot = self._slot(self._seen)
@@ -104,9 +104,9 @@ class Tally:
     """Counts prompts row by row, checks what they ask for, and selects among them.
 
     Attributes:
-        asked: What those counted ask for, and how many ask for it.
-        count: How many there are, up to the limit; those beyond are checked all the same.
-        sample: The prompts that are chosen, None where all are.
+        asked: Number of prompts counted, by what they ask of their model.
+        count: Number of prompts, up to the limit; those beyond it are checked as well.
+        sample: The prompts chosen, None if all are.
     """
 
     def __init__(self, selection: Selection) -> None:
@@ -130,14 +130,14 @@ class Tally:
         Args:
             recipe: How it becomes prompts.
             fields: Fields of the row, by name.
-            folder: That paths of input images are relative to.
+            folder: Base of the relative paths of input images.
 
         Returns:
             The settings of the row, and those of its prompts that are wanted, as far as that is
             known: a sample is complete at the end only.
 
         Raises:
-            ValueError: If a field is not what it should be, or a model cannot do what is asked.
+            ValueError: If a field is invalid, or a model does not support a setting.
         """
         settings = recipe.read(fields, folder)
         kinds = recipe.kinds(settings)
@@ -205,7 +205,7 @@ def read_prompts(
         and so is what comes out of a named pipe.
 
     Raises:
-        ValueError: If an extension or the encoding is unknown, or a row is not what it should be.
+        ValueError: If an extension or the encoding is unknown, or a row is invalid.
         OSError: If a file cannot be read.
     """
     recipe = recipe or Recipe()
@@ -241,7 +241,7 @@ class PromptFile:
         path: The file.
         recipe: How its rows become prompts.
         encoding: Encoding of its text.
-        stamp: What it was when it was checked.
+        stamp: Identity, size and time of change when it was checked.
 
     Raises:
         ValueError: While iterating, if the file has changed since.
@@ -274,7 +274,7 @@ class PromptFile:
         """Read the file once, and return its prompts, unless they are sampled.
 
         Raises:
-            ValueError: If a row is not what it should be.
+            ValueError: If a row is invalid.
             OSError: If the file cannot be read.
         """
         kept: list[Prompt] = []
@@ -317,7 +317,7 @@ class PromptFile:
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, ...]:
-    """Return what differs once a file has changed; nothing for a pipe."""
+    """Return the identity, size and time of change of a file; nothing for a pipe."""
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         return ()
@@ -339,10 +339,10 @@ class StandardInput:
         descriptor: File descriptor of standard input.
         recipe: How lines become prompts.
         encoding: Encoding of the text, as check_encoding returns it.
-        selection: Which prompts are wanted; a sample is complete at the end only.
+        selection: Which prompts to use; a sample is complete at the end only.
 
     Raises:
-        ValueError: While iterating, if a line is not what it should be.
+        ValueError: While iterating, if a line is invalid.
         OSError: While iterating, if it cannot be read.
 
     Cancellation: ends a wait for the next line at once.
@@ -355,7 +355,7 @@ class StandardInput:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody is typing."""
+        """Whether the prompts are typed."""
         return os.isatty(self.descriptor)
 
     async def __aiter__(self) -> AsyncGenerator[Prompt]:
@@ -379,7 +379,7 @@ class _Rows:
         self.tally = Tally(source.selection)
         self._lines = Lines(_NAME, source.encoding)
         self._recipe = source.recipe
-        self._read: Callable[[str], Fields | None] | None = None  # known by the first line
+        self._read: Callable[[str], Fields | None] | None = None  # decided by the first line
 
     def feed(self, block: bytes) -> Iterator[Prompt]:
         """Yield the prompts of the lines now complete; an empty block ends the last one."""
