@@ -10,7 +10,6 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -67,12 +66,7 @@ class Display:
         self._console.file = self._messages  # type: ignore[assignment]
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         self.end()
         try:
             for writer in (self._messages, self._rows):

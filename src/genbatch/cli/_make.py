@@ -18,20 +18,9 @@ from typing import Annotated
 import anyio
 import typer
 
-from genbatch import ImageRequest, Prompt, estimate
+from genbatch import ImageRequest, Prompt, estimate, inputs
 from genbatch._throttle import parse_interval
 from genbatch.gemini import JOB_SHARE, default_size, model_id, price, resolve
-from genbatch.inputs import (
-    Grid,
-    PromptFiles,
-    Recipe,
-    Selection,
-    StandardInput,
-    Template,
-    canonical,
-    check_encoding,
-    read_prompts,
-)
 
 from ._console import QuietConsole, clock, plain
 from ._folder import add_gallery
@@ -235,7 +224,7 @@ def parted(names: Sequence[str], matrix: Sequence[str]) -> tuple[list[str], list
     return [name for name in names if name not in axes], [*matrix, *axes]
 
 
-def recipe_of(options: Options, matrix: Sequence[str]) -> Recipe:
+def recipe_of(options: Options, matrix: Sequence[str]) -> inputs.Recipe:
     """Return how rows become prompts.
 
     Args:
@@ -260,15 +249,15 @@ def recipe_of(options: Options, matrix: Sequence[str]) -> Recipe:
         )
 
     check(None, None, None)  # before any row is blamed for a mistake in the options
-    return Recipe(
-        column="prompt" if column is None else canonical(column),
-        template=None if template is None else Template.parse(template),
-        grid=Grid.parse(matrix),
+    return inputs.Recipe(
+        column="prompt" if column is None else inputs.canonical(column),
+        template=None if template is None else inputs.Template.parse(template),
+        grid=inputs.Grid.parse(matrix),
         check=check,
     )
 
 
-def read_inputs(names: Sequence[str], recipe: Recipe, options: Options) -> Prompts:
+def read_inputs(names: Sequence[str], recipe: inputs.Recipe, options: Options) -> Prompts:
     """Return the prompts of files, all checked, or of standard input, which is not read yet.
 
     Args:
@@ -281,16 +270,18 @@ def read_inputs(names: Sequence[str], recipe: Recipe, options: Options) -> Promp
         OSError: If a file cannot be read.
     """
     encoding = options.encoding
-    selection = Selection(options.limit, options.sample, options.sample_seed)
+    selection = inputs.Selection(options.limit, options.sample, options.sample_seed)
     if not names and (recipe.template is None or not recipe.grid.axes):
         raise ValueError("no PROMPTS: name a file, or give --template and --matrix")
     if STDIN not in names:
-        return read_prompts(names, recipe, encoding=encoding, selection=selection)
+        return inputs.read_prompts(names, recipe, encoding=encoding, selection=selection)
     if len(names) > 1:
         raise ValueError("- must be the only input: standard input and files do not mix")
     if sys.stdin is None:
         raise ValueError("stdin is closed: pipe prompts into it or name a file")
-    source = StandardInput(sys.stdin.fileno(), recipe, check_encoding(encoding), selection)
+    source = inputs.StandardInput(
+        sys.stdin.fileno(), recipe, inputs.check_encoding(encoding), selection
+    )
     if source.is_terminal:
         QuietConsole(stderr=True).say("Type one prompt per line; Ctrl-D on an empty line ends.")
     return source
@@ -300,14 +291,14 @@ def nothing_in(names: Sequence[str], prompts: Prompts, limit: int | None) -> str
     """Return why there is nothing to do, None if there may be something."""
     if limit == 0:
         return "--limit 0"
-    if isinstance(prompts, StandardInput) or len(prompts):
+    if isinstance(prompts, inputs.StandardInput) or len(prompts):
         return None
     return f"no prompts in {plain(', '.join(names))}"
 
 
 def read_to_end(prompts: Prompts) -> Prompts:
     """Return prompts that can be counted, after reading standard input to its end."""
-    if not isinstance(prompts, StandardInput):
+    if not isinstance(prompts, inputs.StandardInput):
         return prompts
 
     async def all_of() -> list[Prompt]:
@@ -337,7 +328,7 @@ class Preview:
 def preview(prompts: Prompts, options: Options) -> Preview:
     """Return what a run will do and cost, without a call; this may read all prompts."""
     pace = options.pace
-    if isinstance(prompts, StandardInput):
+    if isinstance(prompts, inputs.StandardInput):
         return _preview_each(options)
     plan = estimate(
         prompts,
@@ -377,8 +368,8 @@ def _dollars(cost: float) -> str:
     return f"${cost:,.0f}" if cost >= 100 else f"${cost:,.2f}"
 
 
-def _models(prompts: PromptFiles | Sequence[str | Prompt], options: Options) -> str:
-    if isinstance(prompts, PromptFiles):
+def _models(prompts: inputs.PromptFiles | Sequence[str | Prompt], options: Options) -> str:
+    if isinstance(prompts, inputs.PromptFiles):
         own = {model for (model, _, _), count in prompts.asked.items() if model and count}
     else:
         own = {each.model for each in prompts if isinstance(each, Prompt) and each.model}

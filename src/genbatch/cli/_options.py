@@ -37,13 +37,6 @@ ENVIRONMENT = "GENBATCH_"
 DEMO = "demo"  # the demo's own namespace, or a real run would take placeholders for its images
 
 
-@dataclass(slots=True)
-class Session:
-    """Options that concern the command line itself."""
-
-    debug: bool = False
-
-
 # Checks
 
 
