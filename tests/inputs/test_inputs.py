@@ -243,7 +243,11 @@ def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
             FOX + "a fox\n",
             ":2: not JSON: expected value at column 1; each line is one obj",
         ),
-        ("a.jsonl", "{\n", ":1: not JSON: EOF while parsing an object at column 1; a line is one "),
+        (
+            "a.jsonl",
+            "{\n",
+            ":1: not JSON: EOF while parsing an object at column 1; each line is one ",
+        ),
         (
             "a.jsonl",
             "[" * 300,
@@ -264,7 +268,11 @@ def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
             FOX + '"a fox"',
             ":2: JSON, but not an object; each line is one object, such as",
         ),
-        ("a.jsonl", '{"prompt": "a"} {}', ":1: not JSON: trailing characters at column 17; a line"),
+        (
+            "a.jsonl",
+            '{"prompt": "a"} {}',
+            ":1: not JSON: trailing characters at column 17; each line",
+        ),
         ("a.jsonl", '{"prompt": "\\ud800"}', ":1: not JSON: unexpected end of hex escape at colum"),
         ("a.jsonl", '{"prompt": "a", "x": NaN}', ":1: not JSON: expected value at column 22"),
         ("a.jsonl", '{"prompt": "a", "x": [1e999]}', ":1: x: a number is too large"),
