@@ -113,7 +113,7 @@ def test_what_no_image_needs_any_more_is_removed_and_nothing_else(tmp_path: Path
     for temporary in (left, running):
         temporary.write_bytes(b"")
     os.utime(left, (0, 0))
-    (directory / "mine.txt").write_text("not of genbatch")
+    (directory / "mine.txt").write_text("not written by genbatch")
     write_gallery(tmp_path)
     assert thumbs(tmp_path) == sorted([wanted, running.name, "mine.txt"])
 
