@@ -75,7 +75,7 @@ Seed = Annotated[int | None, option(IMAGES, "Use a different random seed.", "N")
 # For the demo, which ignores the environment as well.
 DemoOutput = Annotated[Path, option(None, "Folder for the images.", "DIR", "--output", "-o")]
 DemoMaxConcurrent = Annotated[
-    int, option(None, "Maximum calls in flight.", "N", "--max-concurrent", "-k", min=1)
+    int, option(None, "At most N calls in flight.", "N", "--max-concurrent", "-k", min=1)
 ]
 
 

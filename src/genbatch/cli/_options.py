@@ -153,7 +153,7 @@ class Options:
     matrix: list[str] | None = _field(  # noqa: RUF009
         None,
         PROMPTS,
-        "Generate every combination of these values: a=1,2 b=3,4.",
+        "Make a prompt for every combination of these values: a=1,2 b=3,4.",
         "NAME=A,B",
     )
     encoding: str = _field(
@@ -196,7 +196,7 @@ class Options:
         "WAY",
     )
     max_concurrent: int = _field(
-        20, LIMITS, "Maximum calls in flight.", "N", "--max-concurrent", "-k", env=True, min=1
+        20, LIMITS, "At most N calls in flight.", "N", "--max-concurrent", "-k", env=True, min=1
     )
     pace: str | None = _field(
         None,
@@ -209,7 +209,7 @@ class Options:
     budget: float | None = _field(
         None, LIMITS, "Spending limit in US dollars, by estimated price.", "USD", env=True, min=0.0
     )
-    max_images: int | None = _field(None, LIMITS, "Maximum paid images.", "N", env=True, min=0)
+    max_images: int | None = _field(None, LIMITS, "Pay for at most N images.", "N", env=True, min=0)
     price: float | None = _field(
         None,
         LIMITS,
@@ -251,7 +251,7 @@ class Options:
     quiet: bool = _field(
         False,
         SHOWN,
-        "Print only failures and the reason for an early end.",
+        "Print only failures and the reason if the run ends early.",
         "",
         "--quiet",
         "-q",
@@ -263,7 +263,7 @@ class Options:
     log_file: Path | None = _field(  # noqa: RUF009
         None,
         SHOWN,
-        "Append a log of the calls to FILE, as JSON Lines if its name ends in .jsonl.",
+        "Append a log of the calls to FILE: text, or JSON Lines if it ends in .jsonl.",
         "FILE",
         env=True,
     )
