@@ -1,4 +1,4 @@
-"""Consoles that survive a reader who leaves, and untrusted text made safe for terminals.
+"""Consoles that survive a closed pipe, and untrusted text made safe for terminals.
 
 Prompts and messages from a server are untrusted. They reach a terminal through plain() only, so
 that their escape sequences, markup and line breaks do not.

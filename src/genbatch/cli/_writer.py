@@ -1,7 +1,7 @@
 """Writer: the output of a run is written in a thread, so that no call waits for a reader.
 
 A terminal stops reading at Ctrl-S, a pager at the end of its page, a network at any time. If the
-event loop waited with them, calls whose images are paid for would time out.
+event loop waited for them, calls whose images are paid for would time out.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TextIO
 
 _FULL = 0.01  # seconds between attempts on a non-blocking stream that is full
 _ROOM = 100  # texts that may be queued
-_HURRY = 0.5  # seconds that a closing writer gives its reader if it is not to wait
+_HURRY = 0.5  # seconds given to the reader when closing without waiting
 
 
 class Writer:
-    """Writes text to a stream, in order, without ever waiting before it is closed.
+    """Writes text to a stream in order; only close waits for the reader.
 
     The thread is a daemon and bypasses the stream's buffer, whose lock the interpreter needs to
     exit.
@@ -47,7 +47,7 @@ class Writer:
 
     @property
     def is_full(self) -> bool:
-        """Whether more text is queued than should be."""
+        """Whether too much text is queued."""
         return self._texts.qsize() > _ROOM
 
     def write(self, text: str) -> int:
