@@ -9,8 +9,7 @@ from typing import Any
 
 from genbatch import Image, ImageRequest, Prompt
 from genbatch._store._archive import Archive
-from genbatch._store._keys import content_digest
-from genbatch._store._names import DEFAULT_TEMPLATE
+from genbatch._store._keys import DEFAULT_TEMPLATE, content_digest
 from genbatch._store._plan import Call, Plan, PlanRequest, Policy
 
 

@@ -27,8 +27,7 @@ from genbatch._values import (
 
 from . import _files as files
 from ._journal import DAMAGED, ItemRow, Transaction, storable
-from ._keys import key_of
-from ._names import DEFAULT_TEMPLATE, SHORT_KEY, candidates, folded
+from ._keys import DEFAULT_TEMPLATE, SHORT_KEY, candidates, folded, key_of
 
 # The same request would only fail again: not asked, nor paid, twice.
 _FINAL: tuple[type[GenbatchError], ...] = (Blocked, NoImage, Rejected, DamagedImage)

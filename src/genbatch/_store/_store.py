@@ -32,7 +32,7 @@ from genbatch._values import Image, ImageRequest, SavedImage, Stopped, StoreErro
 from ._archive import Archive
 from ._batch import Batch
 from ._journal import Spent
-from ._names import DEFAULT_TEMPLATE, check_template
+from ._keys import DEFAULT_TEMPLATE, check_template
 from ._plan import Call, Plan, Policy
 from ._reports import write_results
 
@@ -266,7 +266,6 @@ class Store:
     async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
         """Call a function in a thread to its end; see run_to_end."""
         return await run_to_end(function, *args, limiter=self._threads)
-
 
 
 async def run_to_end(function: Callable[..., R], *args: object, limiter: CapacityLimiter) -> R:

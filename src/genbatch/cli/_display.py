@@ -18,10 +18,9 @@ from genbatch import Failure, Outcome, Progress, Prompt, SavedImage, Success, Th
 from genbatch.gemini import model_id
 
 from ._bar import GAP, Area, Finished, Snapshot, Speed, held_by, lines_of, spent_of
-from ._console import QuietConsole, plain, why
+from ._console import QuietConsole, Writer, plain, why
 from ._options import Options
 from ._result import NOT_MADE, Result
-from ._writer import Writer
 
 _STEP = 10  # percent between two lines when there is no bar
 _MINUTE = 60.0  # seconds; at least one line, and at most one about a pause
