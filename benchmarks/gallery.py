@@ -27,8 +27,7 @@ from PIL import Image
 
 from genbatch import ImageRequest
 from genbatch._store._archive import Archive
-from genbatch._store._keys import content_digest
-from genbatch._store._names import DEFAULT_TEMPLATE
+from genbatch._store._keys import DEFAULT_TEMPLATE, content_digest
 from genbatch._store._plan import PlanRequest, Policy
 from genbatch.gallery import write_gallery
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from genbatch._store._keys import content_digest
 from genbatch._store._plan import metadata_to_json
-from genbatch.inputs import PromptFiles, _files, read_prompts
+from genbatch.inputs import PromptFiles, _sources, read_prompts
 
 from .prompt_files import case
 
@@ -39,7 +39,7 @@ def check(seed: int, folder: str) -> bool:
     path = Path(folder, f"{os.getpid()}{made.suffix}")
     path.unlink(missing_ok=True)  # some file systems write through what is truncated
     path.write_bytes(made.content)
-    _files.BLOCK = made.block
+    _sources.BLOCK = made.block
     options: dict[str, Any] = {"encoding": made.encoding, "selection": made.selection}
     refused = ""
     try:

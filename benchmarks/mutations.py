@@ -85,7 +85,8 @@ NAMED: dict[tuple[str, str], list[Edit]] = {
     ("a call that waited for the other limiter starts in a pause", "_workers.py"): [
         ("_borrow_both", r"self\.limiter\.available_tokens >= 0", "True")
     ],
-    ("no reader is woken after a put", "_stream.py"): [("_put", _WAKE, "pass")],
+    ("no reader is woken after a put", "_stream.py"): [("_put", r"self\._wake_reader\(\)", "pass")],
+    ("no reader wakes the next", "_stream.py"): [("__anext__", r"self\._wake_reader\(\)", "pass")],
     ("no reader is woken at the end", "_stream.py"): [("_run", _WAKE, "pass")],
     ("no reader is woken on leaving", "_stream.py"): [("_leave", _WAKE, "pass")],
 }

@@ -295,12 +295,14 @@ def budget(directory: Path, prompts: int, latency: float) -> dict[str, Any]:
 
 def resume(directory: Path, prompts: int, latency: float) -> dict[str, Any]:
     """Make a store of half a million done keys, then run with one prompt more."""
-    from genbatch._store._keys import digests_of_texts
-    from genbatch._values._prompt import Prompt
+    from pydantic_core import to_json
+
+    from genbatch._store import digests_of_texts
+    from genbatch._values import ImageRequest
 
     store = directory / "store"
     objects = Objects(store)
-    digest = digests_of_texts("", Prompt("any", model="gemini-nano-banana-2.1"), {})
+    digest = digests_of_texts("", ImageRequest("any", model="gemini-nano-banana-2.1"))
     images = []
     for number in range(prompts):
         key = digest(f"a fox, number {number}")
@@ -309,7 +311,7 @@ def resume(directory: Path, prompts: int, latency: float) -> dict[str, Any]:
         images.append(image)
         path = store / "done" / key[:2] / key[2:4] / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(image.row()))
+        path.write_bytes(to_json(image, exclude={"uri"}))
     objects.add_segments(images[: -min(5000, prompts // 2)])  # a crash left the others
     with serving(directory, "--latency", str(latency)) as server, clustered() as (cluster, _):
         began = time.monotonic()

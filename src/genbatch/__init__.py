@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ._values import (
         Blocked,
         BudgetExhausted,
+        DamagedImage,
         GenbatchError,
         Image,
         ImageMissing,
@@ -64,6 +65,7 @@ __all__ = [
     "Blocked",
     "Budget",
     "BudgetExhausted",
+    "DamagedImage",
     "Estimate",
     "Failure",
     "GeminiClient",

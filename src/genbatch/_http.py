@@ -64,6 +64,17 @@ class CapturedBody:
 
 _captured: ContextVar[CapturedBody] = ContextVar("captured")
 
+_is_exchanging: ContextVar[bool] = ContextVar("is_exchanging", default=False)
+
+
+def _is_of_others(_: object) -> bool:
+    return not _is_exchanging.get()
+
+
+# httpcore's records show the headers of answers, in which a server may echo the key.
+for _name in ("connection", "http11", "proxy", "socks"):
+    getLogger(f"httpcore.{_name}").addFilter(_is_of_others)
+
 
 @contextmanager
 def captured_body() -> Iterator[CapturedBody]:
@@ -241,6 +252,7 @@ class _Connection(httpcore.AsyncNetworkBackend):
         """
         if self._stream is not None:
             self._stream.begin()
+        token = _is_exchanging.set(True)
         try:
             answer = await self._http.handle_async_request(asked)
             assert self._stream is not None  # noqa: S101 - narrows the type
@@ -252,6 +264,8 @@ class _Connection(httpcore.AsyncNetworkBackend):
             if self._stream is not None and self._stream.is_unsent:
                 raise httpcore.WriteError(str(exc)) from exc
             raise
+        finally:
+            _is_exchanging.reset(token)
         _check_size(body.tell())
         self._stream.begin()  # or an idle connection would hold the body
         self._answer = answer

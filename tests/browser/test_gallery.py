@@ -422,7 +422,7 @@ def test_a_file_that_cannot_be_shown_says_why(tmp_path: Path, browser: Browser) 
     fill(tmp_path, ["a", "b"], lambda n: b"no image" if n else shaped(n))
     write_gallery(tmp_path)
     browser.open(tmp_path)
-    assert browser.texts(".tile .bad") == ["Cannot be showncannot be shown: it is no image"]
+    assert browser.texts(".tile .bad") == ["Cannot be showncannot be shown: it is not an image"]
     browser.all(".tile")[1].click()
     assert browser.find("#picture").text.startswith("Cannot be shown")
 

@@ -258,9 +258,9 @@ def test_the_help_of_run_is_in_groups(capsys: pytest.CaptureFixture[str]) -> Non
         "Prompts",
         "Images",
         "Files",
-        "Limits and money",
-        "Running again",
-        "What is shown",
+        "Limits and cost",
+        "Rerunning",
+        "Output",
     ]
 
 

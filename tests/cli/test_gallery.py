@@ -71,7 +71,7 @@ def test_without_a_browser_it_says_so(
     genbatch("run", "prompts.txt", "-o", "out")
     monkeypatch.setattr(_folder.webbrowser, "open", lambda _: False)
     assert _folder.gallery_command(folder=Path("out"), opened=True, debug=False) == 0
-    assert capsys.readouterr().err == "No browser was found: open it yourself.\n"
+    assert capsys.readouterr().err == "No browser was found: open the page yourself.\n"
 
 
 def test_a_folder_that_has_no_gallery_is_one_line(genbatch: Genbatch, serve: Serve) -> None:
@@ -84,7 +84,9 @@ def test_a_folder_that_has_no_gallery_is_one_line(genbatch: Genbatch, serve: Ser
     Path("out/index.html").write_text("mine")
     done = genbatch("gallery", "out")
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr.startswith("genbatch: out/index.html is not of genbatch: move it elsewhere")
+    assert done.stderr.startswith(
+        "genbatch: out/index.html was not written by genbatch: move it elsewhere"
+    )
     assert done.stderr.count("\n") == 1
 
 
@@ -147,7 +149,7 @@ def test_a_gallery_that_cannot_be_written_does_not_change_what_the_run_did(
     assert done.stdout.startswith("1 image in out, 1 failed")
     last = done.stderr.splitlines()[-1]
     assert last.startswith(
-        "genbatch: the gallery was not written: out/index.html is not of genbatch"
+        "genbatch: the gallery was not written: out/index.html was not written by genbatch"
     )
     assert Path("out/index.html").read_text() == "mine"
 

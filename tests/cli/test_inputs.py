@@ -41,7 +41,7 @@ def test_several_files_are_one_run(genbatch: Genbatch, serve: Serve) -> None:
     assert announced.startswith(
         "4 prompts · 0 done · 4 to make · flash = gemini-nano-banana-2.1 1K"
     )
-    assert announced.endswith(" and models of their own · about $0.23")
+    assert announced.endswith(" and per-prompt models · about $0.23")
     assert texts(fake) == ["a cat", "a cat", "a fox", "an owl, asleep"]
     rows = lines_of("out")
     assert [row["id"] for row in rows] == [None, None, "x-1", "x-2"]
@@ -108,12 +108,15 @@ def test_three_by_four_values_are_twelve_images_with_names_to_read(
         ("run a.txt --template {prompt.x}", "--template: {prompt.x}: a field is a plain name"),
         (
             "run a.txt --matrix seed=1,2 style=ink",
-            "--matrix style: --template has to have {style} in it",
+            "--matrix style: --template must contain {style}",
         ),
         ("run a.txt style=ink", "style=ink: no extension"),
-        ("run a.txt --matrix style=ink", "--matrix style: --template has to have {style} in it"),
+        ("run a.txt --matrix style=ink", "--matrix style: --template must contain {style}"),
         ("run a.txt --matrix aspect_ratio=1:1,7:1", "a.txt:1: gemini-nano-banana-2.1 makes 1:1, "),
-        ("run a.txt --encoding klingon", "no encoding of text: 'klingon'; give one such as utf-8"),
+        (
+            "run a.txt --encoding klingon",
+            "unknown text encoding: 'klingon'; give one such as utf-8",
+        ),
         ("run a.txt --sample 0", "Invalid value for '--sample'"),
         ("run .", ".: is a directory"),
         (
@@ -129,7 +132,7 @@ def test_three_by_four_values_are_twelve_images_with_names_to_read(
             "b.jsonl:2: gemini-3.1-flash-lite-image m",
         ),
         ("run b.jsonl --limit 1", "b.jsonl:2: gemini-3.1-flash-lite-image makes 1K only"),
-        ("run c.jsonl", "c.jsonl:1: a JSON array; .jsonl has one object a line"),
+        ("run c.jsonl", "c.jsonl:1: a JSON array; .jsonl has one object per line"),
     ],
 )
 def test_a_mistake_is_found_before_the_first_call(
@@ -183,7 +186,7 @@ def test_a_line_that_is_piped_in_is_made_at_once(serve: Serve, backend: str) -> 
         out, err = process.communicate("an owl", timeout=60)
     assert (process.returncode, texts(fake)) == (0, ["a fox", "an owl"])
     assert err.startswith(
-        "prompts as they come · flash = gemini-nano-banana-2.1 1K · about $0.034 "
+        "prompts as they arrive · flash = gemini-nano-banana-2.1 1K · about $0.034 "
     )
     assert "2 images in genbatch-out, 0 failed\n" in out
 

@@ -140,7 +140,7 @@ def test_what_was_refused_for_good_is_asked_again_only_on_request(
     assert fake.stats.calls == 6
     done = genbatch("run", "prompts.txt", "--retry-failed=Sad")
     assert done.returncode == 2
-    assert "'Sad' is not one of Blocked, NoImage, Rejected, all" in done.stderr
+    assert "'Sad' is not one of Blocked, NoImage, Rejected, DamagedImage, all" in done.stderr
 
 
 def test_an_image_that_was_deleted_is_paid_again_only_on_request(

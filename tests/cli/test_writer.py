@@ -11,8 +11,8 @@ from typing import TextIO
 
 import pytest
 
-from genbatch.cli import _writer
-from genbatch.cli._writer import Writer
+from genbatch.cli import _console as _writer
+from genbatch.cli._console import Writer
 
 Pipe = tuple[int, TextIO]
 

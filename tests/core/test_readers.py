@@ -111,6 +111,52 @@ async def test_one_outcome_wakes_one_of_the_readers_that_wait() -> None:
             assert len(outcomes._readers.parked) == 2 - number
 
 
+async def test_outcomes_that_come_together_reach_as_many_readers_as_take_one_each() -> None:
+    release = Event()
+    read: list[int] = []
+
+    async def generate(prompt: int) -> int:
+        await release.wait()
+        return prompt
+
+    async with stream(generate, range(3)) as outcomes, create_task_group() as group:
+
+        async def read_one() -> None:
+            read.append((await outcomes.receive()).unwrap())
+
+        for _ in range(3):
+            group.start_soon(read_one)
+        await wait_all_tasks_blocked()
+        release.set()
+    assert sorted(read) == [0, 1, 2]
+
+
+async def test_readers_are_not_woken_for_outcomes_that_another_takes_meanwhile() -> None:
+    async def generate(prompt: int) -> int:
+        await checkpoint()
+        return prompt
+
+    resumed = 0
+    async with stream(generate, range(1000), max_concurrent=50) as outcomes:
+        park = outcomes._readers.park
+
+        async def counting_park() -> None:
+            nonlocal resumed
+            await park()
+            resumed += 1
+
+        outcomes._readers.park = counting_park  # type: ignore[method-assign]
+
+        async def read_all() -> None:
+            async for _ in outcomes:
+                pass
+
+        async with create_task_group() as group:
+            for _ in range(100):
+                group.start_soon(read_all)
+    assert resumed < 500  # and not one an outcome
+
+
 async def test_a_reader_that_is_cancelled_as_it_is_woken_passes_that_on() -> None:
     release = Event()
     seen: list[int] = []

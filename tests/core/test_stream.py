@@ -16,7 +16,7 @@ import trio
 from anyio import CapacityLimiter, Event, create_task_group
 
 from genbatch import Failure, Outcome, Success, collect, stream
-from support.backends import foreign_cancellation, only_asyncio, only_trio
+from support.backends import foreign_cancellation, only_asyncio, only_trio, until
 from support.calls import HeldCalls
 
 pytestmark = pytest.mark.anyio
@@ -894,8 +894,13 @@ async def test_bad_arguments_raise_at_the_call(
 @only_trio
 async def test_a_trio_nursery_around_the_reader_ends_cleanly() -> None:
     gate = HeldCalls(factor=10)
+
+    async def cancel(scope: trio.CancelScope) -> None:
+        await until(lambda: len(gate.started) == 3)
+        scope.cancel()
+
     async with trio.open_nursery() as nursery:
-        nursery.cancel_scope.deadline = trio.current_time() + 0.01
+        nursery.start_soon(cancel, nursery.cancel_scope)
         async with stream(gate.generate, range(3)) as outcomes:
             async for _ in outcomes:
                 pass

@@ -106,13 +106,17 @@ async def test_fifty_calls_with_a_stale_token_refresh_it_once(own: bool) -> None
 
 async def test_a_token_that_runs_out_is_replaced_on_the_way() -> None:
     second = f"{TOKEN}-2"
-    credentials = Fake(TOKEN, second)
-    async with fake() as server, client_for(server, credentials) as client:
+    credentials, valid = Fake(TOKEN, second), {TOKEN}
+    async with (
+        FakeGemini(image_size=8, tokens=valid) as server,
+        client_for(server, credentials) as client,
+    ):
         await client.generate_image("a cat")
         assert client._wire is not None
         assert client._wire._access is not None
         client._wire._access._stale_at = 0.0
-        server._service.tokens = {second}
+        valid.clear()
+        valid.add(second)
         await client.generate_image("a cat")
     assert credentials.refreshes == 2
 

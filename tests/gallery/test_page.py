@@ -115,7 +115,7 @@ def test_a_foreign_page_is_left(tmp_path: Path) -> None:
     fill(tmp_path, ["a"])
     for foreign in ("<title>mine</title>", "", '<meta name="generator" content="other">'):
         (tmp_path / "index.html").write_text(foreign)
-        with pytest.raises(StoreError, match=r"index\.html is not of genbatch: move it"):
+        with pytest.raises(StoreError, match=r"index\.html was not written by genbatch: move it"):
             write_gallery(tmp_path)
         assert (tmp_path / "index.html").read_text() == foreign
     assert not (tmp_path / ".genbatch" / "thumbs").exists()
@@ -123,7 +123,7 @@ def test_a_foreign_page_is_left(tmp_path: Path) -> None:
 
 def test_a_foreign_page_that_comes_meanwhile_is_left(tmp_path: Path) -> None:
     fill(tmp_path, ["a"])
-    with pytest.raises(StoreError, match="not of genbatch"):
+    with pytest.raises(StoreError, match="not written by genbatch"):
         write_gallery(tmp_path, progress=lambda *_: (tmp_path / "index.html").write_text("mine"))
     assert (tmp_path / "index.html").read_text() == "mine"
 
@@ -132,11 +132,11 @@ def test_a_link_or_a_directory_in_its_place_is_left(tmp_path: Path) -> None:
     write_gallery(fill(tmp_path / "other", ["a"]))
     folder = fill(tmp_path / "out", ["a"])
     (folder / "index.html").symlink_to(tmp_path / "other" / "index.html")
-    with pytest.raises(StoreError, match="not of genbatch"):
+    with pytest.raises(StoreError, match="not written by genbatch"):
         write_gallery(folder)
     (folder / "index.html").unlink()
     (folder / "index.html").mkdir()
-    with pytest.raises(StoreError, match="not of genbatch"):
+    with pytest.raises(StoreError, match="not written by genbatch"):
         write_gallery(folder)
 
 

@@ -113,7 +113,7 @@ def test_what_no_image_needs_any_more_is_removed_and_nothing_else(tmp_path: Path
     for temporary in (left, running):
         temporary.write_bytes(b"")
     os.utime(left, (0, 0))
-    (directory / "mine.txt").write_text("not of genbatch")
+    (directory / "mine.txt").write_text("not written by genbatch")
     write_gallery(tmp_path)
     assert thumbs(tmp_path) == sorted([wanted, running.name, "mine.txt"])
 
@@ -182,7 +182,7 @@ def test_as_many_pixels_as_models_make_are_decoded(tmp_path: Path) -> None:
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "has changed: "),
         (lambda path: path.write_bytes(path.read_bytes() + b"!"), "has changed: "),
-        (lambda path: path.write_bytes(bytes(path.stat().st_size)), "cannot be shown: it is no "),
+        (lambda path: path.write_bytes(bytes(path.stat().st_size)), "cannot be shown: it is not "),
         (
             lambda path: path.write_bytes(path.read_bytes()[:30].ljust(path.stat().st_size, b"!")),
             "cannot be shown: ",

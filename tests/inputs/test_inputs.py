@@ -238,13 +238,41 @@ def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
         ("a.csv", "prompt,n\ra,1\r", ":1: a carriage return outside quotes; save the file with li"),
         ("a.tsv", 'prompt\nok\n"first\nsecond"\n', ":3: quotes left open; a row is one line here"),
         ("a.tsv", "prompt\tn\ra\t1\r", ":1: a carriage return inside the line; quote the field"),
-        ("a.jsonl", FOX + "a fox\n", ":2: not JSON: expected value at column 1; a line is one obj"),
-        ("a.jsonl", "{\n", ":1: not JSON: EOF while parsing an object at column 1; a line is one "),
-        ("a.jsonl", "[" * 300, ":1: a JSON array; .jsonl has one object a line: jq -c '.[]' FILE"),
-        ("a.jsonl", "[\n{}\n]", ":1: a JSON array; .jsonl has one object a line: jq -c '.[]' FILE"),
-        ("a.jsonl", FOX + f"[{FOX.strip()}]", ":2: a JSON array; .jsonl has one object a line: jq"),
-        ("a.jsonl", FOX + '"a fox"', ":2: JSON, but no object; a line is one object, such as"),
-        ("a.jsonl", '{"prompt": "a"} {}', ":1: not JSON: trailing characters at column 17; a line"),
+        (
+            "a.jsonl",
+            FOX + "a fox\n",
+            ":2: not JSON: expected value at column 1; each line is one obj",
+        ),
+        (
+            "a.jsonl",
+            "{\n",
+            ":1: not JSON: EOF while parsing an object at column 1; each line is one ",
+        ),
+        (
+            "a.jsonl",
+            "[" * 300,
+            ":1: a JSON array; .jsonl has one object per line: jq -c '.[]' FILE",
+        ),
+        (
+            "a.jsonl",
+            "[\n{}\n]",
+            ":1: a JSON array; .jsonl has one object per line: jq -c '.[]' FILE",
+        ),
+        (
+            "a.jsonl",
+            FOX + f"[{FOX.strip()}]",
+            ":2: a JSON array; .jsonl has one object per line: jq",
+        ),
+        (
+            "a.jsonl",
+            FOX + '"a fox"',
+            ":2: JSON, but not an object; each line is one object, such as",
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": "a"} {}',
+            ":1: not JSON: trailing characters at column 17; each line",
+        ),
         ("a.jsonl", '{"prompt": "\\ud800"}', ":1: not JSON: unexpected end of hex escape at colum"),
         ("a.jsonl", '{"prompt": "a", "x": NaN}', ":1: not JSON: expected value at column 22"),
         ("a.jsonl", '{"prompt": "a", "x": [1e999]}', ":1: x: a number is too large"),
@@ -263,8 +291,16 @@ def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
         ("a.jsonl", '{"prompt": null}', ":1: prompt: null is not text"),
         ("a.jsonl", '{"prompt": ["a"]}', ":1: prompt: a list is not text"),
         ("a.jsonl", '{"prompt": "a\\u0000"}', ":1: prompt: a NUL character is in it; take it out"),
-        ("a.md", "a", ": unknown extension '.md'; supported are .txt (a prompt a line), .jsonl (a"),
-        ("prompts", "a", ": no extension; supported are .txt (a prompt a line), .jsonl (a JSON ob"),
+        (
+            "a.md",
+            "a",
+            ": unknown extension '.md'; supported are .txt (one prompt per line), .jsonl (one",
+        ),
+        (
+            "prompts",
+            "a",
+            ": no extension; supported are .txt (one prompt per line), .jsonl (one JSON ob",
+        ),
     ],
 )
 def test_a_mistake_is_one_error_naming_file_and_line(
@@ -362,5 +398,5 @@ def test_who_has_no_utf_8_is_told_of_encodings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["klingon", "hex", "rot13", "a\0b", ""])
 def test_what_is_no_encoding_of_text_is_refused(tmp_path: Path, encoding: str) -> None:
-    with pytest.raises(ValueError, match=r"no encoding of text: .+; give one such"):
+    with pytest.raises(ValueError, match=r"unknown text encoding: .+; give one such"):
         read(write(tmp_path / "a.txt", "a"), encoding=encoding)

@@ -89,7 +89,7 @@ def test_another_column_may_be_the_prompt(tmp_path: Path) -> None:
         ("n", int("9" * 4000), f"n: {'9' * 59}… is not 1 to 1,000"),
         ("images", 5, "images: 5 is not a path, nor a list of them"),
         ("images", [5], "images: 5 is not text"),
-        ("images", "[a.png", 'images: "[a.png" is no list in JSON'),
+        ("images", "[a.png", 'images: "[a.png" is not a JSON list'),
     ],
 )
 def test_a_setting_of_the_wrong_kind_is_named(

@@ -11,7 +11,7 @@ import pytest
 
 from genbatch import Prompt
 from genbatch.inputs import Grid, PromptFiles, Recipe, Selection, Template, read_prompts
-from genbatch.inputs._files import Sample
+from genbatch.inputs._sources import Sample
 
 
 def made(template: str | None, *axes: str, **fields: object) -> list[Prompt]:
@@ -74,8 +74,8 @@ def test_a_field_that_is_missing_is_named(tmp_path: Path, name: str, kind: str) 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("a fox", "there is no {field} in it"),
-        ("", "there is no {field} in it"),
+        ("a fox", "it contains no {field}"),
+        ("", "it contains no {field}"),
         ("{a", "expected '}' before end of string; write {{ or }} for a brace"),
         ("a}", "Single '}' encountered in format string; write {{ or }} for a brace"),
         ("{}", "{}: a field is a plain name, without . [ ] ! or :"),
@@ -174,8 +174,11 @@ def test_a_large_grid_is_counted_in_no_time() -> None:
         (["a.b=c"], "--matrix: a.b=c is not like style=ink,oil"),
         (["style="], "--matrix style: a value is blank"),
         (["style=ink,,oil"], "--matrix style: a value is blank"),
-        (["style=ink,ink "], '--matrix style: a value is there twice: "ink,ink "'),
-        (["style=ink", "style=oil"], "--matrix style: is there twice; put its values in one list"),
+        (["style=ink,ink "], '--matrix style: a value is repeated: "ink,ink "'),
+        (
+            ["style=ink", "style=oil"],
+            "--matrix style: is given twice; put all its values in one list",
+        ),
         (['style=ink,"oil'], "--matrix style: unexpected end of data; check the quotes"),
         (["style=ink\noil"], "--matrix style: new-line character seen in unquoted field; check"),
         (["seed=1,x"], '--matrix seed: "x" is not a whole number'),
@@ -191,7 +194,7 @@ def test_an_axis_that_is_malformed_is_refused(axes: list[str], message: str) -> 
 
 def test_an_axis_that_would_make_equal_prompts_is_refused() -> None:
     grid = Grid.parse(["animal=cat", "stlye=ink,oil"])
-    with pytest.raises(ValueError, match=r"--matrix stlye: --template has to have \{stlye\} in"):
+    with pytest.raises(ValueError, match=r"--matrix stlye: --template must contain \{stlye\}"):
         Recipe(template=Template.parse("{animal}"), grid=grid)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from genbatch import (
     BudgetExhausted,
+    DamagedImage,
     GenbatchError,
     QuotaExhausted,
     Stopped,
@@ -20,7 +21,7 @@ from genbatch import (
 from genbatch.gemini import _retry
 from genbatch.ray._objects import Objects, StoredImage
 from genbatch.ray._worker import Worker
-from genbatch.testing import Call, FakeGemini, Fault, blocked, rate_limited, reset
+from genbatch.testing import Call, FakeGemini, Fault, blocked, not_an_image, rate_limited, reset
 from support.fleets import fleet, item, saved_in
 
 pytestmark = pytest.mark.anyio
@@ -88,6 +89,23 @@ async def test_a_failed_prompt_is_a_failed_row(tmp_path: Path) -> None:
     ):
         made = await worker.make([item(0), item(1)])
     assert sorted(type(each).__name__ for each in made) == ["Blocked", "StoredImage"]
+
+
+async def test_a_damaged_image_is_paid_and_kept_in_the_store(tmp_path: Path) -> None:
+    cut = b"\x89PNG\r\n\x1a\nthe first half"
+    async with (
+        FakeGemini(faults=[not_an_image(cut)]) as server,
+        fleet(tmp_path, server.url, price=0.5, usd=10.0) as (coordinator, [worker]),
+    ):
+        [error] = await worker.make([item(0)])
+        state = await coordinator.state()
+    assert isinstance(error, DamagedImage)
+    assert error.data is None
+    assert error.file is not None
+    assert error.file in str(error)
+    assert (tmp_path / error.file).read_bytes() == cut
+    assert state["spent"] == 0.5
+    assert server.stats.calls == 1
 
 
 async def test_a_rejected_call_is_made_again_when_the_coordinator_says_so(tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from genbatch import Image, ImageRequest, Prompt
-from genbatch._store._archive import Archive, Call
-from genbatch._store._keys import content_digest
-from genbatch._store._names import DEFAULT_TEMPLATE
-from genbatch._store._plan import Plan, PlanRequest, Policy
+from genbatch._store._archive import Archive
+from genbatch._store._keys import DEFAULT_TEMPLATE, content_digest
+from genbatch._store._plan import Call, Plan, PlanRequest, Policy
 
 
 def image(number: int = 0, **changes: Any) -> Image:
@@ -23,7 +22,7 @@ def image(number: int = 0, **changes: Any) -> Image:
 def open_archive(
     directory: Path, *, fresh: bool = False, template: str = DEFAULT_TEMPLATE, **policy: Any
 ) -> Archive:
-    return Archive(directory, fresh=fresh, template=template, policy=Policy(**policy))
+    return Archive(Policy(directory, template, **policy), fresh=fresh)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import anyio
 from anyio import CancelScope, Lock
 
 from genbatch import Image, SavedImage, Store, StoreError
-from genbatch._store import Plan, PlanRequest
+from genbatch._store import Plan
+from genbatch._store._plan import PlanRequest
 from genbatch._values import ImageRequest
 from genbatch.ray._objects import ObjectStore, StoredImage
 
@@ -68,7 +69,7 @@ class JournalStore:
             async with self._planning:
                 plan = await self._store.run_in_thread(self._plan, key)
             async with self._store.pending(plan) as pending:
-                saved = pending.saved or await pending.save(image)
+                saved = pending if isinstance(pending, SavedImage) else await pending.save(image)
         return _stored(key, saved)
 
     async def keys(self) -> set[str]:

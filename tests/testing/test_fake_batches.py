@@ -20,7 +20,7 @@ from genbatch.testing import (
     Fault,
     Job,
     JobFault,
-    _batch_api,
+    _jobs,
     blocked,
     broken_json,
     rate_limited,
@@ -69,7 +69,7 @@ class Gates:
 @pytest.fixture
 def gates(monkeypatch: pytest.MonkeyPatch) -> Gates:
     gates = Gates()
-    monkeypatch.setattr(_batch_api, "pause", gates.pass_through)
+    monkeypatch.setattr(_jobs, "pause", gates.pass_through)
     return gates
 
 

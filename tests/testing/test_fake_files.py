@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -13,7 +12,8 @@ import httpx
 import pytest
 from google.genai.errors import ClientError
 
-from genbatch.testing import ControlCall, FakeGemini, Fault, _batch_api, short_body
+from genbatch.testing import ControlCall, FakeGemini, Fault, short_body
+from genbatch.testing._files import StoredFile
 from support.backends import until
 from support.batch_wire import (
     UPLOAD,
@@ -89,14 +89,14 @@ class TestUploads:
     async def test_a_chunk_sent_twice_at_once_is_taken_once(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        append, writes, go = _batch_api._append, list[bytes](), threading.Event()
+        append, writes, go = StoredFile.append, list[bytes](), threading.Event()
 
-        def held(upload: Any, body: bytes) -> None:
+        def held(file: StoredFile, body: bytes) -> None:
             writes.append(body)
             assert go.wait(60)
-            append(upload, body)
+            append(file, body)
 
-        monkeypatch.setattr(_batch_api, "_append", held)
+        monkeypatch.setattr(StoredFile, "append", held)
         seen, statuses = list[ControlCall](), list[int]()
         async with FakeGemini(control_faults=seen.append) as server, client_of(server) as client:
             url = (await start_upload(client, 6)).headers["x-goog-upload-url"]

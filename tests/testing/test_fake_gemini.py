@@ -25,7 +25,7 @@ from genbatch.testing import (
     Fault,
     Stats,
     _http,
-    _service,
+    _wire,
     bad_base64,
     blocked,
     broken_json,
@@ -616,7 +616,7 @@ class TestCounting:
             assert go_on.wait(30)
             return b"png"
 
-        monkeypatch.setattr(_service, "draw", draw)
+        monkeypatch.setattr(_wire, "draw", draw)
         async with FakeGemini() as server:
             async with await connect(server) as stream:
                 await stream.send(request_bytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,7 +9,8 @@ import anyio
 import pytest
 
 from genbatch.testing import FakeGemini, Fault, Stats
-from genbatch.testing._service import Quota
+from genbatch.testing._server import Quota
+from genbatch.testing._wire import quota_error
 from support import virtual
 from support.wire import MODEL, PATH, asking, client_of, details_of
 
@@ -23,12 +23,12 @@ def quota(per_minute: str | None = None, daily: int | None = None, *, speed: flo
 
 def delay_of(quota: Quota, model: str = MODEL) -> float | None:
     """Make a call now, and return the seconds it is asked to wait, None if it is admitted."""
-    reply = quota.refusal(model)
-    if reply is None:
+    beyond = quota.admit(model)
+    if beyond is None:
         return None
-    assert reply.status == 429
-    delay = json.loads(reply.body)["error"]["details"][1]["retryDelay"]
-    return float(delay.removesuffix("s"))
+    error = quota_error(beyond)["error"]
+    assert error["code"] == 429
+    return float(error["details"][1]["retryDelay"].removesuffix("s"))
 
 
 def in_virtual_time(backend: str) -> Callable[[Callable[[], Awaitable[None]]], None]:

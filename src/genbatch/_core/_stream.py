@@ -258,6 +258,8 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
                 await checkpoint_if_cancelled()
                 raise
             else:
+                if self._readers.parked and self._receive.statistics().current_buffer_used:
+                    self._wake_reader()
                 source = self._source
                 source.handed_over += 1
                 if source.pulled - source.handed_over == source.limit:  # half of the window
@@ -318,5 +320,9 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
             self._send.send_nowait(outcome)
         except BrokenResourceError:
             return  # the block was left: drop it
-        if self._readers.parked:
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        """Wake one reader, unless one is waking: it wakes the next if there is more for that."""
+        if self._readers.parked and not self._readers.waking:
             self._readers.unpark(1)

@@ -13,35 +13,38 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from logging import WARNING, getLogger
 from typing import Protocol
 
 from genbatch._core import ParkingLot, waiting
 from genbatch._logs import log
-from genbatch._values import BudgetExhausted, GenbatchError
+from genbatch._values import BudgetExhausted, DamagedImage, GenbatchError
 
 _log = getLogger("genbatch.run")
 
 _ROUNDING = 1e-9  # US dollars: sums of prices are not exact
 
 
+@dataclass(slots=True, eq=False)
 class Attempt:
     """One attempt of a call, as its budget sees it: perhaps billed until it is settled."""
 
-    def __init__(self, price: float) -> None:
-        self.price = price
-        self.images = 0
-        self.maybe_images = 1
+    price: float
+    images: int = 0
+    maybe_images: int = 1
 
     def paid(self, cost: float | None) -> None:
-        """Say that an image came, and what it cost if that is known."""
+        """Say that an image came, even a damaged one, and what it cost if that is known."""
         self.images, self.maybe_images = 1, 0
         if cost is not None:
             self.price = cost
 
     def failed(self, error: Exception) -> None:
         """Say what came instead of an image."""
-        if isinstance(error, GenbatchError) and not error.maybe_paid:
+        if isinstance(error, DamagedImage):
+            self.paid(error.cost)
+        elif isinstance(error, GenbatchError) and not error.maybe_paid:
             self.maybe_images = 0
 
 
@@ -60,7 +63,7 @@ class Budget:
         max_images: Most images to pay for, None for no bound.
 
     Attributes:
-        spent: US dollars for images that came, as far as prices are known.
+        spent: US dollars for images that came, damaged ones too, as far as prices are known.
         maybe_spent: US dollars of attempts that may have been billed but returned no image.
         images: Images paid for.
         maybe_images: Attempts that may have been billed but returned no image.

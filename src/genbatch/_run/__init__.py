@@ -2,18 +2,18 @@
 
 from ._breaker import RunBreaker
 from ._estimate import Estimate, estimate
-from ._images import GenerateOnce, defaults_of, generate_images, inside
+from ._images import defaults_of, generate_images, generate_once, inside
 from ._paid_call import PaidCalls
 from ._takes import make_takes, plan_takes
 
 __all__ = [
     "Estimate",
-    "GenerateOnce",
     "PaidCalls",
     "RunBreaker",
     "defaults_of",
     "estimate",
     "generate_images",
+    "generate_once",
     "inside",
     "make_takes",
     "plan_takes",

@@ -41,11 +41,15 @@ class RunBreaker:
         self._models: dict[str, Exception] = {}
         self._unavailable = 0
 
+    def cause(self, model: str) -> Exception | None:
+        """Return what has stopped the calls of a model, None if nothing has."""
+        # Each prompt gets its own: a raised one grows its traceback.
+        return copy.copy(self._run or self._models.get(model))
+
     def check(self, model: str) -> None:
         """Raise what has stopped the calls of a model, if anything has."""
-        error = self._run or self._models.get(model)
-        if error is not None:
-            raise copy.copy(error)  # each prompt its own: a raised one grows its traceback
+        if (error := self.cause(model)) is not None:
+            raise error
 
     @contextmanager
     def observe(self, model: str) -> Iterator[None]:
@@ -69,25 +73,26 @@ class RunBreaker:
         try:
             yield
         except StoreError as exc:
-            self._stop(exc)
+            self.stop(exc)
             raise
+
+    def stop(self, error: Exception) -> None:
+        """Stop the run; the first cause counts."""
+        if self._run is None:
+            self._run = error
+            log(_log, WARNING, "the run stops", error=error)
+            self.drop_waiting()
 
     def _failed(self, model: str, error: Exception) -> None:
         if isinstance(error, Unavailable | TimeoutError):
             self._unavailable += 1
             if self._unavailable >= FAILURES_IN_A_ROW:
                 row = f"{FAILURES_IN_A_ROW} calls in a row have failed"
-                self._stop(Stopped(f"{row}: {error}"))
+                self.stop(Stopped(f"{row}: {error}"))
         elif isinstance(error, GenbatchError) and error.status is not None:
             self._unavailable = 0  # it has answered
         if isinstance(error, Unauthorized):
-            self._stop(error)
+            self.stop(error)
         elif isinstance(error, QuotaExhausted) and model not in self._models:
             self._models[model] = error
             log(_log, WARNING, "the calls of %s stop", model, error=error)
-
-    def _stop(self, error: Exception) -> None:
-        if self._run is None:
-            self._run = error
-            log(_log, WARNING, "the run stops", error=error)
-            self.drop_waiting()

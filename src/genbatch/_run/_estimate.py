@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Unpack
 
 from genbatch._store import content_digest, made_in
@@ -69,13 +70,13 @@ def estimate(
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
-    requests = _Requests(defaults_of(settings, None, price))
+    request_of_each = _requests(defaults_of(settings, None, price))
     made = Counter({} if save_dir is None else made_in(save_dir))
     number = done = 0
     cost: float | None = 0.0
     for each, count in _kinds(prompts, bool(made)):
         number += count
-        request = requests(each)
+        request = request_of_each(each)
         if made and made[digest := content_digest(namespace, request)] > 0:
             made[digest] -= 1
             done += 1
@@ -101,21 +102,17 @@ def _like(model: str | None, aspect_ratio: str | None, image_size: str | None) -
     return Prompt("any", model=model, aspect_ratio=aspect_ratio, image_size=image_size)
 
 
-class _Requests:
-    """Requests of prompts, but for what no digest needs.
+def _requests(defaults: ImageRequest) -> Callable[[str | Prompt], ImageRequest]:
+    """Return what makes requests of prompts, but for what no digest needs.
 
     What many of them have in common is looked at once: a run that resumes asks for a million.
     """
+    request_like = cache(lambda *kind: request_of(_like(*kind), defaults))
 
-    def __init__(self, defaults: ImageRequest) -> None:
-        self._defaults = defaults
-        self._known: dict[tuple[str | None, ...], ImageRequest] = {}
-
-    def __call__(self, each: str | Prompt) -> ImageRequest:
+    def request(each: str | Prompt) -> ImageRequest:
         prompt = Prompt.of(each)
-        kind = prompt.model, prompt.aspect_ratio, prompt.image_size
-        if kind not in self._known:
-            self._known[kind] = request_of(_like(*kind), self._defaults)
-        like = self._known[kind]
+        like = request_like(prompt.model, prompt.aspect_ratio, prompt.image_size)
         seed = like.seed if prompt.seed is None else prompt.seed
         return replace(like, text=prompt.text, id=prompt.id, images=prompt.images, seed=seed)
+
+    return request

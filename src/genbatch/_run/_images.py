@@ -137,10 +137,10 @@ def generate_images(
     calls = PaidCalls(client, Budget() if budget is None else budget, price)
     place = store if save_dir is None else Store(save_dir)
     if place is None:
-        generate: Callable[..., Awaitable[Any]] = _Generate(calls, defaults)
+        generate: Callable[..., Awaitable[Any]] = _generate(calls, defaults)
     else:
         batch = Batch(place, namespace)
-        generate = GenerateOnce(calls, defaults, place, batch, namespace)
+        generate = generate_once(calls, defaults, place, batch, namespace)
     workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     calls.breaker.drop_waiting = workers.drop_waiting
     outcomes = open_stream(workers, ordered)
@@ -179,47 +179,42 @@ def request_of(prompt: str | Prompt, defaults: ImageRequest) -> ImageRequest:
     return request if isinstance(prompt, str) else resolve(request)
 
 
-class _Generate:
-    """Makes the image of each prompt of a batch."""
+def _generate(
+    calls: PaidCalls, defaults: ImageRequest
+) -> Callable[[tuple[int, str | Prompt]], Awaitable[Image]]:
+    """Return what makes the image of each prompt of a batch."""
 
-    def __init__(self, calls: PaidCalls, defaults: ImageRequest) -> None:
-        self._calls = calls
-        self._defaults = defaults
-
-    async def __call__(self, numbered: tuple[int, str | Prompt]) -> Image:
+    async def generate(numbered: tuple[int, str | Prompt]) -> Image:
         index, prompt = numbered
-        request = request_of(prompt, self._defaults)
         with log_context(index=index):
-            return await self._calls.make_image(request)
+            return await calls.make_image(request_of(prompt, defaults))
+
+    return generate
 
 
-class GenerateOnce:
-    """The same, saved, and from an earlier run where it has been made."""
+def generate_once(
+    maker: ImageMaker, defaults: ImageRequest, place: Store, batch: Batch, namespace: str
+) -> Callable[[tuple[int, str | Prompt]], Awaitable[SavedImage]]:
+    """Return the same, saved, and from an earlier run where it has been made."""
+    digest_of = digests_of_texts(namespace, defaults)
 
-    def __init__(
-        self, maker: ImageMaker, defaults: ImageRequest, place: Store, batch: Batch, namespace: str
-    ) -> None:
-        self._maker = maker
-        self._defaults = defaults
-        self._place = place
-        self._batch = batch
-        self._digest = digests_of_texts(namespace, defaults)
-
-    async def __call__(self, numbered: tuple[int, str | Prompt]) -> SavedImage:
+    async def generate(numbered: tuple[int, str | Prompt]) -> SavedImage:
         index, prompt = numbered
-        plan = self._batch.recall(self._digest(prompt), index) if isinstance(prompt, str) else None
+        plan = batch.recall(digest_of(prompt), index) if isinstance(prompt, str) else None
         if plan is not None and plan.saved is not None:
             return _resumed(index, plan.key, plan.saved)  # most of a resumed run, so first
-        request = request_of(prompt, self._defaults)
-        with log_context(index=index), self._maker.breaker.observe_store():
+        request = request_of(prompt, defaults)
+        with log_context(index=index), maker.breaker.observe_store():
             if plan is None:
-                plan = await self._batch.plan(index, request)
+                plan = await batch.plan(index, request)
             if plan.saved is not None:
                 return _resumed(index, plan.key, plan.saved)
             if plan.error is not None:
                 log(_log, DEBUG, "not asked again", key=plan.key, error=plan.error)
                 raise plan.error
-            return await self._maker.save_image(self._place, plan, request)
+            return await maker.save_image(place, plan, request)
+
+    return generate
 
 
 def _resumed(index: int, key: str, saved: SavedImage) -> SavedImage:

@@ -57,8 +57,8 @@ class PaidCalls:
         self.breaker.check(request.model)
         with log_context(key=plan.key):
             async with store.pending(plan) as pending:
-                if pending.saved is not None:
-                    return pending.saved
+                if isinstance(pending, SavedImage):
+                    return pending
                 image = await self.make_image(request, pending)
                 return await pending.save(image)
 
@@ -87,14 +87,8 @@ class _Attempts:
                 if pending is not None:
                     await pending.note_attempt(price)
                 yield attempt
-        except Exception:
-            await _settle(pending, attempt)
-            raise
-        if not attempt.images:
-            await _settle(pending, attempt)
-
-
-async def _settle(pending: PendingImage | None, attempt: Attempt | None) -> None:
-    """Delete the note of an attempt that returned no image and cannot have been paid."""
-    if pending is not None and attempt is not None and not attempt.maybe_images:
-        await pending.forget_attempt()
+        finally:
+            # It returned no image, and cannot have been paid. Where it was cancelled, it may have.
+            if pending is not None and attempt is not None:
+                if not (attempt.images or attempt.maybe_images):
+                    await pending.forget_attempt()

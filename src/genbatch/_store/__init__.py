@@ -1,16 +1,15 @@
 """The durable store: a directory of images and its journal."""
 
-from ._archive import HIDDEN, JOURNAL, Archive, Call
+from ._archive import HIDDEN, JOURNAL, Archive
 from ._batch import Batch
 from ._files import disk_error, is_temporary, make_directory, sync_directory
 from ._files import read as read_file
 from ._files import replace as replace_file
-from ._journal import Spent, storable
-from ._keys import content_digest, digests_of_texts, key_of
-from ._names import DEFAULT_TEMPLATE, check_template
-from ._plan import FINAL, Plan, PlanRequest, details, request_to_json
+from ._journal import Spent
+from ._keys import DEFAULT_TEMPLATE, check_template, content_digest, digests_of_texts, key_of
+from ._plan import FINAL, Call, Plan, note_failure
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
-from ._store import PendingImage, Store
+from ._store import PendingImage, Store, run_to_end
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -22,13 +21,11 @@ __all__ = [
     "Call",
     "PendingImage",
     "Plan",
-    "PlanRequest",
     "Spent",
     "Status",
     "Store",
     "check_template",
     "content_digest",
-    "details",
     "digests_of_texts",
     "disk_error",
     "export",
@@ -36,13 +33,13 @@ __all__ = [
     "key_of",
     "made_in",
     "make_directory",
+    "note_failure",
     "open_in_jobs",
     "read_file",
     "reading",
     "replace_file",
-    "request_to_json",
+    "run_to_end",
     "status",
-    "storable",
     "sync_directory",
     "verify",
 ]

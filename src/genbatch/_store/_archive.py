@@ -1,7 +1,8 @@
 """Archive: the directory, the journal and the lock of a store, as one; everything here blocks.
 
 1. A row of an image implies its file, complete; both are on disk when save returns.
-2. An image on its way to a disk that is full is kept, and written with the next one or at close.
+2. An image on its way to a disk that is full is kept, and written with the next one or at close;
+   so is what came in place of one.
 3. An attempt that was sent and never settled keeps its row: it may have been paid.
 """
 
@@ -11,78 +12,74 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass, field
-from pathlib import Path
+from dataclasses import astuple
+from functools import partial
+from logging import ERROR, INFO, getLogger
 from threading import Lock as ThreadLock
-from typing import Any
+from typing import Any, TypeVar
 
-from genbatch._values import GenbatchError, Image, ImageRequest, SavedImage, StoreError
+from genbatch._logs import log, log_context
+from genbatch._values import (
+    EXTENSIONS,
+    DamagedImage,
+    GenbatchError,
+    Image,
+    ImageRequest,
+    SavedImage,
+    StoreError,
+    sniff_mime_type,
+)
 
 from . import _files as files
-from ._journal import ItemRow, Journal, Row, Spent, storable
+from ._journal import ItemRow, Journal, Row, Spent
 from ._lock import Lock
 from ._plan import (
-    Naming,
+    UNKNOWN,
+    Call,
     Plan,
     PlanRequest,
     Policy,
     adopt_lost,
     adopt_orphans,
     at,
-    details,
+    damaged_stem,
     find_or_add,
     further,
     has_file,
+    note_failure,
+    saved_image,
 )
+
+_log = getLogger("genbatch.store")
+
+R = TypeVar("R")
 
 HIDDEN = ".genbatch"  # the directory of what is not for the eye
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
 
+_SAME = ("mime_type", "model", "text", "cost", "response_id")  # columns, as an Image has them
 _FILE = ItemRow._fields.index("file")
-
-
-@dataclass(slots=True)
-class Call:
-    """A call that was begun: what it is to make, and the row of its latest attempt."""
-
-    plan: Plan
-    take: int
-    name: str
-    attempt: int | None = None
-
-
-@dataclass(slots=True)
-class _Paid:
-    """An image on its way to the disk, and which of its files have arrived."""
-
-    call: Call
-    image: Image
-    elapsed: float
-    arrived: list[str] = field(default_factory=list)
 
 
 class Archive:
     """A directory, locked, with its journal open.
 
     Args:
-        directory: Created, with its parents.
+        policy: Of its directory, which is created, with its parents.
         fresh: Whether to refuse a directory that has anything in it.
-        template: How files are named; see Store.
-        policy: What is made again.
 
     Raises:
         StoreError: If directory cannot be written to, another runner is in it, its journal cannot
             be read, or it is not empty and was to be.
     """
 
-    def __init__(self, directory: Path, *, fresh: bool, template: str, policy: Policy) -> None:
-        self.directory = directory
-        self._naming = Naming(directory, template)
+    def __init__(self, policy: Policy, *, fresh: bool) -> None:
+        self.directory = directory = policy.directory
         self._policy = policy
-        self._unsaved: list[_Paid] = []
+        self._unsaved: list[Callable[[], object]] = []
         self._unsaved_lock = ThreadLock()
         hidden = directory / HIDDEN
         try:
@@ -151,7 +148,7 @@ class Archive:
             found: list[tuple[PlanRequest, ItemRow]] = []
             for each in wanted:
                 try:
-                    known = find_or_add(journal, batch, namespace, each, self._naming)
+                    known = find_or_add(journal, batch, namespace, each, self._policy)
                 except StoreError as exc:
                     each.error = exc
                     continue
@@ -159,21 +156,21 @@ class Archive:
                 found.append((each, known))
             following = journal.following(found[-1][1].item, batch, ahead) if found else []
         for each, known in found:  # not before the rows are committed
-            each.ordinal, each.plan = known.ordinal, self._policy.plan(known, self.directory)
+            each.ordinal, each.plan = known.ordinal, self._policy.plan(known)
         prefix = f"{self.directory}{os.sep}"
         # What has lost its file is not previewed: it is looked for again when it is wanted.
         return [row for row in following if row[_FILE] is None or has_file(row[_FILE], prefix)]
 
     def recall(self, row: Row) -> Plan:
         """Return the plan of what has come next; this one method does not block."""
-        return self._policy.plan_of(ItemRow._make(row), self.directory, True)
+        return self._policy.plan(ItemRow._make(row), True)
 
     def begin(self, plan: Plan) -> Call | SavedImage:
         """Begin the call of a request, or return the image if it has been made meanwhile."""
         with self.journal.writing() as journal:
             if not plan.further:
                 adopt_lost(journal, self.directory, plan)
-                saved = self._policy.plan(journal.item(plan.item), self.directory).saved
+                saved = self._policy.plan(journal.item(plan.item)).saved
                 if saved is not None:
                     return saved
             take = journal.next_take(plan.item)
@@ -208,14 +205,37 @@ class Archive:
             journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
 
     def fail(self, call: Call, error: Exception) -> None:
-        """Record why a call returned no image."""
-        if call.plan.further:
-            return
+        """Record why a call returned no image, and where what came in place of it is kept.
+
+        Raises:
+            StoreError: If it cannot be written now; what came is kept, to be written later.
+        """
+        if isinstance(error, DamagedImage):
+            self._write(partial(self._fail, call, error))
+        elif not call.plan.further:
+            self._fail(call, error)
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        if isinstance(error, DamagedImage):
+            self.keep_damaged(call, error)
         with self.journal.writing() as journal:
-            journal.execute(
-                "UPDATE item SET kind = ?, message = ?, detail = ? WHERE id = ?",
-                (type(error).__name__, storable(str(error)), details(error), call.plan.item),
-            )
+            note_failure(journal, call, error)
+
+    def keep_damaged(self, call: Call, error: DamagedImage) -> None:
+        """Publish what came in place of an image, and tell the error where; its row comes later.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        if error.data is None or error.file is not None:
+            return
+        stem = damaged_stem(call.plan.key, call.attempt)
+        file = files.find(self.directory, stem, UNKNOWN)
+        # One that is there may be of an attempt whose number was given again.
+        if file is None or files.read(self.directory / file) != error.data:
+            extension = EXTENSIONS.get(sniff_mime_type(error.data) or "", UNKNOWN)
+            file = files.publish(self.directory, stem, extension, error.data)
+        error.file = file
 
     def save(self, call: Call, image: Image, elapsed: float) -> SavedImage:
         """Save an image with its extras, and return when both files and row are on disk.
@@ -223,66 +243,61 @@ class Archive:
         Raises:
             StoreError: If it cannot be written now; it is kept, to be written later.
         """
-        paid = _Paid(call, image, elapsed)
+        saved = self._write(partial(self._save, call, image, elapsed, []))
+        cost = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
+        # Told here, in a thread: handlers may block, and none is cancelled.
+        with log_context(model=saved.model, cost=saved.cost, elapsed=elapsed, key=call.plan.key):
+            log(_log, INFO, "saved %s, %s", saved.path, cost, path=str(saved.path))
+        return saved
+
+    def _write(self, write: Callable[[], R]) -> R:
+        """Write what is paid for, and keep it in memory where the disk does not take it now."""
         try:
-            saved = self._save(paid)
-        except StoreError:
+            written = write()
+        except StoreError as error:
             with self._unsaved_lock:
-                self._unsaved.append(paid)
+                self._unsaved.append(write)
+            log(_log, ERROR, "an image is not saved, and kept in memory", error=error)
             raise
         if self._unsaved:  # space is back
             self._save_unsaved()
-        return saved
+        return written
 
     def _save_unsaved(self) -> None:
         with self._unsaved_lock:
             waiting, self._unsaved = self._unsaved, []
-            for paid in waiting:
+            for write in waiting:
                 try:
-                    self._save(paid)
+                    write()
                 except StoreError:
-                    self._unsaved.append(paid)
+                    self._unsaved.append(write)
 
-    def _save(self, paid: _Paid) -> SavedImage:
-        call, image = paid.call, paid.image
+    def _save(self, call: Call, image: Image, elapsed: float, arrived: list[str]) -> SavedImage:
+        """Save an image; arrived are those of its files that an earlier try has written."""
         stems = [f"{call.name}-{number}" for number, _ in enumerate(image.extras, 2)]
         parts = list(zip([*stems, call.name], [*image.extras, image], strict=True))
         # The image after its extras: where it exists, the answer is complete.
-        for stem, part in parts[len(paid.arrived) :]:
+        for stem, part in parts[len(arrived) :]:
             file = files.publish(self.directory, stem, part.extension, part.data)
-            paid.arrived.append(file)
-        *extras, file = paid.arrived
-        digest = hashlib.sha256(image.data).hexdigest()
+            arrived.append(file)
+        *extras, file = arrived
         with self.journal.writing() as journal:
             journal.add_image(
                 call.plan.item,
                 call.take,
                 pick=not call.plan.further,
                 file=file,
-                sha256=digest,
+                sha256=hashlib.sha256(image.data).hexdigest(),
                 bytes=len(image.data),
-                mime_type=image.mime_type,
-                model=image.model,
                 usage=" ".join(map(str, astuple(image.usage))) if image.usage else None,
-                text=image.text,
-                cost=image.cost,
-                elapsed=paid.elapsed,
-                response_id=image.response_id,
+                elapsed=elapsed,
                 extras=json.dumps(extras) if extras else None,
                 prompt=call.plan.asked,
+                **{name: getattr(image, name) for name in _SAME},
             )
             journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
-        return SavedImage(
-            path=self.directory / file,
-            mime_type=image.mime_type,
-            size_mb=len(image.data) / 1e6,
-            sha256=digest,
-            cost=image.cost,
-            model=image.model,
-            usage=image.usage,
-            text=image.text,
-            extras=tuple(self.directory / extra for extra in extras),
-        )
+            row = journal.item(call.plan.item, call.take)
+        return saved_image(row, self.directory, resumed=False)
 
     def spent(self) -> Spent:
         """Return what all runs in the directory have paid."""

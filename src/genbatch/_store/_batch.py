@@ -7,36 +7,23 @@ more than those in memory. What is not previewed is looked up, for all who wait 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from genbatch._core import ParkingLot
 from genbatch._values import ImageRequest, StoreError
 
-from ._archive import Archive
 from ._journal import Row
 from ._keys import content_digest
 from ._plan import Plan, PlanRequest, metadata_to_json
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from ._store import Store
 
 _LEAST_AHEAD = 16
 _MOST_AHEAD = 1024  # requests previewed, about a kilobyte each
-
-
-class Place(Protocol):
-    """What a batch needs of a store."""
-
-    @property
-    def archive(self) -> Archive:
-        """The open directory."""
-
-    async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
-        """Call a function that blocks."""
 
 
 class Batch:
@@ -47,12 +34,11 @@ class Batch:
         namespace: Its prompts share no image with those of another.
     """
 
-    def __init__(self, place: Place, namespace: str) -> None:
+    def __init__(self, place: Store, namespace: str) -> None:
         self._place = place
         self._namespace = namespace
         self._number = 0
-        self._previewed: dict[str, Row] = {}  # by digest
-        self._equal: dict[str, deque[Row]] = {}  # what comes after those, of equal prompts
+        self._previewed: dict[str, list[Row]] = {}  # by digest; of equal prompts the last one first
         self._hits = 0
         self._places: dict[int, int] = {}  # of items that were previewed, not yet in the journal
         self._wanted: list[PlanRequest] = []
@@ -112,11 +98,9 @@ class Batch:
             index: Position of the prompt in this input.
             metadata: The prompt's, as JSON.
         """
-        if (row := self._previewed.pop(digest, None)) is None:
+        if not (rows := self._previewed.get(digest)):
             return None
-        if self._equal and (equal := self._equal.get(digest)):
-            self._previewed[digest] = equal.popleft()
-        plan = self._place.archive.recall(row)
+        plan = self._place.archive.recall(rows.pop())
         if plan.metadata != metadata:
             return None
         self._hits += 1
@@ -150,16 +134,12 @@ class Batch:
     def _preview(self, following: list[Row], wanted: list[PlanRequest]) -> None:
         """Keep what probably comes next; equal prompts get their images in order."""
         self._hits = 0
-        self._previewed, self._equal = {}, {}
+        self._previewed = {}
         next_ones = {each.digest: each.ordinal + 1 for each in wanted if each.plan}
         for row in following:
             item, digest, ordinal = row[:3]
             if ordinal != next_ones.get(digest, 0):
                 continue  # one before it is still to come
             next_ones[digest] = ordinal + 1
-            if item in self._places:
-                continue  # it was taken meanwhile
-            if digest not in self._previewed:
-                self._previewed[digest] = row
-            else:
-                self._equal.setdefault(digest, deque()).append(row)
+            if item not in self._places:  # or it was taken meanwhile
+                self._previewed.setdefault(digest, []).insert(0, row)

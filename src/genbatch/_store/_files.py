@@ -13,18 +13,19 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
 
 from genbatch._values import EXTENSIONS, StoreError
 
-_PIECE = 1 << 20  # bytes
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
 def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
     """Write data durably under a free name and return that: stem, or ``stem.2`` where it is taken.
+
+    Where stem names a directory too, that is created.
 
     Raises:
         StoreError: If it cannot be written; no part of it has a final name then.
@@ -33,6 +34,7 @@ def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
     try:
         try:
             _write(temporary, data)
+            make_directory((directory / stem).parent)
             for turn in count(1):
                 name = f"{stem}{'' if turn == 1 else f'.{turn}'}{extension}"
                 if _move_to_free_name(temporary, directory / name):
@@ -40,7 +42,7 @@ def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
         finally:
             temporary.unlink(missing_ok=True)
         try:
-            sync_directory(directory)
+            sync_directory((directory / name).parent)
         except BaseException:
             os.unlink(directory / name)  # it may not last, and would be in the way of the next try
             raise
@@ -83,9 +85,9 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
-def find(directory: Path, stem: str) -> str | None:
-    """Return the name of whatever has this stem and the extension of an image, if anything."""
-    for extension in EXTENSIONS.values():
+def find(directory: Path, stem: str, *extensions: str) -> str | None:
+    """Return the name of whatever has this stem and an extension of an image, or another given."""
+    for extension in (*EXTENSIONS.values(), *extensions):
         if os.path.lexists(directory / (stem + extension)):
             return stem + extension
     return None
@@ -102,17 +104,13 @@ def read(path: Path) -> bytes | None:
 
 def digest(path: Path) -> tuple[str, int] | None:
     """Return SHA-256, in hex, and size of the regular file at path, None if there is none."""
-    digest, size = hashlib.sha256(), 0
     try:
         with _open(path) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return None
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-                size += len(piece)
+            return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     except OSError:
         return None
-    return digest.hexdigest(), size
 
 
 def make_directory(directory: Path) -> None:
@@ -156,7 +154,7 @@ def _create(path: Path) -> int:
     return os.open(path, flags | _SAFE, 0o666)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BufferedReader:
     # Not through a link, and not waiting for the other end of a pipe.
     return open(os.open(path, os.O_RDONLY | _SAFE | getattr(os, "O_NONBLOCK", 0)), "rb")
 

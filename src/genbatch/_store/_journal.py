@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,10 @@ CREATE INDEX attempt_item ON attempt (item);
 CREATE INDEX attempt_job ON attempt (job);
 """
 
+# Where what came in place of images is kept. Of such an attempt, name and price are those of the
+# file and what it cost; no image has a slash in its name.
+DAMAGED = "damaged/"
+
 COLUMNS = """item.id, digest, ordinal, name, metadata, kind, message, detail,
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras"""
 
@@ -81,22 +86,19 @@ class ItemRow(NamedTuple):
     extras: str | None
 
 
-def version(connection: sqlite3.Connection) -> int:
-    """Return the version of the schema of a journal, 0 if it is empty."""
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def check_version(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a journal that this version of genbatch does not know.
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the schema of a journal, 0 if it is empty.
 
     Raises:
-        StoreError: If a newer one has written it.
+        StoreError: If a newer genbatch, which this one does not know, has written it.
     """
-    if (found := version(connection)) > VERSION:
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > VERSION:
         raise StoreError(
             f"{path} was written by a newer genbatch (schema {found}, this one knows {VERSION}): "
             "update genbatch"
         )
+    return int(found)
 
 
 _PATIENCE = 30.0  # seconds to wait for another process that writes
@@ -114,7 +116,7 @@ class Spent(NamedTuple):
     """What all runs in a directory have paid.
 
     Attributes:
-        usd: US dollars for images, as far as prices are known.
+        usd: US dollars for images, damaged ones too, as far as prices are known.
         maybe_usd: US dollars of calls that may have been billed but returned no image.
         images: Images paid for.
         maybe_images: Calls that may have been billed but returned no image, including those in
@@ -129,8 +131,14 @@ class Spent(NamedTuple):
     @classmethod
     def read(cls, journal: Transaction) -> Spent:
         """Return it from a journal."""
-        usd, images = journal.first("SELECT total(cost), count(*) FROM image")
-        maybe_usd, maybe_images = journal.first("SELECT total(price), count(*) FROM attempt")
+        usd, images = journal.first(
+            """SELECT total(cost), count(*) FROM (SELECT cost FROM image UNION ALL
+            SELECT price FROM attempt WHERE name GLOB ?)""",
+            f"{DAMAGED}*",
+        )
+        maybe_usd, maybe_images = journal.first(
+            "SELECT total(price), count(*) FROM attempt WHERE name NOT GLOB ?", f"{DAMAGED}*"
+        )
         return cls(usd, maybe_usd, images, maybe_images)
 
 
@@ -165,11 +173,11 @@ class Journal:
 
     def _prepare(self) -> None:
         connection = self._connection
-        check_version(connection, self.path)
+        found = check_version(connection, self.path)
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(f"the file system of {self.path} cannot hold a journal: use another")
-        if (found := version(connection)) < VERSION:
+        if found < VERSION:
             tables = JOBS if found else SCHEMA + JOBS
             connection.executescript(f"BEGIN; {tables} PRAGMA user_version = {VERSION}; COMMIT")
 
@@ -220,10 +228,11 @@ class Transaction:
         """Return the first row that a query finds, None if there is none."""
         return self.execute(sql, values).fetchone()
 
-    def item(self, item: int) -> ItemRow:
-        """Return what is known of an item."""
-        sql = f"SELECT {COLUMNS} FROM item LEFT JOIN {_PICKED} WHERE item.id = ?"  # noqa: S608
-        return ItemRow._make(self.first(sql, item))
+    def item(self, item: int, take: int | None = None) -> ItemRow:
+        """Return what is known of an item, with the image of a take in place of the one picked."""
+        sql = f"""SELECT {COLUMNS} FROM item LEFT JOIN image
+            ON image.item = item.id AND image.take = coalesce(?, item.pick) WHERE item.id = ?"""  # noqa: S608
+        return ItemRow._make(self.first(sql, take, item))
 
     def nth(self, digest: str, ordinal: int) -> ItemRow | None:
         """Return what is known of the request that comes after ordinal equal ones."""
@@ -236,23 +245,16 @@ class Transaction:
 
         Searched by doubling and halving: an input may be one prompt a hundred thousand times.
         """
-        if not self._has_place(digest, 0, batch):
-            return 0
-        low, high = 0, 1  # low has a place
-        while self._has_place(digest, high, batch):
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._has_place(digest, middle, batch):
-                low = middle
-            else:
-                high = middle
-        return high
-
-    def _has_place(self, digest: str, ordinal: int, batch: int) -> bool:
         sql = """SELECT 1 FROM item JOIN place ON place.item = item.id AND place.batch = ?
             WHERE digest = ? AND ordinal = ?"""
-        return self.first(sql, batch, digest, ordinal) is not None
+
+        def is_free(ordinal: int) -> bool:
+            return self.first(sql, batch, digest, ordinal) is None
+
+        end = 1
+        while not is_free(end - 1):
+            end *= 2
+        return bisect_left(range(end), True, lo=end // 2, key=is_free)
 
     def put(self, batch: int, places: Iterable[tuple[int, int]]) -> None:
         """Note the places of items in a batch, as pairs of item and position."""
@@ -277,10 +279,6 @@ class Transaction:
             ORDER BY position LIMIT ?"""  # noqa: S608
         return self.execute(sql, (*last, batch, count)).fetchall()
 
-    def is_free(self, folded: str) -> bool:
-        """Return whether no item has that name."""
-        return self.first("SELECT 1 FROM item WHERE folded = ?", folded) is None
-
     def has_file(self, file: str) -> bool:
         """Return whether a file is the image of a row."""
         return self.first("SELECT 1 FROM image WHERE file = ?", file) is not None
@@ -296,21 +294,6 @@ class Transaction:
         row: Row | None = self.first(sql, item)
         return row
 
-    def ordinal_of_next(self, digest: str) -> int:
-        """Return the ordinal of the next item of a digest that is added."""
-        (last,) = self.first("SELECT max(ordinal) FROM item WHERE digest = ?", digest)
-        return 0 if last is None else int(last) + 1
-
-    def at(self, index: int, namespace: str) -> ItemRow | None:
-        """Return the item at an index of the latest input of a namespace."""
-        row = self.first(
-            """SELECT item FROM place JOIN batch ON batch.id = place.batch
-            WHERE namespace = ? AND position = ? ORDER BY batch DESC""",
-            namespace,
-            index,
-        )
-        return None if row is None else self.item(*row)
-
     def next_take(self, item: int) -> int:
         """Return the number of the next take of an item, from 1."""
         (last,) = self.first("SELECT max(take) FROM image WHERE item = ?", item)
@@ -318,14 +301,9 @@ class Transaction:
 
     def pick(self, item: int, take: int) -> bool:
         """Pick a take of an item, or return False if it has no such take."""
-        return (
-            self.execute(
-                "UPDATE item SET pick = ? WHERE id = ? AND ? IN "
-                "(SELECT take FROM image WHERE item = ?)",
-                (take, item, take, item),
-            ).rowcount
-            > 0
-        )
+        known = "SELECT take FROM image WHERE image.item = item.id"
+        sql = f"UPDATE item SET pick = ? WHERE id = ? AND ? IN ({known})"  # noqa: S608
+        return self.execute(sql, (take, item, take)).rowcount > 0
 
     def add_image(self, item: int, take: int, *, pick: bool = True, **columns: object) -> None:
         """Add an image; if pick is False, it is picked only where there is no other."""

@@ -1,10 +1,16 @@
-"""Keys: what makes two requests the same one."""
+"""Keys and names: what makes two requests the same one, and what its file is called.
+
+A name is one safe component on Linux, macOS and Windows, and unique in its directory.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Set
+import re
+import string
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Set
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
@@ -81,3 +87,88 @@ def _plain(value: object) -> object:
     if " at 0x" in text:  # an address: another in each process, and so a new image in each run
         raise TypeError(f"a setting must have a lasting text, got {text}")
     return text
+
+
+DEFAULT_TEMPLATE = "{index:04d}-{slug}-{key}"
+FIELDS = ("index", "slug", "key", "id")
+SHORT_KEY = 6  # hex digits: beside index and slug they are there to tell reruns apart
+
+_SLUG_LENGTH = 48
+_MOST_BYTES = 120  # leaves room for a whole key, a number and an extension within 255
+_ENDING = re.compile(r"(?ai:\.png|\.jpe?g|\.webp|\.gif)\Z")
+_RESERVED = frozenset(
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"]
+)
+
+
+def slug(text: str) -> str:
+    """Return the words of text in lower-case ASCII, joined by hyphens, at most 48 characters."""
+    plain = unicodedata.normalize("NFKD", text[:500]).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    if len(words) > _SLUG_LENGTH:
+        words = words[: _SLUG_LENGTH + 1].rpartition("-")[0] or words[:_SLUG_LENGTH]
+    return words or "prompt"
+
+
+def safe_name(text: str) -> str:
+    """Return text as a file name without extension: letters and digits of any script, ``-_.``."""
+    text = unicodedata.normalize("NFC", text[:500])
+    kept = ""
+    for each in text:
+        is_mark = unicodedata.category(each)[0] == "M"  # goes with the letter before it
+        kept += (
+            each
+            if each in "_." or each.isalnum() or (is_mark and kept[-1:] not in ("", *"-_."))
+            else "-"
+        )
+    kept = re.sub(r"-+", "-", kept).strip("-. ")
+    kept = _ENDING.sub("", kept)
+    kept = kept.encode()[:_MOST_BYTES].decode(errors="ignore").strip("-. ") or "prompt"
+    return f"_{kept}" if kept.partition(".")[0].lower() in _RESERVED else kept
+
+
+def folded(name: str) -> str:
+    """Return what two names have in common that one file system or another takes for the same."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def check_template(template: str) -> str:
+    """Return template.
+
+    Raises:
+        ValueError: If it is malformed or asks for what a name cannot have.
+    """
+    try:
+        parts = string.Formatter().parse(template)
+        asked = {field for _, field, _, _ in parts if field is not None}
+        if unknown := asked.difference(FIELDS):
+            known = ", ".join(FIELDS)
+            raise ValueError(f"a name can have {known}, not {', '.join(sorted(unknown))}")
+        template.format(index=0, slug="", key="", id="")
+    except ValueError as exc:
+        raise ValueError(f"name template {template!r}: {exc}") from None
+    return template
+
+
+def candidates(template: str, index: int, prompt: ImageRequest, key: str) -> Iterator[str]:
+    """Yield the names that the image of a request may have, the best first.
+
+    The last has the whole key in it, so that it can be taken only by what is not ours.
+    """
+    if prompt.filename:
+        first = safe_name(prompt.filename)
+    else:
+        first = safe_name(
+            template.format(
+                index=index,
+                slug=slug(prompt.id or prompt.text),
+                key=key[:SHORT_KEY],
+                id=slug(prompt.id or ""),
+            )
+        )
+    yield first
+    stem = first.removesuffix(f"-{key[:SHORT_KEY]}")
+    for length in (SHORT_KEY, 12, len(key)):
+        if (name := f"{stem}-{key[:length]}") != first:
+            yield name

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from genbatch._values import (
     Blocked,
+    DamagedImage,
     GenbatchError,
     ImageMissing,
     ImageRequest,
@@ -25,16 +26,18 @@ from genbatch._values import (
 )
 
 from . import _files as files
-from ._journal import ItemRow, Transaction
-from ._keys import key_of
-from ._names import SHORT_KEY, candidates, folded
+from ._journal import DAMAGED, ItemRow, Transaction, storable
+from ._keys import DEFAULT_TEMPLATE, SHORT_KEY, candidates, folded, key_of
 
 # The same request would only fail again: not asked, nor paid, twice.
-FINAL: dict[str, type[GenbatchError]] = {
-    "Blocked": Blocked,
-    "NoImage": NoImage,
-    "Rejected": Rejected,
-}
+_FINAL: tuple[type[GenbatchError], ...] = (Blocked, NoImage, Rejected, DamagedImage)
+FINAL = {kind.__name__: kind for kind in _FINAL}
+_KEPT = ("id", "filename", "model", "aspect_ratio", "image_size", "seed")
+UNKNOWN = ".bin"  # extension of what is no image of a known type
+_ATTEMPTS = """
+SELECT attempt.id, item, attempt.name, attempt.prompt, price, job, digest, ordinal
+FROM attempt JOIN item ON item.id = attempt.item
+"""
 _DETAILS = ("reason", "text", "status", "request_id")
 
 
@@ -62,32 +65,44 @@ class Plan(NamedTuple):
     further: bool = False
 
 
+@dataclass(slots=True)
+class Call:
+    """A call that was begun: what it is to make, and the row of its latest attempt."""
+
+    plan: Plan
+    take: int
+    name: str
+    attempt: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is made again.
+    """Where images are saved, how they are named, and what is made again.
 
     Attributes:
+        directory: Of the store.
+        template: How files are named; see Store.
         redo_missing: Whether images whose files are gone are.
         retry_failed: Which prompts that failed for good are: all, none, or those of some kinds,
-            ``"Blocked"``, ``"NoImage"``, ``"Rejected"``.
+            ``"Blocked"``, ``"NoImage"``, ``"Rejected"``, ``"DamagedImage"``.
     """
 
+    directory: Path
+    template: str = DEFAULT_TEMPLATE
     redo_missing: bool = False
     retry_failed: bool | Collection[str] = False
 
-    def plan(self, known: ItemRow, directory: Path) -> Plan:
-        """Return the plan of a request; this looks for its file."""
-        return self.plan_of(known, directory, has_file(known.file, f"{directory}{os.sep}"))
-
-    def plan_of(self, known: ItemRow, directory: Path, is_there: bool) -> Plan:
-        """Return the plan of a request, given whether the file of its image is there."""
+    def plan(self, known: ItemRow, is_there: bool | None = None) -> Plan:
+        """Return the plan of a request; this looks for its file if that is not known."""
+        if is_there is None:
+            is_there = has_file(known.file, f"{self.directory}{os.sep}")
         saved: SavedImage | None = None
         error: GenbatchError | None = None
         if known.take is not None:
             if is_there:
-                saved = _saved_image(known, directory)
+                saved = saved_image(known, self.directory, resumed=True)
             elif not self.redo_missing:
-                error = ImageMissing(f"{directory / known.file} is gone, but it was paid for")
+                error = ImageMissing(f"{self.directory / known.file} is gone, but it was paid for")
         elif known.kind in FINAL and not self._retries(known.kind):
             error = FINAL[known.kind](known.message or "", **json.loads(known.detail or "{}"))
         return Plan(
@@ -110,14 +125,15 @@ def has_file(name: str | None, prefix: str) -> bool:
     return name is not None and os.access(prefix + name, os.F_OK)  # faster than stat
 
 
-def _saved_image(known: ItemRow, directory: Path) -> SavedImage:
+def saved_image(known: ItemRow, directory: Path, *, resumed: bool) -> SavedImage:
+    """Return the image of a row."""
     return SavedImage(
         path=directory / known.file,
         mime_type=known.mime_type,
         size_mb=known.bytes / 1e6,
         sha256=known.sha256,
         cost=known.cost,
-        resumed=True,
+        resumed=resumed,
         model=known.model,
         usage=Usage(*map(int, known.usage.split())) if known.usage else None,
         text=known.text,
@@ -125,22 +141,32 @@ def _saved_image(known: ItemRow, directory: Path) -> SavedImage:
     )
 
 
-def details(error: Exception) -> str:
-    """Return as JSON what an error says beside its message."""
+def note_failure(journal: Transaction, call: Call, error: Exception) -> None:
+    """Record why a call returned no image; what is kept in place of it was paid for."""
+    if isinstance(error, DamagedImage) and error.file is not None:
+        journal.execute(
+            "UPDATE attempt SET name = ?, price = coalesce(?, price) WHERE id = ?",
+            (error.file, error.cost, call.attempt),
+        )
+    if call.plan.further:
+        return
     found = {name: getattr(error, name, None) for name in _DETAILS}
-    return json.dumps({name: value for name, value in found.items() if value})
+    detail = json.dumps({name: value for name, value in found.items() if value})
+    journal.execute(
+        "UPDATE item SET kind = ?, message = ?, detail = ? WHERE id = ?",
+        (type(error).__name__, storable(str(error)), detail, call.plan.item),
+    )
+
+
+def damaged_stem(key: str, attempt: int | None) -> str:
+    """Return the name, without extension, of what came in place of the image of an attempt."""
+    return f"{DAMAGED}{key}-{attempt}"
 
 
 def request_to_json(request: ImageRequest) -> str:
     """Return what is asked for, but for the metadata; bytes of input images are not kept."""
     images = [image if isinstance(image, bytes) else str(image) for image in request.images]
-    own = {
-        "id": request.id,
-        "filename": request.filename,
-        "model": request.model,
-        "aspect_ratio": request.aspect_ratio,
-        "image_size": request.image_size,
-        "seed": request.seed,
+    own = {name: getattr(request, name) for name in _KEPT} | {
         "images": [None if isinstance(image, bytes) else image for image in images],
         "settings": request.options,
     }
@@ -178,13 +204,6 @@ def _is_marked(value: object) -> bool:
     return isinstance(value, list) and any(map(_is_marked, value))
 
 
-class Naming(NamedTuple):
-    """Where files go, and how they are named."""
-
-    directory: Path
-    template: str
-
-
 @dataclass(slots=True)
 class PlanRequest:
     """A request to be planned, then its plan or why it cannot be."""
@@ -206,7 +225,7 @@ class PlanRequest:
 
 
 def find_or_add(
-    journal: Transaction, batch: int, namespace: str, wanted: PlanRequest, naming: Naming
+    journal: Transaction, batch: int, namespace: str, wanted: PlanRequest, policy: Policy
 ) -> ItemRow:
     """Return the item of a request in a batch, where it has no place yet.
 
@@ -215,17 +234,18 @@ def find_or_add(
     """
     known = journal.nth(wanted.digest, journal.ordinal(wanted.digest, batch))
     if known is None:
-        return _add(journal, namespace, wanted, naming)
+        return _add(journal, namespace, wanted, policy)
     if known.metadata != wanted.metadata:
         row = (wanted.metadata, known.item)
         journal.execute("UPDATE item SET metadata = ? WHERE id = ?", row)
     return known._replace(metadata=wanted.metadata)
 
 
-def _add(journal: Transaction, namespace: str, wanted: PlanRequest, naming: Naming) -> ItemRow:
-    ordinal = journal.ordinal_of_next(wanted.digest)
+def _add(journal: Transaction, namespace: str, wanted: PlanRequest, policy: Policy) -> ItemRow:
+    sql = "SELECT coalesce(max(ordinal) + 1, 0) FROM item WHERE digest = ?"
+    (ordinal,) = journal.first(sql, wanted.digest)
     key = key_of(wanted.digest, ordinal)
-    name, image = _choose_name(journal, wanted, key, naming)
+    name, image = _choose_name(journal, wanted, key, policy)
     item = journal.insert(
         "item",
         digest=wanted.digest,
@@ -242,17 +262,17 @@ def _add(journal: Transaction, namespace: str, wanted: PlanRequest, naming: Nami
 
 
 def _choose_name(
-    journal: Transaction, wanted: PlanRequest, key: str, naming: Naming
+    journal: Transaction, wanted: PlanRequest, key: str, policy: Policy
 ) -> tuple[str, dict[str, Any] | None]:
     """Return the name of a new item and, if its image exists already, the row of that."""
-    for name in candidates(naming.template, wanted.index, wanted.request, key):
-        if not journal.is_free(folded(name)):
+    for name in candidates(policy.template, wanted.index, wanted.request, key):
+        if journal.first("SELECT 1 FROM item WHERE folded = ?", folded(name)) is not None:
             continue
-        if files.find(naming.directory, name) is None:
+        if files.find(policy.directory, name) is None:
             return name, None
-        if name.endswith(key[:SHORT_KEY]) and (image := _look(journal, naming.directory, name)):
+        if name.endswith(key[:SHORT_KEY]) and (image := _look(journal, policy.directory, name)):
             return name, image  # its row was lost, or there was no journal yet
-    raise StoreError(f"{naming.directory / name} and others are in the way: move them elsewhere")
+    raise StoreError(f"{policy.directory / name} and others are in the way: move them elsewhere")
 
 
 def at(journal: Transaction, index: int, namespace: str) -> ItemRow:
@@ -261,10 +281,16 @@ def at(journal: Transaction, index: int, namespace: str) -> ItemRow:
     Raises:
         ValueError: If there is none.
     """
-    if (known := journal.at(index, namespace)) is None:
+    row = journal.first(
+        """SELECT item FROM place JOIN batch ON batch.id = place.batch
+        WHERE namespace = ? AND position = ? ORDER BY batch DESC""",
+        namespace,
+        index,
+    )
+    if row is None:
         where = f" of namespace {namespace!r}" if namespace else ""
         raise ValueError(f"there is no prompt {index} in the latest input{where}")
-    return known
+    return journal.item(*row)
 
 
 def further(
@@ -293,9 +319,15 @@ def further(
 
 def adopt_orphans(journal: Transaction, directory: Path) -> None:
     """Give their rows to images that were published and whose runner died before it noted it."""
-    rows = journal.execute("SELECT id, item, name, prompt, price FROM attempt").fetchall()
-    for number, item, name, prompt, price in rows:
-        if (image := _look(journal, directory, name)) is not None:
+    rows = journal.execute(_ATTEMPTS).fetchall()
+    for number, item, name, prompt, price, job, digest, ordinal in rows:
+        key = key_of(digest, ordinal)
+        file = files.find(directory, damaged_stem(key, number), UNKNOWN)
+        if file is not None and file != name and job is None:  # a job is read again
+            error = DamagedImage("an invalid image came")
+            error.file = file
+            note_failure(journal, Call(Plan(key, name, item=item), 1, name, number), error)
+        elif (image := _look(journal, directory, name)) is not None:
             take = journal.next_take(item)
             journal.add_image(item, take, pick=False, prompt=prompt, cost=price, **image)
             journal.execute("DELETE FROM attempt WHERE id = ?", (number,))

@@ -14,59 +14,46 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Collection
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from logging import ERROR, INFO, getLogger
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Self, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from genbatch._core import ParkingLot, current_turn, waiting
-from genbatch._logs import log, log_context
 from genbatch._values import Image, ImageRequest, SavedImage, Stopped, StoreError
 
-from ._archive import Archive, Call
-from ._batch import Batch, Place, R
+from ._archive import Archive
+from ._batch import Batch
 from ._journal import Spent
-from ._names import DEFAULT_TEMPLATE, check_template
-from ._plan import Plan, Policy
+from ._keys import DEFAULT_TEMPLATE, check_template
+from ._plan import Call, Plan, Policy
 from ._reports import write_results
 
-_log = getLogger("genbatch.store")
+R = TypeVar("R")
 
 
+@dataclass(slots=True)
 class PendingImage:
     """A request whose image is being made; made by Store.pending.
 
     Attributes:
-        saved: The image, where it was made meanwhile and no call is needed.
+        store: Where the image is to be saved.
+        call: The call that is to make it.
+        is_open: Whether it has not come yet.
+        began: When the call began, by perf_counter.
     """
 
-    def __init__(self, place: Place, begun: Call | SavedImage) -> None:
-        self._place = place
-        self._began = perf_counter()
-        self._call = begun if isinstance(begun, Call) else None
-        self.saved = begun if isinstance(begun, SavedImage) else None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the image has not come yet."""
-        return self._call is not None
-
-    @property
-    def call(self) -> Call:
-        """The call that is to make the image.
-
-        Raises:
-            RuntimeError: If the image has come.
-        """
-        if self._call is None:
-            raise RuntimeError("the image of this call has been saved already")
-        return self._call
+    store: Store
+    call: Call
+    is_open: bool = True
+    began: float = field(default_factory=perf_counter)
 
     async def note_attempt(self, price: float | None) -> None:
         """Note in the journal that an attempt is about to be sent, which may be paid.
@@ -75,11 +62,11 @@ class PendingImage:
         attempt stays where that may have been paid.
         """
         self.call.attempt = None
-        await self._place.run_in_thread(self._place.archive.send, self.call, price)
+        await self.store.run_in_thread(self.store.archive.send, self.call, price)
 
     async def forget_attempt(self) -> None:
         """Delete the latest attempt: it returned no image and cannot have been paid."""
-        await self._place.run_in_thread(self._place.archive.unsend, self.call)
+        await self.store.run_in_thread(self.store.archive.unsend, self.call)
 
     async def save(self, image: Image) -> SavedImage:
         """Save the image of the call, and return when it is durable.
@@ -87,25 +74,16 @@ class PendingImage:
         Raises:
             StoreError: If it cannot be written now. It is kept in memory, and written when the
                 disk takes another, or when the store is left.
+            RuntimeError: If the image has come.
 
         Cancellation: strikes when the image is saved, since it is paid for.
         """
-        call, self._call = self.call, None
+        if not self.is_open:
+            raise RuntimeError("the image of this call has been saved already")
+        self.is_open = False
         turn = current_turn.get(None)
-        elapsed = perf_counter() - self._began - (turn.seconds if turn else 0.0)
-        return await self._place.run_in_thread(self._save, call, image, elapsed)
-
-    def _save(self, call: Call, image: Image, elapsed: float) -> SavedImage:
-        """Save it and tell the log, both in a thread: handlers may block, and none is cancelled."""
-        try:
-            saved = self._place.archive.save(call, image, elapsed)
-        except StoreError as error:
-            log(_log, ERROR, "an image is not saved, and kept in memory", error=error)
-            raise
-        cost = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
-        with log_context(model=saved.model, cost=saved.cost, elapsed=elapsed):
-            log(_log, INFO, "saved %s, %s", saved.path, cost, path=str(saved.path))
-        return saved
+        elapsed = perf_counter() - self.began - (turn.seconds if turn else 0.0)
+        return await self.store.run_in_thread(self.store.archive.save, self.call, image, elapsed)
 
 
 _THREADS = 4
@@ -125,7 +103,7 @@ class Store:
             a part of the key. A prompt's own filename goes before it.
         redo_missing: Whether to make images again whose files are gone.
         retry_failed: Whether to ask again for what was refused for good: ``"Blocked"``,
-            ``"NoImage"``, ``"Rejected"``; all of them, or those named.
+            ``"NoImage"``, ``"Rejected"``, ``"DamagedImage"``; all of them, or those named.
 
     Raises:
         ValueError: If name is malformed.
@@ -144,8 +122,7 @@ class Store:
     ) -> None:
         self.directory = Path(directory)
         self._fresh = fresh
-        self._template = check_template(name)
-        self._policy = Policy(redo_missing, retry_failed)
+        self._policy = Policy(self.directory, check_template(name), redo_missing, retry_failed)
         self._opened: Archive | None = None
         self.has_queue = False  # whether a batch looks after its jobs
 
@@ -188,8 +165,10 @@ class Store:
         return Batch(self, namespace)
 
     @asynccontextmanager
-    async def pending(self, plan: Plan) -> AsyncIterator[PendingImage]:
+    async def pending(self, plan: Plan) -> AsyncIterator[PendingImage | SavedImage]:
         """Make the image of a request in the block, and record its failure.
+
+        The block gets the image itself where it was made meanwhile, and no call is needed.
 
         An Exception that leaves the block is noted as the failure of the request. Where another
         batch is making the same image, this waits for it first.
@@ -207,13 +186,14 @@ class Store:
                 await self._ended.park()
         self._running.add(plan.item)
         try:
-            pending = PendingImage(self, await self.run_in_thread(self.archive.begin, plan))
+            begun = await self.run_in_thread(self.archive.begin, plan)
+            pending = begun if isinstance(begun, SavedImage) else PendingImage(self, begun)
             try:
                 yield pending
             except Stopped:
                 raise  # says nothing of the request
             except Exception as exc:
-                if pending.is_open:
+                if isinstance(pending, PendingImage) and pending.is_open:
                     await self.run_in_thread(self.archive.fail, pending.call, exc)
                 raise
         finally:
@@ -273,9 +253,7 @@ class Store:
         return self._opened
 
     def _open(self) -> None:
-        self._opened = Archive(
-            self.directory, fresh=self._fresh, template=self._template, policy=self._policy
-        )
+        self._opened = Archive(self._policy, fresh=self._fresh)
 
     def _close(self) -> None:
         archive, self._opened = self.archive, None
@@ -286,45 +264,34 @@ class Store:
             archive.close()
 
     async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
-        """Call function in a thread, whatever is cancelled meanwhile; a cancellation strikes after.
+        """Call a function in a thread to its end; see run_to_end."""
+        return await run_to_end(function, *args, limiter=self._threads)
 
-        A scope around this is shielded off. A native ``Task.cancel()`` is not, and may even strike
-        before the thread has begun: then the same call is waited for again.
-        """
-        call = _Once(function, args)
-        interruption: BaseException | None = None
-        with CancelScope(shield=True):
-            while not call.is_done:
+
+async def run_to_end(function: Callable[..., R], *args: object, limiter: CapacityLimiter) -> R:
+    """Call a function in a thread, whatever is cancelled meanwhile; that is delivered afterwards.
+
+    A scope around this is shielded off. A native ``Task.cancel()`` is not, and may even come
+    before the thread has begun: then the same call is waited for again.
+    """
+    returned: Future[R] = Future()
+    lock = Lock()
+
+    def call() -> None:
+        with lock:
+            if not returned.done():
                 try:
-                    await to_thread.run_sync(call, limiter=self._threads)
-                except get_cancelled_exc_class() as exc:
-                    interruption = exc
-        if interruption is not None:
-            raise interruption
-        return call.result()
-
-
-class _Once(Generic[R]):
-    """A call that is made once, however often it is asked for."""
-
-    def __init__(self, function: Callable[..., R], args: tuple[object, ...]) -> None:
-        self._call = function, args
-        self._lock = Lock()
-        self.is_done = False
-
-    def __call__(self) -> None:
-        with self._lock:
-            if not self.is_done:
-                function, args = self._call
-                try:
-                    self._value: R = function(*args)
-                    self._error: BaseException | None = None
+                    returned.set_result(function(*args))
                 except BaseException as exc:  # noqa: BLE001 - raised where it is waited for
-                    self._error = exc
-                self.is_done = True
+                    returned.set_exception(exc)
 
-    def result(self) -> R:
-        """Return what the call returned, or raise what it raised."""
-        if self._error is not None:
-            raise self._error
-        return self._value
+    interruption: BaseException | None = None
+    with CancelScope(shield=True):
+        while not returned.done():
+            try:
+                await to_thread.run_sync(call, limiter=limiter)
+            except get_cancelled_exc_class() as exc:
+                interruption = exc
+    if interruption is not None:
+        raise interruption
+    return returned.result()

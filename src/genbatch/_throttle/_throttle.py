@@ -35,19 +35,6 @@ _log = getLogger("genbatch.throttle")
 _run: RunVar[object] = RunVar("genbatch_run")
 
 
-class _Place:
-    """A place in the line, kept until the call has its answer."""
-
-    __slots__ = ("number", "turn")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.turn = Event()
-
-    def __lt__(self, other: _Place) -> bool:
-        return self.number < other.number
-
-
 class Throttle:
     """Makes calls at the speed that a service allows, learned from its rejections.
 
@@ -89,7 +76,8 @@ class Throttle:
         self._limits = Limits(capacity, clock)
         self._limiter = CapacityLimiter(self._limits.capacity)
         self._patience = patience
-        self._line: list[_Place] = []
+        self._line: list[int] = []  # places of those who wait, by their arrival
+        self._turns: dict[int, Event] = {}
         self._arrivals = count()
         self._rejected_since: float | None = None
         self._paused_since: float | None = None
@@ -111,7 +99,7 @@ class Throttle:
         Cancellation: a waiting call leaves the line at once. Once the call has returned, nothing is
         awaited before its value is returned.
         """
-        place = _Place(next(self._arrivals))
+        place = next(self._arrivals)  # kept until the call has its answer
         while True:
             start = await self._admit(place)
             try:
@@ -185,7 +173,7 @@ class Throttle:
         self._last_seen = now + self._offset
         return self._last_seen
 
-    async def _admit(self, place: _Place) -> Start:
+    async def _admit(self, place: int) -> Start:
         """Wait for the turn of a place, and take a token."""
         if not self._line and self._due() <= current_time():
             return self._start()
@@ -196,17 +184,18 @@ class Throttle:
             return self._start()
         finally:
             self._line.remove(place)
+            self._turns.pop(place, None)
             self._wake()
 
-    async def _wait(self, place: _Place) -> None:
+    async def _wait(self, place: int) -> None:
         """Return in the very moment in which this place may start."""
         while True:
-            due = self._due() if self._line[0] is place else math.inf
+            due = self._due() if self._line[0] == place else math.inf
             if due <= current_time():
                 return
-            place.turn = Event()
+            turn = self._turns[place] = Event()
             with CancelScope(deadline=due):
-                await place.turn.wait()
+                await turn.wait()
             await checkpoint_if_cancelled()  # it may have been cancelled while it was woken
 
     def _due(self) -> float:
@@ -260,8 +249,8 @@ class Throttle:
         self._tell(message, *args, self._allowed(), **now, **fields)
 
     def _wake(self) -> None:
-        if self._line:
-            self._line[0].turn.set()
+        if self._line and self._line[0] in self._turns:
+            self._turns[self._line[0]].set()
 
 
 def throttled(

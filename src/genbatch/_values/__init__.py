@@ -5,6 +5,7 @@ from genbatch._core import GenbatchError, Stopped
 from ._errors import (
     Blocked,
     BudgetExhausted,
+    DamagedImage,
     ImageMissing,
     InvalidResponse,
     NoImage,
@@ -24,6 +25,7 @@ __all__ = [
     "EXTENSIONS",
     "Blocked",
     "BudgetExhausted",
+    "DamagedImage",
     "GenbatchError",
     "Image",
     "ImageMissing",

@@ -32,6 +32,22 @@ class InvalidResponse(GenbatchError):
     data: bytes | None = None
 
 
+class DamagedImage(InvalidResponse):
+    """The image in an answer is cut off or fake; it is paid for, and not asked for again.
+
+    Attributes:
+        cost: US dollars by the price table, None where unknown.
+        file: Where a run has kept the data, relative to its folder; the message tells it too.
+    """
+
+    cost: float | None = None
+    file: str | None = None
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.file is None else f"{message}; what came is kept as {self.file}"
+
+
 class Rejected(GenbatchError):
     """The service refused the request itself (400, 404); the same request will fail again."""
 

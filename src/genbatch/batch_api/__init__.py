@@ -6,13 +6,13 @@ async with genbatch.batch_api.generate_images(client, prompts, save_dir="out") a
         ...  # as from genbatch.generate_images
 ```
 
-Requests go to the service in files, each of which is a *job*. The service takes up to 24 hours for
-a job, and keeps its results for 48 more. A waiting process may be stopped or killed at any time:
-the same call takes up the jobs it left, and no prompt is in two jobs at once.
+Requests are uploaded in files, and each file becomes a *job*. A job takes up to 24 hours, and the
+service keeps its results for another 48. A waiting process may be stopped or killed at any time:
+the same call picks up the jobs it left, and no prompt is in two jobs at once.
 """
 
-from ._api import cancel, generate_images, jobs
-from ._journal import Job
+from ._api import cancel, generate_images
+from ._journal import Job, jobs
 from ._journal import Jobs as Jobs
 
 __all__ = ["Job", "cancel", "generate_images", "jobs"]

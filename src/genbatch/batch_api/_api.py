@@ -1,11 +1,10 @@
-"""The public functions generate_images, jobs and cancel, and how they open the batch queue."""
+"""The public functions generate_images and cancel, and how they open the batch queue."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import anyio
@@ -13,13 +12,13 @@ from anyio import to_thread
 
 from genbatch._core import OutcomeStream, T, Workers, open_stream
 from genbatch._money import Budget
-from genbatch._run import GenerateOnce, PaidCalls, defaults_of, inside
+from genbatch._run import PaidCalls, defaults_of, generate_once, inside
 from genbatch._store import Batch, Store
 from genbatch._values import ImageSettings, Prompt, SavedImage, takes_settings
 from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient
 
 from ._job import JobContext
-from ._journal import Job, jobs_in
+from ._journal import Job, jobs
 from ._queue import Queue
 
 if TYPE_CHECKING:
@@ -52,17 +51,17 @@ def generate_images(
     price: float | None = None,
     **settings: Unpack[ImageSettings],
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, SavedImage]]:
-    """Generate an image per prompt by batch jobs, save it, and stream the outcomes.
+    """Generate an image per prompt with batch jobs, save it, and stream the outcomes.
 
     Args:
         client: An open GeminiClient, not for Vertex.
         prompts: Strings or Prompts, pulled lazily; see stream.
         save_dir: Directory to save the images in, created if missing.
         store: An open Store to save them in, instead of save_dir.
-        live: Whether to make images live, at the live price, whose jobs failed or expired, or whose
-            requests failed with an error that may pass.
+        live: Whether to retry prompts live, at the live price, if their job failed or expired, or
+            their request failed with an error that may pass.
         max_concurrent: Most live calls in flight, at least 1.
-        window: Most prompts in jobs at once, at least 1; each takes some kilobytes of memory.
+        window: Most prompts in jobs at once, at least 1; each takes a few kilobytes of memory.
         job_size: Most prompts in one job, at least 1.
         poll: Most seconds between two polls of a job; the first intervals are shorter.
         watch: Called with a line such as ``"2 jobs: 1 running, 1 pending"`` whenever it changes.
@@ -71,7 +70,7 @@ def generate_images(
         namespace: Equal prompts in different namespaces are different images.
         budget: Pays for the requests. What jobs of earlier runs may still cost counts as possibly
             spent.
-        price: US dollars per live image, in place of the price table's; by jobs, half of it.
+        price: US dollars per live image, overriding the price table; in a job, half of it.
         settings: See ImageSettings.
 
     Yields:
@@ -83,14 +82,14 @@ def generate_images(
             genbatch.generate_images.
         TypeError: As genbatch.generate_images.
         StoreError: On entering, if save_dir cannot be used; see Store.
-        RuntimeError: On entering, if another batch by jobs is running in the store.
+        RuntimeError: On entering, if another batch with jobs is running in the store.
 
-    Resuming: As genbatch.generate_images. A prompt that is in a job already waits for that job,
-    whichever run submitted it; if the job is gone, or has no result for it, it fails, and the next
-    run submits it again.
+    Resuming: As genbatch.generate_images. A prompt that is already in a job waits for that job,
+    whichever run submitted it. If the job is gone, or has no result for the prompt, the prompt
+    fails, and the next run submits it again.
 
-    Stopping: Draining and leaving drop the prompts that wait; their jobs go on at the service. Run
-    again to collect them, or cancel them.
+    Stopping: Draining and leaving drop the prompts that are waiting; their jobs continue at the
+    service. Run again to collect them, or cancel them.
 
     Ordering, backpressure, cancellation, failure: as stream. ``elapsed`` excludes time in jobs.
     """
@@ -109,7 +108,7 @@ def generate_images(
     context = JobContext(place, calls, poll, watch)
     queue = Queue(context, job_size=job_size, live=max_concurrent if live else 0)
     batch = Batch(place, namespace)
-    generate = GenerateOnce(queue, defaults, place, batch, namespace)
+    generate = generate_once(queue, defaults, place, batch, namespace)
     workers: Workers[PT, SavedImage] = Workers(
         generate, prompts, window, None, fail_fast, numbered=True
     )
@@ -126,15 +125,6 @@ async def _with(
         yield entered
 
 
-def jobs(directory: str | os.PathLike[str]) -> list[Job]:
-    """Return the jobs of a directory, oldest first; this reads its journal, which blocks.
-
-    Raises:
-        StoreError: If the journal in directory cannot be read; without one there are no jobs.
-    """
-    return jobs_in(Path(directory))
-
-
 async def cancel(
     client: GeminiClient, directory: str | os.PathLike[str], names: Collection[str] | None = None
 ) -> list[Job]:
@@ -146,12 +136,12 @@ async def cancel(
         names: Their labels or names; None for all running jobs.
 
     Returns:
-        The jobs that it was asked to cancel, without those that it has not named yet.
+        The jobs it was asked to cancel; those without a name at the service are skipped.
 
     Raises:
         ValueError: If the directory has no such running job.
         StoreError: If its journal cannot be read.
-        GenbatchError: If the service cannot be asked.
+        GenbatchError: If the request to the service fails.
     """
     found = [job for job in await to_thread.run_sync(jobs, directory) if job.ended is None]
     if names is not None:

@@ -1,10 +1,10 @@
 """Collecting a job's results: line by line, each image saved before anybody sees it.
 
-1. The first image of a request counts, and an error only if no image comes: lines may come in any
-   order, twice, or for keys that nobody asked for.
+1. The first image of a request counts, and an error only if there is no image: lines may come in
+   any order, more than once, or with unknown keys.
 2. Taking the last lines and finishing the job are one step: a batch that ends with its last image
    leaves no unfinished job behind.
-3. If the lines cannot be read to their end, the job stays live; what is saved is skipped next time.
+3. If the results cannot be read to the end, the job stays live; the next read skips what was saved.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from logging import INFO, WARNING, getLogger
 from anyio import CancelScope, move_on_after, sleep
 
 from genbatch._logs import log
-from genbatch._values import GenbatchError, InvalidResponse, Rejected, SavedImage, Unavailable
+from genbatch._values import (
+    DamagedImage,
+    GenbatchError,
+    InvalidResponse,
+    Rejected,
+    SavedImage,
+    Unavailable,
+)
 from genbatch.gemini import backoff
 
 from ._job import GONE, PASSING, JobContext, JobStatus, LiveJob
@@ -61,12 +68,14 @@ class Results:
             if key is None:
                 self.strays += 1
                 continue
+            request = self.pending[key]
             try:
                 image = self.context.service.read_result(line, self.job.model)
             except GenbatchError as error:
+                if isinstance(error, DamagedImage):
+                    self.context.keep_damaged(request, error)
                 self.errors.setdefault(key, error)
                 continue
-            request = self.pending[key]
             saved.append((request, self.context.save(self.job, request, image)))
             del self.pending[key]
         return saved
@@ -116,7 +125,11 @@ async def _finish(results: Results, status: JobStatus, last: list[bytes]) -> Non
     await context.place.run_in_thread(context.jobs.finish, job.id, status.state, failures)
     results.settle(saved)
     for request, error in failures:
-        context.settle_earlier(job, request, None, maybe_paid=error.maybe_paid)
+        if isinstance(error, DamagedImage):
+            cost = request.price if error.cost is None else error.cost
+            context.settle_earlier(job, request, cost or 0.0, maybe_paid=False)
+        else:
+            context.settle_earlier(job, request, None, maybe_paid=error.maybe_paid)
         job.settle(request.call.plan.item, error)
     log(_log, INFO, "job %s has ended, %s", job.label, status.state.lower())
 

@@ -7,16 +7,17 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from logging import INFO, WARNING, getLogger
+from logging import WARNING, getLogger
 from typing import TYPE_CHECKING
 
 from anyio import Event, sleep
 
 from genbatch._core import waiting
-from genbatch._logs import log, log_context
+from genbatch._logs import log
 from genbatch._run import PaidCalls
 from genbatch._store import Store
 from genbatch._values import (
+    DamagedImage,
     Image,
     InvalidResponse,
     RateLimited,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from ._service import BatchService
 
 _log = getLogger("genbatch.run")
-_store_log = getLogger("genbatch.store")
 
 UNKNOWN = (Unavailable, TimedOut, InvalidResponse)  # what the service has done is not known
 PASSING = (*UNKNOWN, RateLimited)
@@ -47,11 +47,11 @@ _FAILED_POLLS = 20  # in a row
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """What the service says of a job.
+    """The status of a job at the service.
 
     Attributes:
         state: PENDING, RUNNING, SUCCEEDED, PARTIALLY_SUCCEEDED, FAILED, CANCELLED, EXPIRED, GONE if
-            it knows of none, or another word of the service's.
+            the service does not know the job, or any other state that it reports.
         output: Name of the file with its results, None without one.
         message: Why it failed, empty if unknown.
     """
@@ -73,10 +73,10 @@ class LiveJob:
     Attributes:
         model: Full id.
         label: Our name for it.
-        spool: Its requests, if this process has gathered them; None in a job of an earlier one.
+        spool: Its requests, if this process collected them; None for a job of an earlier process.
         id: Its number in the journal, 0 before it has one.
-        file: The service's name of its file of requests, once known.
-        name: The service's name of it, once known.
+        file: The service's name for its file of requests, once known.
+        name: The service's name for the job, once known.
         state: Its latest known state.
         began: Seconds since the epoch.
         is_sent: Whether the service may have it.
@@ -111,7 +111,7 @@ class Waiter:
     """A call that waits for a job's result.
 
     Attributes:
-        result: The result; None before it came, and if the journal has it.
+        result: The result; None until it is known, or if it is in the journal.
     """
 
     __slots__ = ("_settled", "item", "job", "result")
@@ -199,24 +199,33 @@ class JobContext:
         return f"{len(self.live)} {'job' if len(self.live) == 1 else 'jobs'}: {told}"
 
     async def note(self, job: LiveJob, **columns: object) -> None:
-        """Note in the journal what has become known of a job."""
+        """Record new facts about a job in the journal."""
         await self.place.run_in_thread(lambda: self.jobs.note(job.id, **columns))
 
     def save(self, job: LiveJob, request: JobRequest, image: Image) -> SavedImage:
-        """Save the image of a request and log it; this blocks.
+        """Save the image of a request; this blocks.
 
         Raises:
             StoreError: If it cannot be written.
         """
-        cost = image.cost if self.calls.price is None else self.calls.price
-        image = replace(image, cost=None if cost is None else cost * JOB_SHARE)
+        image = replace(image, cost=self._share(image.cost))
         elapsed = max(0.0, time.time() - job.began)
-        saved = self.place.archive.save(request.call, image, elapsed)
-        told = "cost unknown" if saved.cost is None else f"${saved.cost:.4f}"
-        key = request.call.plan.key
-        with log_context(model=saved.model, cost=saved.cost, elapsed=elapsed, key=key):
-            log(_store_log, INFO, "saved %s, %s", saved.path, told, path=str(saved.path))
-        return saved
+        return self.place.archive.save(request.call, image, elapsed)
+
+    def keep_damaged(self, request: JobRequest, error: DamagedImage) -> None:
+        """Keep what came in place of the image of a request, in the folder only; this blocks.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        error.cost = self._share(error.cost)
+        self.place.archive.keep_damaged(request.call, error)
+        error.data = None  # a job may have thousands
+
+    def _share(self, cost: float | None) -> float | None:
+        """Return what an image costs in a job, given its price in a live call."""
+        cost = cost if self.calls.price is None else self.calls.price
+        return None if cost is None else cost * JOB_SHARE
 
     def settle_earlier(
         self, job: LiveJob, request: JobRequest, cost: float | None, *, maybe_paid: bool

@@ -26,12 +26,11 @@ from genbatch._store import (
     Archive,
     Call,
     Plan,
-    details,
     disk_error,
     key_of,
+    note_failure,
     open_in_jobs,
     reading,
-    storable,
 )
 from genbatch._values import GenbatchError
 
@@ -60,7 +59,7 @@ class Job:
         state: Its latest known state: NEW, PENDING, RUNNING, SUCCEEDED, PARTIALLY_SUCCEEDED,
             FAILED, CANCELLED, EXPIRED, or GONE.
         requests: How many requests it has.
-        open: How many of them have no image: they may still get one, or may have been paid.
+        open: How many of them have no image, but may still get one or may have been paid.
         began: When it was submitted.
         ended: When all its results were collected, None before.
     """
@@ -79,7 +78,7 @@ class JobRequest(NamedTuple):
     """A request of a job that has no image yet.
 
     Attributes:
-        call: As of a live call.
+        call: As for a live call.
         price: Estimated US dollars, None if unknown.
     """
 
@@ -91,7 +90,7 @@ class Jobs:
     """The jobs of an open archive.
 
     Attributes:
-        spools: The directory of the files of requests, made by live.
+        spools: The directory of request files, created by live.
     """
 
     def __init__(self, archive: Archive) -> None:
@@ -99,9 +98,9 @@ class Jobs:
         self.spools = archive.directory / HIDDEN / _SPOOLS
 
     def live(self) -> list[dict[str, Any]]:
-        """Return the columns of the jobs that may still bring images; forget those never sent.
+        """Return the columns of the jobs that may still return images; forget those never sent.
 
-        Files of requests that a killed process has left are removed: nobody needs them.
+        Request files that a killed process has left are removed.
         """
         self._sweep()
         with self._journal.writing() as journal:
@@ -121,7 +120,7 @@ class Jobs:
             raise disk_error(f"cannot write to {self.spools}", self.spools, exc) from exc
 
     def of(self, item: int) -> int | None:
-        """Return the number of the job that may still bring an item's image, None without one."""
+        """Return the number of the job that may still return an item's image, None without one."""
         with self._journal.writing(durable=False) as journal:
             row = journal.job_of(item)
         return None if row is None else int(row[0])
@@ -132,7 +131,7 @@ class Jobs:
             return open_in_jobs(journal)
 
     def add(self, label: str, model: str, requests: Iterable[JobRequest]) -> int:
-        """Note a job that is about to be submitted; return its number."""
+        """Record a job that is about to be submitted; return its number."""
         began = time.time()
         with self._journal.writing() as journal:
             job = journal.insert(
@@ -178,24 +177,21 @@ class Jobs:
     def finish(
         self, job: int, state: str, failures: Iterable[tuple[JobRequest, GenbatchError]]
     ) -> None:
-        """Note that all results of a job are here, and the errors of requests without an image.
+        """Record that all results of a job are collected, and why requests have no image.
 
-        Those that may have been paid stay counted.
+        Requests that may have been paid still count as such.
         """
         with self._journal.writing() as journal:
             for (call, _), error in failures:
                 if not error.maybe_paid:
                     journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
-                row = (type(error).__name__, storable(str(error)), details(error), call.plan.item)
-                journal.execute(
-                    "UPDATE item SET kind = ?, message = ?, detail = ? WHERE id = ?", row
-                )
+                note_failure(journal, call, error)
             ended = (state, time.time(), job)
             journal.execute("UPDATE job SET state = ?, ended = ? WHERE id = ?", ended)
 
 
 class Spool:
-    """A file of requests, each written as it comes, so that none is kept in memory.
+    """A file of requests, each written as it arrives, so that none is kept in memory.
 
     Args:
         directory: Where the file is.
@@ -225,12 +221,13 @@ class Spool:
             self.path.unlink()
 
 
-def jobs_in(directory: Path) -> list[Job]:
-    """Return the jobs of a directory, oldest first.
+def jobs(directory: str | os.PathLike[str]) -> list[Job]:
+    """Return the jobs of a directory, oldest first; this reads its journal, which blocks.
 
     Raises:
-        StoreError: If the journal in directory cannot be read; without one there are none.
+        StoreError: If the journal in directory cannot be read; without one there are no jobs.
     """
+    directory = Path(directory)
     if not (directory / HIDDEN / JOURNAL).is_file():
         return []
     with reading(directory) as journal:

@@ -1,9 +1,9 @@
 """Queue: calls that wait in jobs of the service's batch queue, and the tasks that run those jobs.
 
-A call adds its request to a file for its model, and waits. A file that is full, or has got nothing
-new for a while, becomes a job with a task of its own, which submits, polls and collects it. Calls
-wait as for a rate limit: they are not in flight, and a batch that drains drops them. Their jobs go
-on at the service, and the next run into the directory takes them up.
+A call adds its request to a file for its model, and waits. A file that is full, or has received no
+request for a while, becomes a job with a task of its own, which submits, polls and collects it.
+Calls wait as for a rate limit: they are not in flight, and a batch that drains drops them. Their
+jobs continue at the service, and the next run into the directory picks them up.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from genbatch._logs import log, log_context
 from genbatch._run import RunBreaker
 from genbatch._store import Call, Plan, Store
 from genbatch._values import (
+    DamagedImage,
     GenbatchError,
     ImageRequest,
     QuotaExhausted,
@@ -47,13 +48,13 @@ _log = getLogger("genbatch.run")
 
 # The service's own limit is 2 GB a file: half of it allows for its counting differently.
 _MOST_BYTES = 1_000_000_000
-_LINGER = 1.0  # seconds without a further request after which a job waits for no more
+_LINGER = 1.0  # seconds without a further request after which a job is submitted
 _MOST_QUIET = 10  # times _LINGER that calls on their way are waited for
 _AT_ONCE = 4  # requests in memory on their way to a file
 
 
 class Queue:
-    """Makes the images of one batch by jobs, while running is entered.
+    """Makes the images of one batch with jobs, while running is entered.
 
     Args:
         context: Its store is open when running is entered.
@@ -81,7 +82,7 @@ class Queue:
 
     @asynccontextmanager
     async def running(self, service: BatchService) -> AsyncGenerator[None]:
-        """Run jobs inside the block, those of earlier runs too."""
+        """Run jobs inside the block, including those of earlier runs."""
         # The tasks' own: started in the context of a call, they would drain with it.
         self._variables = copy_context()
         self._few = CapacityLimiter(_AT_ONCE)
@@ -128,8 +129,8 @@ class Queue:
         self.breaker.check(request.model)
         with log_context(key=plan.key), self._arrival() as arrived:
             async with store.pending(plan) as pending:
-                if pending.saved is not None:
-                    return pending.saved
+                if isinstance(pending, SavedImage):
+                    return pending
                 call = pending.call
                 try:
                     with _observe(self.breaker, request.model):
@@ -137,11 +138,8 @@ class Queue:
                 except GenbatchError as error:
                     if self._live is None or not _may_pass(error):
                         raise
-                    if (
-                        await self._place.run_in_thread(self._context.jobs.of, call.plan.item)
-                        is not None
-                    ):
-                        raise  # its job may still bring it
+                    if await self._job_of(call) is not None:
+                        raise  # that job may still return the image
                 with waiting():
                     await self._live.acquire()
                 try:
@@ -174,10 +172,10 @@ class Queue:
             GenbatchError: If there is no image.
         """
         while True:
-            number = await self._place.run_in_thread(self._context.jobs.of, call.plan.item)
+            number = await self._job_of(call)
             arrived()
             saved = None if number is None else await self._take_up(number, call)
-            # A job that no longer has it may have brought it; the journal knows by now.
+            # A job that no longer has it may have returned its image; the journal knows by now.
             if saved is None and self._has_earlier:
                 begun = await self._place.run_in_thread(self._place.archive.begin, call.plan)
                 saved = begun if isinstance(begun, SavedImage) else None
@@ -186,6 +184,10 @@ class Queue:
                 saved = await self._pay(call, request)
             if saved is not None:
                 return saved
+
+    async def _job_of(self, call: Call) -> int | None:
+        """Return the number of the job that may still return the image of a call."""
+        return await self._place.run_in_thread(self._context.jobs.of, call.plan.item)
 
     async def _take_up(self, number: int, call: Call) -> SavedImage | None:
         """Wait for a job that has the request already."""
@@ -255,7 +257,7 @@ class Queue:
                     await collect(self._context, job, await wait_for_end(self._context, job))
         except Exception as exc:  # noqa: BLE001 - raised by the calls that wait
             log(_log, WARNING, "job %s is left", job.label, error=exc)
-            # Refusing to describe a job does not refuse its requests.
+            # That the service does not describe a job says nothing about its requests.
             error = Unavailable(f"{job.label}: {exc}") if isinstance(exc, Rejected) else exc
             self._failed[job.id] = error
         self._context.enter(job, "")
@@ -272,7 +274,7 @@ class Queue:
             await self._place.run_in_thread(job.spool.remove)
 
     async def _gather(self, job: LiveJob, spool: Spool) -> None:
-        """Wait until a job is full, or has got no request for a while."""
+        """Wait until a job is full, or has received no request for a while."""
         quiet = 0
         while not job.is_full.is_set() and quiet < (_MOST_QUIET if self._arriving else 1):
             before = len(spool.requests)
@@ -286,6 +288,8 @@ class Queue:
 
 def _may_pass(error: GenbatchError) -> bool:
     """Return whether a live call may succeed where a job has not."""
+    if isinstance(error, DamagedImage):
+        return False  # it has succeeded, and would be paid again
     # With a status, the service refused the job; without, the batch was stopped.
     is_refused = isinstance(error, Stopped) and error.status is not None
     return is_refused or isinstance(error, PASSING)

@@ -3,8 +3,8 @@
 It speaks plain HTTP: the SDK's upload sleeps with asyncio, and its download keeps a file in memory.
 Only the content of a request is left to the SDK, so that a job asks for the same as a live call.
 
-1. The key goes to the host of the base URL and nowhere else: the URL of an upload keeps its path
-   only, and no redirect is followed.
+1. The key goes to the host of the base URL and nowhere else: of an upload URL only the path is
+   used, and no redirect is followed.
 2. A name given by the service is validated before it becomes part of a path.
 3. Memory holds no more than a piece of an upload, or a line of results, at a time.
 """
@@ -152,10 +152,10 @@ class BatchService:
         await self._json("DELETE", f"v1beta/{checked(file)}")
 
     async def lines(self, file: str) -> AsyncGenerator[bytes]:
-        """Yield the lines of a file of results as they come; close it if it is left early.
+        """Yield the lines of a file of results as they arrive; close it if it is left early.
 
         Raises:
-            GenbatchError: If they do not come completely.
+            GenbatchError: If they do not arrive completely.
         """
         url = f"{self._base}/download/v1beta/{checked(file)}:download?alt=media"
         headers = {**self._key(), "accept-encoding": "identity"}
@@ -295,7 +295,7 @@ async def lines_of(pieces: AsyncIterator[bytes], timeout: float) -> AsyncGenerat
         timeout: Seconds per piece.
 
     Raises:
-        TimeoutError: If a piece does not come in time.
+        TimeoutError: If a piece does not arrive in time.
         InvalidResponse: If a line is too long.
     """
     rest = bytearray()

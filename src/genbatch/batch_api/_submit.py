@@ -1,10 +1,10 @@
 """Submitting a job: each step is in the journal before the next, so a kill after any is safe.
 
-1. Rows: the job, and its requests as attempts. Killed here, it is forgotten by the next run.
-2. The file is uploaded, and its name noted.
-3. The job is created with our label as its display name, and its own name noted. If the answer is
-   lost, the service is asked for the label before anything else. If it does not know the label, the
-   file is deleted and it is asked again: a create that arrives late then finds no file.
+1. Rows: the job, and its requests as attempts. Killed here, the job is forgotten by the next run.
+2. The file is uploaded, and its name recorded.
+3. The job is created with our label as its display name, and its own name recorded. If the answer
+   is lost, the label is looked up at the service before anything else. If the service does not know
+   it, the file is deleted and the label is looked up again: a late create then finds no file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def new_label() -> str:
 
 
 async def submit(context: JobContext, job: LiveJob, spool: Spool) -> bool:
-    """Submit a job; return False, and forget it, if no call waits for it any more.
+    """Submit a job; forget it and return False if no call is waiting for it any more.
 
     Raises:
         Stopped: If the service refuses such a job; the error has a status.
@@ -80,7 +80,7 @@ async def _upload(context: JobContext, job: LiveJob, spool: Spool) -> None:
 
 
 async def _create(context: JobContext, job: LiveJob) -> GenbatchError | None:
-    """Create a job and note its name; return the error if there is none and never will be.
+    """Create a job and record its name; return the error if there is no job and never will be.
 
     Raises:
         GenbatchError: If it cannot be known.
@@ -100,7 +100,7 @@ async def _create(context: JobContext, job: LiveJob) -> GenbatchError | None:
 
 
 async def recover(context: JobContext, job: LiveJob) -> bool:
-    """Ask for a job that the service may not have; return whether it has it.
+    """Look up a job that the service may not have; return whether it has it.
 
     Raises:
         GenbatchError: If the service cannot be asked.
@@ -130,7 +130,7 @@ async def _drop(context: JobContext, job: LiveJob) -> None:
 
 
 def _refusal(job: LiveJob, error: GenbatchError) -> GenbatchError:
-    """Return the error of the calls: refusing a job says nothing of its requests."""
+    """Return the error for the calls: refusing a job says nothing about its requests."""
     if not isinstance(error, Rejected):
         return error
     return Stopped(f"the service takes no job for {job.model}: {error}", status=error.status)

@@ -1,7 +1,7 @@
-"""The bar: how far a batch is, on as many lines and columns as its terminal has.
+"""The progress bar, fitted to the size of the terminal.
 
-Above the bar are the prompts that finished last, below it the figures. What does not fit is left
-out, the least important first; nothing is ever longer than a line. Invariants of the area:
+The prompts that finished last are above the bar, the figures below it. Whatever does not fit is
+left out, least important first, and no line is wider than the terminal. Invariants of the area:
 
 1. The cursor is below the area, visible, at the beginning of a line: whatever ends the program,
    even SIGKILL, leaves the terminal usable.
@@ -37,11 +37,11 @@ _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far a batch is.
+    """The state of a batch at one moment.
 
     Attributes:
-        progress: The batch's own, which counts dropped prompts as failed.
-        failed: Prompts that did fail.
+        progress: The batch's own counts, in which dropped prompts are failures.
+        failed: Prompts that failed.
         dropped: Prompts dropped because the run is stopping.
         rate: Recent calls per second; None while unknown.
         spent: Cost so far, empty if none.
@@ -125,7 +125,7 @@ def held_by(throttles: Mapping[str, Throttle], most: int) -> str:
 
     Args:
         throttles: By full model id.
-        most: The wanted number of calls at once.
+        most: The requested number of calls in flight.
     """
     by_pause = [(throttle.paused_for, model) for model, throttle in throttles.items()]
     for paused_for, model in sorted(by_pause, reverse=True):

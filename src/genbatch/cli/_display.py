@@ -10,7 +10,6 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -19,12 +18,11 @@ from genbatch import Failure, Outcome, Progress, Prompt, SavedImage, Success, Th
 from genbatch.gemini import model_id
 
 from ._bar import GAP, Area, Finished, Snapshot, Speed, held_by, lines_of, spent_of
-from ._console import QuietConsole, plain, why
+from ._console import QuietConsole, Writer, plain, why
 from ._options import Options
 from ._result import NOT_MADE, Result
-from ._writer import Writer
 
-_STEP = 10  # percent between two lines where there is no bar
+_STEP = 10  # percent between two lines when there is no bar
 _MINUTE = 60.0  # seconds; at least one line, and at most one about a pause
 _RECENT = 3  # prompts above the bar
 _POLL = 0.05  # seconds between checks whether rows have been read
@@ -57,7 +55,7 @@ class Display:
         self.is_interrupted = False
 
     def _has_room(self) -> bool:
-        """Return whether there is a terminal for the bar alone."""
+        """Return whether the bar has a terminal to itself."""
         console, options = self._console, self._options
         is_able = console.is_terminal and not (console.is_dumb_terminal or console.legacy_windows)
         has_rows = options.as_json and sys.stdout is not None and sys.stdout.isatty()
@@ -67,12 +65,7 @@ class Display:
         self._console.file = self._messages  # type: ignore[assignment]
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         self.end()
         try:
             for writer in (self._messages, self._rows):
@@ -167,9 +160,9 @@ class Display:
 
 
 class _Lines:
-    """When a line is due if there is no bar: at each tenth, and once a minute.
+    """Decides when to print a line in place of a bar: at every tenth and once a minute.
 
-    If the total is unknown, each time the number done has doubled; for typed prompts, at each one.
+    If the total is unknown, whenever the number done has doubled; for typed prompts, at each one.
     """
 
     def __init__(self) -> None:
@@ -204,7 +197,7 @@ def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
 
     Args:
         outcome: An outcome of the run.
-        model: The model of prompts that name none themselves.
+        model: The model of prompts that do not name one.
     """
     prompt = Prompt.of(outcome.prompt)
     row: dict[str, Any] = {
@@ -228,24 +221,10 @@ def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
     }
     match outcome:
         case Success(value=image):
-            row |= _made(image)
+            made = asdict(image) | {"file": image.path.name, "bytes": round(image.size_mb * 1e6)}
+            made["extras"] = [path.name for path in image.extras]
+            row |= {name: made[name] for name in row if made.get(name) is not None}
         case Failure(error=error):
             row["status"] = "to do" if isinstance(error, NOT_MADE) else "failed"
             row["error"] = {"kind": type(error).__name__, "message": str(error)}
     return _dump(row) + "\n"
-
-
-def _made(image: SavedImage) -> dict[str, Any]:
-    found = {
-        "file": image.path.name,
-        "sha256": image.sha256,
-        "bytes": round(image.size_mb * 1e6),
-        "mime_type": image.mime_type,
-        "model": image.model,
-        "cost": image.cost,
-        "usage": image.usage and asdict(image.usage),
-        "text": image.text,
-        "extras": [path.name for path in image.extras],
-        "resumed": image.resumed,
-    }
-    return {name: value for name, value in found.items() if value is not None}

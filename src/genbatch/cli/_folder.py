@@ -1,6 +1,6 @@
 """The commands about a folder of images: status, export, verify, gallery, pick and jobs.
 
-All but pick and jobs --cancel only read, and also work while a run is going on.
+All but gallery, pick and jobs --cancel only read, and all work while a run is in progress.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ OutputFolder = Annotated[
 Index = Annotated[
     int,
     typer.Argument(
-        min=0, metavar="PROMPT", help="Prompt number as export shows it.", show_default=False
+        min=0, metavar="PROMPT", help="Prompt number as shown by export.", show_default=False
     ),
 ]
 Take = Annotated[
     int,
-    typer.Argument(min=1, metavar="TAKE", help="Number of the take, from 1.", show_default=False),
+    typer.Argument(min=1, metavar="TAKE", help="Take number, starting at 1.", show_default=False),
 ]
-AsObject = Annotated[bool, option(None, "Print one JSON object.", "", "--json")]
+AsObject = Annotated[bool, option(None, "Print the status as one JSON object.", "", "--json")]
 AsCsv = Annotated[bool, option(None, "Print CSV instead of JSON Lines.", "", "--csv")]
 Everything = Annotated[bool, option(None, "Include all takes and removed prompts.", "", "--all")]
-Open = Annotated[bool, option(None, "Open it in the browser.", "", "--open")]
-Cancel = Annotated[list[str] | None, option(None, "Cancel this job; may be repeated.", "NAME")]
+Open = Annotated[bool, option(None, "Open the page in a browser.", "", "--open")]
+Cancel = Annotated[list[str] | None, option(None, "Cancel this job; repeatable.", "NAME")]
 CancelAll = Annotated[bool, option(None, "Cancel all running jobs.")]
-AsLines = Annotated[bool, option(None, "Print a JSON line per job.", "", "--json")]
+AsLines = Annotated[bool, option(None, "Print one JSON line per job.", "", "--json")]
 
 
 @command()
 def status_command(folder: OutputFolder = _OUT, as_json: AsObject = False) -> int:
-    """Show the progress and cost of a folder.
+    """Show the progress and cost of an output folder.
 
     Examples:
 
@@ -91,14 +91,14 @@ def _lines(found: Status) -> Iterator[str]:
         dollars = found.spent.maybe_usd - found.in_jobs_usd
         yield f"{calls:,} calls without an image may have been billed, ${dollars:.2f}"
     if found.runner is not None:
-        yield f"a run is going on: {found.runner}"
+        yield f"a run is in progress: {found.runner}"
 
 
 @command()
 def export_command(
     folder: OutputFolder = _OUT, as_csv: AsCsv = False, everything: Everything = False
 ) -> int:
-    """Print a row for each prompt: its file, cost, error and more.
+    """Print one row per prompt with its file, cost, error and more.
 
     Examples:
 
@@ -133,7 +133,7 @@ def _write_csv(rows: Iterable[Mapping[str, Any]]) -> None:
 
 @command()
 def verify_command(folder: OutputFolder = _OUT) -> int:
-    """Compare every image with what was recorded when it was made.
+    """Check every image against the checksum recorded when it was saved.
 
     Examples:
 
@@ -150,9 +150,9 @@ def verify_command(folder: OutputFolder = _OUT) -> int:
 
 @command()
 def gallery_command(folder: OutputFolder = _OUT, opened: Open = False) -> int:
-    """Write a page with all images, to view, search and compare them.
+    """Write an HTML page for viewing, searching and comparing the images.
 
-    It is index.html in the folder itself, and works offline.
+    The page is index.html in the folder itself and works offline.
 
     Examples:
 
@@ -160,12 +160,12 @@ def gallery_command(folder: OutputFolder = _OUT, opened: Open = False) -> int:
     """
     path = _write_gallery(folder)
     if opened and not webbrowser.open(path.absolute().as_uri()):
-        QuietConsole(stderr=True).say("No browser was found: open it yourself.")
+        QuietConsole(stderr=True).say("No browser was found: open the page yourself.")
     return 0
 
 
 def add_gallery(folder: Path) -> None:
-    """Write the gallery of a folder after a run; an error is one line, because the run is done."""
+    """Write the gallery of a folder after a run; an error is only reported: the run is done."""
     try:
         _write_gallery(folder)
     # Whatever it is, the run has made its images, and its exit code stays.
@@ -194,7 +194,7 @@ def _write_gallery(folder: Path) -> Path:
 
 @command()
 def pick_command(folder: Folder, prompt: Index, take: Take, demo: OfDemo = False) -> int:
-    """Choose the take of a prompt that export and gallery show.
+    """Choose which take of a prompt export and gallery show.
 
     Examples:
 
@@ -220,9 +220,9 @@ def jobs_command(
     as_json: AsLines = False,
     options: Options,
 ) -> int:
-    """List the jobs of run --via batch, as they were last seen, or cancel them.
+    """List the jobs of run --via batch in their last known state, or cancel them.
 
-    Images that a job made before it was cancelled are paid for; the same run command collects them.
+    Images made before a job was cancelled are billed; repeat the run command to collect them.
 
     Examples:
 

@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import typer
 
 from genbatch import GenbatchError
 
+from . import _folder, _make, _service
 from ._console import QuietConsole, plain
-from ._folder import (
-    export_command,
-    gallery_command,
-    jobs_command,
-    pick_command,
-    status_command,
-    verify_command,
-)
-from ._make import demo_command, redo_command, run_command
-from ._options import Session, Version, command
-from ._service import models_command, serve_command
+from ._options import Version, command
 
-ENVIRONMENT = """Environment variables set defaults, as GENBATCH_MAX_CONCURRENT does for
---max-concurrent; an option on the command line wins. The others with a variable are --encoding,
---model, --aspect-ratio, --image-size, --output, --name, --gallery, --pace, --budget, --max-images,
---price, --timeout, --deadline, --patience, --quiet, --log-file and --backend."""
+ENVIRONMENT = """Environment variables set defaults: GENBATCH_MAX_CONCURRENT sets
+--max-concurrent, and likewise for --encoding, --model, --aspect-ratio, --image-size, --output,
+--name, --gallery, --pace, --budget, --max-images, --price, --timeout, --deadline, --patience,
+--quiet, --log-file and --backend. Options on the command line take precedence."""
 
 app = typer.Typer(
     name="genbatch",
@@ -58,24 +50,24 @@ def root(context: typer.Context, version: Version = False) -> int:
     return 0
 
 
-_MAKE, _LOOK, _SERVICE = "Make images", "Look at a folder", "The service"
+_MAKE, _LOOK, _SERVICE = "Generate images", "Inspect a folder", "Service"
 
-app.command("run", rich_help_panel=_MAKE, epilog=ENVIRONMENT)(run_command)
-app.command("demo", rich_help_panel=_MAKE)(demo_command)
-app.command("status", rich_help_panel=_LOOK)(status_command)
-app.command("export", rich_help_panel=_LOOK)(export_command)
-app.command("verify", rich_help_panel=_LOOK)(verify_command)
-app.command("gallery", rich_help_panel=_LOOK)(gallery_command)
-app.command("redo", rich_help_panel=_MAKE)(redo_command)
-app.command("pick", rich_help_panel=_LOOK)(pick_command)
-app.command("jobs", rich_help_panel=_LOOK)(jobs_command)
-app.command("models", rich_help_panel=_SERVICE)(models_command)
-app.command("serve-fake", rich_help_panel=_SERVICE)(serve_command)
+app.command("run", rich_help_panel=_MAKE, epilog=ENVIRONMENT)(_make.run_command)
+app.command("demo", rich_help_panel=_MAKE)(_make.demo_command)
+app.command("status", rich_help_panel=_LOOK)(_folder.status_command)
+app.command("export", rich_help_panel=_LOOK)(_folder.export_command)
+app.command("verify", rich_help_panel=_LOOK)(_folder.verify_command)
+app.command("gallery", rich_help_panel=_LOOK)(_folder.gallery_command)
+app.command("redo", rich_help_panel=_MAKE)(_make.redo_command)
+app.command("pick", rich_help_panel=_LOOK)(_folder.pick_command)
+app.command("jobs", rich_help_panel=_LOOK)(_folder.jobs_command)
+app.command("models", rich_help_panel=_SERVICE)(_service.models_command)
+app.command("serve-fake", rich_help_panel=_SERVICE)(_service.serve_command)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
-    session = Session()
+    session = SimpleNamespace(debug=False)  # --debug sets it, wherever it is given
     # The value of --retry-failed may be left out, which typer does not know.
     whole = ["--retry-failed=all" if each == "--retry-failed" else each for each in arguments]
     try:

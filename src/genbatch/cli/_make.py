@@ -1,43 +1,47 @@
-"""The commands that make images: run, demo and redo."""
+"""The commands that make images: run, demo and redo, with what they read and a preview of a run.
+
+Prompts come from files, from a template and a grid, or from standard input.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import anyio
 import typer
 
-from ._console import QuietConsole, plain
+from genbatch import ImageRequest, Prompt, estimate, inputs
+from genbatch._throttle import parse_interval
+from genbatch.gemini import JOB_SHARE, default_size, model_id, price, resolve
+
+from ._console import QuietConsole, clock, plain
 from ._folder import add_gallery
-from ._inputs import (
-    STDIN,
-    Prompts,
-    nothing_in,
-    parted,
-    preview,
-    read_inputs,
-    read_to_end,
-    recipe_of,
-)
 from ._logfile import log_to
 from ._options import IMAGES, Folder, Options, command, option
 from ._run import (
+    Prompts,
     Work,
     client_for,
     make_images,
     make_more_takes,
     parse_indices,
-    run_demo,
-    run_real,
+    run_batch,
 )
 
-_LATENCY = 0.25  # seconds of a call under --demo
-_SLOWER = 0.5  # of the demo, for its bar to be seen
+_EXPENSIVE = 10.0  # US dollars above which to ask first
+_FEW = 10  # images that are not worth waiting for a job
+
+STDIN = "-"
+_LATENCY = 0.25  # seconds per call under --demo
+_SLOWER = 0.5  # the same for the demo command, slow enough to watch the bar
 
 _NEXT = """
 Next: look at the images in {folder}, then make your own:
@@ -51,36 +55,39 @@ PromptArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="PROMPTS",
-        help="Files: .txt with one prompt per line, .jsonl, .csv or .tsv with a field named "
-        "prompt; or - for standard input.",
+        help="Prompt files: .txt with one prompt per line; .jsonl, .csv or .tsv with a field named "
+        "prompt. Use - for standard input.",
         show_default=False,
     ),
 ]
 Indices = Annotated[
     list[str],
     typer.Argument(
-        metavar="PROMPT", help="Prompt numbers as export shows them: 17 42-45.", show_default=False
+        metavar="PROMPT", help="Prompt numbers shown by export: 17 42-45.", show_default=False
     ),
 ]
-# Of a new take: it is made like the first one, whatever the environment sets for runs.
-NewPrompt = Annotated[str | None, option(IMAGES, "Use another prompt text.", "TEXT")]
-NewModel = Annotated[str | None, option(IMAGES, "Use another model.", "MODEL")]
-NewAspectRatio = Annotated[str | None, option(IMAGES, "Use another aspect ratio.", "W:H")]
-NewImageSize = Annotated[str | None, option(IMAGES, "Use another image size.", "SIZE")]
-Seed = Annotated[int | None, option(IMAGES, "Use another random seed.", "N")]
-# Of the demo, which the environment does not change either.
+# For a new take, which repeats the settings of the first one whatever the environment says.
+NewPrompt = Annotated[str | None, option(IMAGES, "Use a different prompt text.", "TEXT")]
+NewModel = Annotated[str | None, option(IMAGES, "Use a different model.", "MODEL")]
+NewAspectRatio = Annotated[str | None, option(IMAGES, "Use a different aspect ratio.", "W:H")]
+NewImageSize = Annotated[str | None, option(IMAGES, "Use a different image size.", "SIZE")]
+Seed = Annotated[int | None, option(IMAGES, "Use a different random seed.", "N")]
+# For the demo, which ignores the environment as well.
 DemoOutput = Annotated[Path, option(None, "Folder for the images.", "DIR", "--output", "-o")]
 DemoMaxConcurrent = Annotated[
-    int, option(None, "Most calls in flight at once.", "N", "--max-concurrent", "-k", min=1)
+    int, option(None, "At most N calls in flight.", "N", "--max-concurrent", "-k", min=1)
 ]
+
+
+# The commands
 
 
 @command()
 def run_command(context: typer.Context, options: Options, prompts: PromptArguments = None) -> int:
-    """Make an image of every prompt in files.
+    """Generate an image for every prompt in the given files.
 
-    The key is read from GEMINI_API_KEY or GOOGLE_API_KEY. Run the same command again to resume:
-    existing images are neither made nor paid for twice.
+    The API key is read from GEMINI_API_KEY or GOOGLE_API_KEY. Run the same command again to
+    resume: images that already exist are neither regenerated nor paid for again.
 
     Examples:
 
@@ -124,9 +131,9 @@ def demo_command(
     max_concurrent: DemoMaxConcurrent = 5,
     options: Options,
 ) -> int:
-    """Make 20 images with a built-in fake service: no key, no cost.
+    """Generate 20 images with a built-in fake service: no key, no cost.
 
-    The images are placeholders; everything else is real, including the calls over HTTP.
+    The images are placeholders; everything else, including the HTTP calls, is real.
 
     Examples:
 
@@ -135,7 +142,7 @@ def demo_command(
     """
     of_demo = Options(output=output, max_concurrent=max_concurrent, backend=options.backend)
     prompts = _PROMPTS.read_text(encoding="utf-8").splitlines()
-    code = run_demo(partial(make_images, prompts), of_demo, _SLOWER)
+    code = run_batch(partial(make_images, prompts), of_demo, None, _SLOWER)
     if code == 0:
         QuietConsole().say(_NEXT.format(folder=plain(output)))
     return code
@@ -157,9 +164,9 @@ def redo_command(
     seed: Seed = None,
     options: Options,
 ) -> int:
-    """Make another take of prompts; pick chooses between takes.
+    """Generate another take of the given prompts; choose between takes with pick.
 
-    A take is made like the first one, except for the options given here.
+    Settings that are not given here are those of the first take.
 
     Examples:
 
@@ -181,15 +188,12 @@ def redo_command(
 def _make(
     work: Work, options: Options, debug: bool, is_wanted: Callable[[], bool] = lambda: True
 ) -> int:
-    """Make images by the fake or by the service, if a look at the cost does not prevent it."""
+    """Make images with the fake or the real service, unless the user declines the cost."""
     with log_to(options.log_file, everything=debug) if options.log_file else nullcontext():
-        if options.demo:
-            code = run_demo(work, options, _LATENCY)
-        else:
-            client = client_for(options)
-            if not is_wanted():
-                return 0
-            code = run_real(work, options, client)
+        client = None if options.demo else client_for(options)
+        if client is not None and not is_wanted():
+            return 0
+        code = run_batch(work, options, client, _LATENCY)
     if options.gallery:
         add_gallery(options.output)
     return code
@@ -203,3 +207,179 @@ def _is_confirmed(prompts: Prompts, options: Options, *, can_ask: bool) -> bool:
     if asks or not options.quiet:
         QuietConsole(stderr=True).say(plan.line)
     return not asks or typer.confirm("Continue?", err=True)
+
+
+# What a run reads
+
+
+def parted(names: Sequence[str], matrix: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate the names of files from the axes: ``--matrix a=1,2 b=3`` has two axes.
+
+    Args:
+        names: The arguments.
+        matrix: The value of each ``--matrix``.
+    """
+    is_axis = re.compile(r"\w+=").match
+    axes = [name for name in names if matrix and is_axis(name) and not Path(name).exists()]
+    return [name for name in names if name not in axes], [*matrix, *axes]
+
+
+def recipe_of(options: Options, matrix: Sequence[str]) -> inputs.Recipe:
+    """Return how rows become prompts.
+
+    Args:
+        options: The options of the run; the settings of its images are checked.
+        matrix: Axes of a grid, such as ``style=ink,oil``.
+
+    Raises:
+        ValueError: If one is malformed, or column and template are both given.
+    """
+    column, template = options.column, options.template
+    if column is not None and template is not None:
+        raise ValueError("--column and --template exclude each other: give one of them")
+
+    def check(model: str | None, aspect_ratio: str | None, image_size: str | None) -> None:
+        resolve(
+            ImageRequest(
+                "any text",
+                model=model or options.model,
+                aspect_ratio=aspect_ratio or options.aspect_ratio,
+                image_size=image_size or options.image_size,
+            )
+        )
+
+    check(None, None, None)  # before any row is blamed for a mistake in the options
+    return inputs.Recipe(
+        column="prompt" if column is None else inputs.canonical(column),
+        template=None if template is None else inputs.Template.parse(template),
+        grid=inputs.Grid.parse(matrix),
+        check=check,
+    )
+
+
+def read_inputs(names: Sequence[str], recipe: inputs.Recipe, options: Options) -> Prompts:
+    """Return the prompts of files, all checked, or of standard input, which is not read yet.
+
+    Args:
+        names: File names, or ``-`` alone; if empty, the template and the grid make the prompts.
+        recipe: How rows become prompts.
+        options: Their encoding and selection.
+
+    Raises:
+        ValueError: If there is nothing to read, or the input is malformed.
+        OSError: If a file cannot be read.
+    """
+    encoding = options.encoding
+    selection = inputs.Selection(options.limit, options.sample, options.sample_seed)
+    if not names and (recipe.template is None or not recipe.grid.axes):
+        raise ValueError("no PROMPTS: name a file, or give --template and --matrix")
+    if STDIN not in names:
+        return inputs.read_prompts(names, recipe, encoding=encoding, selection=selection)
+    if len(names) > 1:
+        raise ValueError("- must be the only input: standard input and files do not mix")
+    if sys.stdin is None:
+        raise ValueError("stdin is closed: pipe prompts into it or name a file")
+    source = inputs.StandardInput(
+        sys.stdin.fileno(), recipe, inputs.check_encoding(encoding), selection
+    )
+    if source.is_terminal:
+        QuietConsole(stderr=True).say("Type one prompt per line; Ctrl-D on an empty line ends.")
+    return source
+
+
+def nothing_in(names: Sequence[str], prompts: Prompts, limit: int | None) -> str | None:
+    """Return why there is nothing to do, None if there may be something."""
+    if limit == 0:
+        return "--limit 0"
+    if isinstance(prompts, inputs.StandardInput) or len(prompts):
+        return None
+    return f"no prompts in {plain(', '.join(names))}"
+
+
+def read_to_end(prompts: Prompts) -> Prompts:
+    """Return prompts that can be counted, after reading standard input to its end."""
+    if not isinstance(prompts, inputs.StandardInput):
+        return prompts
+
+    async def all_of() -> list[Prompt]:
+        return [prompt async for prompt in prompts]
+
+    return anyio.run(all_of)
+
+
+# What it will do and cost
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run is about to do and cost.
+
+    Attributes:
+        line: The plan on one line, for the user.
+        row: The same as JSON.
+        is_expensive: Whether to ask first.
+    """
+
+    line: str
+    row: str
+    is_expensive: bool
+
+
+def preview(prompts: Prompts, options: Options) -> Preview:
+    """Return what a run will do and cost, without a call; this may read all prompts."""
+    pace = options.pace
+    if isinstance(prompts, inputs.StandardInput):
+        return _preview_each(options)
+    plan = estimate(
+        prompts,
+        save_dir=options.output,
+        rate=None if pace is None else 1 / parse_interval(pace),
+        **options.of_images,
+    )
+    parts = [f"{plan.prompts:,} prompts", f"{plan.done:,} done", f"{plan.calls:,} to make"]
+    parts.append(_models(prompts, options))
+    parts.append("price unknown" if plan.cost is None else _both_prices(plan.cost, plan.calls))
+    if plan.seconds is not None and pace is not None:
+        parts.append(f"about {clock(plan.seconds)} at {pace}")
+    by_batch = None if plan.cost is None else JOB_SHARE * plan.cost
+    known = {"calls": plan.calls, "batch_cost": by_batch, "model": model_id(options.model)}
+    row = json.dumps({**asdict(plan), **known})
+    cost = plan.cost if options.via == "live" else by_batch
+    return Preview(" · ".join(parts), row, cost is not None and cost > _EXPENSIVE)
+
+
+def _preview_each(options: Options) -> Preview:
+    """Return the price per prompt, for prompts whose number is not known yet."""
+    each = price(options.model, options.image_size) if options.price is None else options.price
+    parts = ["prompts as they arrive", _name(options)]
+    parts.append("price unknown" if each is None else f"about ${each:,.3f} each")
+    if options.pace is not None:
+        parts.append(f"at {options.pace}")
+    return Preview(" · ".join(parts), "", False)
+
+
+def _both_prices(cost: float, calls: int) -> str:
+    """Return the cost of live calls, and of jobs if there is enough to make."""
+    about = f"about {_dollars(cost)}"
+    return about if calls < _FEW else f"{about}, by batch {_dollars(JOB_SHARE * cost)}"
+
+
+def _dollars(cost: float) -> str:
+    return f"${cost:,.0f}" if cost >= 100 else f"${cost:,.2f}"
+
+
+def _models(prompts: inputs.PromptFiles | Sequence[str | Prompt], options: Options) -> str:
+    if isinstance(prompts, inputs.PromptFiles):
+        own = {model for (model, _, _), count in prompts.asked.items() if model and count}
+    else:
+        own = {each.model for each in prompts if isinstance(each, Prompt) and each.model}
+    is_mixed = own - {options.model, model_id(options.model)}
+    return f"{_name(options)} and per-prompt models" if is_mixed else _name(options)
+
+
+def _name(options: Options) -> str:
+    """Return the model and image size of prompts that do not name their own."""
+    model = model_id(options.model)
+    name = model if model == options.model else f"{options.model} = {model}"
+    size = options.image_size or default_size(model)
+    return f"{name} {size}" if size else name

@@ -1,6 +1,6 @@
 """The options of the commands that make images, how commands share them, and their checks.
 
-The environment sets defaults for what a user may want to keep the same in every run, and never for
+Environment variables set defaults for what a user may want to keep the same in every run, never for
 what would pay a second time. The API key is not an option: other users could see it.
 """
 
@@ -29,19 +29,12 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PROMPTS = "Prompts"
 IMAGES = "Images"
 FILES = "Files"
-AGAIN = "Running again"
-LIMITS = "Limits and money"
-SHOWN = "What is shown"
+AGAIN = "Rerunning"
+LIMITS = "Limits and cost"
+SHOWN = "Output"
 
 ENVIRONMENT = "GENBATCH_"
 DEMO = "demo"  # the demo's own namespace, or a real run would take placeholders for its images
-
-
-@dataclass(slots=True)
-class Session:
-    """What the options say about the command line itself."""
-
-    debug: bool = False
 
 
 # Checks
@@ -122,9 +115,9 @@ def option(
     Args:
         panel: Its panel of the help, None for the general one.
         text: Its help.
-        metavar: What its value is called; empty for a flag, None for a choice.
-        names: Its names, where they do not follow from the parameter.
-        env: Whether a variable of the environment sets its default.
+        metavar: Placeholder for its value; empty for a flag, None for a choice.
+        names: Its names, unless they follow from the parameter.
+        env: Whether an environment variable can set its default.
         settings: Passed to typer.
     """
 
@@ -152,7 +145,7 @@ def _field(default: T, *declaration: Any, **settings: Any) -> T:
 class Options:
     """The options of run; redo and demo have some of them."""
 
-    column: str | None = _field(None, PROMPTS, "Field that holds the prompt.", "NAME")
+    column: str | None = _field(None, PROMPTS, "Name of the field that holds the prompt.", "NAME")
     template: str | None = _field(
         None, PROMPTS, 'Build prompts from fields, such as "a {animal} in {style}".', "TEXT"
     )
@@ -160,7 +153,7 @@ class Options:
     matrix: list[str] | None = _field(  # noqa: RUF009
         None,
         PROMPTS,
-        "Combine each of these values with each value of the other lists: a=1,2 b=3,4.",
+        "Make a prompt for every combination of these values: a=1,2 b=3,4.",
         "NAME=A,B",
     )
     encoding: str = _field(
@@ -192,23 +185,23 @@ class Options:
         env=True,
         callback=_parsed_by(check_template),
     )
-    fresh: bool = _field(False, FILES, "Refuse a folder that is not empty.")
+    fresh: bool = _field(False, FILES, "Fail if the output folder is not empty.")
     gallery: bool = _field(False, FILES, "Write a gallery page, index.html, at the end.", env=True)
 
     via: Literal["live", "batch", "batch,live"] = _field(
         "live",
         LIMITS,
-        "batch: Gemini Batch API, half price, results within 24 hours; "
-        "batch,live: then make live calls for what the jobs failed to make.",
+        "live: immediate calls; batch: Gemini Batch API, half price, results within 24 hours; "
+        "batch,live: batch first, then live calls for what the jobs failed to make.",
         "WAY",
     )
     max_concurrent: int = _field(
-        20, LIMITS, "Most calls in flight at once.", "N", "--max-concurrent", "-k", env=True, min=1
+        20, LIMITS, "At most N calls in flight.", "N", "--max-concurrent", "-k", env=True, min=1
     )
     pace: str | None = _field(
         None,
         LIMITS,
-        "Start calls no faster than this, evenly spaced, such as 5/min.",
+        "Maximum rate of starting calls, evenly spaced, such as 5/min.",
         "N/min",
         env=True,
         callback=_parsed_by(parse_interval),
@@ -216,19 +209,19 @@ class Options:
     budget: float | None = _field(
         None, LIMITS, "Spending limit in US dollars, by estimated price.", "USD", env=True, min=0.0
     )
-    max_images: int | None = _field(None, LIMITS, "Most images to pay for.", "N", env=True, min=0)
+    max_images: int | None = _field(None, LIMITS, "Pay for at most N images.", "N", env=True, min=0)
     price: float | None = _field(
         None,
         LIMITS,
-        "Price of an image in US dollars, instead of the built-in table's.",
+        "Price per image in US dollars, overriding the built-in price table.",
         "USD",
         env=True,
         min=0.0,
     )
     dry_run: bool = _field(
-        False, LIMITS, "Show what the run would do and cost, without making a call."
+        False, LIMITS, "Show what the run would do and cost without making any calls."
     )
-    yes: bool = _field(False, LIMITS, "Do not ask before an expensive run.", "", "--yes", "-y")
+    yes: bool = _field(False, LIMITS, "Skip the cost confirmation.", "", "--yes", "-y")
     timeout: float = _field(
         120.0, LIMITS, "Timeout of each attempt.", "SECONDS", env=True, callback=_check_seconds
     )
@@ -238,7 +231,7 @@ class Options:
     patience: float = _field(
         1800.0,
         LIMITS,
-        "How long rate limiting may last without a single success.",
+        "Give up after being rate limited this long without a success.",
         "SECONDS",
         env=True,
         min=0.0,
@@ -250,7 +243,8 @@ class Options:
     retry_failed: str | None = _field(
         None,
         AGAIN,
-        "Retry prompts that failed permanently: all, or only Blocked, NoImage or Rejected.",
+        "Retry prompts that failed permanently: all, or only Blocked, NoImage, Rejected or "
+        "DamagedImage.",
         "[=KIND]",
         callback=_parsed_by(kinds_to_retry),
     )
@@ -258,7 +252,7 @@ class Options:
     quiet: bool = _field(
         False,
         SHOWN,
-        "Print only failures, and why the run ended early.",
+        "Print only failures and the reason if the run ends early.",
         "",
         "--quiet",
         "-q",
@@ -270,15 +264,15 @@ class Options:
     log_file: Path | None = _field(  # noqa: RUF009
         None,
         SHOWN,
-        "Append a log of the calls: text, or JSON Lines if its name ends in .jsonl.",
+        "Append a log of the calls to FILE: text, or JSON Lines if it ends in .jsonl.",
         "FILE",
         env=True,
     )
 
-    demo: bool = _field(False, None, "Use a built-in fake of the service: no key, no cost.")
+    demo: bool = _field(False, None, "Use a built-in fake service: no key, no cost.")
     base_url: str | None = _field(None, None, "Server to use instead of Google's.", "URL")
     backend: Literal["asyncio", "trio", "uvloop"] = _field(
-        "asyncio", None, "Event loop.", None, env=True, callback=_check_backend
+        "asyncio", None, "Event loop to run on.", None, env=True, callback=_check_backend
     )
 
     @property
@@ -286,15 +280,19 @@ class Options:
         """The namespace of the images: those of a demo are never taken for real ones."""
         return DEMO if self.demo else ""
 
+    @property
+    def of_images(self) -> dict[str, Any]:
+        """The options that estimate and generate_images take under the same names."""
+        names = ("namespace", "model", "aspect_ratio", "image_size", "price")
+        return {name: getattr(self, name) for name in names}
+
 
 Version = Annotated[bool, option(None, "Show the version.", callback=_print_version, is_eager=True)]
-Debug = Annotated[
-    bool, option(None, "Show tracebacks of errors.", callback=_set_debug, is_eager=True)
-]
+Debug = Annotated[bool, option(None, "Show error tracebacks.", callback=_set_debug, is_eager=True)]
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of an earlier run.", show_default=False)
 ]
-OfDemo = Annotated[bool, option(None, "The folder was made by --demo.")]
+OfDemo = Annotated[bool, option(None, "The folder was made with --demo.")]
 
 
 def command(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:

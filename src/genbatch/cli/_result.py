@@ -196,6 +196,9 @@ def _failures(result: Result, options: Options) -> Iterator[list[str | tuple[str
 
 def _advice(kind: str, *, is_run: bool) -> str:
     """Return the advice for a kind of failure, of run or of redo."""
+    if kind == "DamagedImage":
+        again = f"ask again with --retry-failed={kind}" if is_run else "try again"
+        return f"paid for, and kept in damaged/: {again}"
     if not is_run:
         return "try another --prompt" if kind in FINAL else "may be temporary: try again"
     if kind in FINAL:

@@ -1,4 +1,4 @@
-"""One batch from its first call to its result: shown, counted, and ended early where it must be.
+"""One batch from its first call to its result: shown, counted, and ended early if necessary.
 
 1. The first signal (Ctrl-C, SIGTERM, a terminal that closes) starts no further call, drops calls
    waiting for the throttle, and waits for those in flight, whose images are paid for; the second
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -43,20 +43,20 @@ from genbatch import (
 from genbatch._run import make_takes, plan_takes
 from genbatch._store import export
 from genbatch.batch_api import Jobs
-from genbatch.inputs import InputError, StandardInput
+from genbatch.inputs import InputError, PromptFiles, StandardInput
 from genbatch.testing import FakeGemini
 
 from ._console import count, plain
 from ._display import Display
-from ._inputs import Prompts
 from ._options import DEMO, Options, kinds_to_retry
 from ._result import NOT_MADE, Result, report
 
 _REDRAW = 0.1  # seconds
 _SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
-_MOST = 1_000_000  # a slip of the finger should not fill the memory
+_MOST = 1_000_000  # a typing mistake must not exhaust the memory
 
 R = TypeVar("R")
+Prompts: TypeAlias = PromptFiles | StandardInput | Sequence[str | Prompt]
 Images: TypeAlias = OutcomeStream[Any, SavedImage]
 Seen: TypeAlias = Callable[[Outcome[Any, SavedImage]], Outcome[Any, SavedImage]]
 Work: TypeAlias = Callable[["ShownBatch"], Awaitable[None]]
@@ -113,40 +113,42 @@ def client_for(options: Options) -> GeminiClient:
     )
 
 
-def run_real(work: Work, options: Options, client: GeminiClient) -> int:
-    """Run a batch against the service, report it, and return the exit code."""
+def run_batch(work: Work, options: Options, client: GeminiClient | None, latency: float) -> int:
+    """Run a batch, report it, and return the exit code.
 
-    async def batch(display: Display, result: Result) -> None:
-        async with client:
-            await work(ShownBatch(client, options, display, result))
-
-    return _run_shown(batch, options)
-
-
-def run_demo(work: Work, options: Options, latency: float) -> int:
-    """Run a batch against a fake service of its own, report it, and return the exit code."""
-    options = replace(options, demo=True, price=0.0)
-
-    async def batch(display: Display, result: Result) -> None:
-        throttle = _throttles(options)
-        async with (
-            FakeGemini(latency=latency) as fake,
-            GeminiClient("fake", vertexai=False, base_url=fake.url, throttle=throttle) as client,
-        ):
-            await work(ShownBatch(client, options, display, result))
-            result.server = counts_of(fake)
-
-    return _run_shown(batch, options)
-
-
-def _run_shown(batch: Callable[[Display, Result], Awaitable[None]], options: Options) -> int:
+    Args:
+        work: What the batch makes.
+        options: The options of the run.
+        client: The client of the service; None starts a fake of the service for this run.
+        latency: Duration of a call to that fake, in seconds.
+    """
     result = Result()
+    if client is None:
+        options = replace(options, demo=True, price=0.0)
+
+    async def batch() -> None:
+        async with client or _demo_client(options, latency, result) as entered:
+            await work(ShownBatch(entered, options, display, result))
+
     with Display(options) as display:
-        run(partial(batch, display, result), options.backend)
+        run(batch, options.backend)
     result.lost = display.lost_rows
     if display.is_interrupted:
         result.interrupted = result.interrupted or signal.SIGINT
     return report(result, options)
+
+
+@asynccontextmanager
+async def _demo_client(
+    options: Options, latency: float, result: Result
+) -> AsyncGenerator[GeminiClient]:
+    throttle = _throttles(options)
+    async with (
+        FakeGemini(latency=latency) as fake,
+        GeminiClient("fake", vertexai=False, base_url=fake.url, throttle=throttle) as client,
+    ):
+        yield client
+        result.server = counts_of(fake)
 
 
 def _throttles(options: Options) -> Callable[[str], Throttle]:
@@ -187,12 +189,8 @@ async def make_images(prompts: Prompts, batch: ShownBatch) -> None:
             prompts,
             store=store,
             max_concurrent=options.max_concurrent,
-            namespace=options.namespace,
-            model=options.model,
-            aspect_ratio=options.aspect_ratio,
-            image_size=options.image_size,
             budget=result.budget,
-            price=options.price,
+            **options.of_images,
         )
         if isinstance(prompts, StandardInput) and prompts.is_terminal:
             batch.display.make_room()
@@ -233,7 +231,7 @@ async def make_more_takes(
 
 
 async def check_folder(folder: Path, namespace: str) -> None:
-    """Refuse a folder without a run, which a Store would create, or with nothing but a demo's."""
+    """Refuse a folder without a run, which a Store would create, or with only a demo's images."""
     row = await to_thread.run_sync(lambda: next(export(folder), None))
     if row and not namespace and row["namespace"] == DEMO:
         raise ValueError(f"the images in {plain(folder)} were made by a demo: add --demo")
@@ -261,17 +259,14 @@ def parse_indices(spans: Iterable[str]) -> list[int]:
 
 def spans_of(indices: Sequence[int]) -> str:
     """Return ascending numbers in the form that parse_indices takes."""
-    spans: list[list[int]] = []
-    for index in indices:
-        if spans and index == spans[-1][-1] + 1:
-            spans[-1][1:] = [index]
-        else:
-            spans.append([index])
-    return " ".join("-".join(map(str, span)) for span in spans)
+    # The difference between a number and its place is the same throughout a range.
+    runs = groupby(enumerate(indices), lambda each: each[1] - each[0])
+    spans = [[index for _, index in run] for _, run in runs]
+    return " ".join("-".join(map(str, dict.fromkeys((s[0], s[-1])))) for s in spans)
 
 
 async def _count_earlier_runs(store: Store, batch: ShownBatch) -> None:
-    """Give the budget of a batch its limits, and what earlier runs into the folder have paid."""
+    """Give the budget of a batch its limits, and the cost of earlier runs."""
     options, result = batch.options, batch.result
     budget = result.budget = Budget(options.budget, max_images=options.max_images)
     if options.budget is None and options.max_images is None:
@@ -300,7 +295,7 @@ async def _watch(
     batch: ShownBatch,
     seen: Seen = lambda outcome: outcome,
 ) -> None:
-    """Read a batch to its end, show it, and end it early where it must be.
+    """Read a batch to its end, show it, and end it early if necessary.
 
     Args:
         images: The outcomes, not entered yet.
@@ -310,14 +305,14 @@ async def _watch(
     result = batch.result
     async with images as outcomes, anyio.create_task_group() as tasks:
         tasks.start_soon(_redraw, outcomes, batch)
-        tasks.start_soon(_heed_signals, outcomes, batch, tasks.cancel_scope)
+        tasks.start_soon(_watch_signals, outcomes, batch, tasks.cancel_scope)
         if batch.options.deadline is not None:
-            tasks.start_soon(_heed_deadline, batch.options.deadline, outcomes, batch)
+            tasks.start_soon(_watch_deadline, batch.options.deadline, outcomes, batch)
         try:
             async for outcome in outcomes:
                 outcome = seen(outcome)
                 result.add(outcome)
-                _heed(outcome, outcomes)
+                _drain_if_useless(outcome, outcomes)
                 await batch.display.outcome(outcome, result)
                 if isinstance(result.stopped, Unauthorized):
                     break
@@ -328,7 +323,7 @@ async def _watch(
         tasks.cancel_scope.cancel()
 
 
-def _heed(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images) -> None:
+def _drain_if_useless(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images) -> None:
     """Drain a batch whose outcome says that no further call can succeed."""
     if isinstance(outcome, Failure) and isinstance(outcome.error, NOT_MADE):
         if not isinstance(outcome.error, QuotaExhausted):  # another model may have some left
@@ -344,7 +339,7 @@ async def _redraw(outcomes: Images, batch: ShownBatch) -> None:
         batch.display.end()
 
 
-async def _heed_deadline(seconds: float, outcomes: Images, batch: ShownBatch) -> None:
+async def _watch_deadline(seconds: float, outcomes: Images, batch: ShownBatch) -> None:
     await anyio.sleep(seconds)
     if not batch.result.is_ending:
         batch.result.stopped = Stopped(f"the deadline of {seconds:g} s has passed")
@@ -352,7 +347,7 @@ async def _heed_deadline(seconds: float, outcomes: Images, batch: ShownBatch) ->
         batch.display.note(f"The deadline has passed: {_what_is_left(batch.options)}.")
 
 
-async def _heed_signals(outcomes: Images, batch: ShownBatch, scope: anyio.CancelScope) -> None:
+async def _watch_signals(outcomes: Images, batch: ShownBatch, scope: anyio.CancelScope) -> None:
     # Some event loops on Windows cannot: there, KeyboardInterrupt ends the run at once.
     with suppress(NotImplementedError), anyio.open_signal_receiver(*_signals()) as signals:
         async for number in signals:

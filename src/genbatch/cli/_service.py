@@ -19,7 +19,7 @@ from ._console import QuietConsole, plain
 from ._options import Options, command, option
 from ._run import client_of, counts_of, run
 
-_NOTE = "Prices are US dollars an image, as published in autumn 2026; what is billed may differ."
+_NOTE = "Prices are US dollars per image, as published in autumn 2026; billing may differ."
 
 
 def _check_host(host: str) -> str:
@@ -29,18 +29,18 @@ def _check_host(host: str) -> str:
 
 
 Available = Annotated[bool, option(None, "Ask the service which models your key can use.")]
-AsJson = Annotated[bool, option(None, "Print a JSON line per model.", "", "--json")]
-Host = Annotated[str, option(None, "Loopback address.", "HOST", callback=_check_host)]
-Port = Annotated[int, option(None, "0 for any free port.", "PORT", min=0, max=65535)]
-Latency = Annotated[float, option(None, "Duration of a call.", "SECONDS", min=0.0)]
-JobLatency = Annotated[float, option(None, "Duration of a batch job.", "SECONDS", min=0.0)]
-Quota = Annotated[str | None, option(None, "Calls per model in any minute.", "N/min")]
-Daily = Annotated[int | None, option(None, "Calls per model and day.", "N", min=0)]
+AsJson = Annotated[bool, option(None, "Print one JSON line per model.", "", "--json")]
+Host = Annotated[str, option(None, "Loopback address to listen on.", "HOST", callback=_check_host)]
+Port = Annotated[int, option(None, "Port; 0 picks a free one.", "PORT", min=0, max=65535)]
+Latency = Annotated[float, option(None, "Duration of each call.", "SECONDS", min=0.0)]
+JobLatency = Annotated[float, option(None, "Duration of each batch job.", "SECONDS", min=0.0)]
+Quota = Annotated[str | None, option(None, "Rate quota per model, such as 5/min.", "N/min")]
+Daily = Annotated[int | None, option(None, "Daily quota of calls per model.", "N", min=0)]
 RetryInfo = Annotated[
     bool,
     option(
         None,
-        "Tell calls beyond the quota how long to wait.",
+        "Include a retry delay in quota errors.",
         "",
         "--retry-info/--no-retry-info",
     ),
@@ -52,9 +52,9 @@ Speed = Annotated[float, option(None, "Run the fake's clock X times faster than 
 def models_command(
     *, available: Available = False, as_json: AsJson = False, options: Options
 ) -> int:
-    """List the models: their short names, sizes and prices.
+    """List the models with their short names, sizes and prices.
 
-    Any other full id works too, but its price is unknown.
+    Any other full model id works too, but its price is unknown.
 
     Examples:
 
@@ -84,28 +84,22 @@ async def _ask(client: GeminiClient) -> list[str]:
 
 
 def _rows(usable: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-    """Yield a row for each model, those that are not in the table last.
+    """Yield a row for each model, unlisted ones last.
 
     Args:
         usable: Ids that the key can use, None if the service was not asked.
     """
-    for model in MODELS:
-        yield _row(model, None if usable is None else model.id in usable)
     known = {model.id for model in MODELS}
-    for other in usable or ():
-        if other not in known:
-            yield _row(Model(plain(other), "", (), (), ()), True)
-
-
-def _row(model: Model, is_available: bool | None) -> dict[str, Any]:
-    return {
-        "id": model.id,
-        "alias": model.alias or None,
-        "prices": {size: price(model.id, size) for size in model.image_sizes},
-        "aspect_ratios": list(model.aspect_ratios),
-        "thinking": list(model.thinking),
-        "available": is_available,
-    }
+    others = [Model(plain(id), "", (), (), ()) for id in usable or () if id not in known]
+    for model in (*MODELS, *others):
+        yield {
+            "id": model.id,
+            "alias": model.alias or None,
+            "prices": {size: price(model.id, size) for size in model.image_sizes},
+            "aspect_ratios": list(model.aspect_ratios),
+            "thinking": list(model.thinking),
+            "available": None if usable is None else model in others or model.id in usable,
+        }
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -133,7 +127,7 @@ def serve_command(
     speed: Speed = 1.0,
     options: Options,
 ) -> int:
-    """Serve a fake of the Gemini API on this machine, until Ctrl-C.
+    """Run a fake Gemini API server on this machine until Ctrl-C.
 
     Examples:
 
@@ -163,7 +157,7 @@ async def _serve(fake: FakeGemini) -> None:
     """Serve until a signal comes."""
     out = QuietConsole()
     async with fake:
-        out.say(f"A fake of the Gemini API is at {fake.url}; Ctrl-C stops it. In another shell:")
+        out.say(f"A fake Gemini API is running at {fake.url}; Ctrl-C stops it. In another shell:")
         out.say(f"  export GOOGLE_GEMINI_BASE_URL={fake.url} GEMINI_API_KEY=fake")
         out.say("  genbatch run prompts.txt")
         try:

@@ -1,6 +1,6 @@
 """The gallery of a directory of images: one index.html, which needs no server and no network.
 
-``import genbatch`` does not import it, because it needs Pillow, of the extra ``cli``.
+``import genbatch`` does not import it, because it needs Pillow, which the extra ``cli`` installs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Written:
     Attributes:
         path: The page.
         counts: Prompts by status, without superseded ones.
-        problems: What is wrong with files of images, a line each.
+        problems: What is wrong with image files, one line per file.
     """
 
     path: Path
@@ -44,17 +44,17 @@ def write_gallery(
 ) -> Path:
     """Write the gallery of a directory that a Store has written, and return its path.
 
-    It blocks, for seconds where there are many new images: in an event loop call it in a thread.
-    A run may go on meanwhile; the gallery shows what there was when it began. Calling it again
-    writes it anew and makes thumbnails of new images only.
+    It blocks, for seconds if there are many new images: from an event loop, call it in a thread.
+    A run may continue meanwhile; the gallery shows the state at the start of the call. Another call
+    rewrites the page and makes thumbnails of new images only.
 
     Args:
         directory: A directory that a Store has written.
-        progress: Called in this thread with how many new thumbnails are made, and of how many.
+        progress: Called in this thread with the number of new thumbnails made, and their total.
 
     Raises:
         StoreError: If there is no journal in directory, it cannot be read, the gallery cannot be
-            written, or there is an index.html of something else.
+            written, or there is an index.html that genbatch did not write.
     """
     return write(Path(directory), progress).path
 
@@ -99,5 +99,5 @@ def _add_thumbs(
 def _check_ours(path: Path) -> None:
     if os.path.lexists(path) and MARK not in (read_file(path) or b"")[:_BEGINNING]:
         raise StoreError(
-            f"{path} is not of genbatch: move it elsewhere and write the gallery again"
+            f"{path} was not written by genbatch: move it elsewhere and write the gallery again"
         )

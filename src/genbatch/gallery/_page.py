@@ -1,11 +1,11 @@
 """The page: from the rows of a journal to one HTML file.
 
-1. An item is a prompt with all its takes, as JSON values; what is empty is left out, since a page
+1. An item is a prompt with all its takes, as JSON values; empty values are left out, since a page
    may have a hundred thousand items.
-2. Fields are what the prompts of a directory differ in, to filter by and to lay out as a table.
+2. Fields are the values in which prompts differ; they serve as filters and as axes of a table.
    A run over a matrix has a value for each of its axes in the metadata of each prompt, as an input
    file has for each of its further columns. Settings that differ are fields too.
-3. Text of others (prompts, errors, names) is in the page as JSON only, in which nothing can end
+3. Untrusted text (prompts, errors, names) is in the page as JSON only, in which nothing can end
    the element around it; the script shows it as text.
 4. The page has its style and script inside, and a policy that admits these by their hashes, images
    from beside the page, and nothing else: no network, no markup made of text, no form.
@@ -54,14 +54,14 @@ def _item(rows: list[Mapping[str, Any]]) -> Item:
 
 
 def _take(row: Mapping[str, Any], item: Item) -> Item:
-    """Return what a take has of its own; what it shares with its item is in the item only."""
+    """Return the values of a take, without those that it shares with its item."""
     own = {"prompt": row["prompt"], "model": row["model"], "asked": _asked(row)}
     different = {name: value for name, value in own.items() if value != item[name]}
     return _given({name: row[name] for name in _OF_A_TAKE}) | different
 
 
 def _asked(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings of a request; of input images the names only, no paths of a machine."""
+    """Return the settings of a request, with the names of its input images but not their paths."""
     asked = {name: value for name, value in row["asked"].items() if name != "filename"}
     asked |= asked.pop("settings", {})
     if "images" in asked:
@@ -86,9 +86,9 @@ def _given(values: Item) -> Item:
 # Fields
 
 _SETTINGS = ("aspect_ratio", "image_size", "seed")
-_MOST_VALUES = 100  # of a field: nobody can choose among more
+_MOST_VALUES = 100  # of a field; more are of no use as a filter
 _MOST_FIELDS = 12
-_PER_CELL = 16  # prompts, on average, up to which a table is what is seen first
+_PER_CELL = 16  # average number of prompts up to which the table is shown first
 
 Labels: TypeAlias = dict[str, str]
 

@@ -2,8 +2,8 @@
 
 1. A thumbnail is named after the SHA-256 of its image and the image's size in pixels, so it is
    never out of date, and a listing of the directory shows which exist.
-2. A file is not decoded if its size is not the one noted when it was saved, or if it has more
-   pixels than any model makes: it costs a line of output, not the memory of the machine.
+2. A file is not decoded if its size differs from the one recorded when it was saved, or if it has
+   more pixels than any model makes: that is one line of output, not an exhausted memory.
 3. A thumbnail under its final name is complete, except after a power failure: then it is empty,
    and is made again.
 """
@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -69,8 +69,8 @@ def make_thumbs(
 
     Args:
         directory: Directory of the pictures.
-        pictures: Those that are to have a thumbnail.
-        progress: Called in this thread with how many new ones are made, and of how many.
+        pictures: Those that need a thumbnail.
+        progress: Called in this thread with the number of new ones made, and their total.
 
     Returns:
         The size in pixels of each image that has a thumbnail, by its SHA-256, and what is wrong
@@ -86,8 +86,14 @@ def make_thumbs(
         there = set(os.listdir(directory))
         problems = {each.file: "is missing" for each in pictures if each.file not in there}
         new = [each for each in pictures if each.sha256 not in sizes]
-        with closing(_make_all(directory, thumbs, new)) as results:
-            for number, (each, made) in enumerate(results, 1):
+        make = partial(_make, directory, thumbs)
+        # Closing the results cancels those not begun; the executor alone would wait for them all.
+        # They are a generator, which the annotation of map does not say.
+        with (
+            ThreadPoolExecutor(_THREADS) as executor,
+            closing(executor.map(make, new)) as results,  # type: ignore[type-var]
+        ):
+            for number, (each, made) in enumerate(zip(new, results, strict=True), 1):
                 if isinstance(made, str):
                     problems[each.file] = made
                 else:
@@ -97,17 +103,6 @@ def make_thumbs(
     except OSError as exc:
         raise disk_error(f"cannot save thumbnails in {thumbs}", thumbs, exc) from exc
     return sizes, problems
-
-
-def _make_all(
-    directory: Path, thumbs: Path, pictures: Sequence[Picture]
-) -> Generator[tuple[Picture, Size | str]]:
-    executor = ThreadPoolExecutor(_THREADS)
-    try:
-        made = executor.map(partial(_make, directory, thumbs), pictures)
-        yield from zip(pictures, made, strict=True)
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:
@@ -121,7 +116,7 @@ def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:
                     sizes[name[1]] = int(name[2]), int(name[3])
                     continue
             elif not is_temporary(path.name) or about.st_mtime > time.time() - _LEFT_BEHIND:
-                continue  # somebody else's, or another gallery's
+                continue  # not a thumbnail, or in use by another gallery
             path.unlink()
     return sizes
 
@@ -148,7 +143,7 @@ def _reduce(data: bytes) -> tuple[Size, bytes]:
     """Return the size in pixels of an image and its thumbnail."""
     kind = sniff_mime_type(data)
     if kind is None:
-        raise ValueError("it is no image")
+        raise ValueError("it is not an image")
     image = _DECODERS[kind](io.BytesIO(data))
     width, height = size = image.size
     if width * height > MOST_PIXELS:

@@ -17,6 +17,7 @@ from pydantic_core import from_json
 
 from genbatch._values import (
     Blocked,
+    DamagedImage,
     GenbatchError,
     Image,
     InvalidResponse,
@@ -131,7 +132,8 @@ def image_from(answer: JsonObject, model: str) -> Image:
     Raises:
         Blocked: If a filter blocked the image or the prompt.
         NoImage: If there is none for another reason.
-        InvalidResponse: If the data is not a whole image.
+        DamagedImage: If the data is not a whole image.
+        InvalidResponse: If there is no data.
     """
     parts = [
         part
@@ -144,16 +146,15 @@ def image_from(answer: JsonObject, model: str) -> Image:
     if not inline:
         raise _why_none(answer, text, model)
     images, reason, damaged = _images(inline, model)
-    if not images:
-        error = InvalidResponse(
-            f"{model} sent an invalid image: {reason}",
-            status=200,
-            request_id=_response_id(answer),
-            maybe_paid=True,
-        )
-        error.data = damaged
-        raise error
     usage = _usage(answer, has_image=True)
+    if not images:
+        message = f"{model} sent an invalid image: {reason}"
+        details = _Details(status=200, request_id=_response_id(answer), maybe_paid=True)
+        if damaged is None:
+            raise InvalidResponse(message, **details)
+        error = DamagedImage(message, **details)
+        error.data, error.cost = damaged, cost(model, usage)
+        raise error
     return replace(
         images[0],
         usage=usage,

@@ -19,6 +19,7 @@ from genbatch._logs import log, log_context
 from genbatch._money import Account, Budget
 from genbatch._throttle import Throttle
 from genbatch._values import (
+    DamagedImage,
     GenbatchError,
     Image,
     ImageRequest,
@@ -195,7 +196,8 @@ class GeminiClient:
             QuotaExhausted: If the model has no quota left today, or none at all.
             Unavailable: If the service cannot be reached, or fails, retries included.
             TimedOut: If no attempt was answered in time; also a TimeoutError.
-            InvalidResponse: If the answer is no image; damaged ones are retried.
+            InvalidResponse: If the answer was damaged on its way, retries included.
+            DamagedImage: If its image is cut off or fake, which is paid for; not retried.
             Rejected: If the service refuses the request, or has no such model.
             Unauthorized: If it refuses the key.
             Blocked: If a filter took the prompt or the image.
@@ -300,6 +302,8 @@ async def _make_attempt(
         try:
             image = image_from(answer, request.model)
         except GenbatchError as error:
+            if price is not None and isinstance(error, DamagedImage):
+                error.cost = price
             attempt.failed(error)
             _tell_failure(error, began)
             return error

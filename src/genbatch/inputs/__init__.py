@@ -6,10 +6,9 @@
 3. Every error is one ValueError on one line, "file:line: what was found; what to do".
 """
 
-from ._files import PromptFiles, Selection, read_prompts
 from ._formats import InputError, canonical, check_encoding
 from ._recipe import Asked, Grid, Recipe, Template
-from ._stdin import StandardInput
+from ._sources import PromptFiles, Selection, StandardInput, read_prompts
 
 __all__ = [
     "Asked",

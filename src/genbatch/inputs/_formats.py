@@ -25,7 +25,7 @@ _LONGEST = 60  # characters
 
 
 class InputError(ValueError):
-    """An input is not what it should be: "file:line: what was found; what to do"."""
+    """An invalid input: "file:line: what was found; what to do"."""
 
 
 def one_line(text: str) -> str:
@@ -83,7 +83,7 @@ def check_encoding(encoding: str) -> str:
         pass  # an encoding that has no such text
     except (LookupError, ValueError):  # unknown, or one of bytes, such as hex
         example = "such as utf-8, cp1252 or utf-16"
-        raise ValueError(f"no encoding of text: {encoding!r}; give one {example}") from None
+        raise ValueError(f"unknown text encoding: {encoding!r}; give one {example}") from None
     return name
 
 
@@ -91,7 +91,7 @@ class Lines:
     """Cuts what it is fed, block by block, into lines of text.
 
     Args:
-        name: What errors call the input.
+        name: Name of the input in error messages.
         encoding: As check_encoding returns it. A byte order mark at the very start is dropped.
     """
 
@@ -195,7 +195,7 @@ CheckNames: TypeAlias = Callable[[Sequence[str]], object]
 Split: TypeAlias = Callable[[Iterable[str], str], Iterator[tuple[int, list[str]]]]
 Format: TypeAlias = Callable[[Iterable[str], str, CheckNames], Rows]
 
-# What says how an image is made, but n: in a spreadsheet, a column N numbers the rows.
+# The known fields except n: in a spreadsheet, a column N numbers the rows.
 _KNOWN = ("prompt", "id", "filename", "model", "aspect_ratio", "image_size", "images", "seed")
 _NAMES = {name.replace("_", ""): name for name in _KNOWN}
 
@@ -231,9 +231,9 @@ def read_object(line: str) -> Fields | None:
         reason = str(error).replace("line 1 column", "column")
         raise ValueError(_no_object(f"not JSON: {reason}", line)) from None
     if type(value) is not dict:
-        raise ValueError(_no_object("JSON, but no object", line))
-    # Each name ends in these two. Where there are more of them, or they may stand apart, it takes
-    # a closer look.
+        raise ValueError(_no_object("JSON, but not an object", line))
+    # Each name is followed by these two characters. If there are more of them, or if whitespace may
+    # separate them, look closer.
     if line.count('":') != len(value) or " :" in line or "\t" in line or "\r:" in line:
         json.loads(line, object_pairs_hook=_unique)
     names = _renamed(tuple(value))
@@ -251,8 +251,8 @@ def _renamed(names: tuple[str, ...]) -> tuple[str, ...] | None:
 
 def _no_object(reason: str, line: str) -> str:
     if line.lstrip().startswith("["):
-        return "a JSON array; .jsonl has one object a line: jq -c '.[]' FILE makes that of it"
-    return f'{reason}; a line is one object, such as {{"prompt": "a red fox"}}'
+        return "a JSON array; .jsonl has one object per line: jq -c '.[]' FILE converts it"
+    return f'{reason}; each line is one object, such as {{"prompt": "a red fox"}}'
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Fields:
@@ -303,7 +303,7 @@ def _columns(header: str, delimiter: str) -> tuple[int, int]:
     """Return how many known columns a header has with this delimiter, and how many at all."""
     try:
         cells = next(csv.reader([header], delimiter=delimiter), [])
-    except csv.Error:  # told where the header is read
+    except csv.Error:  # reported where the header is read
         return 0, 0
     return sum(canonical(cell) in _KNOWN for cell in cells), len(cells)
 

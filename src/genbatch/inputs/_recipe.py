@@ -25,23 +25,23 @@ from ._formats import Fields, canonical, found, listed, one_line, short
 
 # Settings
 
-MOST_IMAGES = 1000  # of one row: a slip of the finger should not cost a fortune
+MOST_IMAGES = 1000  # of one row: a typing mistake must not cost a fortune
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _SEEDS = range(-(2**31), 2**31)  # what the service takes
 
-Parse: TypeAlias = Callable[[Any, Path], object]
+Parse: TypeAlias = Callable[[Any], Any]
 
 
 def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the settings that are given, as a Prompt has them, and n.
+    """Return the given settings, as a Prompt takes them, and n.
 
     Args:
         fields: Values of settings by name, text or what JSON has; a blank one is not given.
-        folder: That paths of input images are relative to.
+        folder: Base of the relative paths of input images.
 
     Raises:
-        ValueError: If a value is not what it should be.
+        ValueError: If a value is invalid.
     """
     settings = {}
     for name, value in fields.items():
@@ -49,14 +49,16 @@ def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if given is None or given == "":
             continue
         try:
-            settings[name] = PARSERS[name](given, folder)
+            settings[name] = PARSERS[name](given)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+    if "images" in settings:
+        settings["images"] = tuple(folder / path for path in settings["images"])
     return settings
 
 
 def check_text(value: object) -> str:
-    """Return value, which has to be text.
+    """Return value if it is text.
 
     Raises:
         ValueError: If it is not text.
@@ -72,7 +74,7 @@ def _text_of(name: str, value: object, what: str) -> str:
     """Return the text of the field of this name.
 
     Raises:
-        ValueError: If it is not text, or blank; what names it then.
+        ValueError: If it is not text, or blank: a message about that calls it what.
     """
     try:
         text = check_text(value)
@@ -98,7 +100,7 @@ def check_images(paths: Iterable[Path]) -> None:
 
 
 def check_finite(name: str, value: object) -> None:
-    """Refuse a value with numbers in it that JSON cannot write.
+    """Refuse a value that contains numbers JSON cannot represent.
 
     Raises:
         ValueError: If there is one.
@@ -110,12 +112,8 @@ def check_finite(name: str, value: object) -> None:
             check_finite(name, each)
 
 
-def _text(value: Any, folder: Path) -> str:
-    return check_text(value)
-
-
-def _text_or_number(value: Any, folder: Path) -> str:
-    return str(value) if type(value) is int else _text(value, folder)
+def _text_or_number(value: Any) -> str:
+    return str(value) if type(value) is int else check_text(value)
 
 
 def _whole(value: Any) -> int:
@@ -126,37 +124,37 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _seed(value: Any, folder: Path) -> int:
+def _seed(value: Any) -> int:
     if (seed := _whole(value)) not in _SEEDS:
         raise ValueError(f"{found(seed)} has more than 32 bits")
     return seed
 
 
-def _n(value: Any, folder: Path) -> int:
+def _n(value: Any) -> int:
     if not 1 <= (n := _whole(value)) <= MOST_IMAGES:
         raise ValueError(f"{found(n)} is not 1 to {MOST_IMAGES:,}")
     return n
 
 
-def _images(value: Any, folder: Path) -> tuple[Path, ...]:
+def _images(value: Any) -> tuple[Path, ...]:
     if isinstance(value, str) and value.startswith("["):
         try:
             value = from_json(value)
         except ValueError:
-            raise ValueError(f"{found(value)} is no list in JSON") from None
+            raise ValueError(f"{found(value)} is not a JSON list") from None
     if isinstance(value, str):
         value = [path.strip() for path in value.split(";") if path.strip()]
     if not isinstance(value, list):
         raise ValueError(f"{found(value)} is not a path, nor a list of them")
-    return tuple(folder / _text(path, folder) for path in value)
+    return tuple(Path(check_text(path)) for path in value)
 
 
 PARSERS: dict[str, Parse] = {
     "id": _text_or_number,
     "filename": _text_or_number,
-    "model": _text,
-    "aspect_ratio": _text,
-    "image_size": _text,
+    "model": check_text,
+    "aspect_ratio": check_text,
+    "image_size": check_text,
     "images": _images,
     "n": _n,
     "seed": _seed,
@@ -172,20 +170,20 @@ _NOT_PLAIN = frozenset(".[]{}!:")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text with fields in it.
+    """A text with placeholders for fields.
 
     Attributes:
-        parts: Literal text, and the name of the field after it, None where none is.
+        parts: Pairs of literal text and the name of the field after it, None if there is none.
     """
 
     parts: tuple[tuple[str, str | None], ...]
 
     @classmethod
     def parse(cls, text: str) -> Template:
-        """Return the template that text is.
+        """Parse the text of a template.
 
         Raises:
-            ValueError: If it is malformed, has no field or asks for more than plain ones.
+            ValueError: If it is malformed, has no field, or formats or looks into one.
         """
         try:
             parsed = list(string.Formatter().parse(_argument(text)))
@@ -197,12 +195,12 @@ class Template:
                 raise ValueError(f"--template: {{{short(name)}}}: {plain}")
         parts = tuple((before, name and canonical(name.strip())) for before, name, _, _ in parsed)
         if all(name is None for _, name in parts):
-            raise ValueError("--template: there is no {field} in it")
+            raise ValueError("--template: it contains no {field}")
         return cls(parts)
 
     @property
     def names(self) -> list[str]:
-        """The fields that it asks for."""
+        """The fields that it uses."""
         return [name for _, name in self.parts if name is not None]
 
     def fill(self, fields: Mapping[str, object]) -> str:
@@ -229,7 +227,7 @@ def _value(name: str, value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Lists of values, and the full product of them; without an axis it has one point.
+    """Lists of values and their full product; without an axis there is one point.
 
     Attributes:
         axes: Names, and their values in order: each as a Prompt has it, if it is a setting.
@@ -251,7 +249,7 @@ class Grid:
             if not equals or not _is_plain(name):
                 raise ValueError(f"--matrix: {short(axis)} is not like style=ink,oil")
             if name in parsed:
-                raise ValueError(f"--matrix {name}: is there twice; put its values in one list")
+                raise ValueError(f"--matrix {name}: is given twice; put all its values in one list")
             try:
                 parsed[name] = _values(name, values)
             except ValueError as error:
@@ -289,10 +287,10 @@ def _values(name: str, text: str) -> dict[str, object]:
     if not values or not all(values):
         raise ValueError("a value is blank")
     if len(set(values)) < len(values):
-        raise ValueError(f"a value is there twice: {found(text)}")
+        raise ValueError(f"a value is repeated: {found(text)}")
     if name not in PARSERS:
         return dict.fromkeys(values)
-    return {value: PARSERS[name](value, Path()) for value in values}
+    return {value: PARSERS[name](value) for value in values}
 
 
 def _argument(text: str) -> str:
@@ -324,9 +322,9 @@ class Recipe:
     Attributes:
         column: The field that is the prompt, where there is no template.
         template: Makes the prompt of the fields of a row.
-        grid: Of each row there is a prompt for each of its points; their values count as fields.
+        grid: Each row becomes a prompt for each point; the values of a point count as fields.
         check: Called with a model, an aspect_ratio and an image_size, each None where a prompt
-            leaves it to the run; raises a ValueError where the model cannot do that.
+            leaves it to the run; raises a ValueError if the model does not support that.
 
     Raises:
         ValueError: If an axis of the grid would only make equal prompts.
@@ -341,14 +339,14 @@ class Recipe:
         used = [] if self.template is None else self.template.names
         for name in self.grid.axes:
             if name not in used and name not in PARSERS:
-                raise ValueError(f"--matrix {name}: --template has to have {{{name}}} in it")
+                raise ValueError(f"--matrix {name}: --template must contain {{{name}}}")
 
     def check_names(self, names: Collection[str], kind: str = "column") -> None:
         """Refuse a row, or a table, that lacks a field.
 
         Args:
             names: Names of the fields that it has.
-            kind: What a message calls them.
+            kind: Word for them in messages.
 
         Raises:
             ValueError: If one is missing, or an axis of the grid has its name.
@@ -365,17 +363,17 @@ class Recipe:
                 raise ValueError(f"the {kind} {name} is in --matrix too; leave out one of them")
 
     def read(self, fields: Fields, folder: Path) -> dict[str, Any]:
-        """Check a row, but for what its model can do, and return its settings.
+        """Check a row, except for what its model supports, and return its settings.
 
         Args:
             fields: Fields of the row, by name.
-            folder: That paths of input images are relative to.
+            folder: Base of the relative paths of input images.
 
         Returns:
             Those given, as a Prompt has them, and n.
 
         Raises:
-            ValueError: If a field is missing or not what it should be.
+            ValueError: If a field is missing or invalid.
         """
         if self.template is not None or self.grid.axes or self.column not in fields:
             self.check_names(fields, "field")
@@ -412,7 +410,7 @@ class Recipe:
         return [(_asked(row), row.get("n", 1) * each) for row in rows]
 
     def _parted(self, fields: Fields) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the fields that are settings, and the others but the prompt."""
+        """Return the settings among the fields, and the other fields except the prompt."""
         prompt = self.column if self.template is None else None
         own: dict[str, Any] = {}
         others: dict[str, Any] = {}

@@ -6,15 +6,14 @@
    it its tokens; what it had in flight counts as possibly paid.
 
 It sees neither prompts nor images: a worker asks it to admit a call, makes the call, and reports
-the result. It knows nothing of Ray; its methods are called as those of any object. What is passed
-to them can be pickled, and is small.
+the result. It does not depend on Ray: it is an ordinary object, whose methods take arguments that
+are small and can be pickled.
 """
 
 from __future__ import annotations
 
 import secrets
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -40,7 +39,7 @@ from ._ledger import Ledger
 from ._objects import ObjectStore, StoredImage
 
 STOPS = (Unauthorized, QuotaExhausted, BudgetExhausted, Stopped, StoreError)
-HEARTBEAT = 2.0  # seconds between the signs of life of a block
+HEARTBEAT = 2.0  # seconds between the heartbeats of a block
 _DEAD_AFTER = 10.0  # seconds without one
 _SEGMENT = 5_000  # rows of the index
 
@@ -55,7 +54,7 @@ class Bounds:
         price: Estimated US dollars per attempt, None if unknown.
         max_concurrent: Most calls in flight over all workers.
         usd: Spending limit in US dollars for all runs into the store, None for none.
-        max_images: Most images that they may pay for, None for no bound.
+        max_images: Most images to pay for in all these runs, None for no bound.
         pace: Highest start rate, such as ``"300/min"``; None to learn it.
     """
 
@@ -85,7 +84,7 @@ class Report:
 
 @dataclass(slots=True, eq=False)
 class _RemoteCall:
-    """A worker's call: admitted, then reported, and again as long as it is rejected."""
+    """A worker's call: admitted, then reported; admitted again as long as it is rejected."""
 
     turn: Event = field(default_factory=Event)
     reported: Event = field(default_factory=Event)
@@ -104,51 +103,6 @@ class _Block:
     calls: dict[int, _RemoteCall] = field(default_factory=dict)
 
 
-class _ClusterBreaker:
-    """What has stopped the run on all its workers; the first cause counts."""
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._waits = Waits()
-        self._breaker = RunBreaker(self._waits.drain)
-        self._error: Exception | None = None
-
-    def bound_waits(self) -> None:
-        """Let the current task wait only until the run stops."""
-        turn = Turn(self._waits)
-        turn.seconds = 0.0
-        current_turn.set(turn)
-
-    def check(self) -> None:
-        """Raise what has stopped the run, if anything has."""
-        if self._error is not None:
-            raise copy(self._error)
-        self._breaker.check(self._model)
-
-    def observe(self, error: Exception | None) -> None:
-        """Learn from the error of a call, None for a valid answer."""
-        with suppress(Exception), self._breaker.observe(self._model), self._breaker.observe_store():
-            if error is not None:
-                raise error
-        if isinstance(error, QuotaExhausted):
-            self.stop(error)  # all calls ask the same model
-
-    def stop(self, error: Exception) -> None:
-        """Stop the run."""
-        if self._error is None:
-            self._error = error
-            self._waits.drain()
-
-    def cause_of(self, error: Exception) -> Exception:
-        """Return what has stopped the run in place of the Stopped that it caused."""
-        if isinstance(error, Stopped):
-            try:
-                self.check()
-            except Exception as cause:  # noqa: BLE001 - returned
-                return cause
-        return error
-
-
 class Coordinator:
     """Admits the calls of all workers of a run.
 
@@ -163,7 +117,8 @@ class Coordinator:
         self._bounds = bounds
         self._throttle = Throttle(pace=bounds.pace)
         self._budget = Budget(bounds.usd, max_images=bounds.max_images)
-        self._breaker = _ClusterBreaker(bounds.model)
+        self._waits = Waits()
+        self._breaker = RunBreaker(self._waits.drain)
         self._entered: dict[str, _Block] = {}  # not yet attended
         self._blocks: dict[str, _Block] = {}
         self._ended = ParkingLot()
@@ -171,21 +126,21 @@ class Coordinator:
         self._run = secrets.token_hex(8)
         self._ledger: Ledger | None = None
         self._store: ObjectStore | None = None
-        self._tokens: CapacityLimiter | None = None
+        self._tokens = CapacityLimiter(bounds.max_concurrent)
         self._opening = Lock()
 
     async def enter(self, block: str) -> Exception | None:
         """Let a block in, before attend is called for it; return the reason if it is refused."""
         try:
             await self._open()
-            self._breaker.check()
+            self._breaker.check(self._bounds.model)
         except Exception as exc:  # noqa: BLE001 - the worker raises it
             return exc
         self._entered[block] = _Block(current_time())
         return None
 
     async def attend(self, block: str) -> None:
-        """Let a block make calls until it leaves, or was not heard of for 10 s."""
+        """Let a block make calls until it leaves, or sends no heartbeat for 10 s."""
         record = self._blocks[block] = self._entered.pop(block)
         try:
             async with create_task_group() as tasks:
@@ -242,7 +197,7 @@ class Coordinator:
 
     async def failed(self, error: Exception) -> None:
         """Learn of a call that failed after its retries, or of a worker that cannot go on."""
-        self._breaker.observe(error)
+        self._observe(error)
         if not isinstance(error, Unavailable | TimeoutError):
             self._breaker.stop(error if isinstance(error, STOPS) else Stopped(str(error)))
 
@@ -286,11 +241,10 @@ class Coordinator:
         async with self._opening:
             if self._ledger is None:
                 self._store = await ObjectStore.open(self._bounds.store)
-                objects, step = self._store.objects, self._bounds.max_concurrent
-                earlier = await self._store.run_in_thread(objects.ledger)
+                objects = self._store.objects
+                earlier = (await self._store.run_in_thread(objects.ledger)).values()
                 note = partial(self._store.run_in_thread, objects.note, self._run)
-                self._tokens = CapacityLimiter(step)
-                self._ledger = Ledger(self._budget, list(earlier.values()), note, step)
+                self._ledger = Ledger(self._budget, earlier, note, self._bounds.max_concurrent)
 
     async def _listen(self, record: _Block) -> None:
         """End a block whose worker falls silent."""
@@ -301,10 +255,10 @@ class Coordinator:
 
     async def _make(self, call: _RemoteCall) -> None:
         """Admit a call, again as long as it is rejected."""
-        self._breaker.bound_waits()
-        assert self._tokens is not None  # noqa: S101 - enter has opened it
+        current_turn.set(Turn(self._waits))  # a stop ends all waiting
+        model = self._bounds.model
         try:
-            self._breaker.check()
+            self._breaker.check(model)
             with waiting():
                 await self._tokens.acquire_on_behalf_of(call)
             try:
@@ -314,15 +268,15 @@ class Coordinator:
         except Exception as exc:  # noqa: BLE001 - the worker raises it
             if isinstance(exc, BudgetExhausted):
                 self._breaker.stop(exc)
-            call.error = self._breaker.cause_of(exc)
+            call.error = (self._breaker.cause(model) if isinstance(exc, Stopped) else None) or exc
         finally:
             call.turn.set()
 
     async def _attempt(self, call: _RemoteCall) -> None:
         assert self._ledger is not None  # noqa: S101 - enter has opened it
-        self._breaker.check()
+        self._breaker.check(self._bounds.model)
         async with self._ledger.attempt(self._bounds.price) as attempt:
-            self._breaker.check()  # again: recording a grant takes time
+            self._breaker.check(self._bounds.model)  # again: recording a grant takes time
             call.error = None
             call.turn.set()
             await call.reported.wait()
@@ -331,20 +285,28 @@ class Coordinator:
             report = call.report
             if report.error is None:
                 attempt.paid(report.cost)
-                self._breaker.observe(None)
+                self._observe(None)
             elif report.answered:
                 attempt.failed(report.error)
-                self._breaker.observe(None)
+                self._observe(None)
             else:
+                # These may be retried, and count after that.
                 if not isinstance(report.error, Unavailable | TimeoutError):
-                    self._breaker.observe(
-                        report.error
-                    )  # those may be retried, and count after that
+                    self._observe(report.error)
                 raise report.error
+
+    def _observe(self, error: Exception | None) -> None:
+        """Learn from the error of a call, None for a valid answer."""
+        breaker, model = self._breaker, self._bounds.model
+        with suppress(Exception), breaker.observe(model), breaker.observe_store():
+            if error is not None:
+                raise error
+        if isinstance(error, QuotaExhausted):
+            breaker.stop(error)  # all calls ask the same model
 
 
 def _dead() -> GenbatchError:
-    """Return what the calls of a worker taken for dead fail with; the next run makes their rows."""
+    """Return the error of the calls of a worker presumed dead; the next run retries their rows."""
     return GenbatchError(f"the worker was not heard of for {_DEAD_AFTER:.0f} s, run again")
 
 

@@ -49,8 +49,8 @@ def generate(
 ) -> Dataset:
     """Make an image for each row of a dataset, and add its location to the row.
 
-    The dataset is read now, to find equal prompts and rows that are done, and again when the result
-    is used: call ``dataset.materialize()`` first if reading it is expensive.
+    The dataset is read immediately, to find equal prompts and rows that are done, and again when
+    the result is consumed: call ``dataset.materialize()`` first if reading it is expensive.
 
     Args:
         dataset: Has a column of prompts.
@@ -63,8 +63,8 @@ def generate(
         id_column: Column that distinguishes rows with equal prompts; a part of their keys.
         namespace: Equal prompts in different namespaces are different images.
         budget: Spending limit in US dollars of all runs into the store, None for none.
-        max_images: Most images that they may pay for, None for no bound.
-        price: US dollars per image, in place of the price table's.
+        max_images: Most images to pay for in all these runs, None for no bound.
+        price: US dollars per image, overriding the price table.
         pace: Highest start rate over all workers, such as ``"300/min"``; None to learn it.
         base_url: Base URL of the service, as for GeminiClient. The key is not an argument: each
             worker reads it from its environment.
@@ -86,12 +86,12 @@ def generate(
         StoreError: If the store cannot be used.
         ImportError: If the store's URL needs a package that is not installed.
 
-    Failure: A failed call becomes a row with an error, and is retried by the next run. What stops a
-    run is raised where the dataset is used, once what was in flight is saved: Unauthorized,
-    QuotaExhausted, BudgetExhausted, Stopped if the service keeps failing, StoreError. It is an
-    instance of that class and of Ray's RayTaskError; its ``cause`` is the bare error.
+    Failure: A failed call becomes a row with an error, and is retried by the next run. An error
+    that stops the run is raised where the dataset is consumed, once calls in flight are saved:
+    Unauthorized, QuotaExhausted, BudgetExhausted, Stopped if the service keeps failing, StoreError.
+    It is an instance of that class and of Ray's RayTaskError; its ``cause`` is the bare error.
 
-    Resuming: Rows whose images are in the store are answered from it. Ray may rerun a block; every
+    Resuming: Rows whose images are in the store are taken from it. Ray may rerun a block; every
     row is looked up before it is paid for, so only what was in flight at a crash is paid twice.
     """
     _check_counts(max_concurrent, workers)
@@ -159,14 +159,10 @@ class RayWorker:
     async def __call__(self, block: pa.Table) -> pa.Table:
         """Return a block with its results."""
         requests = self._requests.of(block)
-        keys = [self._requests.key(request) for request in requests]
-        wanted = [
-            (key, request)
-            for key, request in zip(keys, requests, strict=True)
-            if key is not None and not isinstance(request, ValueError)
-        ]
+        wanted = [each for each in requests if not isinstance(each, ValueError)]
         made = iter(await self._worker.make(wanted) if wanted else [])
         results = [each if isinstance(each, ValueError) else next(made) for each in requests]
+        keys = [None if isinstance(each, ValueError) else each[0] for each in requests]
         return with_results(block, keys, results)
 
 

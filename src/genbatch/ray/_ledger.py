@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -31,7 +31,7 @@ class Ledger:
     def __init__(
         self,
         budget: Budget,
-        earlier: list[Spent],
+        earlier: Collection[Spent],
         note: Callable[[Spent], Awaitable[None]],
         step: int,
     ) -> None:

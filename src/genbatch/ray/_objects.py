@@ -6,7 +6,7 @@
    of the index, which copy done objects by the thousand. Losing a segment costs time only.
 
 Layout: ``images/ab/cd/<sha256>.<ext>``, ``done/ab/cd/<key>.json``, ``index/<random>.jsonl``,
-``ledger/<run>.json``, ``tmp/``.
+``ledger/<run>.json``, ``damaged/ab/cd/<key>-<sha256>.<ext>``, ``tmp/``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Self, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, sleep, to_thread
+from anyio import CancelScope, CapacityLimiter, sleep, to_thread
 from pydantic_core import from_json, to_json
 
-from genbatch._values import Image, StoreError
+from genbatch._store import run_to_end
+from genbatch._values import EXTENSIONS, Image, StoreError, sniff_mime_type
 
 from ._places import open_place
 
@@ -65,15 +65,9 @@ class StoredImage:
         """Return the image of a done object, or of a row of the index."""
         return cls(**{name: row[name] for name in cls.__slots__ if name != "uri"}, uri=uri)
 
-    def row(self) -> dict[str, object]:
-        """Return the row that `of` reads; it has no uri, since the store may be moved."""
-        row = asdict(self)
-        del row["uri"]
-        return row
-
 
 class Objects:
-    """The shared store, for code that may block.
+    """The shared store; its methods block.
 
     Args:
         where: A directory, created if missing, or a URL that fsspec knows, such as
@@ -121,6 +115,14 @@ class Objects:
             raise StoreError(f"{self._place.uri(_done(key))} was removed while it was written")
         return first
 
+    def keep_damaged(self, key: str, data: bytes) -> str:
+        """Keep what came in place of the image of a key, and return the name of its file."""
+        digest = hashlib.sha256(data).hexdigest()
+        extension = EXTENSIONS.get(sniff_mime_type(data) or "", ".bin")
+        name = f"damaged/{key[:2]}/{key[2:4]}/{key}-{digest}{extension}"
+        self._place.create(name, data)  # False where it is there already
+        return name
+
     def done(self) -> Iterator[StoredImage]:
         """Yield every image, in no order; those missing from the index are added to it."""
         left = self._keys()
@@ -142,9 +144,10 @@ class Objects:
 
     def add_segments(self, images: Iterable[StoredImage]) -> None:
         """Copy done objects into the index."""
-        rows = [image.row() for image in images]
+        # Without the uri, since the store may be moved.
+        rows = [to_json(image, exclude={"uri"}) for image in images]
         for first in range(0, len(rows), _SEGMENT):
-            lines = b"\n".join(map(to_json, rows[first : first + _SEGMENT]))
+            lines = b"\n".join(rows[first : first + _SEGMENT])
             self._place.replace(f"index/{secrets.token_hex(8)}.jsonl", lines)
 
     def ledger(self) -> dict[str, dict[str, float]]:
@@ -190,10 +193,10 @@ class Objects:
 
 
 class ObjectStore:
-    """The shared store under an event loop: its calls block threads instead.
+    """The shared store for asynchronous code: blocking calls run in threads.
 
     Attributes:
-        objects: The store itself, for functions given to run_in_thread.
+        objects: The blocking store, whose methods are passed to run_in_thread.
     """
 
     def __init__(self, objects: Objects, threads: CapacityLimiter) -> None:
@@ -222,32 +225,24 @@ class ObjectStore:
 
         Cancellation: is delivered once the image is saved, since it is paid for.
         """
+        return await self._write(self.objects.save, key, image)
+
+    async def keep_damaged(self, key: str, data: bytes) -> str:
+        """Keep what came in place of an image, as save, and return the name of its file."""
+        return await self._write(self.objects.keep_damaged, key, data)
+
+    async def _write(self, function: Callable[..., R], *args: object) -> R:
         with CancelScope(shield=True):
             for pause in _PAUSES:
                 try:
-                    return await self.run_in_thread(self.objects.save, key, image)
+                    return await self.run_in_thread(function, *args)
                 except StoreError:
                     await sleep(pause)
-        return await self.run_in_thread(self.objects.save, key, image)
+        return await self.run_in_thread(function, *args)
 
     async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
-        """Call a function in a thread to its end; a cancellation is delivered afterwards.
-
-        Where a native ``Task.cancel()`` interrupts the wait, the function is called again, so it
-        must be idempotent.
-        """
-        call = partial(function, *args)
-        interruption: BaseException | None = None
-        with CancelScope(shield=True):
-            while True:
-                try:
-                    result = await to_thread.run_sync(call, limiter=self._threads)
-                    break
-                except get_cancelled_exc_class() as exc:
-                    interruption = exc
-        if interruption is not None:
-            raise interruption
-        return result
+        """Call a function in a thread to its end; a cancellation is delivered afterwards."""
+        return await run_to_end(function, *args, limiter=self._threads)
 
 
 def _done(key: str) -> str:

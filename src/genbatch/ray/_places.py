@@ -143,8 +143,7 @@ class Bucket:
             fsspec: Any = import_module("fsspec")
         except ImportError as exc:
             raise ImportError(f"{url} needs fsspec: pip install fsspec") from exc
-        files_at, self._root = fsspec.url_to_fs(url)
-        self._files: Any = files_at
+        self._files, self._root = fsspec.url_to_fs(url)
         self._url = url.rstrip("/")
 
     def create(self, name: str, data: bytes) -> bool:

@@ -55,8 +55,8 @@ class RowRequests:
     namespace: str
     defaults: ImageRequest
 
-    def of(self, table: pa.Table) -> list[ImageRequest | ValueError]:
-        """Return the request of each row, or the error of one that cannot be a request.
+    def of(self, table: pa.Table) -> list[tuple[str, ImageRequest] | ValueError]:
+        """Return the key and request of each row, or the error of one that cannot be a request.
 
         Raises:
             TypeError: If a prompt is not a string.
@@ -67,15 +67,9 @@ class RowRequests:
         ids = table[self.id_column].to_pylist()
         return [self._request(text, str(each)) for text, each in zip(texts, ids, strict=True)]
 
-    def key(self, request: ImageRequest | ValueError) -> str | None:
-        """Return the key of a request, None if there is none."""
-        if isinstance(request, ValueError):
-            return None
-        return content_digest(self.namespace, request)
-
     def keys(self, table: pa.Table) -> list[str | None]:
-        """Return the keys of all rows."""
-        return [self.key(request) for request in self.of(table)]
+        """Return the key of each row, None for one that cannot be a request."""
+        return [None if isinstance(each, ValueError) else each[0] for each in self.of(table)]
 
     def marks(self, table: pa.Table, keys: list[str | None]) -> list[bytes | None]:
         """Return what must be unique in each row, as 32 bytes: its id, or without ids its key."""
@@ -84,16 +78,17 @@ class RowRequests:
         ids = table[self.id_column].to_pylist()
         return [sha256(str(each).encode()).digest() for each in ids]
 
-    def _request(self, text: object, id: str | None) -> ImageRequest | ValueError:
+    def _request(self, text: object, id: str | None) -> tuple[str, ImageRequest] | ValueError:
         if text is None:
             return ValueError("a prompt must not be blank")
         if not isinstance(text, str):
             name = type(text).__name__
             raise TypeError(f"column {self.prompt_column!r} must have strings, got {name}")
         try:
-            return replace(self.defaults, text=text, id=id)
+            request = replace(self.defaults, text=text, id=id)
         except ValueError as exc:
             return exc
+        return content_digest(self.namespace, request), request
 
 
 def with_results(

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -20,6 +21,7 @@ from anyio import CapacityLimiter, Lock, create_task_group, get_cancelled_exc_cl
 from genbatch._core import Success, stream
 from genbatch._throttle import Throttle
 from genbatch._values import (
+    DamagedImage,
     GenbatchError,
     Image,
     ImageRequest,
@@ -53,7 +55,7 @@ class Work:
     Attributes:
         store: Where images are saved.
         rows: Most rows in progress in this worker: being looked up, called for or saved.
-        price: US dollars per image, in place of the price table's.
+        price: US dollars per image, overriding the price table.
         client: Arguments of GeminiClient, without the key, which is in the environment.
     """
 
@@ -63,14 +65,8 @@ class Work:
     client: dict[str, Any] = field(default_factory=dict)
 
 
-class _Ticket(NamedTuple):
-    """The id of a block, and the numbers of its calls."""
-
-    block: str
-    numbers: count[int]
-
-
-_ticket: ContextVar[_Ticket] = ContextVar("genbatch_ray_ticket")
+# The id of the current block, and the numbers of its calls.
+_block: ContextVar[tuple[str, count[int]]] = ContextVar("genbatch_ray_block")
 
 
 class RemoteThrottle(Throttle):
@@ -85,7 +81,7 @@ class RemoteThrottle(Throttle):
 
         Cancellation: once the call has returned, nothing is awaited before its value is returned.
         """
-        block, numbers = _ticket.get()
+        block, numbers = _block.get()
         number = next(numbers)
         refusal = await self._link.ask("admit", block, number)
         while refusal is None:
@@ -136,7 +132,7 @@ class Worker:
             ImportError: If the store's URL needs a package that is not installed.
         """
         block = secrets.token_hex(8)
-        _ticket.set(_Ticket(block, count()))
+        _block.set((block, count()))
         if (refusal := await self._link.ask("enter", block)) is not None:
             await self._leave(block, [], stopped=True)
             raise refusal
@@ -172,7 +168,13 @@ class Worker:
             key, request = item
             if (found := await opened.store.find(key)) is not None:
                 return found
-            image = await opened.client.generate_image(request, price=self._work.price)
+            try:
+                image = await opened.client.generate_image(request, price=self._work.price)
+            except DamagedImage as error:
+                if error.data is not None:
+                    error.file = await opened.store.keep_damaged(key, error.data)
+                error.data = None  # a row has its name
+                raise
             stored = await opened.store.save(key, image)
             saved.append(stored)
             return stored
@@ -232,6 +234,9 @@ def _report(value: object) -> Report:
 
 def _light(error: Exception) -> Exception:
     """Return an error that any process can unpickle: genbatch's own, others by name."""
+    if isinstance(error, DamagedImage):
+        error = copy(error)
+        error.data = None
     if isinstance(error, GenbatchError):
         return error
     return GenbatchError(f"{type(error).__name__}: {error}", maybe_paid=True)

@@ -7,73 +7,12 @@ async with FakeGemini(latency=0.1, faults=[None, rate_limited(2), reset()]) as s
 ```
 """
 
-from ._batch_api import ControlCall, Job, JobFault
-from ._faults import (
-    bad_base64,
-    bad_key,
-    bad_token,
-    blocked,
-    broken_json,
-    closed_port,
-    dripping,
-    empty_body,
-    empty_image,
-    filtered,
-    garbage,
-    html_page,
-    jpeg_as_png,
-    no_candidates,
-    no_image,
-    no_quota,
-    not_an_image,
-    rate_limited,
-    redirect,
-    reset,
-    retired_model,
-    several_images,
-    short_body,
-    slow_headers,
-    stalled,
-    unknown_values,
-    with_drafts,
-)
-from ._gemini import Call
+from . import _faults
+from ._faults import *  # noqa: F403 - named once, in its __all__
+from ._gemini import ControlCall, FakeGemini, Stats
 from ._http import Fault
-from ._server import FakeGemini, Stats
+from ._jobs import Job, JobFault
+from ._wire import Call
 
-__all__ = [
-    "Call",
-    "ControlCall",
-    "FakeGemini",
-    "Fault",
-    "Job",
-    "JobFault",
-    "Stats",
-    "bad_base64",
-    "bad_key",
-    "bad_token",
-    "blocked",
-    "broken_json",
-    "closed_port",
-    "dripping",
-    "empty_body",
-    "empty_image",
-    "filtered",
-    "garbage",
-    "html_page",
-    "jpeg_as_png",
-    "no_candidates",
-    "no_image",
-    "no_quota",
-    "not_an_image",
-    "rate_limited",
-    "redirect",
-    "reset",
-    "retired_model",
-    "several_images",
-    "short_body",
-    "slow_headers",
-    "stalled",
-    "unknown_values",
-    "with_drafts",
-]
+__all__ = ["Call", "ControlCall", "FakeGemini", "Fault", "Job", "JobFault", "Stats"]
+__all__ += _faults.__all__

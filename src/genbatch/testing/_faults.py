@@ -11,9 +11,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ._gemini import candidate, inline, key_error, model_error, quota_error, token_error
 from ._http import Fault, JsonObject
 from ._pictures import draw
+from ._server import Exceeded
+from ._wire import candidate, inline, key_error, model_error, quota_error, token_error
+
+__all__ = [
+    "bad_base64",
+    "bad_key",
+    "bad_token",
+    "blocked",
+    "broken_json",
+    "closed_port",
+    "dripping",
+    "empty_body",
+    "empty_image",
+    "filtered",
+    "garbage",
+    "html_page",
+    "jpeg_as_png",
+    "no_candidates",
+    "no_image",
+    "no_quota",
+    "not_an_image",
+    "rate_limited",
+    "redirect",
+    "reset",
+    "retired_model",
+    "several_images",
+    "short_body",
+    "slow_headers",
+    "stalled",
+    "unknown_values",
+    "with_drafts",
+]
 
 # One grey pixel, in base64.
 _JPEG = (
@@ -37,19 +68,19 @@ def rate_limited(
         per_day: Whether the daily quota is used up.
         in_header: Send retry_after as a Retry-After header, in whole seconds, not in the body.
     """
-    period = "PerDay" if per_day else "PerMinute"
     wait = None if in_header else retry_after
+    beyond = Exceeded("Day", 250, wait) if per_day else Exceeded("Minute", 10, wait)
     seconds = "" if retry_after is None else str(math.ceil(retry_after))
     return Fault(
         status=429,
         headers={"retry-after": seconds} if in_header and seconds else {},
-        body=quota_error(period, limit=250 if per_day else 10, wait=wait),
+        body=quota_error(beyond),
     )
 
 
 def no_quota() -> Fault:
     """Return the 429 of a project without paid access: its limit is 0."""
-    return Fault(status=429, body=quota_error("PerDay", limit=0, wait=None))
+    return Fault(status=429, body=quota_error(Exceeded("Day", 0, None)))
 
 
 def bad_key(key: str = "a-wrong-key") -> Fault:

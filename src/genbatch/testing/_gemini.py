@@ -1,320 +1,412 @@
-"""Gemini's wire as a server speaks it: what a call asks for, and what answers and errors look like.
+"""FakeGemini: a loopback server that speaks the Gemini wire.
 
-Calls are generateContent requests to Gemini's own API or to Vertex.
+1. A call is in flight from the last byte of its request until just before the last bytes of its
+   answer are sent, or its client hangs up: clients that hold k calls never make it k + 1.
+2. An image counts as paid once it is made, whether or not its bytes arrive.
+3. Everything runs in one task group, so leaving the block leaves nothing behind.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-from ._http import Fault, JsonObject, Reply, Request, cuts_before_answer
-
-T = TypeVar("T")
-
-_TYPES = "type.googleapis.com/google.rpc."
-# By HTTP status: the status and the code that RPC has for it, and the service's usual message.
-_ERRORS = {
-    400: ("INVALID_ARGUMENT", 3, "Request contains an invalid argument."),
-    401: ("UNAUTHENTICATED", 16, "API keys are not supported by this API."),
-    403: ("PERMISSION_DENIED", 7, "The caller does not have permission."),
-    404: ("NOT_FOUND", 5, "Requested entity was not found."),
-    408: ("DEADLINE_EXCEEDED", 4, ""),
-    409: ("ABORTED", 10, ""),
-    413: ("INVALID_ARGUMENT", 3, ""),
-    429: ("RESOURCE_EXHAUSTED", 8, "Resource has been exhausted (e.g. check quota)."),
-    499: ("CANCELLED", 1, ""),
-    500: ("INTERNAL", 13, "An internal error has occurred."),
-    501: ("UNIMPLEMENTED", 12, ""),
-    503: ("UNAVAILABLE", 14, "The model is overloaded. Please try again later."),
-    504: ("DEADLINE_EXCEEDED", 4, "Deadline expired before operation could complete."),
-}
-_UNKNOWN = ("UNKNOWN", 2, "")
-_BAD_KEY = "API key not valid. Please pass a valid API key."
-_EXPIRED = (
-    "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie "
-    "or other valid authentication credential."
+from collections import Counter, deque
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Mapping,
 )
-_METRIC = "generativelanguage.googleapis.com/generate_requests_per_model"
-_CALL = re.compile(
-    r"/(?:v1beta/models|v1beta1/projects/[^/]+/locations/[^/]+/publishers/google/models)"
-    r"/([^/:]+):generateContent"
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Literal, Self, TypeAlias, get_args
+
+from . import _wire
+from ._files import Files
+from ._http import NO_FAULT, Fault, JsonObject, Reply, Request, ServerConnection, pause, serving
+from ._jobs import Job, JobFault, Jobs
+from ._server import Ledger, Quota, Refused, Threads, json_reply, reply_in_place, scripted, timed
+from ._wire import Call
+
+_FileAction: TypeAlias = Literal[
+    "start_upload", "upload", "get_file", "list_files", "delete_file", "download"
+]
+_BatchAction: TypeAlias = Literal[
+    "create_batch", "get_batch", "list_batches", "cancel_batch", "delete_batch"
+]
+Action: TypeAlias = Literal[_FileAction, _BatchAction]
+_Handler: TypeAlias = Callable[[str, Request], Awaitable[Reply]]
+
+_KEPT_BODY = 16_000  # bytes of a request that the list of calls keeps
+_KEPT_CALLS = 10_000
+_MODELS = (
+    "gemini-nano-banana-2.1",
+    "gemini-3-pro-image",
+    "gemini-3.1-flash-lite-image",
+    "gemini-3-flash",
+    "gemini-embedding-001",
 )
-_RATIO = re.compile(r"([1-9]\d?):([1-9]\d?)")
-_TOKENS = {"1K": 1120, "2K": 1680, "4K": 2520}  # billed for one image
-_TOKENS_PER_INPUT_IMAGE = 258
+_RETIRED = re.compile(r"gemini-(3\.1|2\.5)-flash-image(-preview)?|imagen-.*")
+_MODEL_PATH = re.compile(r"/(?:v1beta|v1beta1/publishers/google)/models(?:/([^/]*))?")
+_PAGES = (50, 1000)
+_NO_KEY = (
+    "Method doesn't allow unregistered callers (callers without established identity). Please use "
+    "API Key or other form of API consumer identity to call this API."
+)
+_ANONYMOUS = (
+    "Request is missing required authentication credential. Expected OAuth 2 access token, login "
+    "cookie or other valid authentication credential."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One generateContent request as the server received it, alone or as a row of a batch.
+class Stats:
+    """What a server has counted.
 
     Attributes:
-        number: 1 for the first call a server receives.
-        model: Model id in the path.
-        prompt: Text of every part, joined by newlines.
-        body: The JSON object sent, empty if it was none.
-        headers: Request headers, names in lower case.
-        path: Path of the request, which tells Gemini's own API from Vertex.
-        key: Key of the row, for a row of a batch; its number is its place there, from 1 on.
+        calls: generateContent requests received, right or wrong.
+        images: Images made, that is, paid for.
+        in_flight: Calls being answered now.
+        peak: Most calls ever in flight at once.
+        limited: Calls refused because a quota was used up.
+        jobs: Batches created.
+    """
+
+    calls: int
+    images: int
+    in_flight: int
+    peak: int
+    limited: int = 0
+    jobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ControlCall:
+    """One request about files or batches as the server received it.
+
+    Attributes:
+        number: 1 for the first of its action that a server received.
+        action: What it asks for: start_upload, upload (a chunk), get_file, list_files,
+            delete_file, download, create_batch, get_batch, list_batches, cancel_batch or
+            delete_batch.
+        id: Id of the file or the batch, or of the model for a new batch; empty for a list.
     """
 
     number: int
-    model: str
-    prompt: str
-    body: Mapping[str, Any] = field(repr=False)
-    # Not in the repr: the key is in there, and test reports print reprs.
-    headers: Mapping[str, str] = field(repr=False)
-    path: str = ""
-    key: str = ""
+    action: Action
+    id: str
 
 
-# Requests
+_ControlFault: TypeAlias = Callable[[ControlCall], Fault | None]
+ControlFaults: TypeAlias = Mapping[str, Iterable[Fault | None]] | _ControlFault
 
 
-def called_model(request: Request) -> str | None:
-    """Return the model that a request calls, None if it is not a call."""
-    match = _CALL.fullmatch(request.path) if request.method == "POST" else None
-    return match and match[1]
+class FakeGemini:
+    """A server on this machine that answers generateContent with drawn images.
+
+    Enter it with ``async with``, under asyncio or trio, and point a client at ``url``. It speaks
+    Gemini's own API and Vertex's, lists models, and runs batches of rows from files that clients
+    upload; ``GET /stats`` answers the stats.
+
+    Args:
+        latency: Seconds each call takes, or a function of the call that returns them.
+        image_size: Longer side of the images in pixels; the request's aspect ratio decides the
+            other.
+        faults: What goes wrong, call by call (None for nothing, as after the last one), or a
+            function of the call. Calls refused as invalid or beyond the quota use up no fault. A
+            row of a batch is a call.
+        quota: Calls of each model in any 60 s, such as ``"60/min"``; None for any number. A call
+            beyond it is refused at once, and uses nothing up.
+        daily: Calls of each model in a day, which begins with the first; None for any number.
+        retry_info: Whether a refusal says when there is quota again.
+        speed: Run the service's clock this many times faster than real time: divides the
+            latencies, the minutes and days of the quota, and the waits it asks for. Faults keep
+            their times.
+        api_keys: Keys that are valid, looked up at every request, so a set may change meanwhile;
+            None for any that is not empty.
+        tokens: The same for the OAuth tokens of Vertex.
+        models: Ids of the available models; None for any that is not retired, some of them listed.
+        job_latency: Seconds each batch takes, apart from the drawing, or a function of the job
+            that returns them: it is pending for half of them, then its rows are processed, then it
+            runs for the other half.
+        job_faults: What goes wrong, batch by batch, or a function of the job.
+        control_faults: What goes wrong with requests about files and batches: by action, such as
+            ``{"create_batch": [reset()]}``, one after the other; or a function.
+        port: Port to listen on, 0 for a free one.
+        host: Address to listen on.
+
+    Raises:
+        ValueError: If an argument is malformed or out of range.
+        OSError: On entering, if host and port cannot be listened on.
+
+    Cancellation: leaving the block cancels every call and batch, closes every connection and
+    removes every file.
+    Failure: an error in the block arrives bare; one in latency or faults cancels the block and
+    arrives in an ExceptionGroup.
+    """
+
+    def __init__(
+        self,
+        *,
+        latency: float | Callable[[Call], float] = 0.0,
+        image_size: int = 512,
+        faults: Iterable[Fault | None] | Callable[[Call], Fault | None] = (),
+        quota: str | None = None,
+        daily: int | None = None,
+        retry_info: bool = True,
+        speed: float = 1.0,
+        api_keys: Container[str] | None = None,
+        tokens: Container[str] | None = None,
+        models: Collection[str] | None = None,
+        job_latency: float | Callable[[Job], float] = 0.0,
+        job_faults: Iterable[JobFault | None] | Callable[[Job], JobFault | None] = (),
+        control_faults: ControlFaults | None = None,
+        port: int = 0,
+        host: str = "127.0.0.1",
+    ) -> None:
+        if image_size < 1:
+            raise ValueError(f"image_size must be >= 1, got {image_size}")
+        self._quota = Quota(quota, daily, retry_info=retry_info, speed=speed)
+        self._latency = timed("latency", latency, speed)
+        self._fault = scripted(faults, NO_FAULT)
+        self._make = partial(_wire.make_reply, image_size=image_size)
+        self._access = _Access(api_keys, tokens, models)
+        self._threads = Threads()
+        self._files = Files(self._threads)
+        job_time = timed("job_latency", job_latency, speed)
+        job_fault, check_model = scripted(job_faults, JobFault()), self._access.check_model
+        self._jobs = Jobs(self._files, job_time, job_fault, self._fault, self._make, check_model)
+        self._control_fault = _by_action(control_faults)
+        self._controls: Counter[Action] = Counter()
+        self._address = host, port
+        self._url: str | None = None
+        self._calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
+        self._ledger = Ledger()
+
+    @property
+    def url(self) -> str:
+        """Base URL, such as ``http://127.0.0.1:8080``."""
+        if self._url is None:
+            raise RuntimeError("FakeGemini is not running: enter it with `async with`")
+        return self._url
+
+    @property
+    def stats(self) -> Stats:
+        """The counters as they are now."""
+        counts, jobs = self._ledger, self.jobs
+        images = counts.images + sum(job.images for job in jobs)
+        in_flight, peak = counts.in_flight, counts.peak
+        return Stats(counts.received, images, in_flight, peak, counts.limited, len(jobs))
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The last 10,000 calls, oldest first; a body beyond 16 kB is not kept: empty here."""
+        return tuple(self._calls)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Every batch created, oldest first, as it is now; the deleted ones too."""
+        return self._jobs.created
+
+    async def __aenter__(self) -> Self:
+        if self._url is not None:
+            raise RuntimeError("FakeGemini is running already")
+        self._block = self._running()
+        await self._block.__aenter__()
+        return self
+
+    async def __aexit__(self, *details: Any) -> bool | None:
+        return await self._block.__aexit__(*details)
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        self._quota.renew()
+        self._threads.begin()
+        # Files go last: until then jobs may write some.
+        try:
+            async with (
+                self._files.kept(),
+                serving(*self._address, self._serve, _wire.error_reply) as (self._url, tasks),
+            ):
+                self._jobs.begin(tasks)
+                yield
+        finally:
+            self._url = None
+
+    async def _serve(self, request: Request, connection: ServerConnection) -> None:
+        if (model := _wire.called_model(request)) is not None:
+            await self._serve_call(model, request, connection)
+        elif request.method == "GET" and request.target == "/stats":
+            await connection.send(json_reply(asdict(self.stats)))
+        else:
+            await connection.send(*await _unless_refused(self._answer_other(request)))
+
+    async def _serve_call(self, model: str, request: Request, connection: ServerConnection) -> None:
+        self._ledger.received += 1
+        parse = partial(_wire.parse_call, self._ledger.received, model, request)
+        with self._ledger.counted(connection) as release:
+            async with connection.watched(on_hang_up=release):
+                # Input images are slow enough to parse to hold up the event loop.
+                is_large = len(request.body) > _KEPT_BODY
+                call = await self._threads.run(parse) if is_large else parse()
+                self._calls.append(replace(call, body={}) if is_large else call)
+                reply, fault = await _unless_refused(self._answer(call))
+                await connection.send(reply, fault, before_last=release)
+
+    async def _answer(self, call: Call) -> tuple[Reply, Fault]:
+        """Return the reply to a call, and what is to go wrong while it is sent."""
+        self._access.check_caller(call)
+        _wire.check_body(call)
+        self._access.check_model(call.model)
+        if beyond := self._quota.admit(call.model):
+            self._ledger.limited += 1
+            raise Refused(_wire.reply_with(_wire.quota_error(beyond, call.model)))
+        fault = self._fault(call)
+        await pause(self._latency(call) + fault.delay)
+        reply, images = await self._threads.run(self._make, call, fault)
+        self._ledger.images += images
+        return reply, fault
+
+    @cached_property
+    def _routes(self) -> tuple[tuple[str, str, Action, _Handler], ...]:
+        """Method, path, action and handler of each request about files and batches."""
+        files, jobs = self._files, self._jobs
+        return (
+            ("POST", r"/upload/v1beta/files()", "start_upload", files.start_upload),
+            ("GET", r"/v1beta/files/([^/:]+)", "get_file", files.get),
+            ("GET", r"/v1beta/files()", "list_files", files.list),
+            ("DELETE", r"/v1beta/files/([^/:]+)", "delete_file", files.delete),
+            ("GET", r"(?:/download)?/v1beta/files/([^/:]+):download", "download", files.download),
+            ("POST", r"/v1beta/models/([^/:]+):batchGenerateContent", "create_batch", jobs.create),
+            ("GET", r"/v1beta/batches/([^/:]+)", "get_batch", jobs.get),
+            ("GET", r"/v1beta/batches()", "list_batches", jobs.list),
+            ("POST", r"/v1beta/batches/([^/:]+):cancel", "cancel_batch", jobs.cancel),
+            ("DELETE", r"/v1beta/batches/([^/:]+)", "delete_batch", jobs.delete),
+        )
+
+    async def _answer_other(self, request: Request) -> tuple[Reply, Fault]:
+        """Return the reply to what is not a call, and what is to go wrong while it is sent."""
+        for method, pattern, action, handler in self._routes:
+            match = re.fullmatch(pattern, request.path) if method == request.method else None
+            if match is not None:
+                if action == "start_upload" and "upload_id" in request.query:
+                    action, handler = "upload", self._files.upload
+                self._controls[action] += 1
+                call = ControlCall(self._controls[action], action, match[1])
+                if action != "upload":  # whose URL is secret enough: clients send no key there
+                    self._access.check_caller(request)
+                fault = self._control_fault(call)
+                return await _controlled(partial(handler, call.id, request), fault), fault
+        return self._access.page(request), NO_FAULT
 
 
-def parse_call(number: int, model: str, request: Request) -> Call:
-    """Return the call that a request is; a body that is not a JSON object counts as empty."""
-    body = json_object(request.body)
-    return Call(number, model, prompt_of(body), body, request.headers, request.path)
-
-
-def prompt_of(body: Mapping[str, Any]) -> str:
-    """Return the text of every part of a request, joined by newlines."""
-    texts = (part.get("text") for part in _parts(body))
-    return "\n".join(text for text in texts if isinstance(text, str))
-
-
-def refusal(call: Call) -> Reply | None:
-    """Return the service's error for an invalid body, None for a valid one."""
-    if not call.body:
-        return error_reply(400, "Invalid JSON payload received. Expected a JSON object.")
-    if not _parts(call.body):
-        return error_reply(400, "* GenerateContentRequest.contents: contents is not specified\n")
-    ratio, size = _ratio_and_size(call)
-    if not _RATIO.fullmatch(ratio):
-        return error_reply(400, f"Invalid value at 'image_config.aspect_ratio': {ratio!r}")
-    if size not in _TOKENS:
-        return error_reply(400, f"Invalid value at 'image_config.image_size': {size!r}")
-    return None
-
-
-def dimensions(call: Call, long_side: int) -> tuple[int, int]:
-    """Return width and height in pixels of the image that a valid call asks for."""
-    across, down = map(int, _ratio_and_size(call)[0].split(":"))
-    scale = long_side / max(across, down)
-    return max(1, round(across * scale)), max(1, round(down * scale))
-
-
-def seed_of(call: Call) -> object:
-    """Return the seed that a call asks for, None if it leaves that to the model."""
-    return mapping(call.body.get("generationConfig")).get("seed")
-
-
-def json_object(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object that body is, an empty one if it is none."""
+async def _controlled(handle: Callable[[], Awaitable[Reply]], fault: Fault) -> Reply:
+    """Return the reply to a request about files or batches, as fault changes it."""
+    await pause(fault.delay)
+    instead = reply_in_place(fault, _wire.error_reply)
+    if instead is not None and not fault.late:
+        return instead
     try:
-        return mapping(json.loads(body))
-    except (ValueError, RecursionError):
-        return {}
+        reply = await handle()
+    except Refused as refused:
+        reply = refused.reply
+    if instead is not None or reply.status >= 300:
+        return instead or reply
+    if fault.edit is not None and reply.file is None:
+        edited = fault.edit(json.loads(reply.body or "{}"))
+        reply = replace(reply, body=json.dumps(edited).encode())
+    return replace(reply, status=fault.status or reply.status)
 
 
-def mapping(value: object) -> Mapping[str, Any]:
-    """Return value if it is a JSON object, else an empty one."""
-    return value if isinstance(value, dict) else {}
+async def _unless_refused(answer: Awaitable[tuple[Reply, Fault]]) -> tuple[Reply, Fault]:
+    try:
+        return await answer
+    except Refused as refused:
+        return refused.reply, NO_FAULT
 
 
-def _sequence(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def _by_action(faults: ControlFaults | None) -> Callable[[ControlCall], Fault]:
+    if callable(faults):
+        return scripted(faults, NO_FAULT)
+    if unknown := set(faults or ()) - set(get_args(Action)):
+        raise ValueError(f"control_faults has no action {sorted(unknown)[0]!r}")
+    scripts = {action: iter(listed) for action, listed in (faults or {}).items()}
+    return lambda call: next(scripts.get(call.action, iter(())), None) or NO_FAULT
 
 
-def _parts(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return every part of a request; nothing a stranger may have sent breaks it."""
-    contents = [mapping(content) for content in _sequence(body.get("contents"))]
-    return [mapping(part) for content in contents for part in _sequence(content.get("parts"))]
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """Who may call which models."""
+
+    api_keys: Container[str] | None
+    tokens: Container[str] | None
+    models: Collection[str] | None
+
+    def check_caller(self, request: Request | Call) -> None:
+        """Check the key or the token of a request.
+
+        Raises:
+            Refused: If it is missing or not valid.
+        """
+        error = None
+        if _is_vertex(request.path):
+            kind, _, token = request.headers.get("authorization", "").partition(" ")
+            if kind != "Bearer" or not token:
+                error = _wire.token_error("CREDENTIALS_MISSING", _ANONYMOUS)
+            elif self.tokens is not None and token not in self.tokens:
+                error = _wire.token_error()
+        elif not (key := request.headers.get("x-goog-api-key")):
+            error = _wire.error_body(403, _NO_KEY)
+        elif self.api_keys is not None and key not in self.api_keys:
+            error = _wire.key_error(key)
+        if error is not None:
+            raise Refused(_wire.reply_with(error))
+
+    def check_model(self, model: str) -> None:
+        """Check that a model can be called.
+
+        Raises:
+            Refused: If it cannot.
+        """
+        if _RETIRED.fullmatch(model) if self.models is None else model not in self.models:
+            raise Refused(_wire.reply_with(_wire.model_error(model)))
+
+    def page(self, request: Request) -> Reply:
+        """Return the reply to a request that is not a call: the models, one model, or an error."""
+        match = _MODEL_PATH.fullmatch(request.path)
+        if request.method != "GET" or match is None:
+            return _wire.error_reply(404, f"{request.method} {request.target} is not served here.")
+        self.check_caller(request)
+        is_vertex = _is_vertex(request.path)
+        describe = _described_by_vertex if is_vertex else _described
+        models = list(_MODELS if self.models is None else self.models)
+        if (model := match[1]) is None:
+            name = "publisherModels" if is_vertex else "models"
+            return _wire.list_reply(name, [describe(each) for each in models], request, _PAGES)
+        if model not in models:
+            return _wire.reply_with(_wire.model_error(model))
+        return json_reply(describe(model))
 
 
-def _ratio_and_size(call: Call) -> tuple[str, str]:
-    config = mapping(mapping(call.body.get("generationConfig")).get("imageConfig"))
-    return str(config.get("aspectRatio") or "1:1"), str(config.get("imageSize") or "1K")
+def _is_vertex(path: str) -> bool:
+    return path.startswith("/v1beta1/")
 
 
-# Answers
+def _described_by_vertex(model: str) -> JsonObject:
+    return {"name": f"publishers/google/models/{model}", "launchStage": "GA"}
 
 
-def image_answer(call: Call, png: bytes) -> JsonObject:
-    """Return the JSON that answers a call with an image."""
-    inputs = sum("inlineData" in part or "fileData" in part for part in _parts(call.body))
-    prompt_tokens = max(1, len(call.prompt) // 4) + _TOKENS_PER_INPUT_IMAGE * inputs
-    tokens = _TOKENS[_ratio_and_size(call)[1]]
+def _described(model: str) -> JsonObject:
+    methods = ["generateContent", "countTokens", "batchGenerateContent"]
     return {
-        "candidates": [candidate([{"text": "Here is the image you asked for."}, inline(png)])],
-        "usageMetadata": {
-            "promptTokenCount": prompt_tokens,
-            "candidatesTokenCount": tokens,
-            "totalTokenCount": prompt_tokens + tokens,
-        },
-        "modelVersion": call.model,
-        "responseId": f"fake-{call.number}",
+        "name": f"models/{model}",
+        "version": "001",
+        "displayName": model.replace("-", " ").title(),
+        "inputTokenLimit": 65536,
+        "outputTokenLimit": 32768,
+        "supportedGenerationMethods": ["embedContent"] if "embedding" in model else methods,
     }
-
-
-def candidate(parts: Iterable[object], finish_reason: str = "STOP") -> JsonObject:
-    """Return one candidate of an answer."""
-    content = {"role": "model", "parts": list(parts)}
-    return {"content": content, "finishReason": finish_reason, "index": 0}
-
-
-def inline(content: bytes) -> JsonObject:
-    """Return a part that holds content, labelled a PNG."""
-    return {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(content).decode()}}
-
-
-def images_in(answer: object) -> int:
-    """Return how many images an answer has, drafts apart."""
-    candidates = [mapping(each) for each in _sequence(mapping(answer).get("candidates"))]
-    parts = _parts({"contents": [each.get("content") for each in candidates]})
-    return sum("inlineData" in part and not part.get("thought") for part in parts)
-
-
-def json_reply(content: object, status: int = 200) -> Reply:
-    """Return content as a JSON reply."""
-    return Reply(status, json.dumps(content).encode())
-
-
-def list_reply(
-    name: str,
-    items: Sequence[T],
-    describe: Callable[[T], JsonObject],
-    request: Request,
-    pages: tuple[int, int],
-) -> Reply:
-    """Return the page of a list that a request asks for by pageSize and pageToken.
-
-    Args:
-        name: Of the list in the answer.
-        items: The whole list.
-        describe: Returns the JSON of an item.
-        request: The request.
-        pages: Usual and largest number of items on a page.
-    """
-    query = request.query
-    size, token = query.get("pageSize", "0"), query.get("pageToken", "page-0")[5:]
-    if not size.isdecimal() or not token.isdecimal():
-        return error_reply(400)
-    start = int(token)
-    end = start + min(int(size) or pages[0], pages[1])
-    answer: JsonObject = {name: [describe(item) for item in items[start:end]]}
-    return json_reply(answer | ({"nextPageToken": f"page-{end}"} if end < len(items) else {}))
-
-
-def reply_in_place(fault: Fault) -> Reply | None:
-    """Return the reply that a fault gives in place of the answer, None if it gives none."""
-    if cuts_before_answer(fault):
-        return Reply(500, b"")  # which no client sees
-    status = fault.status or 200
-    if fault.body is None:
-        return error_reply(status) if status >= 300 else None
-    if isinstance(fault.body, Mapping):
-        return json_reply(fault.body, status)
-    return Reply(status, fault.body.encode() if isinstance(fault.body, str) else fault.body)
-
-
-# Errors
-
-
-def error_reply(status: int, message: str | None = None) -> Reply:
-    """Return an error in the service's shape, by default with its usual message for status."""
-    return json_reply(error_body(status, message), status)
-
-
-def error_body(
-    status: int, message: str | None = None, details: Sequence[object] = ()
-) -> JsonObject:
-    """Return the JSON object with which the service describes an error."""
-    name, _, usual = _ERRORS.get(status, _UNKNOWN)
-    message = message or usual or f"The service answered {status}."
-    error: JsonObject = {"code": status, "message": message, "status": name}
-    return {"error": error | ({"details": list(details)} if details else {})}
-
-
-def rpc_error(reply: Reply) -> JsonObject:
-    """Return the error of a reply as a row of a batch has it: with a code of RPC."""
-    described = mapping(json_object(reply.body).get("error"))
-    usual = error_body(reply.status)["error"]["message"]
-    code = _ERRORS.get(reply.status, _UNKNOWN)[1]
-    error: JsonObject = {"code": code, "message": described.get("message") or usual}
-    return error | ({"details": described["details"]} if "details" in described else {})
-
-
-def key_error(key: str) -> JsonObject:
-    """Return the error for a wrong key, a 400; it repeats the key, as the service may."""
-    service = {"service": "generativelanguage.googleapis.com"}
-    details = [
-        _error_info("API_KEY_INVALID", service, domain="googleapis.com"),
-        {"@type": f"{_TYPES}LocalizedMessage", "locale": "en-US", "message": _BAD_KEY},
-        {"@type": f"{_TYPES}DebugInfo", "detail": f"Invalid API key: {key}"},
-    ]
-    return error_body(400, _BAD_KEY, details)
-
-
-def token_error(reason: str = "ACCESS_TOKEN_EXPIRED", message: str = _EXPIRED) -> JsonObject:
-    """Return the error for a wrong token, a 401."""
-    method = "google.cloud.aiplatform.v1beta1.PredictionService.GenerateContent"
-    service = {"service": "aiplatform.googleapis.com", "method": method}
-    return error_body(401, message, [_error_info(reason, service)])
-
-
-def model_error(model: str) -> JsonObject:
-    """Return the error for a model that the service does not have, or no longer, a 404."""
-    message = (
-        f"models/{model} is not found for API version v1beta, or is not supported for "
-        "generateContent. Call ListModels to see the list of available models and their "
-        "supported methods."
-    )
-    return error_body(404, message)
-
-
-def quota_error(
-    period: str, *, limit: int, wait: float | None, model: str | None = None
-) -> JsonObject:
-    """Return the error for a quota that is used up, a 429.
-
-    Args:
-        period: ``"PerMinute"`` or ``"PerDay"``.
-        limit: Calls in it.
-        wait: Seconds to ask for, rounded up to milliseconds; None to ask for none.
-        model: Id of the model to name, if any.
-    """
-    message = (
-        "You exceeded your current quota, please check your plan and billing details.\n"
-        f"* Quota exceeded for metric: {_METRIC}, limit: {limit}"
-    )
-    violation: JsonObject = {
-        "quotaMetric": _METRIC,
-        "quotaId": f"GenerateRequests{period}PerProjectPerModel",
-        "quotaValue": str(limit),
-    }
-    if model is not None:
-        violation["quotaDimensions"] = {"location": "global", "model": model}
-    details: list[object] = [{"@type": f"{_TYPES}QuotaFailure", "violations": [violation]}]
-    if wait is not None:
-        # Rounded first to microseconds: 53.000000000000007 s are 53 s.
-        seconds = f"{math.ceil(round(wait * 1e3, 3)) / 1e3:.3f}".rstrip("0").rstrip(".")
-        message += f"\nPlease retry in {seconds}s."
-        details.append({"@type": f"{_TYPES}RetryInfo", "retryDelay": f"{seconds}s"})
-    return error_body(429, message, details)
-
-
-def _error_info(reason: str, metadata: Mapping[str, str], **more: str) -> JsonObject:
-    return {"@type": f"{_TYPES}ErrorInfo", "reason": reason, "metadata": metadata, **more}

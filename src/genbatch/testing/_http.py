@@ -11,32 +11,19 @@ import math
 import socket
 import struct
 import sys
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Mapping,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
-from urllib.parse import parse_qs, unquote
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, unquote
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 import h11
 
-C = TypeVar("C")
-F = TypeVar("F")
-T = TypeVar("T")
 JsonObject: TypeAlias = dict[str, Any]
 
 JSON = {"content-type": "application/json; charset=UTF-8"}
@@ -44,8 +31,13 @@ _BACKLOG = 2048
 _LARGEST_BODY = 100_000_000  # bytes of a request
 _CHUNK = 64 * 1024
 _PIECE = 1024 * 1024  # bytes of a file that are in memory at once
-_THREADS = 4
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def check(is_right: bool, message: str) -> None:
+    """Raise ValueError with message unless an option is right."""
+    if not is_right:
+        raise ValueError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +77,13 @@ class Fault:
     drip_head: bool = False
 
     def __post_init__(self) -> None:
-        if self.status is not None and not 200 <= self.status <= 599:
-            raise ValueError(f"status must be in 200..599, got {self.status}")
-        if not self.delay >= 0:
-            raise ValueError(f"delay must be >= 0, got {self.delay}")
-        if self.truncate is not None and self.truncate < 0:
-            raise ValueError(f"truncate must be >= 0, got {self.truncate}")
-        if self.drip is not None and not (self.drip[0] >= 1 and self.drip[1] >= 0):
-            raise ValueError(f"drip must be (bytes >= 1, seconds >= 0), got {self.drip}")
-        if self.drip_head and self.drip is None:
-            raise ValueError("drip_head needs drip, which says how fast")
+        status, truncate, drip = self.status, self.truncate, self.drip
+        check(status is None or 200 <= status <= 599, f"status must be in 200..599, got {status}")
+        check(self.delay >= 0, f"delay must be >= 0, got {self.delay}")
+        check(truncate is None or truncate >= 0, f"truncate must be >= 0, got {truncate}")
+        is_drip = drip is None or (drip[0] >= 1 and drip[1] >= 0)
+        check(is_drip, f"drip must be (bytes >= 1, seconds >= 0), got {drip}")
+        check(drip is not None or not self.drip_head, "drip_head needs drip, which says how fast")
 
 
 NO_FAULT = Fault()
@@ -103,14 +92,6 @@ NO_FAULT = Fault()
 def cuts_before_answer(fault: Fault) -> bool:
     """Return whether the connection is reset before the first byte of an answer."""
     return fault.reset and fault.truncate is None
-
-
-def scripted(faults: Iterable[F | None] | Callable[[C], F | None]) -> Callable[[C], F | None]:
-    """Return faults as a function; an iterable of them is used up one by one."""
-    if callable(faults):
-        return faults
-    remaining = iter(faults)
-    return lambda _: next(remaining, None)
 
 
 class Disconnected(Exception):
@@ -134,8 +115,7 @@ class Request:
     @property
     def query(self) -> dict[str, str]:
         """Fields of the query."""
-        fields = parse_qs(self.target.partition("?")[2])
-        return {name: values[-1] for name, values in fields.items()}
+        return dict(parse_qsl(self.target.partition("?")[2]))
 
     @property
     def host(self) -> str:
@@ -151,61 +131,39 @@ class Reply:
         status: HTTP status.
         body: The whole body.
         headers: JSON's by default.
-        file: Path and size in bytes of a file that is the body, and is read while it is sent.
+        file: Size in bytes of a file that is the body, and what reads it, while it is sent, from
+            one byte up to another.
     """
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
-    file: tuple[Path, int] | None = None
+    file: tuple[int, Callable[[int, int], Awaitable[bytes]]] | None = None
 
 
 Answer: TypeAlias = Callable[[Request, "ServerConnection"], Awaitable[None]]
+# Of a status and a message, which may be empty.
 ErrorReply: TypeAlias = Callable[[int, str], Reply]
 
 
-class Threads:
-    """The few threads of one server, for drawing and for files: never anyio's, which others share.
-
-    It belongs to one event loop from begin() on.
-    """
-
-    def __init__(self) -> None:
-        self._limiter: anyio.CapacityLimiter
-
-    def begin(self) -> None:
-        """Start in this event loop."""
-        self._limiter = anyio.CapacityLimiter(_THREADS)
-
-    async def run(self, function: Callable[..., T], *args: object) -> T:
-        """Return what function returns in a thread."""
-        return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
-
-
 class ServerConnection:
-    """One client's connection; whoever made it closes it.
+    """One client's connection; whoever accepted its socket closes that.
 
     Only one task reads at a time: next_request(), or between requests the watch for a hang-up.
 
     Args:
         sock: The accepted socket.
-        threads: Read the files that are sent.
         error_reply: Makes the reply to a request that is not HTTP or too large.
     """
 
-    def __init__(self, sock: socket.socket, threads: Threads, error_reply: ErrorReply) -> None:
+    def __init__(self, sock: socket.socket, error_reply: ErrorReply) -> None:
         sock.setblocking(False)
         with suppress(OSError):  # some systems refuse it where the client has gone already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
-        self._threads = threads
         self._error_reply = error_reply
         self._http = h11.Connection(h11.SERVER)
         self._method = ""
-
-    def close(self) -> None:
-        """Close the socket; no task may be waiting for it."""
-        self._socket.close()
 
     # Requests
 
@@ -223,7 +181,7 @@ class ServerConnection:
             return await self._read_request()
         except h11.RemoteProtocolError as error:
             if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                await self.send(self._error_reply(error.error_status_hint, str(error)))
+                await self._refuse(error)
             return None
 
     async def _read_request(self) -> Request | None:
@@ -233,18 +191,17 @@ class ServerConnection:
             match await self._next_event():
                 case h11.Request() as head:
                     self._method = head.method.decode()
-                    announced = _headers(head).get("content-length", "0")
-                    too_large = int(announced) > _LARGEST_BODY
+                    size = int(_headers(head).get("content-length", "0"))
                 case h11.Data(data=piece):
                     body += piece
-                    too_large = len(body) > _LARGEST_BODY
+                    size = len(body)
                 case h11.EndOfMessage() if head is not None:
                     return Request(self._method, head.target.decode(), _headers(head), bytes(body))
                 case _:  # the client has closed between two requests
                     return None
-            if too_large:
-                await self._refuse_body()
-                return None
+            if size > _LARGEST_BODY:
+                message = f"Request payload size exceeds the limit: {_LARGEST_BODY} bytes."
+                raise h11.RemoteProtocolError(message, error_status_hint=413)
 
     async def _next_event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
@@ -254,10 +211,9 @@ class ServerConnection:
             self._http.receive_data(await self._receive())
         return event
 
-    async def _refuse_body(self) -> None:
-        message = f"Request payload size exceeds the limit: {_LARGEST_BODY} bytes."
-        reply = self._error_reply(413, message)
-        await self.send(Reply(413, reply.body, {**reply.headers, "connection": "close"}))
+    async def _refuse(self, error: h11.RemoteProtocolError) -> None:
+        reply = self._error_reply(error.error_status_hint, str(error))
+        await self.send(replace(reply, headers={**reply.headers, "connection": "close"}))
         # Closing with unread bytes would reset the connection and take the answer with it.
         with suppress(OSError):  # the client has reset it already
             self._socket.shutdown(socket.SHUT_WR)
@@ -299,31 +255,27 @@ class ServerConnection:
     async def _send_pieces(
         self, reply: Reply, fault: Fault, before_last: Callable[[], None]
     ) -> None:
-        size = len(reply.body) if reply.file is None else reply.file[1]
+        size = len(reply.body) if reply.file is None else reply.file[0]
         if self._method == "HEAD" or reply.status in (204, 304):
             size = 0
-        head = self._head(reply, fault, size)
+        ours = {"date": formatdate(usegmt=True), **reply.headers}
+        theirs = {name.lower(): value for name, value in fault.headers.items()}
+        headers = ours | theirs | {"content-length": str(size)}
+        response = h11.Response(status_code=reply.status, headers=list(headers.items()))
+        head = self._http.send(response) or b""
         total = len(head) + (size if fault.truncate is None else min(fault.truncate, size))
         for start, end in pairwise(_cuts(len(head), total, fault)):
             begin, stop = max(0, start - len(head)), max(0, end - len(head))
             if reply.file is None:
                 part = reply.body[begin:stop]
             else:
-                part = await self._threads.run(_read, reply.file[0], begin, stop - begin)
+                part = await reply.file[1](begin, stop)
             piece = head[start:end] + (self._http.send(h11.Data(data=part)) or b"")
             if end == total:
                 before_last()
             await self._send_all(piece)
             if fault.drip and end < total:
                 await pause(fault.drip[1])
-
-    def _head(self, reply: Reply, fault: Fault, size: int) -> bytes:
-        """Return the status line and the headers of a response whose body is size bytes."""
-        ours = {"date": formatdate(usegmt=True), **reply.headers}
-        theirs = {name.lower(): value for name, value in fault.headers.items()}
-        headers = ours | theirs | {"content-length": str(size)}
-        response = h11.Response(status_code=reply.status, headers=list(headers.items()))
-        return self._http.send(response) or b""
 
     # The client
 
@@ -381,7 +333,7 @@ class ServerConnection:
 
 @asynccontextmanager
 async def serving(
-    host: str, port: int, answer: Answer, threads: Threads, error_reply: ErrorReply
+    host: str, port: int, answer: Answer, error_reply: ErrorReply
 ) -> AsyncIterator[tuple[str, anyio.abc.TaskGroup]]:
     """Serve while the block runs, in one task group, so that leaving it leaves nothing behind.
 
@@ -389,7 +341,6 @@ async def serving(
         host: Address to listen on.
         port: Port to listen on, 0 for a free one.
         answer: Called with each request and the connection to answer it on.
-        threads: Read the files that are sent.
         error_reply: Makes the reply to a request that is not HTTP or too large.
 
     Yields:
@@ -402,8 +353,8 @@ async def serving(
         bound, port = listener.getsockname()[:2]
         url = f"http://[{bound}]:{port}" if ":" in bound else f"http://{bound}:{port}"
         async with anyio.create_task_group() as tasks:
-            converse = partial(_converse, answer, threads, error_reply)
-            tasks.start_soon(_accept, listener, tasks, converse)
+            converse = partial(_converse, answer, error_reply)
+            tasks.start_soon(_accept, listener, lambda sock: tasks.start_soon(converse, sock))
             try:
                 yield url, tasks
             # Kept out of the task group, which would wrap it; cancellation passes through.
@@ -424,11 +375,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _accept(
-    listener: socket.socket,
-    tasks: anyio.abc.TaskGroup,
-    converse: Callable[[socket.socket], Coroutine[Any, Any, None]],
-) -> None:
+async def _accept(listener: socket.socket, begin: Callable[[socket.socket], object]) -> None:
     while True:
         await anyio.wait_readable(listener)
         try:
@@ -437,20 +384,17 @@ async def _accept(
             if error.errno in _OUT_OF_FILES:
                 await anyio.sleep(0.1)  # the connection stays queued; do not spin on it
             continue  # otherwise the client has gone before it was accepted
-        tasks.start_soon(converse, sock)
+        begin(sock)
 
 
-async def _converse(
-    answer: Answer, threads: Threads, error_reply: ErrorReply, sock: socket.socket
-) -> None:
-    connection = ServerConnection(sock, threads, error_reply)
-    try:
-        while request := await connection.next_request():
-            await answer(request, connection)
-    except* Disconnected:
-        pass  # the client's choice, at any time
-    finally:
-        connection.close()
+async def _converse(answer: Answer, error_reply: ErrorReply, sock: socket.socket) -> None:
+    with sock:
+        connection = ServerConnection(sock, error_reply)
+        try:
+            while request := await connection.next_request():
+                await answer(request, connection)
+        except* Disconnected:
+            pass  # the client's choice, at any time
 
 
 async def pause(seconds: float) -> None:
@@ -472,12 +416,6 @@ def _cuts(head: int, total: int, fault: Fault) -> Iterator[int]:
         if total - head > _CHUNK:
             yield total - _CHUNK
     yield total
-
-
-def _read(path: Path, start: int, size: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(size)
 
 
 def _headers(head: h11.Request) -> dict[str, str]:

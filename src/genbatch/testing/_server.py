@@ -1,225 +1,210 @@
-"""FakeGemini: a loopback server that speaks the Gemini wire.
+"""What every fake service is made of, whatever it speaks: faults, quotas, a ledger, threads.
 
-1. A call is in flight from the last byte of its request until just before the last bytes of its
-   answer are sent, or its client hangs up: clients that hold k calls never make it k + 1.
-2. An image counts as paid once it is made, whether or not its bytes arrive.
-3. Everything runs in one task group, so leaving the block leaves nothing behind.
+Each model has its own quota. A minute's quota counts the calls admitted in the last 60 s, whenever
+those began; a day's counts from the first call and is whole again 24 h after that. A refused call
+uses up nothing.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, replace
+import json
+import math
+import re
+import sys
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Literal, TypeVar
 
-from ._batch_api import Control, ControlFaults, Job, JobFault
-from ._gemini import Call, called_model, error_reply, json_reply, parse_call
-from ._http import Fault, Request, ServerConnection, scripted, serving
-from ._service import Quota, Service
+import anyio
+import anyio.to_thread
 
-_KEPT_BODY = 16_000  # bytes of a request that the list of calls keeps
-_KEPT_CALLS = 10_000
+from ._http import ErrorReply, Fault, Reply, ServerConnection, check, cuts_before_answer
+
+C = TypeVar("C")
+F = TypeVar("F")
+T = TypeVar("T")
+
+_THREADS = 4
+_MINUTE, _DAY = 60.0, 86_400.0  # seconds
+_DAILY_DELAY = 47.0  # seconds; seen beside a day's quota that was used up
+_PER_MINUTE = re.compile(r"([0-9]+)/min")
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What a server has counted.
+class Threads:
+    """A few threads of one server, for drawing or for files: never anyio's, which others share.
 
-    Attributes:
-        calls: generateContent requests received, right or wrong.
-        images: Images made, that is, paid for.
-        in_flight: Calls being answered now.
-        peak: Most calls ever in flight at once.
-        limited: Calls refused because a quota was used up.
-        jobs: Batches created.
+    They belong to one event loop from begin() on.
     """
 
-    calls: int
-    images: int
-    in_flight: int
-    peak: int
-    limited: int = 0
-    jobs: int = 0
+    def __init__(self) -> None:
+        self._limiter: anyio.CapacityLimiter
+
+    def begin(self) -> None:
+        """Start in this event loop."""
+        self._limiter = anyio.CapacityLimiter(_THREADS)
+
+    async def run(self, function: Callable[..., T], *args: object) -> T:
+        """Return what function returns in a thread."""
+        return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
 
 
-class FakeGemini:
-    """A server on this machine that answers generateContent with drawn images.
+# Options
 
-    Enter it with ``async with``, under asyncio or trio, and point a client at ``url``. It speaks
-    Gemini's own API and Vertex's, lists models, and runs batches of rows from files that clients
-    upload; ``GET /stats`` answers the stats.
 
-    Args:
-        latency: Seconds each call takes, or a function of the call that returns them.
-        image_size: Longer side of the images in pixels; the request's aspect ratio decides the
-            other.
-        faults: What goes wrong, call by call (None for nothing, as after the last one), or a
-            function of the call. Calls refused as invalid or beyond the quota use up no fault. A
-            row of a batch is a call.
-        quota: Calls of each model in any 60 s, such as ``"60/min"``; None for any number. A call
-            beyond it is refused at once, and uses nothing up.
-        daily: Calls of each model in a day, which begins with the first; None for any number.
-        retry_info: Whether a refusal says when there is quota again.
-        speed: Run the service's clock this many times faster than real time: divides the
-            latencies, the minutes and days of the quota, and the waits it asks for. Faults keep
-            their times.
-        api_keys: Keys that are valid, looked up at every request, so a set may change meanwhile;
-            None for any that is not empty.
-        tokens: The same for the OAuth tokens of Vertex.
-        models: Ids of the available models; None for any that is not retired, some of them listed.
-        job_latency: Seconds each batch takes, apart from the drawing, or a function of the job
-            that returns them: it is pending for half of them, then its rows are processed, then it
-            runs for the other half.
-        job_faults: What goes wrong, batch by batch, or a function of the job.
-        control_faults: What goes wrong with requests about files and batches: by action, such as
-            ``{"create_batch": [reset()]}``, one after the other; or a function.
-        port: Port to listen on, 0 for a free one.
-        host: Address to listen on.
+def scripted(faults: Iterable[F | None] | Callable[[C], F | None], default: F) -> Callable[[C], F]:
+    """Return faults as a function; an iterable of them is used up one by one."""
+    if callable(faults):
+        return lambda each: faults(each) or default
+    remaining = iter(faults)
+    return lambda _: next(remaining, None) or default
+
+
+def timed(name: str, latency: float | Callable[[C], float], speed: float) -> Callable[[C], float]:
+    """Return latency as a function of real seconds.
 
     Raises:
-        ValueError: If an argument is malformed or out of range.
-        OSError: On entering, if host and port cannot be listened on.
+        ValueError: If it is below 0; name is the option's.
+    """
+    if callable(latency):
+        return lambda each: latency(each) / speed
+    check(latency >= 0, f"{name} must be >= 0, got {latency}")
+    return lambda _: latency / speed
 
-    Cancellation: leaving the block cancels every call and batch, closes every connection and
-    removes every file.
-    Failure: an error in the block arrives bare; one in latency or faults cancels the block and
-    arrives in an ExceptionGroup.
+
+# Replies
+
+
+class Refused(Exception):
+    """A request that is answered with an error, before anything was done for it."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+
+
+def json_reply(content: object, status: int = 200) -> Reply:
+    """Return content as a JSON reply."""
+    return Reply(status, json.dumps(content).encode())
+
+
+def reply_in_place(fault: Fault, error_reply: ErrorReply) -> Reply | None:
+    """Return the reply that a fault gives in place of the answer, None if it gives none."""
+    if cuts_before_answer(fault):
+        return Reply(500, b"")  # which no client sees
+    status = fault.status or 200
+    if fault.body is None:
+        return error_reply(status, "") if status >= 300 else None
+    if isinstance(fault.body, Mapping):
+        return json_reply(fault.body, status)
+    return Reply(status, fault.body.encode() if isinstance(fault.body, str) else fault.body)
+
+
+# What is counted
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a server has counted of calls.
+
+    Attributes:
+        received: Calls received, right or wrong.
+        images: Images made for them, that is, paid for.
+        limited: Calls refused because a quota was used up.
+        peak: Most calls ever in flight at once.
     """
 
-    def __init__(
-        self,
-        *,
-        latency: float | Callable[[Call], float] = 0.0,
-        image_size: int = 512,
-        faults: Iterable[Fault | None] | Callable[[Call], Fault | None] = (),
-        quota: str | None = None,
-        daily: int | None = None,
-        retry_info: bool = True,
-        speed: float = 1.0,
-        api_keys: Container[str] | None = None,
-        tokens: Container[str] | None = None,
-        models: Collection[str] | None = None,
-        job_latency: float | Callable[[Job], float] = 0.0,
-        job_faults: Iterable[JobFault | None] | Callable[[Job], JobFault | None] = (),
-        control_faults: ControlFaults | None = None,
-        port: int = 0,
-        host: str = "127.0.0.1",
-    ) -> None:
-        if image_size < 1:
-            raise ValueError(f"image_size must be >= 1, got {image_size}")
-        if not callable(latency) and not latency >= 0:
-            raise ValueError(f"latency must be >= 0, got {latency}")
-        if not callable(job_latency) and not job_latency >= 0:
-            raise ValueError(f"job_latency must be >= 0, got {job_latency}")
-        self._service = Service(
-            latency=latency,
-            image_size=image_size,
-            faults=scripted(faults),
-            quota=Quota(quota, daily, retry_info=retry_info, speed=speed),
-            speed=speed,
-            api_keys=api_keys,
-            tokens=tokens,
-            models=models,
-        )
-        self._control = Control(self._service, job_latency, scripted(job_faults), control_faults)
-        self._address = host, port
-        self._url: str | None = None
-        self._stack = AsyncExitStack()
-        self._calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
-        self._in_flight: set[ServerConnection] = set()
-        self._received = self._peak = 0
+    received: int = 0
+    images: int = 0
+    limited: int = 0
+    peak: int = 0
+    _in_flight: set[ServerConnection] = field(default_factory=set)
 
     @property
-    def url(self) -> str:
-        """Base URL, such as ``http://127.0.0.1:8080``."""
-        if self._url is None:
-            raise RuntimeError("FakeGemini is not running: enter it with `async with`")
-        return self._url
-
-    @property
-    def stats(self) -> Stats:
-        """The counters as they are now."""
-        service = self._service
-        in_flight = len(self._in_flight)
-        jobs = len(self._control.jobs)
-        return Stats(self._received, service.images, in_flight, self._peak, service.limited, jobs)
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        """The last 10,000 calls, oldest first; a body beyond 16 kB is not kept: empty here."""
-        return tuple(self._calls)
-
-    @property
-    def jobs(self) -> tuple[Job, ...]:
-        """Every batch created, oldest first, as it is now; the deleted ones too."""
-        return self._control.jobs
-
-    async def __aenter__(self) -> Self:
-        if self._url is not None:
-            raise RuntimeError("FakeGemini is running already")
-        await self._stack.enter_async_context(self._running())
-        return self
-
-    async def __aexit__(self, *details: Any) -> bool | None:
-        try:
-            return await self._stack.__aexit__(*details)
-        finally:
-            self._url = None
-
-    @asynccontextmanager
-    async def _running(self) -> AsyncIterator[None]:
-        self._service.begin()
-        host, port = self._address
-        threads = self._service.threads
-        # Files go last: until then jobs may write some.
-        async with (
-            self._control.files_kept(),
-            serving(host, port, self._serve, threads, error_reply) as (self._url, tasks),
-        ):
-            self._control.begin(tasks)
-            yield
-
-    async def _serve(self, request: Request, connection: ServerConnection) -> None:
-        if (model := called_model(request)) is not None:
-            await self._serve_call(model, request, connection)
-        elif request.method == "GET" and request.target == "/stats":
-            await connection.send(json_reply(asdict(self.stats)))
-        elif not await self._control.serve(request, connection):
-            await connection.send(self._service.page(request))
-
-    async def _serve_call(self, model: str, request: Request, connection: ServerConnection) -> None:
-        self._received += 1
-        number = self._received
-        with self._counted(connection) as release:
-            async with connection.watched(on_hang_up=release):
-                call = await self._parse(number, model, request)
-                reply, fault = await self._service.answer(call)
-                await connection.send(reply, fault, before_last=release)
+    def in_flight(self) -> int:
+        """Calls being answered now."""
+        return len(self._in_flight)
 
     @contextmanager
-    def _counted(self, connection: ServerConnection) -> Iterator[Callable[[], None]]:
+    def counted(self, connection: ServerConnection) -> Iterator[Callable[[], None]]:
         """Count the connection's call as in flight until the block ends or release is called."""
         self._in_flight.add(connection)
-        if len(self._in_flight) > self._peak:
+        if len(self._in_flight) > self.peak:
             # A client may hang up and call again on another connection before this server has
             # looked at the first: that is no new peak.
             gone = [each for each in self._in_flight if each.has_hung_up()]
             self._in_flight.difference_update(gone)
-        self._peak = max(self._peak, len(self._in_flight))
+        self.peak = max(self.peak, len(self._in_flight))
         release = partial(self._in_flight.discard, connection)
         try:
             yield release
         finally:
             release()
 
-    async def _parse(self, number: int, model: str, request: Request) -> Call:
-        if len(request.body) <= _KEPT_BODY:
-            call = parse_call(number, model, request)
-            self._calls.append(call)
-        else:  # input images: slow enough to parse to hold up the event loop
-            call = await self._service.threads.run(parse_call, number, model, request)
-            self._calls.append(replace(call, body={}))
-        return call
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """A quota that is used up: of how many calls in what, and seconds to wait, None if untold."""
+
+    period: Literal["Minute", "Day"]
+    limit: int
+    wait: float | None
+
+
+@dataclass(slots=True)
+class _Usage:
+    admitted: deque[float] = field(default_factory=deque)  # times of the last minute, in order
+    today: int = 0
+    day_began: float = -math.inf
+
+
+class Quota:
+    """Admits calls while there is quota for their model.
+
+    Args:
+        quota: Calls in any minute, such as ``"60/min"``; None for any number.
+        daily: Calls in a day; None for any number.
+        retry_info: Whether a refusal says how long to wait.
+        speed: Seconds of the service that pass in one second of real time.
+
+    Raises:
+        ValueError: If an argument is malformed or out of range.
+    """
+
+    def __init__(
+        self, quota: str | None, daily: int | None, *, retry_info: bool, speed: float
+    ) -> None:
+        match = None if quota is None else _PER_MINUTE.fullmatch(quota)
+        check(quota is None or match is not None, f"quota must be like '60/min', got {quota!r}")
+        check(daily is None or daily >= 0, f"daily must be >= 0, got {daily}")
+        check(0 < speed < math.inf, f"speed must be > 0, got {speed}")
+        self._per_minute = int(match[1]) if match else sys.maxsize
+        self._per_day = sys.maxsize if daily is None else daily
+        self._retry_info = retry_info
+        self._speed = speed
+        self._usage: defaultdict[str, _Usage] = defaultdict(_Usage)
+
+    def renew(self) -> None:
+        """Forget every call."""
+        self._usage.clear()
+
+    def admit(self, model: str) -> Exceeded | None:
+        """Admit a call of model now, or return the quota that it is beyond."""
+        now = anyio.current_time() * self._speed
+        usage = self._usage[model]
+        if now - usage.day_began >= _DAY:
+            usage.day_began, usage.today = now, 0
+        while usage.admitted and now - usage.admitted[0] >= _MINUTE:
+            usage.admitted.popleft()
+        if usage.today >= self._per_day:
+            return self._exceeded("Day", self._per_day, _DAILY_DELAY)
+        if len(usage.admitted) >= self._per_minute:
+            free = usage.admitted[0] + _MINUTE - now if usage.admitted else _MINUTE
+            return self._exceeded("Minute", self._per_minute, free)
+        usage.admitted.append(now)
+        usage.today += 1
+        return None
+
+    def _exceeded(self, period: Literal["Minute", "Day"], limit: int, wait: float) -> Exceeded:
+        return Exceeded(period, limit, wait / self._speed if self._retry_info else None)

@@ -1,6 +1,12 @@
-"""Prompt files: checked to the end before their first prompt is yielded, then read again, lazily.
+"""Sources of prompts: files, and standard input.
 
-So a mistake in the last row costs nothing, and memory stays flat however long a file is.
+A file is checked to its end before its first prompt is yielded, then read again, lazily: a mistake
+in the last row costs nothing, and memory stays flat however long the file is.
+
+Standard input is read by a thread of its own, one block at a time and only on request. That works
+alike for pipes, terminals and files, on every system, and a cancellation need not wait for it. The
+thread reads the descriptor, not ``sys.stdin``, whose lock the interpreter needs to exit, and it is
+a daemon, which the threads of an event loop are not.
 """
 
 from __future__ import annotations
@@ -9,29 +15,43 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
+from queue import SimpleQueue
 from random import Random
+from threading import Thread
 from typing import IO, Any, Generic, TypeVar
+
+from anyio import to_thread
 
 from genbatch._values import Prompt
 
-from ._formats import BLOCK, FORMATS, Fields, InputError, Lines, check_encoding
+from ._formats import (
+    BLOCK,
+    FORMATS,
+    Fields,
+    InputError,
+    Lines,
+    check_encoding,
+    read_object,
+    read_text,
+)
 from ._recipe import Asked, Recipe, check_images
 
 T = TypeVar("T")
 
 SUPPORTED = (
-    ".txt (a prompt a line), .jsonl (a JSON object a line), .csv or .tsv (a column named prompt),"
-    " and - for standard input"
+    ".txt (one prompt per line), .jsonl (one JSON object per line),"
+    " .csv or .tsv (a column named prompt), and - for standard input"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which prompts of an input are wanted.
+    """Which prompts of an input to use.
 
     Attributes:
         limit: Only the first limit prompts, None for all.
@@ -45,11 +65,11 @@ class Selection:
 
 
 class Sample(Generic[T]):
-    """Chooses uniformly, without replacement, from what it is offered; a reservoir.
+    """A uniform random sample without replacement, drawn by reservoir sampling.
 
     Args:
-        size: How many to choose, all where fewer are offered.
-        seed: The same one makes the same choice of the same number of items.
+        size: How many to choose; all, if fewer are offered.
+        seed: The same seed makes the same choice among the same number of items.
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
@@ -64,7 +84,7 @@ class Sample(Generic[T]):
         return [item for _, item in sorted(self._chosen, key=lambda each: each[0])]
 
     def offer(self, number: int, items: Iterator[T]) -> None:
-        """Offer number items, which are made only up to the last one chosen."""
+        """Offer number items; the iterator is consumed only up to the last one chosen."""
         passed = 0
         for offset in range(number):
             slot = self._slot(self._seen)
@@ -84,9 +104,9 @@ class Tally:
     """Counts prompts row by row, checks what they ask for, and selects among them.
 
     Attributes:
-        asked: What those counted ask for, and how many ask for it.
-        count: How many there are, up to the limit; those beyond are checked all the same.
-        sample: The prompts that are chosen, None where all are.
+        asked: Number of prompts counted, by what they ask of their model.
+        count: Number of prompts, up to the limit; those beyond it are checked as well.
+        sample: The prompts chosen, None if all are.
     """
 
     def __init__(self, selection: Selection) -> None:
@@ -110,33 +130,33 @@ class Tally:
         Args:
             recipe: How it becomes prompts.
             fields: Fields of the row, by name.
-            folder: That paths of input images are relative to.
+            folder: Base of the relative paths of input images.
 
         Returns:
             The settings of the row, and those of its prompts that are wanted, as far as that is
             known: a sample is complete at the end only.
 
         Raises:
-            ValueError: If a field is not what it should be, or a model cannot do what is asked.
+            ValueError: If a field is invalid, or a model does not support a setting.
         """
         settings = recipe.read(fields, folder)
-        before = self.count
-        for asked, number in recipe.kinds(settings):
-            if (counted := self.asked.get(asked)) is None:
+        kinds = recipe.kinds(settings)
+        for asked, _ in kinds:
+            if asked not in self.asked:
                 recipe.check(*asked)
-                counted = 0
-            self.asked[asked] = counted + number
-            self.count += number
-        if self.count > self._limit:
-            self.count = self._limit
-            for asked, number in recipe.kinds(settings):
-                self.asked[asked] -= number
-            for each in islice(recipe.prompts(fields, settings), self._limit - before):
-                self.asked[each.model, each.aspect_ratio, each.image_size] += 1
-        prompts = islice(recipe.prompts(fields, settings), self.count - before)
+                self.asked[asked] = 0
+        number, room = sum(number for _, number in kinds), self._limit - self.count
+        if number > room:
+            number = room
+            wanted = islice(recipe.prompts(fields, settings), room)
+            kinds = [((each.model, each.aspect_ratio, each.image_size), 1) for each in wanted]
+        for asked, counted in kinds:
+            self.asked[asked] += counted
+        self.count += number
+        prompts = islice(recipe.prompts(fields, settings), number)
         if self.sample is None:
             return settings, prompts
-        self.sample.offer(self.count - before, prompts)
+        self.sample.offer(number, prompts)
         return settings, iter(())
 
 
@@ -185,7 +205,7 @@ def read_prompts(
         and so is what comes out of a named pipe.
 
     Raises:
-        ValueError: If an extension or the encoding is unknown, or a row is not what it should be.
+        ValueError: If an extension or the encoding is unknown, or a row is invalid.
         OSError: If a file cannot be read.
     """
     recipe = recipe or Recipe()
@@ -221,7 +241,7 @@ class PromptFile:
         path: The file.
         recipe: How its rows become prompts.
         encoding: Encoding of its text.
-        stamp: What it was when it was checked.
+        stamp: Identity, size and time of change when it was checked.
 
     Raises:
         ValueError: While iterating, if the file has changed since.
@@ -254,7 +274,7 @@ class PromptFile:
         """Read the file once, and return its prompts, unless they are sampled.
 
         Raises:
-            ValueError: If a row is not what it should be.
+            ValueError: If a row is invalid.
             OSError: If the file cannot be read.
         """
         kept: list[Prompt] = []
@@ -297,8 +317,122 @@ class PromptFile:
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, ...]:
-    """Return what differs once a file has changed; nothing for a pipe."""
+    """Return the identity, size and time of change of a file; nothing for a pipe."""
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         return ()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+# Standard input
+
+_NAME = "stdin"
+
+
+@dataclass(frozen=True, slots=True)
+class StandardInput:
+    """The prompts of standard input, each as soon as its line is complete; iterable once.
+
+    A line is a prompt. Where the first one begins with a brace, each is a JSON object.
+
+    Attributes:
+        descriptor: File descriptor of standard input.
+        recipe: How lines become prompts.
+        encoding: Encoding of the text, as check_encoding returns it.
+        selection: Which prompts to use; a sample is complete at the end only.
+
+    Raises:
+        ValueError: While iterating, if a line is invalid.
+        OSError: While iterating, if it cannot be read.
+
+    Cancellation: ends a wait for the next line at once.
+    """
+
+    descriptor: int
+    recipe: Recipe = field(default_factory=Recipe)
+    encoding: str = "utf-8"
+    selection: Selection = field(default_factory=Selection)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the prompts are typed."""
+        return os.isatty(self.descriptor)
+
+    async def __aiter__(self) -> AsyncGenerator[Prompt]:
+        rows = _Rows(self)
+        async with aclosing(_blocks(self.descriptor)) as blocks:
+            async for block in blocks:
+                for prompt in rows.feed(block):
+                    if prompt.images:
+                        await to_thread.run_sync(rows.check_images, prompt)
+                    yield prompt
+                if rows.tally.is_full:
+                    break
+        for prompt in rows.tally.sample.items if rows.tally.sample else ():
+            yield prompt
+
+
+class _Rows:
+    """Makes prompts of blocks of bytes."""
+
+    def __init__(self, source: StandardInput) -> None:
+        self.tally = Tally(source.selection)
+        self._lines = Lines(_NAME, source.encoding)
+        self._recipe = source.recipe
+        self._read: Callable[[str], Fields | None] | None = None  # decided by the first line
+
+    def feed(self, block: bytes) -> Iterator[Prompt]:
+        """Yield the prompts of the lines now complete; an empty block ends the last one."""
+        for line in self._lines.feed(block):
+            if not line.strip():
+                continue
+            try:
+                prompts = self._prompts(line)
+            except ValueError as error:
+                raise self._error(error) from None
+            yield from prompts
+            if self.tally.is_full:
+                return
+
+    def check_images(self, prompt: Prompt) -> None:
+        """Check the input images of the prompt that feed has yielded last; this blocks."""
+        try:
+            check_images([Path(image) for image in prompt.images if not isinstance(image, bytes)])
+        except ValueError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: ValueError) -> InputError:
+        return InputError(f"{_NAME}:{self._lines.number}: {error}")
+
+    def _prompts(self, line: str) -> Iterable[Prompt]:
+        if self._read is None:
+            self._read = read_object if line.lstrip().startswith("{") else read_text
+            if self._read is read_text:
+                self._recipe = replace(self._recipe, column="prompt")
+        return self.tally.add(self._recipe, self._read(line) or {}, Path())[1]
+
+
+async def _blocks(descriptor: int) -> AsyncGenerator[bytes]:
+    """Yield input as soon as it arrives, and an empty block at the end."""
+    asked: SimpleQueue[bool] = SimpleQueue()
+    blocks: SimpleQueue[bytes | OSError] = SimpleQueue()
+
+    def read() -> None:
+        while asked.get():
+            try:
+                blocks.put(os.read(descriptor, BLOCK))
+            except OSError as error:
+                blocks.put(error)
+
+    Thread(target=read, name="genbatch stdin", daemon=True).start()
+    block: bytes | OSError = b"-"
+    try:
+        while block:
+            asked.put(True)
+            block = await to_thread.run_sync(blocks.get, abandon_on_cancel=True)
+            if isinstance(block, OSError):
+                raise block
+            yield block
+    finally:
+        asked.put(False)
+        blocks.put(b"")  # for a thread that a cancellation has left waiting

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genbatch import ImageRequest
-from genbatch._store._keys import content_digest, key_of
-from genbatch._store._names import (
+from genbatch._store._keys import (
     DEFAULT_TEMPLATE,
     candidates,
     check_template,
+    content_digest,
     folded,
+    key_of,
     safe_name,
     slug,
 )
