@@ -84,7 +84,7 @@ async def test_image_has_the_aspect_ratio_asked_for(
 
 @pytest.mark.parametrize(
     ("image_size", "tokens", "dollars"),
-    [(None, 1120, 0.0336), ("1K", 1120, 0.0336), ("2K", 1680, 0.0504), ("4K", 2520, 0.0756)],
+    [(None, 1120, 0.0336), ("1K", 1120, 0.0336), ("2K", 1680, 0.0504), ("4K", 3780, 0.1134)],
 )
 async def test_image_size_is_asked_for_and_billed(
     image_size: str | None, tokens: int, dollars: float

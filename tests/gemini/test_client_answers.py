@@ -80,12 +80,13 @@ def test_further_images_are_extras_of_the_first_which_alone_has_the_bill() -> No
     )
 
 
-def test_thoughts_are_counted_and_not_priced() -> None:
+def test_thoughts_are_counted_and_priced_as_text() -> None:
     counts = {"promptTokenCount": 5, "candidatesTokenCount": 1120, "totalTokenCount": 1625}
     usage = {**counts, "thoughtsTokenCount": 500}
     image = image_from(answer(inline(PNG), usageMetadata=usage), MODEL)
     assert image.usage == Usage(5, 1120, 1625, thought_tokens=500)
-    assert image.cost == image_from(answer(inline(PNG), usageMetadata=counts), MODEL).cost
+    # 1,120 tokens of image at $30 a million, 5 of prompt at $1.50, 500 of thoughts at $7.50.
+    assert image.cost == pytest.approx(0.0336 + 0.0000075 + 0.00375)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ def test_aliases_stand_for_full_ids_and_other_ids_pass_through() -> None:
     assert model_id("lite") == LITE
     assert model_id("gemini-9-image-preview_1.0") == "gemini-9-image-preview_1.0"
     assert model_id("tunedModels/mine") == "tunedModels/mine"
+    assert model_id("models/gemini-9-image") == "gemini-9-image"
+    assert model_id(f"models/{FLASH}") == FLASH
+    assert model_id("models/pro") == PRO
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_aspect_ratios_are_those_documented() -> None:
     assert {known.alias: len(set(known.aspect_ratios)) for known in MODELS} == {
         "flash": 14,
         "pro": 10,
-        "lite": 10,
+        "lite": 14,
     }
 
 
@@ -72,7 +75,8 @@ def test_aspect_ratios_are_those_documented() -> None:
         (PRO, {"aspect_ratio": "1:8"}, "9:16, 16:9 or 21:9, got aspect_ratio='1:8'"),
         (PRO, {"aspect_ratio": 16}, "got aspect_ratio=16"),
         (FLASH, {"thinking": "low"}, "thinks minimal, medium or high, got thinking='low'"),
-        (PRO, {"thinking": "deeply"}, "low, medium or high, got thinking='deeply'"),
+        (LITE, {"thinking": "medium"}, "thinks minimal or high, got thinking='medium'"),
+        (PRO, {"thinking": "high"}, f"{PRO} takes no thinking, got 'high'"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_with_what_it_can(
@@ -99,11 +103,45 @@ def test_generation_config_must_be_a_mapping() -> None:
         resolve(ImageRequest("a cup", generation_config=[]))  # type: ignore[arg-type]
 
 
+# Worked out by hand from the published prices a million tokens: flash $1.50 in, $7.50 for thoughts,
+# $30 for images; pro $2, $12, $120; lite $0.25, $1.50, $30. An input image is 1,120 tokens.
+@pytest.mark.parametrize(
+    ("model", "image_tokens", "thoughts", "prompt_tokens", "expected"),
+    [
+        (FLASH, 1120, 0, 0, 0.0336),
+        (FLASH, 1120, 0, 1120, 0.03528),
+        (FLASH, 1120, 400, 2240, 0.03996),
+        (FLASH, 1680, 0, 0, 0.0504),
+        (FLASH, 1680, 400, 1120, 0.05508),
+        (FLASH, 3780, 0, 0, 0.1134),
+        (FLASH, 3780, 400, 0, 0.1164),
+        (FLASH, 3780, 2000, 15680, 0.15192),
+        (PRO, 1120, 0, 0, 0.1344),
+        (PRO, 1120, 337, 0, 0.138444),
+        (PRO, 1120, 337, 1120, 0.140684),
+        (PRO, 2000, 0, 0, 0.24),
+        (PRO, 2000, 2000, 15680, 0.29536),
+        (LITE, 1120, 0, 0, 0.0336),
+        (LITE, 1120, 400, 0, 0.0342),
+        (LITE, 1120, 400, 15680, 0.03812),
+    ],
+)
+def test_cost_is_the_sum_of_what_each_kind_of_token_costs(
+    model: str, image_tokens: int, thoughts: int, prompt_tokens: int, expected: float
+) -> None:
+    usage = Usage(prompt_tokens, image_tokens, thought_tokens=thoughts)
+    assert cost(model, usage) == pytest.approx(expected, abs=1e-9)
+
+
+def test_text_beside_an_image_is_not_charged_as_an_image() -> None:
+    usage = Usage(0, 1120 + 100, text_tokens=100)
+    assert cost(FLASH, usage) == pytest.approx(0.0336 + 0.00075)
+
+
 def test_cost_is_known_where_prices_are() -> None:
     usage = Usage(prompt_tokens=100, output_tokens=1120, total_tokens=1220)
     assert cost(FLASH, usage) == pytest.approx(0.0336 + 0.00015)
     assert cost(FLASH, None) is None
-    assert cost(PRO, usage) is None
     assert cost("gemini-9-image", usage) is None
 
 
@@ -113,12 +151,12 @@ def test_cost_is_known_where_prices_are() -> None:
         ("flash", None, 0.0336),
         (FLASH, "1K", 0.0336),
         ("flash", "2K", 0.0504),
-        ("flash", "4K", 0.0756),
+        ("flash", "4K", 0.1134),
         ("flash", "8K", None),
         ("pro", None, 0.134),
         ("pro", "2K", 0.134),
         (PRO, "4K", 0.24),
-        ("lite", None, None),
+        ("lite", None, 0.0336),
         ("gemini-9-image", "1K", None),
     ],
 )

@@ -22,7 +22,7 @@ def test_an_estimate_counts_calls_dollars_and_seconds() -> None:
 
 def test_prompts_may_bring_models_and_sizes_of_their_own() -> None:
     prompts = ["a", Prompt("b", image_size="4K"), Prompt("c", model="pro")]
-    assert estimate(prompts).cost == pytest.approx(0.0336 + 0.0756 + 0.134, rel=0.01)
+    assert estimate(prompts).cost == pytest.approx(0.0336 + 0.1134 + 0.134, rel=0.01)
     assert estimate(prompts, price=1.0).cost == 3.0
     assert estimate([*prompts, Prompt("d", model="new")]).cost is None
     assert estimate([]).cost == 0.0
@@ -88,7 +88,7 @@ def test_files_are_counted_without_being_read_again(
 async def test_files_that_have_images_are_compared_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(ROWS)
     (tmp_path / "b.jsonl").write_text(ROWS.replace("7", "8"))
-    settings = {"seed": 3, "thinking": "high", "aspect_ratio": "1:1"}
+    settings = {"seed": 3, "temperature": 0.5, "aspect_ratio": "1:1"}
     async with (
         FakeGemini(image_size=8) as server,
         GeminiClient("a-key", base_url=server.url) as client,

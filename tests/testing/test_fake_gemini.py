@@ -124,10 +124,24 @@ class TestAnswers:
             answer = await client.post(PATH, json=asking(imageConfig={"aspectRatio": ratio}))
         assert png_size(png_of(answer)) == size
 
-    @pytest.mark.parametrize(("size", "tokens"), [("1K", 1120), ("2K", 1680), ("4K", 2520)])
-    async def test_the_image_size_decides_the_tokens(self, size: str, tokens: int) -> None:
+    @pytest.mark.parametrize(
+        ("model", "size", "tokens"),
+        [
+            ("gemini-nano-banana-2.1", "1K", 1120),
+            ("gemini-nano-banana-2.1", "2K", 1680),
+            ("gemini-nano-banana-2.1", "4K", 3780),
+            ("gemini-3-pro-image", "1K", 1120),
+            ("gemini-3-pro-image", "2K", 1120),
+            ("gemini-3-pro-image", "4K", 2000),
+            ("gemini-3.1-flash-lite-image", "1K", 1120),
+        ],
+    )
+    async def test_the_model_and_the_image_size_decide_the_tokens(
+        self, model: str, size: str, tokens: int
+    ) -> None:
+        path = f"/v1beta/models/{model}:generateContent"
         async with FakeGemini(image_size=8) as server, client_of(server) as client:
-            answer = await client.post(PATH, json=asking(imageConfig={"imageSize": size}))
+            answer = await client.post(path, json=asking(imageConfig={"imageSize": size}))
         assert answer.json()["usageMetadata"]["candidatesTokenCount"] == tokens
 
     async def test_prompts_seeds_and_models_make_different_images(self) -> None:
@@ -147,7 +161,7 @@ class TestAnswers:
         async with FakeGemini(image_size=8) as server, client_of(server) as client:
             answer = await client.post(PATH, json=asking("fox", image, image))
             (call,) = server.calls
-        assert answer.json()["usageMetadata"]["promptTokenCount"] == 1 + 2 * 258
+        assert answer.json()["usageMetadata"]["promptTokenCount"] == 1 + 2 * 1120
         assert call.prompt == "fox"
         assert call.body == {}  # not kept
 

@@ -10,13 +10,21 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import date
 from functools import cache
 from importlib.resources import files
-from math import inf
 from pathlib import Path
 from typing import Any
 
 _MILLION = 1_000_000
+_MOST = 1_000_000_000  # a larger number is a mistake
+_EXPECTED = {
+    "str": "a text",
+    "int": "a whole number of at least 0",
+    "float": "a number of at least 0",
+    "Mapping[str, int]": "an object of whole numbers of at least 0",
+    "Mapping[str, float]": "an object of numbers of at least 0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,15 @@ def model_price(service: str, model: str) -> ModelPrice | None:
     return _prices(os.environ.get("GENBATCH_PRICES") or None).get((service, model))
 
 
+def check_prices(path: str | os.PathLike[str]) -> None:
+    """Read a file of prices, to see whether it is one.
+
+    Raises:
+        ValueError: If it cannot be read or is malformed; the message names file, row and field.
+    """
+    _prices(os.fspath(path))
+
+
 @cache
 def _prices(newer: str | None) -> Mapping[tuple[str, str], ModelPrice]:
     published = _read(files("genbatch._money").joinpath("prices.json").read_text("utf-8"))
@@ -73,7 +90,7 @@ def _prices(newer: str | None) -> Mapping[tuple[str, str], ModelPrice]:
         return published
     try:
         return {**published, **_read(Path(newer).read_text("utf-8-sig"))}
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise ValueError(f"{newer}: cannot be read as prices: {exc}") from exc
 
 
@@ -82,8 +99,13 @@ def _read(text: str) -> dict[tuple[str, str], ModelPrice]:
     rows = document.get("prices") if isinstance(document, dict) else None
     if not isinstance(rows, list):
         raise ValueError('it must be an object with a list "prices"')
-    prices = [_price(row, number) for number, row in enumerate(rows, 1)]
-    return {(price.service, price.model): price for price in prices}
+    prices: dict[tuple[str, str], ModelPrice] = {}
+    for number, row in enumerate(rows, 1):
+        price = _price(row, number)
+        if (price.service, price.model) in prices:
+            raise ValueError(f"row {number}: model {price.model!r} has a row already")
+        prices[price.service, price.model] = price
+    return prices
 
 
 def _price(row: Any, number: int) -> ModelPrice:
@@ -92,24 +114,33 @@ def _price(row: Any, number: int) -> ModelPrice:
     Raises:
         ValueError: If a field is missing, unknown, of the wrong type or below zero.
     """
+    if not isinstance(row, dict):
+        raise ValueError(f"row {number}: it must be an object, got {row!r:.50}")
     names = {field.name for field in fields(ModelPrice)}
-    given = row.keys() if isinstance(row, dict) else set()
-    for name in sorted(names ^ given):
+    for name in sorted(names ^ row.keys()):
         raise ValueError(f"row {number}: {name!r} is {'missing' if name in names else 'unknown'}")
     for field in fields(ModelPrice):
-        value = row[field.name]
-        if not _fits(value, str(field.type)):
-            raise ValueError(f"row {number}: {field.name} must be {field.type}, got {value!r:.50}")
+        value, kind = row[field.name], str(field.type)
+        if not _fits(value, kind):
+            expected = _EXPECTED[kind]
+            raise ValueError(f"row {number}: {field.name} must be {expected}, got {value!r:.50}")
+    try:
+        date.fromisoformat(row["date"])
+    except ValueError:
+        message = f"row {number}: date must be like 2026-11-27, got {row['date']!r:.50}"
+        raise ValueError(message) from None
+    if not row["image_tokens"]:
+        raise ValueError(f"row {number}: image_tokens must name at least one size")
     return ModelPrice(**row)
 
 
 def _fits(value: object, kind: str) -> bool:
     match kind:
         case "str":
-            return isinstance(value, str)
+            return isinstance(value, str) and value != ""
         case "int" | "float":
             kinds = int if kind == "int" else (int, float)
-            return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < inf
+            return isinstance(value, kinds) and type(value) is not bool and 0 <= value <= _MOST
         case _:
             inner = kind.partition(", ")[2].rstrip("]")
             return isinstance(value, dict) and all(_fits(each, inner) for each in value.values())

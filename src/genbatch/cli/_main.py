@@ -20,8 +20,8 @@ from ._options import Version, command
 
 ENVIRONMENT = """Environment variables set defaults: GENBATCH_MAX_CONCURRENT sets
 --max-concurrent, and likewise for --encoding, --model, --aspect-ratio, --image-size, --output,
---name, --gallery, --pace, --budget, --max-images, --price, --timeout, --deadline, --patience,
---quiet, --log-file and --backend. Options on the command line take precedence."""
+--name, --gallery, --pace, --budget, --max-images, --price, --prices, --timeout, --deadline,
+--patience, --quiet, --log-file and --backend. Options on the command line take precedence."""
 
 app = typer.Typer(
     name="genbatch",

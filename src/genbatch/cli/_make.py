@@ -149,8 +149,8 @@ def demo_command(
 
 
 @command(
-    *("gallery", "max_concurrent", "pace", "budget", "max_images", "price", "timeout", "deadline"),
-    *("patience", "quiet", "as_json", "log_file", "demo", "base_url", "backend"),
+    *("gallery", "max_concurrent", "pace", "budget", "max_images", "price", "prices", "timeout"),
+    *("deadline", "patience", "quiet", "as_json", "log_file", "demo", "base_url", "backend"),
 )
 def redo_command(
     *,

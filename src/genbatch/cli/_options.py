@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, fields
 from functools import wraps
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
+from genbatch._money import check_prices
 from genbatch._store import DEFAULT_TEMPLATE, FINAL, check_template
 from genbatch._throttle import parse_interval
 
@@ -68,6 +70,17 @@ def _check_seconds(seconds: float | None) -> float | None:
     if seconds is not None and not seconds > 0:
         raise typer.BadParameter("must be more than 0 seconds")
     return seconds
+
+
+def _use_prices(path: Path | None) -> Path | None:
+    """Make a file of prices the one that this process reads."""
+    if path is not None:
+        try:
+            check_prices(path)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        os.environ["GENBATCH_PRICES"] = str(path)
+    return path
 
 
 def _parsed_by(parse: Callable[[str], object]) -> Callable[[T], T]:
@@ -217,6 +230,14 @@ class Options:
         "USD",
         env=True,
         min=0.0,
+    )
+    prices: Path | None = _field(  # noqa: RUF009
+        None,
+        LIMITS,
+        "JSON file of newer token prices, replacing those of the same models.",
+        "FILE",
+        env=True,
+        callback=_use_prices,
     )
     dry_run: bool = _field(
         False, LIMITS, "Show what the run would do and cost without making any calls."

@@ -12,6 +12,7 @@ import anyio
 import typer
 
 from genbatch import GeminiClient
+from genbatch._money import model_price
 from genbatch.gemini import MODELS, Model, price
 from genbatch.testing import FakeGemini
 
@@ -19,7 +20,7 @@ from ._console import QuietConsole, plain
 from ._options import Options, command, option
 from ._run import client_of, counts_of, run
 
-_NOTE = "Prices are US dollars per image, as published in autumn 2026; billing may differ."
+_NOTE = "Prices are US dollars per image, as published on the date given; billing may differ."
 
 
 def _check_host(host: str) -> str:
@@ -48,7 +49,7 @@ RetryInfo = Annotated[
 Speed = Annotated[float, option(None, "Run the fake's clock X times faster than real time.", "X")]
 
 
-@command("base_url", "backend")
+@command("prices", "base_url", "backend")
 def models_command(
     *, available: Available = False, as_json: AsJson = False, options: Options
 ) -> int:
@@ -96,6 +97,8 @@ def _rows(usable: Sequence[str] | None) -> Iterator[dict[str, Any]]:
             "id": model.id,
             "alias": model.alias or None,
             "prices": {size: price(model.id, size) for size in model.image_sizes},
+            "prices_date": priced.date if (priced := model_price("gemini", model.id)) else None,
+            "prices_source": priced.source if priced else None,
             "aspect_ratios": list(model.aspect_ratios),
             "thinking": list(model.thinking),
             "available": None if usable is None else model in others or model.id in usable,
@@ -108,7 +111,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     described = ", ".join(sizes) or "sizes and prices unknown"
     if sizes and not any(prices.values()):
         described += " (price unknown)"
-    cells = [row["alias"] or "", row["id"], described]
+    cells = [row["alias"] or "", row["id"], described, row["prices_date"] or ""]
     if row["available"] is not None:
         cells.append("available" if row["available"] else "not available")
     return cells

@@ -160,7 +160,7 @@ def price(model: str, image_size: str | None = None) -> float | None:
     published = model_price("gemini", model)
     if published is None:
         return None
-    size = next(iter(published.image_tokens)) if image_size is None else image_size
+    size = image_size or default_size(model) or next(iter(published.image_tokens))
     if size not in published.image_tokens:
         return None
     return published.cost(prompt_tokens=_PROMPT_TOKENS, image_tokens=published.image_tokens[size])

@@ -47,8 +47,10 @@ _CALL = re.compile(
     r"/([^/:]+):generateContent"
 )
 _RATIO = re.compile(r"([1-9]\d?):([1-9]\d?)")
-_TOKENS = {"1K": 1120, "2K": 1680, "4K": 2520}  # billed for one image
-_TOKENS_PER_INPUT_IMAGE = 258
+# Tokens billed for one image, by size. Never read from the price file: tests compare the two.
+_TOKENS = {"1K": 1120, "2K": 1680, "4K": 3780}
+_TOKENS_OF_PRO = {"1K": 1120, "2K": 1120, "4K": 2000}
+_TOKENS_PER_INPUT_IMAGE = 1120
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +174,13 @@ def _image_answer(call: Call, image_size: int) -> JsonObject:
     png = draw(call.prompt, model=call.model, seed=seed, width=width, height=height)
     inputs = sum("inlineData" in part or "fileData" in part for part in _parts(call.body))
     prompt_tokens = max(1, len(call.prompt) // 4) + _TOKENS_PER_INPUT_IMAGE * inputs
+    tokens = (_TOKENS_OF_PRO if call.model == "gemini-3-pro-image" else _TOKENS)[size]
     return {
         "candidates": [candidate([{"text": "Here is the image you asked for."}, inline(png)])],
         "usageMetadata": {
             "promptTokenCount": prompt_tokens,
-            "candidatesTokenCount": _TOKENS[size],
-            "totalTokenCount": prompt_tokens + _TOKENS[size],
+            "candidatesTokenCount": tokens,
+            "totalTokenCount": prompt_tokens + tokens,
         },
         "modelVersion": call.model,
         "responseId": f"fake-{call.number}",
