@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from genbatch._money import check_prices, model_price
+from genbatch._money import load_prices, model_price
 from genbatch.gemini import MODELS, price
 
 FLASH = "gemini-nano-banana-2.1"
@@ -58,7 +58,7 @@ def test_a_newer_file_adds_models_and_replaces_those_it_names(
     path = tmp_path / "prices.json"
     path.write_text("\ufeff" + json.dumps({"prices": [ROW, newer]}), "utf-8")
     monkeypatch.setenv("GENBATCH_PRICES", str(path))
-    check_prices(path)
+    load_prices(path)
     assert price("gemini-9-image") == pytest.approx(0.01, rel=0.01)
     assert price("gemini-9-image", "2K") == pytest.approx(0.03, rel=0.01)
     assert price("flash") == pytest.approx(0.02, rel=0.01)  # of its default size, whatever is first
@@ -118,7 +118,7 @@ def test_a_bad_file_is_one_mistake_that_names_file_row_and_field(
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setenv("GENBATCH_PRICES", os.fspath(path))
-    for use in (lambda: price("flash"), lambda: check_prices(path)):
+    for use in (lambda: price("flash"), lambda: load_prices(path)):
         with pytest.raises(ValueError, match="cannot be read as prices") as caught:
             use()
         assert str(caught.value).startswith(f"{path}: cannot be read as prices: ")

@@ -74,13 +74,16 @@ def model_price(service: str, model: str) -> ModelPrice | None:
     return _prices(os.environ.get("GENBATCH_PRICES") or None).get((service, model))
 
 
-def check_prices(path: str | os.PathLike[str]) -> None:
-    """Read a file of prices, to see whether it is one.
+def load_prices(newer: str | os.PathLike[str] | None = None) -> None:
+    """Read the prices, which blocks, so that model_price does not.
+
+    Args:
+        newer: A file of newer prices; the one that GENBATCH_PRICES names where None.
 
     Raises:
         ValueError: If it cannot be read or is malformed; the message names file, row and field.
     """
-    _prices(os.fspath(path))
+    _prices(os.fspath(newer) if newer else os.environ.get("GENBATCH_PRICES") or None)
 
 
 @cache

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
-from genbatch._money import check_prices
+from genbatch._money import load_prices
 from genbatch._store import DEFAULT_TEMPLATE, FINAL, check_template
 from genbatch._throttle import parse_interval
 
@@ -76,7 +76,7 @@ def _use_prices(path: Path | None) -> Path | None:
     """Make a file of prices the one that this process reads."""
     if path is not None:
         try:
-            check_prices(path)
+            load_prices(path)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
         os.environ["GENBATCH_PRICES"] = str(path)

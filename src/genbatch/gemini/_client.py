@@ -16,7 +16,7 @@ import anyio
 from anyio import to_thread
 
 from genbatch._logs import log, log_context
-from genbatch._money import Account, Budget
+from genbatch._money import Account, Budget, load_prices
 from genbatch._throttle import Throttle
 from genbatch._values import (
     DamagedImage,
@@ -82,7 +82,8 @@ class GeminiClient:
     Raises:
         Unauthorized: If there is no key; on entering, if there are no credentials.
         ValueError: If a setting is out of range, a key is given with Vertex or a setting of Vertex
-            without it, or http_client follows redirects; on entering, if no project is known.
+            without it, or http_client follows redirects; on entering, if no project is known, or
+            the file that GENBATCH_PRICES names is not one of prices.
         TypeError: If http_client is not asynchronous.
     """
 
@@ -140,6 +141,7 @@ class GeminiClient:
     def _connect(self) -> Wire:
         from ._sdk import Wire
 
+        load_prices()  # here, since calls may not block
         access = None
         if self._vertex is not None:
             from ._credentials import Access
