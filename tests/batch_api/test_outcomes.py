@@ -77,7 +77,7 @@ async def test_a_job_asks_for_what_a_live_call_asks_for(tmp_path: Path) -> None:
 
     asked = [
         Prompt("a fox", aspect_ratio="16:9", image_size="2K", seed=7),
-        Prompt("a hen", images=(b"\x89PNG\r\n\x1a\n a picture",), model="pro"),
+        Prompt("a hen", images=(b"\x89PNG\r\n\x1a\n a picture",), model="gemini-9-image"),
     ]
     settings: dict[str, Any] = {
         "thinking": "high",

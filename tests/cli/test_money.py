@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -219,3 +221,19 @@ def test_who_says_yes_is_not_asked(serve: Serve) -> None:
     assert code == 0
     assert "Continue?" not in shown
     assert len(images("genbatch-out")) == 2
+
+
+def test_what_runs_counted_without_usage_is_in_status_and_in_the_next_budget(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    def forget(answer: dict[str, Any]) -> dict[str, Any]:
+        del answer["usageMetadata"]
+        return answer
+
+    fake = serve(faults=lambda call: Fault(edit=forget))
+    write_prompts(8)
+    for _ in range(3):
+        assert genbatch("run", "prompts.txt", "--budget", "0.12").returncode == 3
+    assert 0 < 0.0336 * fake.stats.images <= 0.12
+    row = json.loads(genbatch("status", "genbatch-out", "--json").stdout)
+    assert 0.0336 * fake.stats.images <= row["spent"]["usd"] <= 0.12

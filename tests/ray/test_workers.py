@@ -95,7 +95,7 @@ async def test_a_damaged_image_is_paid_and_kept_in_the_store(tmp_path: Path) -> 
     cut = b"\x89PNG\r\n\x1a\nthe first half"
     async with (
         FakeGemini(faults=[not_an_image(cut)]) as server,
-        fleet(tmp_path, server.url, price=0.5, usd=10.0) as (coordinator, [worker]),
+        fleet(tmp_path, server.url, price=0.5, own_price=0.5, usd=10.0) as (coordinator, [worker]),
     ):
         [error] = await worker.make([item(0)])
         state = await coordinator.state()

@@ -216,7 +216,7 @@ async def test_namespaces_share_no_images(
 async def test_settings_of_the_run_hold_unless_a_prompt_brings_its_own(
     server: FakeGemini, client: GeminiClient
 ) -> None:
-    prompts = [Prompt("plain"), Prompt("own", model="pro", aspect_ratio="1:1", seed=0)]
+    prompts = [Prompt("plain"), Prompt("own", model="gemini-9-image", aspect_ratio="1:1", seed=0)]
     async with generate_images(
         client,
         prompts,
@@ -232,7 +232,7 @@ async def test_settings_of_the_run_hold_unless_a_prompt_brings_its_own(
         async for outcome in outcomes:
             outcome.unwrap()
     plain, own = server.calls
-    assert (plain.model, own.model) == ("gemini-nano-banana-2.1", "gemini-3-pro-image")
+    assert (plain.model, own.model) == ("gemini-nano-banana-2.1", "gemini-9-image")
     config = {
         "responseModalities": ["IMAGE"],
         "imageConfig": {"aspectRatio": "16:9", "imageSize": "2K"},

@@ -48,12 +48,19 @@ def item(number: int) -> tuple[str, Prompt]:
 
 @asynccontextmanager
 async def fleet(
-    store: Path, url: str, *, workers: int = 1, share: int = 8, retries: int = 0, **changes: Any
+    store: Path,
+    url: str,
+    *,
+    workers: int = 1,
+    share: int = 8,
+    retries: int = 0,
+    own_price: float | None = None,
+    **changes: Any,
 ) -> AsyncIterator[tuple[Coordinator, list[Worker]]]:
     """Run a coordinator with workers that call a server."""
     coordinator = Coordinator(bounds(store, **changes))
     client = {"base_url": url, "api_key": "a-key", "max_retries": retries}
-    work = Work(str(store), share, client=client)
+    work = Work(str(store), share, own_price, client)
     async with anyio.create_task_group() as tasks:
         made = [Worker(work, Local(coordinator, tasks)) for _ in range(workers)]
         try:

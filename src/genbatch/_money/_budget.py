@@ -28,22 +28,33 @@ _ROUNDING = 1e-9  # US dollars: sums of prices are not exact
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One attempt of a call, as its budget sees it: perhaps billed until it is settled."""
+    """One attempt of a call, as its budget sees it: perhaps billed until it is settled.
 
-    price: float
+    Attributes:
+        price: US dollars reserved for it, None where no price is known.
+        cost: US dollars of the images that came.
+        images: How many came.
+        maybe_images: 1 while it may have been billed without an image, else 0.
+    """
+
+    price: float | None
+    cost: float = 0.0
     images: int = 0
     maybe_images: int = 1
 
-    def paid(self, cost: float | None) -> None:
-        """Say that an image came, even a damaged one, and what it cost if that is known."""
-        self.images, self.maybe_images = 1, 0
-        if cost is not None:
-            self.price = cost
+    def cost_of(self, images: int) -> float | None:
+        """Return what counts for an answer with images that does not say what it cost."""
+        return None if self.price is None else self.price * images
+
+    def paid(self, cost: float | None, images: int = 1) -> None:
+        """Say that images came, even damaged ones, and what they cost together if it is known."""
+        self.images, self.maybe_images = images, 0
+        self.cost = (self.cost_of(images) or 0.0) if cost is None else cost
 
     def failed(self, error: Exception) -> None:
         """Say what came instead of an image."""
         if isinstance(error, DamagedImage):
-            self.paid(error.cost)
+            self.paid(error.cost, error.images)
         elif isinstance(error, GenbatchError) and not error.maybe_paid:
             self.maybe_images = 0
 
@@ -101,9 +112,8 @@ class Budget:
         """
         if price is None and self.usd is not None:
             raise ValueError("a budget needs a price: give the price of an image of this model")
-        attempt = Attempt(price or 0.0)
-        await self._make_room(attempt.price)
-        reserved = attempt.price
+        attempt, reserved = Attempt(price), price or 0.0
+        await self._make_room(reserved)
         self._running += 1
         self._reserved += reserved
         try:
@@ -115,13 +125,13 @@ class Budget:
             self._running -= 1
             self._reserved = self._reserved - reserved if self._running else 0.0
             self.images += attempt.images
-            self.spent += attempt.images * attempt.price
+            self.spent += attempt.cost
             self.maybe_images += attempt.maybe_images
-            self.maybe_spent += attempt.maybe_images * attempt.price
+            self.maybe_spent += attempt.maybe_images * reserved
             self._settled.unpark()
             if attempt.maybe_images:
                 message = "a call may have been paid without an image, $%.4f"
-                log(_log, WARNING, message, attempt.price, price=attempt.price)
+                log(_log, WARNING, message, reserved, price=reserved)
 
     async def _make_room(self, price: float) -> None:
         while not self._has_room(price, self._running, self._reserved):

@@ -132,8 +132,9 @@ class Spent(NamedTuple):
     def read(cls, journal: Transaction) -> Spent:
         """Return it from a journal."""
         usd, images = journal.first(
-            """SELECT total(cost), count(*) FROM (SELECT cost FROM image UNION ALL
-            SELECT price FROM attempt WHERE name GLOB ?)""",
+            """SELECT total(cost), coalesce(sum(images), 0) FROM (
+                SELECT cost, 1 + coalesce(json_array_length(extras), 0) AS images FROM image
+                UNION ALL SELECT price, 1 FROM attempt WHERE name GLOB ?)""",
             f"{DAMAGED}*",
         )
         maybe_usd, maybe_images = journal.first(

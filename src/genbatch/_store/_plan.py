@@ -329,7 +329,9 @@ def adopt_orphans(journal: Transaction, directory: Path) -> None:
             note_failure(journal, Call(Plan(key, name, item=item), 1, name, number), error)
         elif (image := _look(journal, directory, name)) is not None:
             take = journal.next_take(item)
-            journal.add_image(item, take, pick=False, prompt=prompt, cost=price, **image)
+            images = 1 + len(json.loads(image["extras"] or "[]"))
+            cost = None if price is None else price * images
+            journal.add_image(item, take, pick=False, prompt=prompt, cost=cost, **image)
             journal.execute("DELETE FROM attempt WHERE id = ?", (number,))
 
 

@@ -36,11 +36,13 @@ class DamagedImage(InvalidResponse):
     """The image in an answer is cut off or fake; it is paid for, and not asked for again.
 
     Attributes:
-        cost: US dollars by the price table, None where unknown.
+        cost: US dollars for all that came in the answer, None where unknown.
+        images: How many damaged images came in the answer.
         file: Where a run has kept the data, relative to its folder; the message tells it too.
     """
 
     cost: float | None = None
+    images: int = 1
     file: str | None = None
 
     def __str__(self) -> str:

@@ -113,7 +113,8 @@ class Image:
         model: Full id of the model asked.
         usage: Tokens billed, None where the answer does not say.
         text: What the model wrote beside the image.
-        cost: US dollars by the price table, None for a model it does not list.
+        cost: US dollars for the whole answer: by its usage and the published prices, or what was
+            reserved for it where it has no usage. None where no price is known.
         response_id: The service's id of this answer.
         extras: Further images of the same answer, seldom any; usage, text and cost are here.
     """
@@ -146,7 +147,7 @@ class SavedImage:
         mime_type: True type, read from the bytes.
         size_mb: Size in megabytes (10**6 bytes).
         sha256: Hex digest of the file.
-        cost: US dollars by the price table, None where unknown.
+        cost: US dollars for the whole answer, None where no price is known.
         resumed: Whether an earlier run had saved it and no call was made.
         model: Full id of the model asked, None where resumed.
         usage: Tokens billed, None where unknown.

@@ -70,7 +70,9 @@ class Results:
                 continue
             request = self.pending[key]
             try:
-                image = self.context.service.read_result(line, self.job.model)
+                image = self.context.service.read_result(
+                    line, self.job.model, self.context.calls.price
+                )
             except GenbatchError as error:
                 if isinstance(error, DamagedImage):
                     self.context.keep_damaged(request, error)
@@ -83,7 +85,8 @@ class Results:
     def settle(self, saved: list[tuple[JobRequest, SavedImage]]) -> None:
         """Wake the calls whose images are saved."""
         for request, image in saved:
-            self.context.settle_earlier(self.job, request, image.cost or 0.0, maybe_paid=False)
+            images, cost = 1 + len(image.extras), image.cost or 0.0
+            self.context.settle_earlier(self.job, request, images, cost, maybe_paid=False)
             self.job.settle(request.call.plan.item, image)
 
 
@@ -127,9 +130,9 @@ async def _finish(results: Results, status: JobStatus, last: list[bytes]) -> Non
     for request, error in failures:
         if isinstance(error, DamagedImage):
             cost = request.price if error.cost is None else error.cost
-            context.settle_earlier(job, request, cost or 0.0, maybe_paid=False)
+            context.settle_earlier(job, request, error.images, cost or 0.0, maybe_paid=False)
         else:
-            context.settle_earlier(job, request, None, maybe_paid=error.maybe_paid)
+            context.settle_earlier(job, request, maybe_paid=error.maybe_paid)
         job.settle(request.call.plan.item, error)
     log(_log, INFO, "job %s has ended, %s", job.label, status.state.lower())
 

@@ -208,7 +208,7 @@ class JobContext:
         Raises:
             StoreError: If it cannot be written.
         """
-        image = replace(image, cost=self._share(image.cost))
+        image = replace(image, cost=_cost(request, image.cost, 1 + len(image.extras)))
         elapsed = max(0.0, time.time() - job.began)
         return self.place.archive.save(request.call, image, elapsed)
 
@@ -218,24 +218,26 @@ class JobContext:
         Raises:
             StoreError: If it cannot be written.
         """
-        error.cost = self._share(error.cost)
+        error.cost = _cost(request, error.cost, error.images)
         self.place.archive.keep_damaged(request.call, error)
         error.data = None  # a job may have thousands
 
-    def _share(self, cost: float | None) -> float | None:
-        """Return what an image costs in a job, given its price in a live call."""
-        cost = cost if self.calls.price is None else self.calls.price
-        return None if cost is None else cost * JOB_SHARE
-
     def settle_earlier(
-        self, job: LiveJob, request: JobRequest, cost: float | None, *, maybe_paid: bool
+        self,
+        job: LiveJob,
+        request: JobRequest,
+        images: int = 0,
+        cost: float = 0.0,
+        *,
+        maybe_paid: bool,
     ) -> None:
         """Settle a request in the budget if an earlier process sent it: here, no call does.
 
         Args:
             job: The job of the request.
             request: Counted as possibly paid so far.
-            cost: US dollars of its image, None without one.
+            images: How many came.
+            cost: US dollars of them.
             maybe_paid: Whether it still counts as possibly paid.
         """
         if job.spool is not None:
@@ -244,9 +246,21 @@ class JobContext:
         if not maybe_paid:
             budget.maybe_images -= 1
             budget.maybe_spent = max(0.0, budget.maybe_spent - (request.price or 0.0))
-        if cost is not None:
-            budget.images += 1
-            budget.spent += cost
+        budget.images += images
+        budget.spent += cost
+
+
+def _cost(request: JobRequest, live: float | None, images: int) -> float | None:
+    """Return what the images of a request cost in a job.
+
+    Args:
+        request: The price reserved for it counts where that is not known.
+        live: US dollars that they would cost in a live call, None where unknown.
+        images: How many came.
+    """
+    if live is not None:
+        return live * JOB_SHARE
+    return None if request.price is None else request.price * images
 
 
 async def wait_for_end(context: JobContext, job: LiveJob) -> JobStatus:

@@ -209,7 +209,7 @@ class Queue:
             attempt.maybe_images = 1  # from now on it may be sent
             saved = await waiter.wait()
             if saved is not None:
-                attempt.paid(saved.cost)
+                attempt.paid(saved.cost, 1 + len(saved.extras))
             return saved
 
     async def _add(self, added: JobRequest, request: ImageRequest) -> Waiter:

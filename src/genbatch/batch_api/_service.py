@@ -104,19 +104,20 @@ class BatchService:
         path = f"v1beta/models/{quote(model, safe='/')}:batchGenerateContent"
         return name_in(await self._json("POST", path, asked, model), "a job")
 
-    def read_result(self, line: bytes, model: str) -> Image:
+    def read_result(self, line: bytes, model: str, price: float | None) -> Image:
         """Return the image of a line of results, priced as a live one.
 
         Args:
             line: As it came; images are decoded from it without a copy.
             model: Full id of the model asked.
+            price: US dollars of a live image, in place of the published prices.
 
         Raises:
             GenbatchError: What a live call would have raised.
         """
         row = parse_answer(line, model, self._hide)
         if isinstance(row.get("response"), dict):
-            return image_from(row["response"], model)
+            return image_from(row["response"], model, price)
         told = mapping(row.get("error") or row.get("status"))
         code = told.get("code")
         number = code if isinstance(code, int) else 0

@@ -110,7 +110,7 @@ async def recover(context: JobContext, job: LiveJob) -> bool:
         await context.note(job, name=job.name)
         return True
     for request in (await context.place.run_in_thread(context.jobs.pending, job.id)).values():
-        context.settle_earlier(job, request, None, maybe_paid=False)
+        context.settle_earlier(job, request, maybe_paid=False)
     await _drop(context, job)
     return False
 

@@ -119,12 +119,13 @@ def _shown(value: Any, hide: Callable[[str], str]) -> Any:
     return value
 
 
-def image_from(answer: JsonObject, model: str) -> Image:
+def image_from(answer: JsonObject, model: str, price: float | None = None) -> Image:
     """Return the first image of an answer that is not a draft within a thought.
 
     Args:
         answer: The body of a generateContent answer.
         model: Full id of the model.
+        price: US dollars of each image, in place of the published prices.
 
     Returns:
         The image; further ones are its extras.
@@ -147,19 +148,21 @@ def image_from(answer: JsonObject, model: str) -> Image:
         raise _why_none(answer, text, model)
     images, reason, damaged = _images(inline, model)
     usage = _usage(answer, has_image=True)
+    # A price is that of an image, and a damaged one is paid for too.
+    billed = cost(model, usage) if price is None else price * len(inline)
     if not images:
         message = f"{model} sent an invalid image: {reason}"
         details = _Details(status=200, request_id=_response_id(answer), maybe_paid=True)
         if damaged is None:
             raise InvalidResponse(message, **details)
         error = DamagedImage(message, **details)
-        error.data, error.cost = damaged, cost(model, usage)
+        error.data, error.cost, error.images = damaged, billed, len(inline)
         raise error
     return replace(
         images[0],
         usage=usage,
         text=text,
-        cost=cost(model, usage),
+        cost=billed,
         response_id=_response_id(answer),
         extras=tuple(images[1:]),
     )

@@ -183,7 +183,7 @@ class GeminiClient:
             prompt: What to draw. A Prompt's own settings override those given beside it; an
                 ImageRequest has them all.
             budget: A Budget that each attempt is paid from.
-            price: US dollars an image, in place of the price table's.
+            price: US dollars an image, in place of the published prices.
             settings: See ImageSettings.
 
         Returns:
@@ -302,16 +302,17 @@ async def _make_attempt(
             _tell_failure(error, began)
             raise
         try:
-            image = image_from(answer, request.model)
+            image = image_from(answer, request.model, price)
         except GenbatchError as error:
-            if price is not None and isinstance(error, DamagedImage):
-                error.cost = price
+            if isinstance(error, DamagedImage) and error.cost is None:
+                error.cost = attempt.cost_of(error.images)
             attempt.failed(error)
             _tell_failure(error, began)
             return error
-        if price is not None:
-            image = replace(image, cost=price)
-        attempt.paid(image.cost)
+        images = 1 + len(image.extras)
+        if image.cost is None:
+            image = replace(image, cost=attempt.cost_of(images))
+        attempt.paid(image.cost, images)
         _tell_image(image, began)
         return image
 

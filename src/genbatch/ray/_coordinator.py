@@ -73,12 +73,14 @@ class Report:
 
     Attributes:
         error: None if an image came.
-        cost: US dollars of the image, None if unknown.
+        cost: US dollars of the images, None if unknown.
+        images: How many came in the answer.
         answered: Whether the error is a valid answer of the service, without an image.
     """
 
     error: Exception | None = None
     cost: float | None = None
+    images: int = 1
     answered: bool = False
 
 
@@ -284,7 +286,7 @@ class Coordinator:
             call.reported, call.error = Event(), _dead()
             report = call.report
             if report.error is None:
-                attempt.paid(report.cost)
+                attempt.paid(report.cost, report.images)
                 self._observe(None)
             elif report.answered:
                 attempt.failed(report.error)

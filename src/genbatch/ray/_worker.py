@@ -229,7 +229,9 @@ def _report(value: object) -> Report:
     """Return the report of an answer: an image, or the error why it has none."""
     if isinstance(value, Exception):
         return Report(_light(value), answered=True)
-    return Report(cost=value.cost if isinstance(value, Image) else None)
+    if not isinstance(value, Image):
+        return Report()
+    return Report(cost=value.cost, images=1 + len(value.extras))
 
 
 def _light(error: Exception) -> Exception:

@@ -1,0 +1,153 @@
+"""What is paid is what counts: in the budget, in the folder, and for the next run.
+
+The figures are the published ones, as literals: an image of flash is $0.0336, and is expected to
+cost no more than $0.06 with its prompt and thoughts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from genbatch import Budget, Failure, generate_images
+from genbatch.testing import FakeGemini, Fault, not_an_image, several_images
+from support.batch_runs import Got, client_of, images, kinds, prompts, run, spent_in
+
+pytestmark = pytest.mark.anyio
+
+LEAST, MOST = 0.0336, 0.06
+PAIR = several_images(2)
+
+
+def with_usage(**counts: object) -> Fault:
+    """Return an answer with an image that says these numbers of tokens were billed."""
+
+    def edit(answer: dict[str, Any]) -> dict[str, Any]:
+        answer.pop("usageMetadata", None)
+        return answer | ({"usageMetadata": counts} if counts else {})
+
+    return Fault(edit=edit)
+
+
+UNKNOWN = {
+    "missing": with_usage(),
+    "negative": with_usage(promptTokenCount=-5_000_000, candidatesTokenCount=1120),
+    "huge": with_usage(promptTokenCount=5, candidatesTokenCount=2_000_001),
+    "no tokens of an image": with_usage(promptTokenCount=5, candidatesTokenCount=0),
+    "text": with_usage(promptTokenCount="5", candidatesTokenCount=1120),
+    "a pair": Fault(edit=lambda answer: with_usage().edit(PAIR.edit(answer))),  # type: ignore[misc]
+}
+unknown = pytest.mark.parametrize("fault", UNKNOWN.values(), ids=UNKNOWN)
+
+
+async def run_live(fake: FakeGemini, directory: Path, wanted: Any, **options: Any) -> Got:
+    async with (
+        client_of(fake) as client,
+        generate_images(client, wanted, save_dir=directory, **options) as outcomes,
+    ):
+        return [each async for each in outcomes]
+
+
+@unknown
+async def test_what_is_not_told_counts_as_it_was_reserved(tmp_path: Path, fault: Fault) -> None:
+    budget = Budget(10.0)
+    async with FakeGemini(image_size=8, faults=lambda call: fault) as fake:
+        outcomes = await run_live(fake, tmp_path, prompts(3), budget=budget)
+        billed = fake.stats.images
+    assert kinds(outcomes) == {"image": 3}
+    assert LEAST * billed <= budget.spent <= MOST * billed
+    assert sum(image.cost or 0.0 for image in images(outcomes)) == pytest.approx(budget.spent)
+    spent = await spent_in(tmp_path)
+    assert spent.usd == pytest.approx(budget.spent, abs=1e-9)
+    assert spent[1:] == (0.0, billed, 0)
+
+
+@unknown
+async def test_the_same_in_a_job_counts_half(tmp_path: Path, fault: Fault) -> None:
+    budget = Budget(10.0)
+    async with FakeGemini(image_size=8, faults=lambda call: fault) as fake:
+        outcomes = await run(fake, tmp_path, prompts(3), budget=budget)
+        billed = fake.stats.images
+    assert kinds(outcomes) == {"image": 3}
+    assert LEAST / 2 * billed <= budget.spent <= MOST / 2 * billed
+    spent = await spent_in(tmp_path)
+    assert spent.usd == pytest.approx(budget.spent, abs=1e-9)
+    assert spent[1:] == (0.0, billed, 0)
+
+
+@pytest.mark.parametrize("by", [run, run_live])
+async def test_a_damaged_image_counts_as_it_was_reserved(
+    tmp_path: Path, by: Callable[..., Any]
+) -> None:
+    budget, share = Budget(10.0), 1 if by is run_live else 2
+    async with FakeGemini(image_size=8, faults=lambda call: not_an_image()) as fake:
+        outcomes = await by(fake, tmp_path, prompts(2), budget=budget)
+    assert kinds(outcomes) == {"DamagedImage": 2}
+    assert 2 * LEAST / share <= budget.spent <= 2 * MOST / share
+    spent = await spent_in(tmp_path)
+    assert spent.usd == pytest.approx(budget.spent, abs=1e-9)
+    assert spent[1:] == (0.0, 2, 0)
+
+
+async def test_images_of_a_model_without_a_price_have_no_cost(tmp_path: Path) -> None:
+    async with FakeGemini(image_size=8) as fake:
+        outcomes = await run_live(fake, tmp_path, prompts(1), model="mine")
+    assert [image.cost for image in images(outcomes)] == [None]
+    assert await spent_in(tmp_path) == (0.0, 0.0, 1, 0)
+
+
+@pytest.mark.parametrize("by", [run, run_live])
+async def test_a_price_is_that_of_an_image_not_of_an_answer(
+    tmp_path: Path, by: Callable[..., Any]
+) -> None:
+    budget, each = Budget(10.0), 0.1 if by is run_live else 0.05
+    faults = lambda call: PAIR if "number 0" in call.prompt else None  # noqa: E731
+    async with FakeGemini(image_size=8, faults=faults) as fake:
+        outcomes = await by(fake, tmp_path, prompts(2), budget=budget, price=0.1)
+    costs = [image.cost for image in images(sorted(outcomes, key=lambda each: each.index))]
+    assert costs == pytest.approx([2 * each, each])
+    assert (budget.images, budget.spent) == (3, pytest.approx(3 * each))
+    assert await spent_in(tmp_path) == (pytest.approx(3 * each), 0.0, 3, 0)
+
+
+async def test_a_damaged_image_beside_a_whole_one_has_its_price(tmp_path: Path) -> None:
+    def spoil(answer: dict[str, Any]) -> dict[str, Any]:
+        assert PAIR.edit is not None
+        answer = PAIR.edit(answer)
+        answer["candidates"][0]["content"]["parts"][-1]["inlineData"]["data"] = "AAAA"
+        return answer
+
+    budget = Budget(10.0)
+    async with FakeGemini(image_size=8, faults=[Fault(edit=spoil)]) as fake:
+        outcomes = await run_live(fake, tmp_path, prompts(1), budget=budget, price=0.1)
+    assert kinds(outcomes) == {"image": 1}
+    assert budget.spent == pytest.approx(0.2)
+    assert (await spent_in(tmp_path)).usd == pytest.approx(0.2)
+
+
+async def test_most_images_are_images_not_answers(tmp_path: Path) -> None:
+    budget = Budget(max_images=4)
+    async with FakeGemini(image_size=8, faults=lambda call: PAIR) as fake:
+        outcomes = await run_live(fake, tmp_path, prompts(5), budget=budget, max_concurrent=1)
+        assert fake.stats.images == 4
+    assert kinds(outcomes) == {"image": 2, "BudgetExhausted": 3}
+    assert "max_images of 4 is reached: 4 images" in str(
+        next(each.error for each in outcomes if isinstance(each, Failure))
+    )
+    assert (await spent_in(tmp_path)).images == budget.images == 4
+
+
+async def test_pairs_that_an_earlier_run_left_in_a_job_count_twice(tmp_path: Path) -> None:
+    async with FakeGemini(image_size=8, faults=lambda call: PAIR, job_latency=0.2) as fake:
+        with anyio.CancelScope() as scope:
+            watch = lambda line: scope.cancel() if line.endswith("1 pending") else None  # noqa: E731
+            await run(fake, tmp_path, prompts(2), watch=watch)
+        budget = Budget(10.0)
+        assert kinds(await run(fake, tmp_path, prompts(2), budget=budget)) == {"image": 2}
+    assert (budget.images, budget.maybe_images) == (4, 0)
+    assert budget.spent == pytest.approx(4 * LEAST / 2, rel=0.01)
+    assert await spent_in(tmp_path) == (pytest.approx(budget.spent), 0.0, 4, 0)
