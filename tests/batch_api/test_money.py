@@ -8,8 +8,16 @@ from typing import Any
 import anyio
 import pytest
 
-from genbatch import Budget, GenbatchError, Prompt, Stopped, batch_api, generate_images
-from genbatch.gemini._models import price
+from genbatch import (
+    Budget,
+    GenbatchError,
+    ImageRequest,
+    Prompt,
+    Stopped,
+    batch_api,
+    generate_images,
+)
+from genbatch.gemini import price, reserved_price, resolve
 from genbatch.testing import Call, FakeGemini, Fault, JobFault, blocked, rate_limited, reset
 from support.backends import until
 from support.batch_runs import (
@@ -30,11 +38,12 @@ from support.batch_runs import (
 pytestmark = pytest.mark.anyio
 
 HALF = (price("flash") or 0.0) / 2
+RESERVED = (reserved_price(resolve(ImageRequest("a fox, number 0"))) or 0.0) / 2
 ENDLESS = 3600.0
 
 
 async def test_a_budget_counts_half_the_price(tmp_path: Path) -> None:
-    budget = Budget(5 * HALF)
+    budget = Budget(4.1 * HALF + RESERVED)
     async with FakeGemini(image_size=4) as fake:
         outcomes = await run(fake, tmp_path, prompts(8), budget=budget)
         assert kinds(outcomes) == {"image": 5, "BudgetExhausted": 3}
@@ -85,7 +94,7 @@ async def test_what_jobs_of_earlier_runs_may_cost_is_in_the_budget_until_it_is_k
         faults=lambda call: Fault(status=503) if "number 3" in call.prompt else None,
     ) as fake:
         await leave(fake, tmp_path, 4)
-        budget = Budget(4 * HALF)  # which is that of the four
+        budget = Budget(4 * RESERVED)  # which is that of the four
         seen: list[tuple[int, int]] = []
         outcomes = await run(
             fake,
@@ -106,7 +115,7 @@ async def test_a_create_that_was_lost_gives_its_price_back(tmp_path: Path) -> No
     faults = {"create_batch": [reset()], "list_batches": [Fault(status=503)] * 4}
     async with FakeGemini(image_size=4, control_faults=faults) as fake:
         await run(fake, tmp_path, prompts(2))
-        budget = Budget(2 * HALF)
+        budget = Budget(2 * RESERVED)
         outcomes = await run(fake, tmp_path, prompts(2), budget=budget, max_concurrent=1)
     # Whether the job is there is found out while the prompts wait for it, so there is room again.
     assert kinds(outcomes) == {"image": 2}

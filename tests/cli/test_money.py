@@ -76,7 +76,7 @@ def test_a_demo_costs_nothing(genbatch: Genbatch, serve: Serve) -> None:
     assert "$0.10 on the real service" in done.stdout
     planned = genbatch("run", "prompts.txt", "--demo", "--dry-run")
     assert planned.stdout.startswith("3 prompts · 3 done · 0 to make · ")
-    assert genbatch("run", "prompts.txt", "--budget", "0.11").returncode == 0
+    assert genbatch("run", "prompts.txt", "--budget", "0.12").returncode == 0
     assert fake.stats.images == 3
 
 
@@ -110,7 +110,7 @@ def test_calls_that_may_have_been_billed_are_told_apart(genbatch: Genbatch, serv
     write_prompts(2)
     done = genbatch("run", "prompts.txt", "-k", "1")
     assert done.returncode == 0
-    assert "up to $0.03 more, for 1 call without an image" in done.stdout
+    assert "up to $0.05 more, for 1 call without an image" in done.stdout
 
 
 def test_a_deadline_lets_calls_in_flight_finish(genbatch: Genbatch, serve: Serve) -> None:

@@ -18,6 +18,7 @@ from genbatch.gemini._models import (
     makes_images,
     model_id,
     price,
+    reserved_price,
 )
 
 FLASH, PRO, LITE = "gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"
@@ -166,6 +167,43 @@ def test_price_is_that_of_an_image_and_a_little_for_its_prompt(
     assert price(model, image_size) == (expected and pytest.approx(expected, abs=0.001))
     if model == "flash" and expected:
         assert price(model, image_size) > expected  # type: ignore[operator]
+
+
+# By hand, as above, with 2,000 tokens of thoughts, and 20 tokens beside one a byte of the prompt.
+@pytest.mark.parametrize(
+    ("model", "settings", "expected"),
+    [
+        (FLASH, {}, 0.0336 + 0.015 + 0.0000375),
+        (FLASH, {"text": "\N{LATIN SMALL LETTER E WITH ACUTE}" * 5}, 0.0336 + 0.015 + 0.000045),
+        (FLASH, {"text": "x" * 900_000}, 0.0336 + 0.015 + 1.35003),
+        (FLASH, {"system_instruction": "x" * 1000}, 0.0336 + 0.015 + 0.0015375),
+        (FLASH, {"images": (b"",) * 14}, 0.0336 + 0.015 + 0.0000375 + 0.02352),
+        (FLASH, {"image_size": "2K"}, 0.0504 + 0.015 + 0.0000375),
+        (FLASH, {"image_size": "4K"}, 0.1134 + 0.015 + 0.0000375),
+        (FLASH, {"image_size": "8K"}, None),
+        (PRO, {}, 0.1344 + 0.024 + 0.00005),
+        (PRO, {"image_size": "4K"}, 0.24 + 0.024 + 0.00005),
+        (LITE, {}, 0.0336 + 0.003 + 0.00000625),
+        ("gemini-9-image", {}, None),
+    ],
+)
+def test_reserved_price_has_room_for_prompt_images_and_thoughts(
+    model: str, settings: dict[str, Any], expected: float | None
+) -> None:
+    request = ImageRequest(**{"text": "a cat", "model": model, **settings})
+    assert reserved_price(request) == (expected and pytest.approx(expected, abs=1e-9))
+
+
+@pytest.mark.parametrize("name", ["imageSize", "image_size"])
+def test_reserved_price_has_room_for_what_a_generation_config_may_ask_for(name: str) -> None:
+    config: dict[str, Any] = {"imageConfig": {name: "4K"}, "systemInstruction": "x" * 1000}
+    request = ImageRequest("a cat", model=FLASH, generation_config=config)
+    plain = replace(request, generation_config={"topP": 0.5})
+    reserved, usual = reserved_price(request), reserved_price(plain)
+    assert reserved is not None
+    assert reserved > 0.1134 + 0.015 + 0.0015
+    assert usual is not None
+    assert usual < 0.0336 + 0.015 + 0.0001
 
 
 def test_price_of_what_cannot_be_a_model_is_a_mistake() -> None:

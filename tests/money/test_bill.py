@@ -6,6 +6,7 @@ cost no more than $0.06 with its prompt and thoughts.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import anyio
 import pytest
 
-from genbatch import Budget, Failure, generate_images
-from genbatch.testing import FakeGemini, Fault, not_an_image, several_images
+from genbatch import Budget, Failure, Prompt, generate_images
+from genbatch.testing import Call, FakeGemini, Fault, not_an_image, several_images
 from support.batch_runs import Got, client_of, images, kinds, prompts, run, spent_in
 
 pytestmark = pytest.mark.anyio
@@ -151,3 +152,111 @@ async def test_pairs_that_an_earlier_run_left_in_a_job_count_twice(tmp_path: Pat
     assert (budget.images, budget.maybe_images) == (4, 0)
     assert budget.spent == pytest.approx(4 * LEAST / 2, rel=0.01)
     assert await spent_in(tmp_path) == (pytest.approx(budget.spent), 0.0, 4, 0)
+
+
+# US dollars a token of prompt, of thoughts, and of an image, as published.
+RATES = {
+    "gemini-nano-banana-2.1": (1.50e-6, 7.50e-6, 30e-6),
+    "gemini-3-pro-image": (2e-6, 12e-6, 120e-6),
+}
+
+
+class Till:
+    """What the service bills, whatever its answers say of it.
+
+    Args:
+        edits: Which of these answers a call gets is random.
+        share: Of the price of a live call.
+    """
+
+    def __init__(self, edits: list[Fault], share: float, seed: int) -> None:
+        self.billed = 0.0
+        self._edits, self._share, self._pick = edits, share, random.Random(seed)
+
+    def fault(self, call: Call) -> Fault:
+        told = self._pick.choice(self._edits)
+        thoughts = self._pick.choice([0, 337, 2000])
+
+        def edit(answer: dict[str, Any]) -> dict[str, Any]:
+            usage = answer["usageMetadata"]
+            usage["thoughtsTokenCount"] = thoughts
+            for_prompt, for_thoughts, for_image = RATES[call.model]
+            cost = for_prompt * usage["promptTokenCount"] + for_thoughts * thoughts
+            cost += for_image * usage["candidatesTokenCount"]
+            self.billed += cost * self._share
+            return told.edit(answer) if told.edit else answer
+
+        return Fault(edit=edit)
+
+
+async def budget_after(directory: Path, usd: float) -> Budget:
+    """Return a budget that counts what earlier runs into a directory have paid."""
+    budget = Budget(usd)
+    if directory.exists():
+        spent = await spent_in(directory)
+        budget.spent, budget.maybe_spent, budget.images, budget.maybe_images = spent
+    return budget
+
+
+WANTED = [
+    Prompt("a fox"),
+    Prompt("x" * 30_000),
+    Prompt("a hen", images=(b"\x89PNG\r\n\x1a\n a picture",) * 14),
+    Prompt("an owl", image_size="4K"),
+    Prompt("a cat", image_size="2K"),
+    Prompt("x" * 900_000),
+]
+
+
+@pytest.mark.parametrize("model", ["flash", "pro"])
+@pytest.mark.parametrize("by", [run, run_live])
+async def test_no_number_of_runs_pays_more_than_the_budget(
+    tmp_path: Path, by: Callable[..., Any], model: str
+) -> None:
+    out = tmp_path / "out"
+    till = Till([Fault(), *list(UNKNOWN.values())[:-1]], 1 if by is run_live else 0.5, 0)
+    async with FakeGemini(image_size=4, faults=till.fault) as fake:
+        for _ in range(3):
+            budget = await budget_after(out, 0.5)
+            await by(fake, out, WANTED, model=model, budget=budget, max_concurrent=3)
+            assert 0 < till.billed <= 0.5
+            spent = await spent_in(out)
+            assert till.billed - 1e-9 <= spent.usd + spent.maybe_usd <= 0.5 + 1e-9
+            assert (budget.spent, budget.maybe_spent) == (
+                pytest.approx(spent.usd),
+                pytest.approx(spent.maybe_usd),
+            )
+
+
+@pytest.mark.parametrize("by", [run, run_live])
+async def test_status_is_the_bill_where_answers_tell_it(
+    tmp_path: Path, by: Callable[..., Any]
+) -> None:
+    till = Till([Fault()], 1 if by is run_live else 0.5, 0)
+    async with FakeGemini(image_size=4, faults=till.fault) as fake:
+        assert kinds(await by(fake, tmp_path, WANTED[:5], budget=Budget(9.0))) == {"image": 5}
+    assert (await spent_in(tmp_path)).usd == pytest.approx(till.billed, abs=1e-6)
+
+
+async def test_pairs_of_images_exceed_a_budget_by_the_first_calls_in_flight_at_most(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    till = Till([PAIR], 1, 0)
+
+    def fault(call: Call) -> Fault:
+        plain = till.fault(call)
+
+        def edit(answer: dict[str, Any]) -> dict[str, Any]:
+            till.billed += 0.0336  # of the second image
+            assert plain.edit is not None
+            return plain.edit(answer)
+
+        return Fault(edit=edit)
+
+    async with FakeGemini(image_size=4, faults=fault) as fake:
+        for _ in range(3):
+            budget = await budget_after(out, 0.5)
+            await run_live(fake, out, prompts(12), budget=budget, max_concurrent=3)
+    assert till.billed <= 0.5 + 3 * 0.0336
+    assert (await spent_in(out)).usd == pytest.approx(till.billed, abs=1e-6)

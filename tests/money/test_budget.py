@@ -25,8 +25,8 @@ async def pay(budget: Budget, cost: float | None = PRICE) -> None:
 async def test_what_came_costs_what_it_cost() -> None:
     budget = Budget()
     await pay(budget)
-    await pay(budget, 0.05)
     await pay(budget, None)
+    await pay(budget, 0.05)
     assert budget.images == 3
     assert budget.spent == pytest.approx(PRICE + 0.05 + PRICE)
     assert (budget.maybe_images, budget.maybe_spent) == (0, 0.0)
@@ -226,3 +226,66 @@ def test_no_failure_pattern_pays_for_more_than_the_budget(backend: str, seed: in
     assert billed <= 29
     assert budget.spent + budget.maybe_spent <= 1.0 + 1e-9
     assert budget.images + budget.maybe_images >= billed
+
+
+async def reserved(budget: Budget, price: float, model: str = "a") -> float | None:
+    """Return what is reserved for an attempt that turns out not to be billed."""
+    with pytest.raises(Rejected):
+        async with budget.attempt(price, model) as attempt:
+            raise Rejected("no", status=400)
+    return attempt.price
+
+
+async def test_a_bill_above_its_price_raises_all_later_ones_of_its_model() -> None:
+    budget = Budget(usd=10.0)
+    assert await reserved(budget, 0.1) == 0.1
+    async with budget.attempt(0.1, "a") as attempt:
+        attempt.paid(0.2, 2)
+    assert await reserved(budget, 0.3) == pytest.approx(0.6)  # as many times as dear
+    assert await reserved(budget, 0.05) == pytest.approx(0.15)  # as much dearer
+    assert await reserved(budget, 0.1, "b") == 0.1
+    async with budget.attempt(0.1, "a") as attempt:
+        assert attempt.cost_of(2) == pytest.approx(0.2)  # not twice what is raised already
+        attempt.paid(0.15)
+    assert await reserved(budget, 0.1) == pytest.approx(0.2)
+
+
+async def test_a_waiting_call_learns_what_answers_have_cost_meanwhile() -> None:
+    budget, end = Budget(usd=0.3), Event()
+
+    async def pay_double() -> None:
+        async with budget.attempt(0.15, "a") as attempt:
+            await end.wait()
+            attempt.paid(0.1)
+
+    async def pay_more() -> None:
+        async with budget.attempt(0.1, "a") as attempt:
+            await end.wait()
+            attempt.paid(0.15, 1)
+
+    async def follow() -> None:
+        with pytest.raises(BudgetExhausted):
+            await reserved(budget, 0.1)
+
+    async with create_task_group() as tasks:
+        for each in (pay_double, pay_more, follow):
+            tasks.start_soon(each)
+            await wait_all_tasks_blocked()
+        end.set()
+    assert budget.spent == pytest.approx(0.25)
+
+
+async def test_after_a_pair_of_images_there_must_be_room_for_another_pair() -> None:
+    budget = Budget(max_images=5)
+    for _ in range(2):
+        async with budget.attempt(None, "a") as attempt:
+            attempt.paid(None, 2)
+    match = r"an answer with 2 images could exceed max_images of 5: 4 images"
+    with pytest.raises(BudgetExhausted, match=match):
+        async with budget.attempt(None, "a"):
+            pytest.fail("started")
+    async with budget.attempt(None, "b") as attempt:
+        attempt.paid(None)
+    with pytest.raises(BudgetExhausted, match="max_images of 5 is reached: 5 images"):
+        async with budget.attempt(None, "b"):
+            pytest.fail("started")

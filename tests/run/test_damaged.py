@@ -15,6 +15,7 @@ from genbatch import (
     DamagedImage,
     Failure,
     GeminiClient,
+    ImageRequest,
     InvalidResponse,
     Prompt,
     Store,
@@ -25,7 +26,7 @@ from genbatch import (
 from genbatch._run import make_takes, plan_takes
 from genbatch._store import _files as files
 from genbatch._store._reports import Status, export, status
-from genbatch.gemini import price
+from genbatch.gemini import reserved_price, resolve
 from genbatch.testing import FakeGemini, Fault, bad_base64, not_an_image
 from support.archives import begin, opened, plan_all
 from support.backends import only_asyncio
@@ -34,7 +35,7 @@ from support.batch_runs import client_of, errors, kinds, run, spent_in, submitte
 pytestmark = pytest.mark.anyio
 
 CUT = b"\x89PNG\r\n\x1a\n" + b"the first half of a picture"
-IMAGE = price("flash") or 0.0
+IMAGE = reserved_price(resolve(ImageRequest("a cup"))) or 0.0
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ async def test_a_job_keeps_it_and_no_live_call_makes_it_again(tmp_path: Path) ->
     assert file.name in str(error)
     spent = await spent_in(tmp_path)
     assert (spent.images, spent.maybe_images) == (2, 0)
-    assert spent.usd == pytest.approx(IMAGE, rel=0.01)
+    assert spent.usd == pytest.approx((IMAGE + 0.0336) / 2, rel=0.01)
     assert (budget.images, budget.maybe_images) == (2, 0)
     assert budget.spent == pytest.approx(IMAGE, rel=0.01)
 

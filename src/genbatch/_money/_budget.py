@@ -1,12 +1,14 @@
 """Budget: what a run has spent, and never a call that could exceed what it may spend.
 
-Each attempt of a call reserves its expected price before it starts, and settles when it ends: with
-what it cost, with nothing if it cannot have been billed, and with the whole price, apart from the
-rest, if nobody knows: a lost connection, a cancelled call. A call that has no room now, but may
-have once others settle, waits for them.
+Each attempt of a call reserves the most that it should cost before it starts, and settles when it
+ends: with what it cost, with nothing if it cannot have been billed, and with the whole reservation,
+apart from the rest, if nobody knows: a lost connection, a cancelled call. A call that has no room
+now, but may have once others settle, waits for them.
 
-What is spent, possibly spent and reserved together never exceeds the limit by expected prices; a
-bill above its expectation shows in what is spent, and leaves less for the others.
+1. What is spent, possibly spent and reserved together never exceeds the limit, as long as no answer
+   costs more than was reserved for it.
+2. One that does, for a second image or for more thoughts, is counted in full, and raises all later
+   reservations of its model: only what was in flight when it came can exceed the limit.
 """
 
 from __future__ import annotations
@@ -31,12 +33,15 @@ class Attempt:
     """One attempt of a call, as its budget sees it: perhaps billed until it is settled.
 
     Attributes:
-        price: US dollars reserved for it, None where no price is known.
+        expected: US dollars that an answer with one image costs at most, None where no price is
+            known.
+        price: US dollars reserved for it: more where answers of its model have cost more.
         cost: US dollars of the images that came.
         images: How many came.
         maybe_images: 1 while it may have been billed without an image, else 0.
     """
 
+    expected: float | None
     price: float | None
     cost: float = 0.0
     images: int = 0
@@ -44,7 +49,9 @@ class Attempt:
 
     def cost_of(self, images: int) -> float | None:
         """Return what counts for an answer with images that does not say what it cost."""
-        return None if self.price is None else self.price * images
+        if self.price is None or self.expected is None:
+            return None
+        return max(self.price, self.expected * images)
 
     def paid(self, cost: float | None, images: int = 1) -> None:
         """Say that images came, even damaged ones, and what they cost together if it is known."""
@@ -62,8 +69,35 @@ class Attempt:
 class Account(Protocol):
     """What a call is paid from; a Budget is one."""
 
-    def attempt(self, price: float | None) -> AbstractAsyncContextManager[Attempt]:
-        """Reserve the price of one attempt around the block."""
+    def attempt(self, price: float | None, model: str = "") -> AbstractAsyncContextManager[Attempt]:
+        """Reserve the price of one attempt of a model around the block."""
+
+
+@dataclass(slots=True)
+class _Overrun:
+    """How far the answers of a model have exceeded what they were to cost at most.
+
+    Attributes:
+        ratio: Of the dearest to its price.
+        excess: US dollars of the dearest beyond its price.
+        images: Most images in one answer.
+    """
+
+    ratio: float = 1.0
+    excess: float = 0.0
+    images: int = 1
+
+    def raised(self, price: float) -> float:
+        """Return what to reserve where an answer should cost a price at most."""
+        # Further images cost the same beside any prompt; a larger image costs its share more.
+        return max(price * self.ratio, price + self.excess)
+
+    def learn(self, price: float, attempt: Attempt) -> None:
+        """Learn from what came for a price."""
+        self.images = max(self.images, attempt.images)
+        if 0 < price < attempt.cost - _ROUNDING:
+            self.excess = max(self.excess, attempt.cost - price)
+            self.ratio = max(self.ratio, attempt.cost / price)
 
 
 class Budget:
@@ -96,15 +130,18 @@ class Budget:
         self.maybe_images = 0
         self._running = 0
         self._reserved = 0.0
+        self._reserved_images = 0
+        self._overruns: dict[str, _Overrun] = {}
         self._settled = ParkingLot()
         self._is_told = False
 
     @asynccontextmanager
-    async def attempt(self, price: float | None) -> AsyncIterator[Attempt]:
+    async def attempt(self, price: float | None, model: str = "") -> AsyncIterator[Attempt]:
         """Reserve the price of one attempt around the block.
 
         Args:
-            price: US dollars that it is expected to cost, None where unknown.
+            price: Most US dollars that it should cost, None where unknown.
+            model: Whose earlier answers may have cost more than that.
 
         Raises:
             BudgetExhausted: If it could exceed the budget, whatever the running ones come to.
@@ -112,10 +149,12 @@ class Budget:
         """
         if price is None and self.usd is not None:
             raise ValueError("a budget needs a price: give the price of an image of this model")
-        attempt, reserved = Attempt(price), price or 0.0
-        await self._make_room(reserved)
+        overrun = self._overruns.setdefault(model, _Overrun())
+        reserved, images = await self._make_room(price or 0.0, overrun)
+        attempt = Attempt(price, None if price is None else reserved)
         self._running += 1
         self._reserved += reserved
+        self._reserved_images += images
         try:
             yield attempt
         except Exception as exc:
@@ -124,6 +163,8 @@ class Budget:
         finally:
             self._running -= 1
             self._reserved = self._reserved - reserved if self._running else 0.0
+            self._reserved_images -= images
+            overrun.learn(price or 0.0, attempt)
             self.images += attempt.images
             self.spent += attempt.cost
             self.maybe_images += attempt.maybe_images
@@ -133,31 +174,41 @@ class Budget:
                 message = "a call may have been paid without an image, $%.4f"
                 log(_log, WARNING, message, reserved, price=reserved)
 
-    async def _make_room(self, price: float) -> None:
-        while not self._has_room(price, self._running, self._reserved):
-            if not self._has_room(price, 0, 0.0):
-                raise self._exhausted()
+    async def _make_room(self, price: float, overrun: _Overrun) -> tuple[float, int]:
+        """Wait until there is room for an attempt; return US dollars and images to reserve."""
+        while True:
+            # Anew after each wait: what has come meanwhile may have raised them.
+            dollars, images = overrun.raised(price), overrun.images
+            if self._has_room(dollars + self._reserved, images + self._reserved_images):
+                return dollars, images
+            if not self._has_room(dollars, images):
+                raise self._exhausted(images)
             with waiting():
                 await self._settled.park()
 
-    def _has_room(self, price: float, running: int, reserved: float) -> bool:
-        images = self.images + self.maybe_images + running
-        dollars = self.spent + self.maybe_spent + reserved + price
-        return (self.max_images is None or images < self.max_images) and (
-            self.usd is None or dollars <= self.usd + _ROUNDING
-        )
+    def _has_room(self, dollars: float, images: int) -> bool:
+        has_images = self._has_images(images)
+        spent = self.spent + self.maybe_spent
+        return has_images and (self.usd is None or spent + dollars <= self.usd + _ROUNDING)
 
-    def _exhausted(self) -> BudgetExhausted:
-        error = BudgetExhausted(self._why())
+    def _has_images(self, images: int) -> bool:
+        paid = self.images + self.maybe_images
+        return self.max_images is None or paid + images <= self.max_images
+
+    def _exhausted(self, images: int) -> BudgetExhausted:
+        error = BudgetExhausted(self._why(images))
         if not self._is_told:
             self._is_told = True
             log(_log, WARNING, "no further call is paid", error=error)
         return error
 
-    def _why(self) -> str:
+    def _why(self, images: int) -> str:
         billed = f"{self.images} images, ${self.spent:.2f}"
         if self.maybe_images:
             billed += f", and perhaps {self.maybe_images} more calls, ${self.maybe_spent:.2f}"
-        if self.max_images is not None and self.images + self.maybe_images >= self.max_images:
+        if not self._has_images(1):
             return f"max_images of {self.max_images} is reached: {billed}"
+        if not self._has_images(images):
+            beyond = f"max_images of {self.max_images}"
+            return f"an answer with {images} images could exceed {beyond}: {billed}"
         return f"the budget of ${self.usd:.2f} is used up: {billed}"

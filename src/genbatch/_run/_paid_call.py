@@ -79,13 +79,13 @@ class _Attempts:
     pending: PendingImage | None
 
     @asynccontextmanager
-    async def attempt(self, price: float | None) -> AsyncIterator[Attempt]:
+    async def attempt(self, price: float | None, model: str = "") -> AsyncIterator[Attempt]:
         self.calls.breaker.check(self.model)
         pending, attempt = self.pending, None
         try:
-            async with self.calls.budget.attempt(price) as attempt:
+            async with self.calls.budget.attempt(price, model) as attempt:
                 if pending is not None:
-                    await pending.note_attempt(price)
+                    await pending.note_attempt(attempt.price)
                 yield attempt
         finally:
             # It returned no image, and cannot have been paid. Where it was cancelled, it may have.

@@ -33,8 +33,7 @@ from genbatch._values import (
     Unauthorized,
     Unavailable,
 )
-from genbatch.gemini import JOB_SHARE
-from genbatch.gemini import price as price_of
+from genbatch.gemini import JOB_SHARE, reserved_price
 
 from ._collect import collect
 from ._job import PASSING, JobContext, LiveJob, Waiter, wait_for_end
@@ -201,11 +200,11 @@ class Queue:
         """Add the request to a job, paid from the budget, and wait for its result."""
         price = self._calls.price
         if price is None:
-            price = price_of(request.model, request.image_size)
+            price = reserved_price(request)
         price = None if price is None else price * JOB_SHARE
-        async with self._calls.budget.attempt(price) as attempt:
+        async with self._calls.budget.attempt(price, request.model) as attempt:
             attempt.maybe_images = 0
-            waiter = await self._add(JobRequest(call, price), request)
+            waiter = await self._add(JobRequest(call, attempt.price), request)
             attempt.maybe_images = 1  # from now on it may be sent
             saved = await waiter.wait()
             if saved is not None:

@@ -244,9 +244,7 @@ def _resume(result: Result) -> str:
     """Return how to make the rest."""
     if not isinstance(result.stopped, BudgetExhausted):
         return "the same command resumes"
-    budget = result.budget
-    calls = budget.images + budget.maybe_images
-    is_full = budget.max_images is not None and calls >= budget.max_images
+    is_full = "max_images" in str(result.stopped)
     return f"the same command with a larger {'--max-images' if is_full else '--budget'} resumes"
 
 

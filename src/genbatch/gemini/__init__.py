@@ -2,7 +2,16 @@
 
 from ._answer import JsonObject, excerpt, image_from, mapping, objects, parse_answer
 from ._client import GeminiClient, read_images
-from ._models import JOB_SHARE, MODELS, Model, default_size, model_id, price, resolve
+from ._models import (
+    JOB_SHARE,
+    MODELS,
+    Model,
+    default_size,
+    model_id,
+    price,
+    reserved_price,
+    resolve,
+)
 from ._retry import backoff, with_retries
 from ._settings import DEFAULT_BASE_URL
 
@@ -23,6 +32,7 @@ __all__ = [
     "parse_answer",
     "price",
     "read_images",
+    "reserved_price",
     "resolve",
     "with_retries",
 ]

@@ -31,8 +31,7 @@ from genbatch._values import (
 )
 
 from ._answer import image_from
-from ._models import makes_images, model_id, resolve
-from ._models import price as price_of
+from ._models import makes_images, model_id, reserved_price, resolve
 from ._retry import with_retries
 from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
@@ -292,8 +291,8 @@ async def _make_attempt(
     Raises:
         GenbatchError: If there was no answer, or one that is not paid for.
     """
-    expected = price_of(request.model, request.image_size) if price is None else price
-    async with account.attempt(expected) as attempt:
+    expected = reserved_price(request) if price is None else price
+    async with account.attempt(expected, request.model) as attempt:
         log(_log, DEBUG, "asking for an image")
         began = perf_counter()
         try:

@@ -166,6 +166,37 @@ def price(model: str, image_size: str | None = None) -> float | None:
     return published.cost(prompt_tokens=_PROMPT_TOKENS, image_tokens=published.image_tokens[size])
 
 
+def reserved_price(request: ImageRequest) -> float | None:
+    """Return the most that one answer with one image should cost in US dollars.
+
+    It counts a token for each byte of text, each input image, as many tokens of thoughts as the
+    price file states, and an image of the size that is asked for.
+
+    Args:
+        request: With the model's full id.
+
+    Returns:
+        None where no price is known.
+    """
+    published = model_price("gemini", request.model)
+    if published is None:
+        return None
+    # It may hold a system instruction, and ask for a size.
+    config = str(request.generation_config or "")
+    sizes, size = published.image_tokens, request.image_size
+    if size is None and "imagesize" not in config.lower().replace("_", ""):
+        size = default_size(request.model)
+    if size is not None and size not in sizes:
+        return None
+    texts = (request.text, request.system_instruction or "", config)
+    given = sum(len(text.encode(errors="replace")) for text in texts)
+    return published.cost(
+        prompt_tokens=_PROMPT_TOKENS + given + len(request.images) * published.input_image_tokens,
+        text_tokens=published.thought_tokens,
+        image_tokens=max(sizes.values()) if size is None else sizes[size],
+    )
+
+
 def default_size(model: str) -> str | None:
     """Return the size that a model makes by default, None where it is not known."""
     known = _known(model)

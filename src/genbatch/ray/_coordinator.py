@@ -277,7 +277,7 @@ class Coordinator:
     async def _attempt(self, call: _RemoteCall) -> None:
         assert self._ledger is not None  # noqa: S101 - enter has opened it
         self._breaker.check(self._bounds.model)
-        async with self._ledger.attempt(self._bounds.price) as attempt:
+        async with self._ledger.attempt(self._bounds.price, self._bounds.model) as attempt:
             self._breaker.check(self._bounds.model)  # again: recording a grant takes time
             call.error = None
             call.turn.set()

@@ -16,7 +16,7 @@ import ray
 from genbatch._money import Budget
 from genbatch._run import defaults_of
 from genbatch._values import ImageSettings, Stopped, takes_settings
-from genbatch.gemini import price as price_of
+from genbatch.gemini import reserved_price
 
 from ._coordinator import Bounds, Coordinator
 from ._objects import Objects
@@ -96,7 +96,7 @@ def generate(
     """
     _check_counts(max_concurrent, workers)
     defaults = defaults_of(settings, Budget(budget), price)
-    expected = price_of(defaults.model, defaults.image_size) if price is None else price
+    expected = reserved_price(defaults) if price is None else price
     requests = RowRequests(prompt_column, id_column, namespace, defaults)
     _check_columns(dataset, requests)
     where = _absolute(store)

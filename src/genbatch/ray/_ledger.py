@@ -46,15 +46,15 @@ class Ledger:
         self._writing = Lock()
 
     @asynccontextmanager
-    async def attempt(self, price: float | None) -> AsyncIterator[Attempt]:
+    async def attempt(self, price: float | None, model: str = "") -> AsyncIterator[Attempt]:
         """Reserve the price of one attempt around the block, recorded first.
 
         Raises:
             BudgetExhausted: If it could exceed the budget.
             StoreError: If it cannot be written.
         """
-        async with self.budget.attempt(price) as attempt:
-            reserved = {"dollars": price or 0.0, "images": 1.0}
+        async with self.budget.attempt(price, model) as attempt:
+            reserved = {"dollars": attempt.price or 0.0, "images": 1.0}
             self._add(reserved, 1)
             try:
                 await self._cover(reserved)
