@@ -194,9 +194,9 @@ async def test_a_call_that_may_be_paid_for_nothing_is_told(records: Records) -> 
                 async with generate_images(client, ["a cup"]):
                     await until(lambda: server.stats.in_flight == 1)
                     scope.cancel()
-    got = records.one("prompt 0: a call may have been paid without an image, $0.0336")
+    got = records.one("prompt 0: a call may have been paid without an image, $0.0486")
     assert (got["level"], got["logger"], got["attempt"]) == ("WARNING", "genbatch.run", 1)
-    assert got["price"] == pytest.approx(0.0336, abs=1e-4)
+    assert got["price"] == pytest.approx(0.0486, abs=1e-4)
     assert "cost" not in got
 
 

@@ -112,7 +112,7 @@ def test_ctrl_c_leaves_the_job_and_the_same_command_collects_it(
     latency = [3600.0]
     fake = serve(job_latency=lambda job: latency[0])
     write_prompts(3)
-    run_it = ["run", "prompts.txt", "--via", "batch", "--budget", "0.051"]
+    run_it = ["run", "prompts.txt", "--via", "batch", "--budget", "0.075"]
     with started(run_it) as process:
         while not fake.jobs:
             os.sched_yield()
@@ -129,7 +129,7 @@ def test_ctrl_c_leaves_the_job_and_the_same_command_collects_it(
     assert capsys.readouterr().out.splitlines() == [
         "0 of 3 done, $0.00",
         "3 to do",
-        "3 in jobs, $0.05: run again with --via batch to collect them",
+        "3 in jobs, $0.07: run again with --via batch to collect them",
     ]
     assert run(["run", "prompts.txt"]) == 1  # live, and nothing is paid twice
     assert "3 GenbatchError: collect them with --via batch" in capsys.readouterr().err

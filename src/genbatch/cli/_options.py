@@ -220,7 +220,7 @@ class Options:
         callback=_parsed_by(parse_interval),
     )
     budget: float | None = _field(
-        None, LIMITS, "Spending limit in US dollars, by estimated price.", "USD", env=True, min=0.0
+        None, LIMITS, "Spending limit in US dollars.", "USD", env=True, min=0.0
     )
     max_images: int | None = _field(None, LIMITS, "Pay for at most N images.", "N", env=True, min=0)
     price: float | None = _field(
