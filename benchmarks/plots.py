@@ -50,7 +50,7 @@ def _save(figure: Any, path: Path) -> str:
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     # matplotlib draws to a millionth of a pixel, and gives each step of a path a line.
-    text = re.sub(r"(\.\d)\d+", r"\1", path.read_text())
+    text = re.sub(r'="[^"]*"', lambda each: re.sub(r"(\.\d)\d+", r"\1", each[0]), path.read_text())
     path.write_text(re.sub(r">\s+<", "><", re.sub(r"\s+(?=[^<\s])", " ", text)))
     return path.name
 
