@@ -149,6 +149,7 @@ def _test_in_child(directory: Path, output: int) -> NoReturn:
             if code:
                 break
     except BaseException as exc:  # noqa: BLE001 - a mutant may make the import fail in any way
+        code = 1
         print("ERROR import", type(exc).__name__, flush=True)
     finally:
         sys.stdout.flush()
