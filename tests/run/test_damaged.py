@@ -82,7 +82,7 @@ async def test_what_came_is_in_the_folder_before_the_outcome_is_seen(
         assert file.read_bytes() == CUT
         assert file.suffix == ".png"
         assert outcome.error.file == f"damaged/{file.name}"
-        end = f"it has no end; what came is kept as damaged/{file.name}"
+        end = f"it is cut off; what came is kept as damaged/{file.name}"
         assert str(outcome.error).endswith(end)
         assert isinstance(await stream.receive(), Success)
     row, _ = await rows_of(tmp_path)
