@@ -45,7 +45,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Run the tests that take long: packaging, examples, tutorials, kills, real disks."""
+    """Run the tests that take long: packaging, examples, tutorials, long runs, kills, disks."""
     _run(session, "python", "-m", "pytest", "-n", "auto", "-m", "slow")
 
 

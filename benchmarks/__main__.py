@@ -49,11 +49,12 @@ def main() -> None:
 
 
 def publish(output: Path, to_docs: bool) -> None:
-    """Write tables and plots of all results in a folder; to_docs puts them into the docs too."""
+    """Write tables and plots of all results in a folder to the docs, or beside them."""
     results = report.load(output)
-    (output / "README.md").write_text(report.markdown(results))
     if to_docs:
         report.embed(results, DOCS / "benchmarks.md")
+    else:
+        (output / "README.md").write_text(report.markdown(results))
     measures.progress(plots.draw(results, DOCS / "benchmarks" if to_docs else output))
 
 

@@ -23,7 +23,7 @@ import anyio
 import anyio.abc
 
 from genbatch import GeminiClient, Image, SavedImage
-from genbatch._store._archive import Call
+from genbatch._store import BegunCall
 from genbatch._store._plan import Plan
 from genbatch.batch_api._api import open_service
 from genbatch.batch_api._collect import Results, _take_all
@@ -44,7 +44,7 @@ def key_of(number: int) -> str:
 
 def sent_of(number: int) -> JobRequest:
     """Return a request as the journal knows it."""
-    return JobRequest(Call(Plan(key_of(number), "a-name", item=number), 1, "a-name"), 0.0168)
+    return JobRequest(BegunCall(Plan(key_of(number), "a-name", item=number), 1, "a-name"), 0.0168)
 
 
 def write(path: Path, lines: int, size: int) -> None:

@@ -8,7 +8,7 @@ most easily spoilt by. Each is tested in a temporary copy, tests that are fast f
 fails; a hang counts as one. Docstrings, annotations, imports and texts are left alone. A named
 mutant that no longer fits the source is an error. A survivor is explained by its row in
 docs/mutants.md, or it is a gap in the tests. The results of all mutants, or of a random sample, are
-written to benchmarks/results/mutants.md.
+written to benchmarks/results/mutants.md; Ctrl-C ends a run early, with what it has.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
@@ -148,6 +149,7 @@ def _test_in_child(directory: Path, output: int) -> NoReturn:
             if code:
                 break
     except BaseException as exc:  # noqa: BLE001 - a mutant may make the import fail in any way
+        code = 1
         print("ERROR import", type(exc).__name__, flush=True)
     finally:
         sys.stdout.flush()
@@ -175,15 +177,17 @@ def warm_up(copies: Sequence[Path]) -> None:
 
 
 def run_all(mutants: Sequence[Mutant], copies: Sequence[Path]) -> dict[Mutant, str | None]:
-    """Test each mutant in one of the copies and return how it was killed."""
+    """Test each mutant in one of the copies and return how it was killed; until Ctrl-C."""
     queue: SimpleQueue[Path] = get_context("fork").SimpleQueue()
     for directory in copies:
         queue.put(directory)
     results = {}
     with get_context("fork").Pool(len(copies), _begin, (queue,)) as pool:
-        for mutant, killer in zip(mutants, pool.imap(_test, mutants), strict=True):
-            print("killed  " if killer else "SURVIVED", mutant.name, "|", killer or "", flush=True)
-            results[mutant] = killer
+        with suppress(KeyboardInterrupt):
+            for mutant, killer in zip(mutants, pool.imap(_test, mutants), strict=True):
+                fate = "killed  " if killer else "SURVIVED"
+                print(fate, mutant.name, "|", killer or "", flush=True)
+                results[mutant] = killer
     return results
 
 
@@ -270,8 +274,9 @@ def main() -> int:
         mutants = [mutant for mutant in every if arguments.only in mutant.name]
         if arguments.survivors:
             mutants = [mutant for mutant in mutants if mutant.name in last_survivors()]
-        if arguments.sample is not None:
-            mutants = random.Random(0).sample(mutants, min(arguments.sample, len(mutants)))
+        # At random, so that what Ctrl-C leaves is a random sample too.
+        most = len(mutants) if arguments.sample is None else min(arguments.sample, len(mutants))
+        mutants = random.Random(0).sample(mutants, most)
         if arguments.list:
             print(*[f"{mutant.name}  (line {mutant.line})" for mutant in mutants], sep="\n")
             return 0

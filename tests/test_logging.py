@@ -430,7 +430,7 @@ def templates() -> set[object]:
         text = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(text)) if "_logs import" in text else ():
             match node:
-                case ast.Call(ast.Name("log") | ast.Attribute(attr="_tell" | "_tell_allowed")):
+                case ast.Call(ast.Name("log") | ast.Attribute(attr="_log_event" | "_log_allowed")):
                     strings = [each for each in node.args if isinstance(each, ast.Constant)]
                     found |= {string.value for string in strings}
                 case ast.Assign([ast.Name("message")], ast.Constant(str(message))):

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from support.commands import Finished, Genbatch, images, started
+
+pytestmark = pytest.mark.slow
 
 _DAYS = 10  # at most, before somebody gives up
 _SHEET = Path("shots.csv")

@@ -13,6 +13,8 @@ import pytest
 
 from support.commands import COMMAND, Serve, images, write_prompts
 
+pytestmark = pytest.mark.slow
+
 InMounts = Callable[[str], list[str]]
 GENBATCH = " ".join(COMMAND)
 RUN = f"{GENBATCH} run prompts.txt -o disk -k 4"

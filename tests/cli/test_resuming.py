@@ -13,6 +13,8 @@ import pytest
 from genbatch.testing import Fault
 from support.commands import PARTI, Genbatch, Serve, arrival, images, started, write_prompts
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(not PARTI.exists(), reason="PartiPrompts.tsv is not here")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

@@ -314,3 +314,17 @@ async def test_a_call_that_waits_for_the_shared_limiter_does_not_start_in_a_paus
         outcomes.limiter.total_tokens = 1
         await wait_all_tasks_blocked()
         assert calls.running == 1
+
+
+async def test_the_limiter_knows_how_many_wait_for_it_so_that_workers_let_go() -> None:
+    async with stream(Calls().generate, [], max_concurrent=1) as outcomes:
+        limiter = outcomes.limiter
+        assert [outcome async for outcome in outcomes] == []  # or a worker would wait too
+        async with limiter, create_task_group() as group:
+            group.start_soon(limiter.acquire)
+            group.start_soon(limiter.acquire_on_behalf_of, object())
+            await wait_all_tasks_blocked()
+            # 3 where anyio's acquire calls the other method.
+            assert limiter._waiting in (2, 3)  # type: ignore[attr-defined]
+            group.cancel_scope.cancel()
+        assert limiter._waiting == 0  # type: ignore[attr-defined]

@@ -154,7 +154,7 @@ async def test_readers_are_not_woken_for_outcomes_that_another_takes_meanwhile()
         async with create_task_group() as group:
             for _ in range(100):
                 group.start_soon(read_all)
-    assert resumed < 500  # and not one an outcome
+    assert resumed < 500  # not once per outcome
 
 
 async def test_a_reader_that_is_cancelled_as_it_is_woken_passes_that_on() -> None:

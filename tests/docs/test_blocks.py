@@ -138,6 +138,7 @@ def test_the_two_commands_stand_in_the_readme() -> None:
     assert "\npython -m pip install -e '.[test]' && python -m pytest -n auto\n" in read(README)
 
 
+@pytest.mark.slow
 def test_the_tests_that_the_documentation_shows_pass(tmp_path: Path) -> None:
     shown = [block for block in FILES if block.page == TESTING]
     for block in shown:

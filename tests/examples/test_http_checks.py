@@ -7,7 +7,7 @@ import pytest
 import http_checks
 from genbatch.testing import FakeGemini, closed_port
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_every_address_is_checked_and_those_that_fail_are_told(

@@ -20,6 +20,7 @@ import pytest
 from genbatch._throttle._throttle import Throttle
 from genbatch._values import (
     Blocked,
+    DamagedImage,
     GenbatchError,
     InvalidResponse,
     NoImage,
@@ -112,8 +113,8 @@ async def test_client_sets_no_bound_but_its_throttles() -> None:
         (filtered("A_REASON_OF_THE_FUTURE"), NoImage, "A_REASON_OF_THE_FUTURE"),
         (no_image(), NoImage, "I can only describe it"),
         (no_candidates(), NoImage, "no candidates"),
-        (bad_base64(), InvalidResponse, "base64"),
-        (not_an_image(), InvalidResponse, "no known type"),
+        (bad_base64(), DamagedImage, "base64"),
+        (not_an_image(), DamagedImage, "not a PNG, JPEG, WebP or GIF"),
         (not_an_image(b""), InvalidResponse, "no bytes"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 from genbatch import Image, ImageRequest, Prompt
 from genbatch._store._archive import Archive
 from genbatch._store._keys import DEFAULT_TEMPLATE, content_digest
-from genbatch._store._plan import Call, Plan, PlanRequest, Policy
+from genbatch._store._plan import BegunCall, Plan, PlanRequest, Policy
 
 
 def image(number: int = 0, **changes: Any) -> Image:
@@ -53,15 +53,15 @@ def plan_all(
     return [each.plan for each in asked if each.plan is not None]
 
 
-def begin(archive: Archive, plan: Plan, price: float | None = 0.25) -> Call:
+def begin(archive: Archive, plan: Plan, price: float | None = 0.25) -> BegunCall:
     """Begin a call and send an attempt of it."""
     call = archive.begin(plan)
-    assert isinstance(call, Call)
+    assert isinstance(call, BegunCall)
     archive.send(call, price)
     return call
 
 
-def fail(archive: Archive, call: Call, error: Exception) -> None:
+def fail(archive: Archive, call: BegunCall, error: Exception) -> None:
     """Let a call fail, that cannot have been paid."""
     archive.unsend(call)
     archive.fail(call, error)

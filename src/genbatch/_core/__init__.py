@@ -39,7 +39,8 @@ A finished outcome goes into an unbounded memory object stream by send_nowait, s
 ever blocks or is cancelled halfway; what bounds it is a window, the count of prompts pulled and not
 handed over. The reader (_stream.py) takes outcomes only by receive_nowait and awaits nothing after
 it, which is why a cancelled read loses nothing. Whoever has to wait, a reader for an outcome or a
-worker for room in the window, parks in a parking lot (_parking.py); one outcome wakes one reader.
+worker for room in the window, parks in a parking lot (_parking.py). An outcome wakes one reader,
+and that wakes the next if there is more to read.
 
 Two task groups are nested. The outer one holds the reader's block and one task, which hosts the
 inner one with the workers. So the workers can be cancelled, by a failure or by leaving, without

@@ -319,7 +319,7 @@ class OutcomeStream(ObjectReceiveStream[Outcome[P_co, T_co]], Generic[P_co, T_co
         try:
             self._send.send_nowait(outcome)
         except BrokenResourceError:
-            return  # the block was left: drop it
+            pass  # the block was left: drop it
         self._wake_reader()
 
     def _wake_reader(self) -> None:

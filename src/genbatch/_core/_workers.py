@@ -416,16 +416,11 @@ class Workers(Generic[P, T]):
     def _keep_exit(self, exc: BaseException) -> None:
         """Keep an exit for raise_exit: out of a task it would end the loop, or be grouped.
 
-        Raise exc if it is the batch's own cancellation; let another's pass.
+        A cancellation, the batch's own or another's, ends with the task that it has ended.
         """
         if (rest := without_cancellation(exc)) is not None:
             self.exit = rest
             self.stop()
-        elif is_cancelled():
-            try:
-                raise exc
-            finally:
-                del exc  # its traceback refers to this frame
 
     async def _be_fair(self) -> None:
         """Checkpoint after every 64 calls of all workers together that did not."""

@@ -88,7 +88,7 @@ class _Attempts:
                     await pending.note_attempt(attempt.price)
                 yield attempt
         finally:
-            # It returned no image, and cannot have been paid. Where it was cancelled, it may have.
-            if pending is not None and attempt is not None:
-                if not (attempt.images or attempt.maybe_images):
-                    await pending.forget_attempt()
+            # Neither paid nor possibly paid. A cancelled one may have been.
+            is_free = attempt is not None and not (attempt.images or attempt.maybe_images)
+            if pending is not None and is_free:
+                await pending.forget_attempt()

@@ -7,7 +7,7 @@ from ._files import read as read_file
 from ._files import replace as replace_file
 from ._journal import Spent
 from ._keys import DEFAULT_TEMPLATE, check_template, content_digest, digests_of_texts, key_of
-from ._plan import FINAL, Call, Plan, note_failure
+from ._plan import FINAL, BegunCall, Plan, note_failure
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
 from ._store import PendingImage, Store, run_to_end
 
@@ -18,7 +18,7 @@ __all__ = [
     "JOURNAL",
     "Archive",
     "Batch",
-    "Call",
+    "BegunCall",
     "PendingImage",
     "Plan",
     "Spent",

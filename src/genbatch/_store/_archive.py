@@ -22,22 +22,21 @@ from typing import Any, TypeVar
 
 from genbatch._logs import log, log_context
 from genbatch._values import (
-    EXTENSIONS,
+    UNKNOWN_EXTENSION,
     DamagedImage,
     GenbatchError,
     Image,
     ImageRequest,
     SavedImage,
     StoreError,
-    sniff_mime_type,
+    extension_of,
 )
 
 from . import _files as files
 from ._journal import ItemRow, Journal, Row, Spent
 from ._lock import Lock
 from ._plan import (
-    UNKNOWN,
-    Call,
+    BegunCall,
     Plan,
     PlanRequest,
     Policy,
@@ -68,8 +67,8 @@ class Archive:
     """A directory, locked, with its journal open.
 
     Args:
-        policy: Of its directory, which is created, with its parents.
-        fresh: Whether to refuse a directory that has anything in it.
+        policy: Its directory is created, with its parents.
+        fresh: Whether to refuse a directory that is not empty.
 
     Raises:
         StoreError: If directory cannot be written to, another runner is in it, its journal cannot
@@ -165,7 +164,7 @@ class Archive:
         """Return the plan of what has come next; this one method does not block."""
         return self._policy.plan(ItemRow._make(row), True)
 
-    def begin(self, plan: Plan) -> Call | SavedImage:
+    def begin(self, plan: Plan) -> BegunCall | SavedImage:
         """Begin the call of a request, or return the image if it has been made meanwhile."""
         with self.journal.writing() as journal:
             if not plan.further:
@@ -175,13 +174,13 @@ class Archive:
                     return saved
             take = journal.next_take(plan.item)
             name = plan.stem if take == 1 else f"{plan.stem}-take{take}"
-            return Call(plan, take, name)
+            return BegunCall(plan, take, name)
 
-    def send(self, call: Call, price: float | None) -> None:
+    def send(self, call: BegunCall, price: float | None) -> None:
         """Note that an attempt of a call is about to be sent.
 
         Args:
-            call: That was begun.
+            call: As begin returned it.
             price: US dollars that it is expected to cost, None where unknown.
 
         Raises:
@@ -199,12 +198,12 @@ class Archive:
                 began=time.time(),
             )
 
-    def unsend(self, call: Call) -> None:
+    def unsend(self, call: BegunCall) -> None:
         """Forget the latest attempt of a call: it cannot have been paid."""
         with self.journal.writing() as journal:
             journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
 
-    def fail(self, call: Call, error: Exception) -> None:
+    def fail(self, call: BegunCall, error: Exception) -> None:
         """Record why a call returned no image, and where what came in place of it is kept.
 
         Raises:
@@ -215,13 +214,13 @@ class Archive:
         elif not call.plan.further:
             self._fail(call, error)
 
-    def _fail(self, call: Call, error: Exception) -> None:
+    def _fail(self, call: BegunCall, error: Exception) -> None:
         if isinstance(error, DamagedImage):
             self.keep_damaged(call, error)
         with self.journal.writing() as journal:
             note_failure(journal, call, error)
 
-    def keep_damaged(self, call: Call, error: DamagedImage) -> None:
+    def keep_damaged(self, call: BegunCall, error: DamagedImage) -> None:
         """Publish what came in place of an image, and tell the error where; its row comes later.
 
         Raises:
@@ -230,14 +229,13 @@ class Archive:
         if error.data is None or error.file is not None:
             return
         stem = damaged_stem(call.plan.key, call.attempt)
-        file = files.find(self.directory, stem, UNKNOWN)
+        file = files.find(self.directory, stem, UNKNOWN_EXTENSION)
         # One that is there may be of an attempt whose number was given again.
         if file is None or files.read(self.directory / file) != error.data:
-            extension = EXTENSIONS.get(sniff_mime_type(error.data) or "", UNKNOWN)
-            file = files.publish(self.directory, stem, extension, error.data)
+            file = files.publish(self.directory, stem, extension_of(error.data), error.data)
         error.file = file
 
-    def save(self, call: Call, image: Image, elapsed: float) -> SavedImage:
+    def save(self, call: BegunCall, image: Image, elapsed: float) -> SavedImage:
         """Save an image with its extras, and return when both files and row are on disk.
 
         Raises:
@@ -272,7 +270,9 @@ class Archive:
                 except StoreError:
                     self._unsaved.append(write)
 
-    def _save(self, call: Call, image: Image, elapsed: float, arrived: list[str]) -> SavedImage:
+    def _save(
+        self, call: BegunCall, image: Image, elapsed: float, arrived: list[str]
+    ) -> SavedImage:
         """Save an image; arrived are those of its files that an earlier try has written."""
         stems = [f"{call.name}-{number}" for number, _ in enumerate(image.extras, 2)]
         parts = list(zip([*stems, call.name], [*image.extras, image], strict=True))

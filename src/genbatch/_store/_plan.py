@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genbatch._values import (
+    UNKNOWN_EXTENSION,
     Blocked,
     DamagedImage,
     GenbatchError,
@@ -33,7 +34,6 @@ from ._keys import DEFAULT_TEMPLATE, SHORT_KEY, candidates, folded, key_of
 _FINAL: tuple[type[GenbatchError], ...] = (Blocked, NoImage, Rejected, DamagedImage)
 FINAL = {kind.__name__: kind for kind in _FINAL}
 _KEPT = ("id", "filename", "model", "aspect_ratio", "image_size", "seed")
-UNKNOWN = ".bin"  # extension of what is no image of a known type
 _ATTEMPTS = """
 SELECT attempt.id, item, attempt.name, attempt.prompt, price, job, digest, ordinal
 FROM attempt JOIN item ON item.id = attempt.item
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
 
 @dataclass(slots=True)
-class Call:
+class BegunCall:
     """A call that was begun: what it is to make, and the row of its latest attempt."""
 
     plan: Plan
@@ -141,7 +141,7 @@ def saved_image(known: ItemRow, directory: Path, *, resumed: bool) -> SavedImage
     )
 
 
-def note_failure(journal: Transaction, call: Call, error: Exception) -> None:
+def note_failure(journal: Transaction, call: BegunCall, error: Exception) -> None:
     """Record why a call returned no image; what is kept in place of it was paid for."""
     if isinstance(error, DamagedImage) and error.file is not None:
         journal.execute(
@@ -322,11 +322,11 @@ def adopt_orphans(journal: Transaction, directory: Path) -> None:
     rows = journal.execute(_ATTEMPTS).fetchall()
     for number, item, name, prompt, price, job, digest, ordinal in rows:
         key = key_of(digest, ordinal)
-        file = files.find(directory, damaged_stem(key, number), UNKNOWN)
+        file = files.find(directory, damaged_stem(key, number), UNKNOWN_EXTENSION)
         if file is not None and file != name and job is None:  # a job is read again
             error = DamagedImage("an invalid image came")
             error.file = file
-            note_failure(journal, Call(Plan(key, name, item=item), 1, name, number), error)
+            note_failure(journal, BegunCall(Plan(key, name, item=item), 1, name, number), error)
         elif (image := _look(journal, directory, name)) is not None:
             take = journal.next_take(item)
             images = 1 + len(json.loads(image["extras"] or "[]"))

@@ -33,7 +33,7 @@ from ._archive import Archive
 from ._batch import Batch
 from ._journal import Spent
 from ._keys import DEFAULT_TEMPLATE, check_template
-from ._plan import Call, Plan, Policy
+from ._plan import BegunCall, Plan, Policy
 from ._reports import write_results
 
 R = TypeVar("R")
@@ -51,7 +51,7 @@ class PendingImage:
     """
 
     store: Store
-    call: Call
+    call: BegunCall
     is_open: bool = True
     began: float = field(default_factory=perf_counter)
 

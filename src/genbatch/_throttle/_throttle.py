@@ -210,7 +210,7 @@ class Throttle:
         now = self._now()
         if self._paused_since is not None:
             took, self._paused_since = now - self._paused_since, None
-            self._tell_allowed("calls start again after %.1f s, %s", took, elapsed=took)
+            self._log_allowed("calls start again after %.1f s, %s", took, elapsed=took)
         start = self._limits.start(now, self.in_flight)
         self._limiter.acquire_on_behalf_of_nowait(start)
         return start
@@ -220,7 +220,7 @@ class Throttle:
         before = self._allowed() if _log.isEnabledFor(INFO) else ""
         self._limits.succeed(start, self.in_flight, self._now())
         if before and before != self._allowed():
-            self._tell_allowed("more calls than before: %s")
+            self._log_allowed("more calls than before: %s")
 
     def _reject(self, start: Start, error: RateLimited) -> bool:
         """Learn from a rejection; return whether patience is at its end."""
@@ -230,7 +230,7 @@ class Throttle:
         delay = self._limits.paused_until - now
         if delay > 2 * left:  # once for a pause, not for each call that asks for the same
             self._paused_since = now if self._paused_since is None else self._paused_since
-            self._tell("rate limited: no call starts for %.1f s", delay, delay=delay)
+            self._log_event("rate limited: no call starts for %.1f s", delay, delay=delay)
         if self._rejected_since is None:
             self._rejected_since = now
         return now - self._rejected_since >= self._patience
@@ -239,14 +239,14 @@ class Throttle:
         rate = "" if self.rate is None else f", {describe_rate(self.rate)}"
         return f"capacity {self.capacity}{rate}"
 
-    def _tell(self, message: str, *args: object, **fields: object) -> None:
+    def _log_event(self, message: str, *args: object, **fields: object) -> None:
         """Tell the log what holds for all calls, whichever of them has shown it."""
         with log_context(index=None, key=None, attempt=None, **fields):
             log(_log, INFO, message, *args)
 
-    def _tell_allowed(self, message: str, *args: object, **fields: object) -> None:
+    def _log_allowed(self, message: str, *args: object, **fields: object) -> None:
         now = {"capacity": self.capacity, "rate": self.rate}
-        self._tell(message, *args, self._allowed(), **now, **fields)
+        self._log_event(message, *args, self._allowed(), **now, **fields)
 
     def _wake(self) -> None:
         if self._line and self._line[0] in self._turns:

@@ -17,12 +17,22 @@ from ._errors import (
     Unauthorized,
     Unavailable,
 )
-from ._image import EXTENSIONS, Image, SavedImage, Usage, is_whole, sniff_mime_type
+from ._image import (
+    EXTENSIONS,
+    UNKNOWN_EXTENSION,
+    Image,
+    SavedImage,
+    Usage,
+    extension_of,
+    is_whole,
+    sniff_mime_type,
+)
 from ._prompt import Prompt
 from ._request import ImageRequest, ImageSettings, takes_settings
 
 __all__ = [
     "EXTENSIONS",
+    "UNKNOWN_EXTENSION",
     "Blocked",
     "BudgetExhausted",
     "DamagedImage",
@@ -44,6 +54,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Usage",
+    "extension_of",
     "is_whole",
     "sniff_mime_type",
     "takes_settings",

@@ -12,6 +12,7 @@ EXTENSIONS = {
     "image/webp": ".webp",
     "image/gif": ".gif",
 }
+UNKNOWN_EXTENSION = ".bin"  # of anything else
 _JPEG_PIXELS = b"\xff\xda"
 _JPEG_END = b"\xff\xd9"
 _MOST_SEGMENTS = 10_000  # of the head of a JPEG; each has up to 64 KB
@@ -28,6 +29,11 @@ def sniff_mime_type(data: bytes) -> str | None:
     if data.startswith((b"GIF87a", b"GIF89a")):
         return "image/gif"
     return None
+
+
+def extension_of(data: bytes) -> str:
+    """Return the file extension, with its dot, that the leading bytes show."""
+    return EXTENSIONS.get(sniff_mime_type(data) or "", UNKNOWN_EXTENSION)
 
 
 def is_whole(data: bytes, mime_type: str) -> bool:

@@ -24,7 +24,7 @@ from genbatch._store import (
     HIDDEN,
     JOURNAL,
     Archive,
-    Call,
+    BegunCall,
     Plan,
     disk_error,
     key_of,
@@ -82,7 +82,7 @@ class JobRequest(NamedTuple):
         price: Estimated US dollars, None if unknown.
     """
 
-    call: Call
+    call: BegunCall
     price: float | None
 
 
@@ -171,7 +171,7 @@ class Jobs:
         for attempt, item, digest, ordinal, name, asked, price, take in rows:
             key = key_of(digest, ordinal)
             plan = Plan(key, name, item=item, asked=asked)
-            found[key] = JobRequest(Call(plan, take, name, attempt), price)
+            found[key] = JobRequest(BegunCall(plan, take, name, attempt), price)
         return found
 
     def finish(

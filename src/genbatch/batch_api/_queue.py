@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from genbatch._core import waiting, without_cancellation
 from genbatch._logs import log, log_context
 from genbatch._run import RunBreaker
-from genbatch._store import Call, Plan, Store
+from genbatch._store import BegunCall, Plan, Store
 from genbatch._values import (
     DamagedImage,
     GenbatchError,
@@ -158,7 +158,7 @@ class Queue:
         self._arriving -= 1
 
     async def _make(
-        self, call: Call, request: ImageRequest, arrived: Callable[[], None]
+        self, call: BegunCall, request: ImageRequest, arrived: Callable[[], None]
     ) -> SavedImage:
         """Have a job make the image of a call, and return it saved.
 
@@ -184,11 +184,11 @@ class Queue:
             if saved is not None:
                 return saved
 
-    async def _job_of(self, call: Call) -> int | None:
+    async def _job_of(self, call: BegunCall) -> int | None:
         """Return the number of the job that may still return the image of a call."""
         return await self._place.run_in_thread(self._context.jobs.of, call.plan.item)
 
-    async def _take_up(self, number: int, call: Call) -> SavedImage | None:
+    async def _take_up(self, number: int, call: BegunCall) -> SavedImage | None:
         """Wait for a job that has the request already."""
         if (error := self._failed.get(number)) is not None:
             raise copy(error)  # each call its own: a raised one grows its traceback
@@ -196,7 +196,7 @@ class Queue:
             return None
         return await Waiter(call.plan.item, job).wait()
 
-    async def _pay(self, call: Call, request: ImageRequest) -> SavedImage | None:
+    async def _pay(self, call: BegunCall, request: ImageRequest) -> SavedImage | None:
         """Add the request to a job, paid from the budget, and wait for its result."""
         price = self._calls.price
         if price is None:

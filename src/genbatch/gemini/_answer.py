@@ -182,7 +182,8 @@ def _images(inline: list[object], model: str) -> tuple[list[Image], str, bytes |
         except ValueError:
             data, mime_type, wrong = str(encoded).encode(), None, "its base64 is broken"
         else:
-            mime_type, wrong = sniff_mime_type(data), _what_is_wrong(data)
+            mime_type = sniff_mime_type(data)
+            wrong = _what_is_wrong(data, mime_type)
         if mime_type and not wrong:
             images.append(Image(data, mime_type, model))
         elif not reason:
@@ -190,10 +191,9 @@ def _images(inline: list[object], model: str) -> tuple[list[Image], str, bytes |
     return images, reason, damaged
 
 
-def _what_is_wrong(data: bytes) -> str:
+def _what_is_wrong(data: bytes, mime_type: str | None) -> str:
     if not data:
         return "it has no bytes"
-    mime_type = sniff_mime_type(data)
     if mime_type is None:
         return "it is not a PNG, JPEG, WebP or GIF"
     return "" if is_whole(data, mime_type) else "it is cut off"

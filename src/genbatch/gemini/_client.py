@@ -298,7 +298,7 @@ async def _make_attempt(
         try:
             answer = await wire.ask(request)
         except GenbatchError as error:
-            _tell_failure(error, began)
+            _log_failure(error, began)
             raise
         try:
             image = image_from(answer, request.model, price)
@@ -306,13 +306,13 @@ async def _make_attempt(
             if isinstance(error, DamagedImage) and error.cost is None:
                 error.cost = attempt.cost_of(error.images)
             attempt.failed(error)
-            _tell_failure(error, began)
+            _log_failure(error, began)
             return error
         images = 1 + len(image.extras)
         if image.cost is None:
             image = replace(image, cost=attempt.cost_of(images))
         attempt.paid(image.cost, images)
-        _tell_image(image, began)
+        _log_image(image, began)
         return image
 
 
@@ -323,13 +323,13 @@ def _image_or_error(result: Image | GenbatchError) -> Image:
     return result
 
 
-def _tell_image(image: Image, began: float) -> None:
+def _log_image(image: Image, began: float) -> None:
     size, elapsed = len(image.data), perf_counter() - began
     message = "an image of %d bytes came after %.1f s"
     log(_log, DEBUG, message, size, elapsed, elapsed=elapsed, bytes=size, cost=image.cost)
 
 
-def _tell_failure(error: GenbatchError, began: float) -> None:
+def _log_failure(error: GenbatchError, began: float) -> None:
     elapsed = perf_counter() - began
     log(_log, DEBUG, "no image after %.1f s", elapsed, error=error, elapsed=elapsed)
 

@@ -24,7 +24,7 @@ from anyio import CancelScope, CapacityLimiter, sleep, to_thread
 from pydantic_core import from_json, to_json
 
 from genbatch._store import run_to_end
-from genbatch._values import EXTENSIONS, Image, StoreError, sniff_mime_type
+from genbatch._values import Image, StoreError, extension_of
 
 from ._places import open_place
 
@@ -118,8 +118,7 @@ class Objects:
     def keep_damaged(self, key: str, data: bytes) -> str:
         """Keep what came in place of the image of a key, and return the name of its file."""
         digest = hashlib.sha256(data).hexdigest()
-        extension = EXTENSIONS.get(sniff_mime_type(data) or "", ".bin")
-        name = f"damaged/{key[:2]}/{key[2:4]}/{key}-{digest}{extension}"
+        name = f"damaged/{key[:2]}/{key[2:4]}/{key}-{digest}{extension_of(data)}"
         self._place.create(name, data)  # False where it is there already
         return name
 

@@ -180,11 +180,11 @@ def check_rows(dataset: Dataset, requests: RowRequests, index: pa.Table) -> Any:
     every = np.sort(np.concatenate(seen)) if seen else np.array([], dtype="S32")
     equal = every[1:][every[1:] == every[:-1]]
     if len(equal):
-        raise ValueError(_tell_duplicate(dataset.select_columns(columns), requests, equal[0]))
+        raise ValueError(_duplicate_message(dataset.select_columns(columns), requests, equal[0]))
     return np.concatenate(known) if known else np.array([], dtype=bool)
 
 
-def _tell_duplicate(dataset: Dataset, requests: RowRequests, mark: bytes) -> str:
+def _duplicate_message(dataset: Dataset, requests: RowRequests, mark: bytes) -> str:
     """Return which rows are equal, and what to do about it."""
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         found = requests.marks(block, requests.keys(block))

@@ -28,8 +28,17 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 from . import _wire
 from ._files import Files
 from ._http import NO_FAULT, Fault, JsonObject, Reply, Request, ServerConnection, pause, serving
-from ._jobs import Job, JobFault, Jobs
-from ._server import Ledger, Quota, Refused, Threads, json_reply, reply_in_place, scripted, timed
+from ._jobs import FakeJobs, Job, JobFault
+from ._server import (
+    CallCounts,
+    Quota,
+    Refused,
+    Threads,
+    json_reply,
+    reply_in_place,
+    scripted,
+    timed,
+)
 from ._wire import Call
 
 _FileAction: TypeAlias = Literal[
@@ -179,13 +188,15 @@ class FakeGemini:
         self._files = Files(self._threads)
         job_time = timed("job_latency", job_latency, speed)
         job_fault, check_model = scripted(job_faults, JobFault()), self._access.check_model
-        self._jobs = Jobs(self._files, job_time, job_fault, self._fault, self._make, check_model)
+        self._jobs = FakeJobs(
+            self._files, job_time, job_fault, self._fault, self._make, check_model
+        )
         self._control_fault = _by_action(control_faults)
         self._controls: Counter[Action] = Counter()
         self._address = host, port
         self._url: str | None = None
         self._calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
-        self._ledger = Ledger()
+        self._counts = CallCounts()
 
     @property
     def url(self) -> str:
@@ -197,7 +208,7 @@ class FakeGemini:
     @property
     def stats(self) -> Stats:
         """The counters as they are now."""
-        counts, jobs = self._ledger, self.jobs
+        counts, jobs = self._counts, self.jobs
         images = counts.images + sum(job.images for job in jobs)
         in_flight, peak = counts.in_flight, counts.peak
         return Stats(counts.received, images, in_flight, peak, counts.limited, len(jobs))
@@ -246,9 +257,9 @@ class FakeGemini:
             await connection.send(*await _unless_refused(self._answer_other(request)))
 
     async def _serve_call(self, model: str, request: Request, connection: ServerConnection) -> None:
-        self._ledger.received += 1
-        parse = partial(_wire.parse_call, self._ledger.received, model, request)
-        with self._ledger.counted(connection) as release:
+        self._counts.received += 1
+        parse = partial(_wire.parse_call, self._counts.received, model, request)
+        with self._counts.counted(connection) as release:
             async with connection.watched(on_hang_up=release):
                 # Input images are slow enough to parse to hold up the event loop.
                 is_large = len(request.body) > _KEPT_BODY
@@ -263,12 +274,12 @@ class FakeGemini:
         _wire.check_body(call)
         self._access.check_model(call.model)
         if beyond := self._quota.admit(call.model):
-            self._ledger.limited += 1
+            self._counts.limited += 1
             raise Refused(_wire.reply_with(_wire.quota_error(beyond, call.model)))
         fault = self._fault(call)
         await pause(self._latency(call) + fault.delay)
         reply, images = await self._threads.run(self._make, call, fault)
-        self._ledger.images += images
+        self._counts.images += images
         return reply, fault
 
     @cached_property

@@ -172,7 +172,7 @@ class _RunningJob:
 
 
 @dataclass(slots=True)
-class Jobs:
+class FakeJobs:
     """Every job: it is created, waits, runs row by row, and ends; deleted ones are remembered.
 
     Attributes:

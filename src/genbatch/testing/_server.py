@@ -105,7 +105,7 @@ def reply_in_place(fault: Fault, error_reply: ErrorReply) -> Reply | None:
 
 
 @dataclass(slots=True)
-class Ledger:
+class CallCounts:
     """What a server has counted of calls.
 
     Attributes:
