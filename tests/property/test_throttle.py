@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -68,29 +69,29 @@ def crowd(room: Callable[[Service], int], **options: float) -> Service:
     return service
 
 
-def rolling(quota: int, **options: float) -> Service:
-    """Return a service that lets so many calls start in any 60 seconds."""
+def rolling(quota: int, window: float = 60, **options: float) -> Service:
+    """Return a service that lets so many calls start in any window of seconds."""
     kept: deque[float] = deque()
 
     def wait(now: float) -> float:
-        while kept and kept[0] <= now - 60:
+        while kept and kept[0] <= now - window:
             kept.popleft()
         if len(kept) >= quota:
-            return kept[0] + 60 - now
+            return kept[0] + window - now
         kept.append(now)
         return 0.0
 
     return Service(wait, **options)
 
 
-def minutes(quota: int, **options: float) -> Service:
-    """Return a service that lets so many calls start in each full minute of the clock."""
+def minutes(quota: int, window: float = 60, **options: float) -> Service:
+    """Return a service that lets so many calls start in each full minute of the clock, say."""
     used: dict[float, int] = {}
 
     def wait(now: float) -> float:
-        minute = now // 60
+        minute = now // window
         if used.get(minute, 0) >= quota:
-            return (minute + 1) * 60 - now
+            return (minute + 1) * window - now
         used[minute] = used.get(minute, 0) + 1
         return 0.0
 
@@ -102,7 +103,7 @@ def run(service: Service, n: int, k: int, backend: str, seed: int) -> float:
 
     async def main() -> float:
         began = anyio.current_time()
-        generate = throttled(service.generate, Throttle())
+        generate = throttled(service.generate, Throttle(patience=math.inf))
         outcomes = await collect(generate, range(n), max_concurrent=k)
         assert [outcome.unwrap() for outcome in outcomes] == list(range(n))
         return anyio.current_time() - began
@@ -175,6 +176,31 @@ def test_a_quota_that_is_counted_anew_each_minute_is_no_trouble(
     service = minutes(quota, takes=takes, tells=tells)
     assert run(service, 300, 50, backend, 1) <= 1.3 * 300 / quota * 60
     assert service.late <= 0.1 * (service.calls - 20)
+
+
+@backends
+@seeds
+@pytest.mark.parametrize("takes", [3, 20])
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("counted", [rolling, minutes])
+def test_a_spend_limit_of_ten_minutes_is_used_up_with_few_rejections(
+    counted: Callable[..., Service], tells: bool, takes: float, backend: str, seed: int
+) -> None:
+    dollars, each = 10, 0.134
+    quota = int(dollars / each)
+    service = counted(quota, 600, takes=takes, tells=tells)
+    assert run(service, 300, 50, backend, seed) <= 1.1 * 300 / quota * 600
+    assert service.late <= 0.1 * (service.calls - 20)
+
+
+@backends
+@pytest.mark.parametrize("counted", [rolling, minutes])
+def test_a_quota_of_a_day_that_is_not_told_is_asked_about_every_ten_minutes(
+    counted: Callable[..., Service], backend: str
+) -> None:
+    service = counted(100, 86_400, takes=8)
+    assert run(service, 250, 50, backend, 1) <= 1.1 * 2.5 * 86_400
+    assert service.late <= 2.5 * 86_400 / 600
 
 
 @backends

@@ -447,10 +447,11 @@ def test_a_rate_that_was_only_guessed_grows_in_larger_steps(backend: str) -> Non
 
 def test_starts_that_no_window_reaches_are_forgotten() -> None:
     starts = Starts()
-    for second in range(10_000):
-        starts.add(second)
-    assert starts.count(9_999, 60) == 60
-    assert starts.count(9_999, math.inf) <= 300
+    for number in range(10_000):
+        starts.add(1_440 * number)
+    last, day = 1_440 * 9_999, 86_400
+    assert starts.count(last, day) == 60
+    assert starts.count(last, math.inf) <= 300
 
 
 @backends
@@ -521,6 +522,57 @@ def test_patience_lasts_from_the_first_rejection_without_a_success_since(backend
         assert await throttle.run(lambda: service.generate("again")) == "again"
 
     virtual.run(backend, main)
+
+
+@backends
+@pytest.mark.parametrize("patience", [0, 3, 100])
+def test_a_pause_longer_than_patience_ends_all_calls_at_once(backend: str, patience: float) -> None:
+    async def main() -> None:
+        throttle = Throttle(capacity=2, patience=patience)
+        service = Service(limited(100_000), 1.0, verdict=0.5)
+        began = anyio.current_time()
+        outcomes = await collect(throttled(service.generate, throttle), range(9), max_concurrent=9)
+        assert anyio.current_time() - began == pytest.approx(1)
+        errors = [outcome.error for outcome in outcomes if not isinstance(outcome, Success)]
+        assert [type(error) for error in errors] == [RateLimited] * 8
+        assert {error.retry_after for error in errors} == {100_000}  # type: ignore[attr-defined]
+        assert len(service.starts) == 2
+        assert throttle.waiting == throttle.in_flight == 0
+        told = "it asks to wait 100,000 s, longer than the patience of"
+        assert all((told in str(error)) == (patience > 0) for error in errors)
+
+    virtual.run(backend, main)
+
+
+@backends
+def test_the_end_of_patience_ends_the_calls_that_wait(backend: str) -> None:
+    async def main() -> None:
+        throttle = Throttle(capacity=1, patience=50)
+        service = Service(*[limited(20)] * 4)
+        outcomes = await collect(throttled(service.generate, throttle), range(5), max_concurrent=5)
+        assert service.since(0) == [0, 20, 40, 60]
+        assert all("within the patience of 50 s" in str(outcome.error) for outcome in outcomes)  # type: ignore[union-attr]
+        assert await throttle.run(lambda: anyio.sleep(80)) is None  # once the pause is over
+
+    virtual.run(backend, main)
+
+
+@backends
+def test_the_reason_of_a_pause_is_in_the_service_s_words(
+    backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        throttle = Throttle()
+        assert throttle.reason == ""
+        with anyio.move_on_after(3):
+            await throttle.run(Service(limited(5)).generate)
+        assert throttle.reason == "too many calls"
+        await throttle.run(Service().generate)
+        assert throttle.reason == ""
+
+    caplog.set_level("INFO", "genbatch.throttle")
+    virtual.run(backend, main)
+    assert "no call starts for 5.0 s: too many calls" in caplog.text
 
 
 # The line

@@ -10,8 +10,9 @@
    take if that is less, doubled for each episode in a row, up to 60 s. Delays overlap, they do not
    add up.
 4. Where the service asks to wait longer than a call takes, or rejects with few calls in flight, it
-   counts starts in a time: the shortest usual window, up to 60 s, that is as full as it ever was.
-   From then on starts are evenly spaced at 97 % of that, and this rate grows as capacity does.
+   counts starts in a time: the shortest usual window that is as full as it ever was, of more than
+   60 s only if it asks for as much, or has kept nothing for as long as the next shorter one. From
+   then on starts are evenly spaced at 97 % of that, and this rate grows as capacity does.
 5. After an episode without a success since the last one, or in which the service kept nothing, one
    call at a time tries until one succeeds.
 """
@@ -68,7 +69,9 @@ def describe_rate(rate: float) -> str:
     return f"{rate * UNITS[unit]:.3g}/{unit}"
 
 
-WINDOWS = (0.3, 1.0, 3.0, 10.0, 30.0, 60.0)  # seconds over which services may count
+MINUTE = 60.0
+LONGEST_GUESS = 600.0  # seconds to wait for a window to have room, where the service tells no delay
+WINDOWS = (0.3, 1.0, 3.0, 10.0, 30.0, MINUTE, 600.0, 86_400.0)  # seconds over which services count
 SLACK = 0.97  # clocks and networks are not exact
 
 
@@ -107,17 +110,23 @@ class Starts:
         for window in WINDOWS:
             self._peaks[window] = max(self._peaks[window], self.count(at, window))
 
-    def full_window(self, at: float, asked: float) -> float | None:
+    def full_window(self, at: float, asked: float, longest: float) -> float | None:
         """Return the shortest window as full as it ever was, and long enough to explain asked."""
         for window in WINDOWS:
             count = self.count(at, window)
-            if window >= SLACK * asked and count and count + 1 >= SLACK * self._peaks[window]:
+            is_likely = SLACK * asked <= window <= longest
+            if is_likely and count and count + 1 >= SLACK * self._peaks[window]:
                 return window
         return None
 
-    def restart(self, at: float) -> None:
-        """Forget what the longest window has carried: the service allows less now."""
-        self._peaks[WINDOWS[-1]] = self.count(at, WINDOWS[-1])
+    def restart(self, at: float, window: float) -> float | None:
+        """Forget what a window has carried: the service allows less now.
+
+        Returns:
+            The window if any call started in it.
+        """
+        self._peaks[window] = self.count(at, window)
+        return window if self._peaks[window] else None
 
 
 FIRST_CAPACITY = 20
@@ -213,6 +222,7 @@ class Limits:
         self._episode = Episode(0, self._capacity, None)
         self._cut_at = 0  # starts up to this number belong to the last episode
         self._row = 0  # episodes without a success between them
+        self._row_began = 0.0  # when the first call that was rejected in them had started
         self._trying = 0  # in flight of those started since the last cut
         self._peak = 0  # in flight since the last cut, at most
         self._verdict = 0.0  # seconds that the last rejection took
@@ -306,13 +316,14 @@ class Limits:
                 self._row = 0  # the service kept what it was sent in between
             if not self._row:
                 self._before_row = self._capacity.value
+                self._row_began = start.at
             self._row += 1
             self._trying = self._peak = 0
             self._verdict = now - start.at
             self.episodes += 1
         self._episode.rejected += 1
         self._last = -math.inf  # the pause says when the next may start, as if this one never had
-        room_at = self._cut(start.at, now, asked)
+        room_at = min(self._cut(start.at, now, asked), now + LONGEST_GUESS)
         self._room_at = room_at if asked is None else -math.inf
         if asked is not None:
             self._paused_until = max(self._paused_until, now + asked)
@@ -334,10 +345,10 @@ class Limits:
         is_first = self.episodes == 1  # from a standing start: too many whatever is counted
         is_crowd = episode.kept > 0 and (is_first or 2 * episode.kept >= episode.capacity.value)
         is_crowd = is_crowd and self._adapts
-        window = starts.full_window(at, asked or 0.0)
+        longest = self._longest_window(at, asked or 0.0)
+        window = starts.full_window(at, asked or 0.0, longest)
         if window is None and not is_crowd and (episode.rate or episode.in_flight == 1):
-            starts.restart(at)
-            window = starts.full_window(at, WINDOWS[-1])
+            window = starts.restart(at, longest)
         if window is not None:
             oldest = starts.oldest(at, window)
             delay = self._told(asked, oldest + window - now)
@@ -348,6 +359,12 @@ class Limits:
             half = episode.capacity.value / 2
             self._capacity.cut(max(1.0, half, BELOW * episode.kept), now)
         return -math.inf
+
+    def _longest_window(self, at: float, asked: float) -> float:
+        """Return the longest window that may explain a rejection."""
+        # One of ten minutes would ask for more than one, be known, or have rejected for longer.
+        least = max(MINUTE, SLACK * max(asked, self._window, at - self._row_began))
+        return next((window for window in WINDOWS if window >= least), WINDOWS[-1])
 
     def _told(self, asked: float | None, until_room: float) -> float | None:
         """Return the delay asked for if it is that of a service which counts starts in a time."""
@@ -360,11 +377,13 @@ class Limits:
     def _learn_rate(self, at: float, now: float, window: float, told: float | None) -> None:
         """Cut the rate to what a window carried, of which the service told the seconds, or not."""
         starts, before = self._starts, self._episode.rate
-        seen = told or min(window, max(WINDOWS[0], at - starts.first))
+        since_first = max(WINDOWS[0], at - starts.first)
+        seen = told or (window if window > MINUTE else min(window, since_first))
         value = BELOW * starts.count(at, window) / seen
         self._rate = Level(value)
         if before is not None:
-            self._rate.cut(min(value, BELOW * before.value), now)
+            below = BELOW if self._row == 1 else 1.0  # it has shown no more than the last one
+            self._rate.cut(min(value, below * before.value), now)
         else:
             self._rate.cut(value, now, FIRST_STEP if told else GUESS_STEP)
         self._window = window

@@ -3,7 +3,8 @@
 1. At most capacity calls are in flight, at most rate start per second, and none starts in a pause.
 2. A call that was rejected is made again, from the front of the line; first come, first served.
 3. Who waits is woken, or waits no more: a cancelled one leaves no token, no place, no lost wake-up.
-4. A rejection does not reach the caller as long as anything succeeds within patience.
+4. A rejection does not reach the caller as long as anything succeeds within patience. Where that is
+   at its end, or the service asks for a longer pause, all who wait get it too.
 5. After a call returned, nothing is awaited before its value is.
 
 How: a line of those who wait, in the order of their arrival. Only the first one may start, and it
@@ -47,8 +48,8 @@ class Throttle:
         pace: Starts at most, such as ``"10/min"``, ``"2/s"`` or ``"100/h"``, evenly spaced; fewer
             where the service allows fewer.
         burst: Starts at once after a silence, at least 1; with a pace.
-        patience: Seconds without a success after which a rejection is the caller's error; 0 for
-            the first one to be.
+        patience: Seconds without a success after which a rejection is the caller's error, and that
+            of all who wait; so is one that asks for a pause as long. 0 for the first one to be.
 
     Raises:
         ValueError: If pace is not of that form, or a number is too small.
@@ -80,6 +81,8 @@ class Throttle:
         self._turns: dict[int, Event] = {}
         self._arrivals = count()
         self._rejected_since: float | None = None
+        self._rejection: RateLimited | None = None  # the last one, until a call succeeds
+        self._refused = -1  # places up to this one wait no more
         self._paused_since: float | None = None
         self._run: object = None
         self._offset = 0.0  # of our clock from the loop's, which each loop has its own of
@@ -92,7 +95,8 @@ class Throttle:
             call: Called without arguments for each attempt.
 
         Raises:
-            RateLimited: If there was no success within patience.
+            RateLimited: If there was no success within patience, or the service asks to wait for
+                longer; the message tells.
             Stopped: If the batch that this call is of drains while the call waits.
             Exception: Any other error of the call, at once.
 
@@ -138,6 +142,11 @@ class Throttle:
     def paused_until(self) -> float | None:
         """Time of the event loop's clock at which calls may start again, None outside a pause."""
         return self._limits.paused_until - self._offset if self.paused_for else None
+
+    @property
+    def reason(self) -> str:
+        """The service's words for the pause, empty outside one."""
+        return str(self._rejection) if self._rejection and self.paused_for else ""
 
     @property
     def episodes(self) -> int:
@@ -190,6 +199,7 @@ class Throttle:
     async def _wait(self, place: int) -> None:
         """Return in the very moment in which this place may start."""
         while True:
+            self._check_patience(place)
             due = self._due() if self._line[0] == place else math.inf
             if due <= current_time():
                 return
@@ -216,7 +226,7 @@ class Throttle:
         return start
 
     def _succeed(self, start: Start) -> None:
-        self._rejected_since = None
+        self._rejected_since = self._rejection = None
         before = self._allowed() if _log.isEnabledFor(INFO) else ""
         self._limits.succeed(start, self.in_flight, self._now())
         if before and before != self._allowed():
@@ -230,19 +240,37 @@ class Throttle:
         delay = self._limits.paused_until - now
         if delay > 2 * left:  # once for a pause, not for each call that asks for the same
             self._paused_since = now if self._paused_since is None else self._paused_since
-            self._log_event("rate limited: no call starts for %.1f s", delay, delay=delay)
+            message = "rate limited: no call starts for %.1f s"
+            self._log_event(message, delay, delay=delay, error=error)
         if self._rejected_since is None:
             self._rejected_since = now
-        return now - self._rejected_since >= self._patience
+        self._rejection = error
+        if max(_asked(error), now - self._rejected_since) < self._patience:
+            return False
+        _explain(error, self._patience)
+        self._refused = max(self._line, default=-1)
+        for turn in self._turns.values():
+            turn.set()
+        return True
+
+    def _check_patience(self, place: int) -> None:
+        """Raise the last rejection again where a place would wait for too long."""
+        last = self._rejection
+        if last is None or not self.paused_for:
+            return
+        if place <= self._refused or _asked(last) >= self._patience:
+            raise RateLimited(str(last), status=last.status, retry_after=last.retry_after)
 
     def _allowed(self) -> str:
         rate = "" if self.rate is None else f", {describe_rate(self.rate)}"
         return f"capacity {self.capacity}{rate}"
 
-    def _log_event(self, message: str, *args: object, **fields: object) -> None:
+    def _log_event(
+        self, message: str, *args: object, error: Exception | None = None, **fields: object
+    ) -> None:
         """Tell the log what holds for all calls, whichever of them has shown it."""
         with log_context(index=None, key=None, attempt=None, **fields):
-            log(_log, INFO, message, *args)
+            log(_log, INFO, message, *args, error=error)
 
     def _log_allowed(self, message: str, *args: object, **fields: object) -> None:
         now = {"capacity": self.capacity, "rate": self.rate}
@@ -251,6 +279,23 @@ class Throttle:
     def _wake(self) -> None:
         if self._line and self._line[0] in self._turns:
             self._turns[self._line[0]].set()
+
+
+def _asked(error: RateLimited) -> float:
+    """Return the seconds that the service asks to wait, 0 where it does not say."""
+    asked = error.retry_after
+    return asked if asked is not None and 0 < asked < math.inf else 0.0
+
+
+def _explain(error: RateLimited, patience: float) -> None:
+    """Tell in the message of a rejection why it is not waited out."""
+    if _asked(error) >= patience > 0:
+        why = f"it asks to wait {error.retry_after:,.0f} s, longer than the patience of {patience:g} s"
+    elif patience > 0:
+        why = f"no call has succeeded within the patience of {patience:g} s"
+    else:
+        return
+    error.args = (f"{error.args[0]}; {why}",) if error.args else (why,)
 
 
 def throttled(
