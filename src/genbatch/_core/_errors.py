@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class GenbatchError(Exception):
     """Base of everything below.
@@ -13,7 +15,11 @@ class GenbatchError(Exception):
         maybe_paid: Whether any attempt of the call may have been billed although it brought no
             image.
         attempts: How many attempts were made; the message tells them where there were several.
+        scope: Whose calls would all meet the same, as far as is known: those of this ``"prompt"``
+            only, of its ``"model"``, or all of the ``"service"``.
     """
+
+    scope: Literal["prompt", "model", "service"] = "prompt"
 
     def __init__(
         self,

@@ -1,9 +1,12 @@
 """RunBreaker: the circuit breaker of a run, which spares later calls what one has learned.
 
-A refused key, a disk that takes no image, and a service that has failed many times in a row stop
-the whole run; a used-up quota stops the calls of its model. What is stopped makes no further call:
-its prompts fail with the error that stopped them. All of it belongs to one run: the client and the
-store know nothing of it, and a later run starts afresh.
+What every call would meet stops the run: a refused key, a redirect, a web page in place of an
+answer, an unsupported location, a service that cannot be reached at all, has failed many times in a
+row or has refused many requests in the same words, and a disk that takes no image. What every call
+of a model would meet stops the calls of that model: a used-up quota, a rate limit beyond patience,
+a model that the service does not have. What is stopped makes no further call: its prompts fail with
+the error that stopped them, which says nothing of the prompts. All of it belongs to one run: the
+client and the store know nothing of it, and a later run starts afresh.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from logging import WARNING, getLogger
 from genbatch._logs import log
 from genbatch._values import (
     GenbatchError,
-    QuotaExhausted,
+    InvalidResponse,
+    Rejected,
     Stopped,
     StoreError,
     Unauthorized,
@@ -26,6 +30,7 @@ from genbatch._values import (
 _log = getLogger("genbatch.run")
 
 FAILURES_IN_A_ROW = 20  # calls of all models, each retried as often as its client does
+REFUSALS_IN_A_ROW = 10  # in the same words
 
 
 class RunBreaker:
@@ -40,6 +45,20 @@ class RunBreaker:
         self._run: Exception | None = None
         self._models: dict[str, Exception] = {}
         self._unavailable = 0
+        self._has_answered = False  # as the service that it should be
+        self._refusal = ""
+        self._refusals = 0
+        self._to_forget: str | None = None
+
+    @property
+    def is_key_useless(self) -> bool:
+        """Whether the key was refused, and no call of the run was answered before."""
+        return isinstance(self._run, Unauthorized) and not self._has_answered
+
+    def take_refusal(self) -> str | None:
+        """Return, once, the message of refusals that turned out to say nothing of the prompts."""
+        message, self._to_forget = self._to_forget, None
+        return message
 
     def cause(self, model: str) -> Exception | None:
         """Return what has stopped the calls of a model, None if nothing has."""
@@ -64,8 +83,11 @@ class RunBreaker:
             raise
         except Exception as exc:
             self._failed(model, exc)
+            if isinstance(exc, Rejected | InvalidResponse | Unavailable):
+                self.check(model)  # where it is what stops the run, it says nothing of the prompt
             raise
-        self._unavailable = 0
+        self._has_answered = True
+        self._unavailable = self._refusals = 0
 
     @contextmanager
     def observe_store(self) -> Iterator[None]:
@@ -85,14 +107,44 @@ class RunBreaker:
 
     def _failed(self, model: str, error: Exception) -> None:
         if isinstance(error, Unavailable | TimeoutError):
-            self._unavailable += 1
-            if self._unavailable >= FAILURES_IN_A_ROW:
-                row = f"{FAILURES_IN_A_ROW} calls in a row have failed"
-                self.stop(Stopped(f"{row}: {error}"))
-        elif isinstance(error, GenbatchError) and error.status is not None:
+            self._count_unavailable(error)
+        if not isinstance(error, GenbatchError):
+            return
+        if error.status is not None and not isinstance(error, Unavailable):
             self._unavailable = 0  # it has answered
-        if isinstance(error, Unauthorized):
-            self.stop(error)
-        elif isinstance(error, QuotaExhausted) and model not in self._models:
-            self._models[model] = error
+        if isinstance(error, Rejected):
+            self._count_refusal(error)
+        else:
+            self._refusals = 0
+        if error.scope == "service":
+            self.stop(_cause(error))
+        elif error.scope == "model" and model not in self._models:
+            self._models[model] = _cause(error)
             log(_log, WARNING, "the calls of %s stop", model, error=error)
+
+    def _count_unavailable(self, error: Exception) -> None:
+        self._unavailable += 1
+        is_reached = not isinstance(error, Unavailable) or error.maybe_paid or error.status
+        if not is_reached and not self._has_answered:  # no network, or not the right address
+            self.stop(Stopped(str(error)))
+        elif self._unavailable >= FAILURES_IN_A_ROW:
+            row = f"{FAILURES_IN_A_ROW} calls in a row have failed"
+            self.stop(Stopped(f"{row}: {error}"))
+
+    def _count_refusal(self, error: Rejected) -> None:
+        message = str(error)
+        self._refusals = self._refusals + 1 if message == self._refusal else 1
+        self._refusal = message
+        if self._refusals == REFUSALS_IN_A_ROW and self._run is None:
+            self._to_forget = message
+            row = f"{REFUSALS_IN_A_ROW} calls in a row were refused in the same words"
+            self.stop(Stopped(f"{row}: {message}"))
+
+
+def _cause(error: GenbatchError) -> GenbatchError:
+    """Return what the calls that an error stops fail with: nothing that says they were asked."""
+    if not isinstance(error, Rejected | InvalidResponse):
+        return error
+    stopped = Stopped(str(error), status=error.status)
+    stopped.scope = error.scope
+    return stopped

@@ -11,10 +11,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from anyio import get_cancelled_exc_class
 
 from genbatch._logs import log_context
 from genbatch._money import Attempt, Budget
@@ -56,11 +58,15 @@ class PaidCalls:
         """Make an image and save it, unless another batch has done so meanwhile."""
         self.breaker.check(request.model)
         with log_context(key=plan.key):
-            async with store.pending(plan) as pending:
-                if isinstance(pending, SavedImage):
-                    return pending
-                image = await self.make_image(request, pending)
-                return await pending.save(image)
+            try:
+                async with store.pending(plan) as pending:
+                    if isinstance(pending, SavedImage):
+                        return pending
+                    image = await self.make_image(request, pending)
+                    return await pending.save(image)
+            finally:
+                if (message := self.breaker.take_refusal()) is not None:
+                    await store.forget_refusals(message)
 
     async def make_image(self, request: ImageRequest, pending: PendingImage | None = None) -> Image:
         """Make an image; its attempts are noted where it is to be saved."""
@@ -86,9 +92,20 @@ class _Attempts:
             async with self.calls.budget.attempt(price, model) as attempt:
                 if pending is not None:
                     await pending.note_attempt(attempt.price)
-                yield attempt
+                with self._unless_refused(attempt):
+                    yield attempt
         finally:
             # Neither paid nor possibly paid. A cancelled one may have been.
             is_free = attempt is not None and not (attempt.images or attempt.maybe_images)
             if pending is not None and is_free:
                 await pending.forget_attempt()
+
+    @contextmanager
+    def _unless_refused(self, attempt: Attempt) -> Iterator[None]:
+        """Count a cancelled attempt as free where the key was refused: it had no other."""
+        try:
+            yield
+        except get_cancelled_exc_class():
+            if self.calls.breaker.is_key_useless:
+                attempt.maybe_images = 0
+            raise

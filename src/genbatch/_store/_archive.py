@@ -27,13 +27,14 @@ from genbatch._values import (
     GenbatchError,
     Image,
     ImageRequest,
+    Rejected,
     SavedImage,
     StoreError,
     extension_of,
 )
 
 from . import _files as files
-from ._journal import ItemRow, Journal, Row, Spent
+from ._journal import ItemRow, Journal, Row, Spent, storable
 from ._lock import Lock
 from ._plan import (
     BegunCall,
@@ -80,6 +81,7 @@ class Archive:
         self._policy = policy
         self._unsaved: list[Callable[[], object]] = []
         self._unsaved_lock = ThreadLock()
+        self._forgotten: set[str] = set()  # messages of refusals that say nothing of a request
         hidden = directory / HIDDEN
         try:
             files.make_directory(directory)
@@ -218,7 +220,18 @@ class Archive:
         if isinstance(error, DamagedImage):
             self.keep_damaged(call, error)
         with self.journal.writing() as journal:
-            note_failure(journal, call, error)
+            if str(error) not in self._forgotten:
+                note_failure(journal, call, error)
+
+    def forget_refusals(self, message: str) -> None:
+        """Forget the refusals in these words, also those that are still to be recorded."""
+        with self.journal.writing() as journal:
+            self._forgotten.add(message)
+            journal.execute(
+                """UPDATE item SET kind = NULL, message = NULL, detail = NULL
+                WHERE kind = ? AND message = ?""",
+                (Rejected.__name__, storable(message)),
+            )
 
     def keep_damaged(self, call: BegunCall, error: DamagedImage) -> None:
         """Publish what came in place of an image, and tell the error where; its row comes later.

@@ -208,6 +208,14 @@ class Store:
         """
         return await self.run_in_thread(self.archive.spent)
 
+    async def forget_refusals(self, message: str) -> None:
+        """Ask the requests again that were refused in these words, which say nothing of them.
+
+        Raises:
+            StoreError: If the journal cannot be written.
+        """
+        await self.run_in_thread(self.archive.forget_refusals, message)
+
     async def further(
         self, index: int, namespace: str = "", **changes: Any
     ) -> tuple[Plan, ImageRequest]:

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from itertools import count
 from logging import INFO, getLogger
+from typing import Any
 
 from anyio import CancelScope, CapacityLimiter, Event, current_time
 from anyio.lowlevel import RunVar, checkpoint_if_cancelled
@@ -29,7 +30,7 @@ from genbatch._core import P, T, waiting
 from genbatch._logs import log, log_context
 from genbatch._values import RateLimited, Unavailable
 
-from ._limits import Limits, Pace, Start, describe_rate, parse_interval
+from ._limits import LONGEST_PAUSE, Limits, Pace, Start, describe_rate, parse_interval
 
 _log = getLogger("genbatch.throttle")
 
@@ -49,7 +50,8 @@ class Throttle:
             where the service allows fewer.
         burst: Starts at once after a silence, at least 1; with a pace.
         patience: Seconds without a success after which a rejection is the caller's error, and that
-            of all who wait; so is one that asks for a pause as long. 0 for the first one to be.
+            of all who wait; so is one that asks for a pause as long. 0 for each one to be that of
+            its caller alone: the others wait, unless for more than a minute.
 
     Raises:
         ValueError: If pace is not of that form, or a number is too small.
@@ -247,8 +249,10 @@ class Throttle:
         self._rejection = error
         if max(_asked(error), now - self._rejected_since) < self._patience:
             return False
-        _explain(error, self._patience)
-        self._refused = max(self._line, default=-1)
+        if self._patience:
+            error.scope = "model"
+            _explain(error, self._patience)
+            self._refused = max(self._line, default=-1)
         for turn in self._turns.values():
             turn.set()
         return True
@@ -258,17 +262,18 @@ class Throttle:
         last = self._rejection
         if last is None or not self.paused_for:
             return
-        if place <= self._refused or _asked(last) >= self._patience:
-            raise RateLimited(str(last), status=last.status, retry_after=last.retry_after)
+        if place <= self._refused or _asked(last) >= (self._patience or LONGEST_PAUSE):
+            error = RateLimited(str(last), status=last.status, retry_after=last.retry_after)
+            error.scope = "model"
+            raise error
 
     def _allowed(self) -> str:
         rate = "" if self.rate is None else f", {describe_rate(self.rate)}"
         return f"capacity {self.capacity}{rate}"
 
-    def _log_event(
-        self, message: str, *args: object, error: Exception | None = None, **fields: object
-    ) -> None:
+    def _log_event(self, message: str, *args: object, **fields: Any) -> None:
         """Tell the log what holds for all calls, whichever of them has shown it."""
+        error = fields.pop("error", None)
         with log_context(index=None, key=None, attempt=None, **fields):
             log(_log, INFO, message, *args, error=error)
 
@@ -289,12 +294,10 @@ def _asked(error: RateLimited) -> float:
 
 def _explain(error: RateLimited, patience: float) -> None:
     """Tell in the message of a rejection why it is not waited out."""
-    if _asked(error) >= patience > 0:
-        why = f"it asks to wait {error.retry_after:,.0f} s, longer than the patience of {patience:g} s"
-    elif patience > 0:
-        why = f"no call has succeeded within the patience of {patience:g} s"
+    if (asked := _asked(error)) >= patience:
+        why = f"it asks to wait {asked:,.0f} s, longer than the patience of {patience:g} s"
     else:
-        return
+        why = f"no call has succeeded within the patience of {patience:g} s"
     error.args = (f"{error.args[0]}; {why}",) if error.args else (why,)
 
 

@@ -6,11 +6,13 @@ from genbatch._core import GenbatchError
 
 
 class RateLimited(GenbatchError):
-    """Too many calls for now (429)."""
+    """Too many calls for now (429); its scope is the model's where patience is at its end."""
 
 
 class QuotaExhausted(GenbatchError):
-    """No quota left today, or none at all; waiting seconds does not help."""
+    """No quota or money left; only time or a person helps, not waiting some seconds."""
+
+    scope = "model"
 
 
 class Unavailable(GenbatchError):
@@ -55,7 +57,9 @@ class Rejected(GenbatchError):
 
 
 class Unauthorized(GenbatchError):
-    """The key is missing, wrong, or not allowed to do this (401, 403)."""
+    """The key is missing, wrong, expired, or not allowed to do this (401, 403)."""
+
+    scope = "service"
 
 
 class Blocked(GenbatchError):

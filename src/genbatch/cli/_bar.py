@@ -23,13 +23,14 @@ from genbatch import Budget, Progress, Throttle
 from genbatch._throttle import describe_rate
 from genbatch.gemini import MODELS
 
-from ._console import QuietConsole, clock
+from ._console import QuietConsole, clock, plain
 
 GAP = "  "
 _NARROWEST_BAR = 8
 _ROOM_FOR_RECENT = (12, 40)  # rows and columns, at least
 _ROOM_FOR_FILES = 60  # columns, at least
 _WINDOW = 300  # seconds over which the rate is measured
+_MOST_WORDS = 80  # characters of what a service says
 _UP = "\x1b[{}A"
 _ERASE_BELOW = "\r\x1b[J"
 _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
@@ -130,7 +131,7 @@ def held_by(throttles: Mapping[str, Throttle], most: int) -> str:
     by_pause = [(throttle.paused_for, model) for model, throttle in throttles.items()]
     for paused_for, model in sorted(by_pause, reverse=True):
         throttle = throttles[model]
-        parts = [f"rate limited: {math.ceil(paused_for)} s"] if paused_for else []
+        parts = [_pause(throttle, paused_for)] if paused_for else []
         if throttle.capacity < most:
             parts.append(f"capacity {throttle.capacity}")
         if throttle.rate is not None:
@@ -139,6 +140,14 @@ def held_by(throttles: Mapping[str, Throttle], most: int) -> str:
             name = "" if len(throttles) == 1 else f"{_short(model)} "
             return name + ", ".join(parts)
     return ""
+
+
+def _pause(throttle: Throttle, seconds: float) -> str:
+    """Return how long a pause takes, after the service's own words for it."""
+    pause = f"rate limited: {math.ceil(seconds)} s"
+    ours, _, theirs = throttle.reason.partition(": ")
+    words = plain(theirs or ours, _MOST_WORDS)
+    return f'"{words}"{GAP}{pause}' if words else pause
 
 
 def lines_of(

@@ -20,7 +20,7 @@ from genbatch.gemini import model_id
 from ._bar import GAP, Area, Finished, Snapshot, Speed, held_by, lines_of, spent_of
 from ._console import QuietConsole, Writer, plain, why
 from ._options import Options
-from ._result import NOT_MADE, Result
+from ._result import Result, is_not_made
 
 _STEP = 10  # percent between two lines when there is no bar
 _MINUTE = 60.0  # seconds; at least one line, and at most one about a pause
@@ -135,7 +135,7 @@ class Display:
         match outcome:
             case Success(prompt=prompt, value=image, elapsed=elapsed) if not image.resumed:
                 self._finished(prompt, elapsed, image.path.name, True)
-            case Failure(error=error, elapsed=elapsed) if not isinstance(error, NOT_MADE):
+            case Failure(error=error, elapsed=elapsed) if not is_not_made(error):
                 self._finished(outcome.prompt, elapsed, type(error).__name__, False)
                 self._failure(outcome)
 
@@ -225,6 +225,6 @@ def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
             made["extras"] = [path.name for path in image.extras]
             row |= {name: made[name] for name in row if made.get(name) is not None}
         case Failure(error=error):
-            row["status"] = "to do" if isinstance(error, NOT_MADE) else "failed"
+            row["status"] = "to do" if is_not_made(error) else "failed"
             row["error"] = {"kind": type(error).__name__, "message": str(error)}
     return _dump(row) + "\n"

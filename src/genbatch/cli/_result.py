@@ -19,6 +19,7 @@ from genbatch import (
     Outcome,
     Prompt,
     QuotaExhausted,
+    RateLimited,
     SavedImage,
     Stopped,
     StoreError,
@@ -44,7 +45,13 @@ _LONGER = {
 }
 
 # Errors that stop calls before they are made: the prompt has not failed, a later run makes it.
-NOT_MADE = (BudgetExhausted, QuotaExhausted, Stopped, StoreError, Unauthorized)
+_NOT_MADE = (BudgetExhausted, QuotaExhausted, Stopped, StoreError, Unauthorized)
+
+
+def is_not_made(error: Exception) -> bool:
+    """Return whether an error stopped a call before it was made, and says nothing of its prompt."""
+    is_over = isinstance(error, RateLimited) and error.scope == "model"  # no patience is left
+    return is_over or isinstance(error, _NOT_MADE)
 
 
 @dataclass(slots=True)
@@ -135,7 +142,7 @@ class Result:
                 self.size_mb += image.size_mb
                 self.resumed += image.resumed
                 self.made += not image.resumed
-            case Failure(error=error) if isinstance(error, NOT_MADE):
+            case Failure(error=error) if is_not_made(error):
                 self.dropped += 1
                 if not self.is_ending:
                     self.stopped = error

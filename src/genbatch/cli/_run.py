@@ -30,7 +30,6 @@ from genbatch import (
     Outcome,
     OutcomeStream,
     Prompt,
-    QuotaExhausted,
     SavedImage,
     Stopped,
     Store,
@@ -49,7 +48,7 @@ from genbatch.testing import FakeGemini
 from ._console import count, plain
 from ._display import Display
 from ._options import DEMO, Options, kinds_to_retry
-from ._result import NOT_MADE, Result, report
+from ._result import Result, is_not_made, report
 
 _REDRAW = 0.1  # seconds
 _SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
@@ -314,8 +313,8 @@ async def _watch(
                 result.add(outcome)
                 _drain_if_useless(outcome, outcomes)
                 await batch.display.outcome(outcome, result)
-                if isinstance(result.stopped, Unauthorized):
-                    break
+                if isinstance(result.stopped, Unauthorized) and not result.made:
+                    break  # the calls in flight are refused as well
         except InputError as error:  # a bad line on standard input, or a file that has changed
             result.stopped = result.stopped or error
         progress = outcomes.progress
@@ -325,8 +324,8 @@ async def _watch(
 
 def _drain_if_useless(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images) -> None:
     """Drain a batch whose outcome says that no further call can succeed."""
-    if isinstance(outcome, Failure) and isinstance(outcome.error, NOT_MADE):
-        if not isinstance(outcome.error, QuotaExhausted):  # another model may have some left
+    if isinstance(outcome, Failure) and is_not_made(outcome.error):
+        if outcome.error.scope != "model":  # another one may go on
             outcomes.drain()
 
 

@@ -22,6 +22,7 @@ from genbatch._values import (
     Image,
     InvalidResponse,
     NoImage,
+    Unauthorized,
     Usage,
     is_whole,
     sniff_mime_type,
@@ -86,7 +87,10 @@ def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str
     except (ValueError, RecursionError) as exc:
         shown = excerpt(text) or "an empty body"
         message = f"{model} sent an answer that is not JSON: {shown}"
-        raise InvalidResponse(message, status=200, maybe_paid=True) from exc
+        error = InvalidResponse(message, status=200, maybe_paid=True)
+        if shown.startswith("<"):  # a page of something in between, such as a login
+            error.scope = "service"
+        raise error from exc
 
 
 def _has_too_many_commas(body: str | bytes) -> bool:
@@ -233,6 +237,8 @@ def _why_none(answer: JsonObject, text: str, model: str) -> GenbatchError:
     for reason in finish_reasons:
         if reason in _BLOCKING_REASONS:
             return Blocked(f"{model} blocked the image: {reason}", reason=reason, **details)
+        if "DISABLED" in reason:  # PUP_LIMITED_DISABLED, say
+            return Unauthorized(f"the service has disabled the account: {reason}", **details)
     reason = finish_reasons[0] if finish_reasons else "no candidates"
     said = f": {excerpt(text)}" if text.strip() else ""
     return NoImage(f"{model} sent no image ({reason}){said}", text=text, **details)

@@ -52,6 +52,8 @@ THIRD_PARTY: tuple[type[Exception], ...] = (
 )
 _TIMEOUTS: tuple[type[Exception], ...] = (TimeoutError, *_named("TimeoutException"))
 _GARBAGE: tuple[type[Exception], ...] = (ValueError, RecursionError, *_named("DecodingError"))
+# What a 429 says that only a person can mend.
+_MONEY = re.compile(r"prepa(id|yment)|credits? (are|is) depleted|spend(ing)? (cap|limit)", re.I)
 # The request was not fully sent, so there was nothing to bill.
 _UNSENT = _named(
     "ConnectError",
@@ -126,34 +128,55 @@ def of_status(status: int, message: str, details: list[JsonObject], model: str) 
     """Return the error for an HTTP status and the message and details sent with it."""
     if status == 429:
         return _too_many(message, details, model)
-    if status in (401, 403) or _key_is_invalid(details):
+    if status in (401, 403) or _key_is_invalid(message, details):
         return Unauthorized(f"{model} refused the API key ({status}): {message}")
-    if 300 <= status < 400:
-        return Rejected(f"a redirect of {model} ({status}) was not followed")
-    if status == 408 or status >= 500:
+    # 499 is what an overloaded service answers when it has cancelled the call.
+    if status in (408, 499) or status >= 500:
         return Unavailable(f"{model} is not available ({status}): {message}")
-    if status == 404 and (hint := advice(model)):
-        return Rejected(f"{model} {hint}; the service says (404): {message}")
-    if status >= 400:
-        return Rejected(f"{model} refused the request ({status}): {message}")
-    return InvalidResponse(
-        f"{model} sent an unexpected answer ({status}): {message}", maybe_paid=True
-    )
+    if status < 300:
+        return InvalidResponse(
+            f"{model} sent an unexpected answer ({status}): {message}", maybe_paid=True
+        )
+    return _rejected(status, message, model)
+
+
+def _rejected(status: int, message: str, model: str) -> Rejected:
+    hint = advice(model) if status == 404 else None
+    if status < 400:
+        error = Rejected(f"a redirect of {model} ({status}) was not followed")
+        error.scope = "service"
+    elif hint:
+        error = Rejected(f"{model} {hint}; the service says (404): {message}")
+    else:
+        error = Rejected(f"{model} refused the request ({status}): {message}")
+    if status == 404:
+        error.scope = "model"
+    if "location is not supported" in message:
+        error.scope = "service"
+    return error
 
 
 def _too_many(message: str, details: list[JsonObject], model: str) -> GenbatchError:
     # First: such an answer may name a PerDay quota too, but waiting a day does not help.
     if re.search(r"\blimit:\s*0(?!\.?\d)", message):
-        return QuotaExhausted(f"no quota for {model}: enable billing or choose another model")
+        why = "enable billing or choose another model"
+        return QuotaExhausted(f"no quota for {model}: {why}; the service says: {message}")
     violations = (v for detail in details for v in objects(detail.get("violations")))
     # Even if there is a retryDelay of seconds, as such answers have.
     if any("PerDay" in str(violation.get("quotaId")) for violation in violations):
-        return QuotaExhausted(f"daily quota of {model} is used up: rerun after midnight Pacific")
+        why = "rerun after midnight Pacific"
+        return QuotaExhausted(
+            f"daily quota of {model} is used up: {why}; the service says: {message}"
+        )
+    # The usual message about a minute's quota names billing too, but has details.
+    if _MONEY.search(message) or (not details and "billing" in message.lower()):
+        return QuotaExhausted(f"{model} takes no more calls until it is paid for: {message}")
     return RateLimited(f"too many calls of {model}: {message}")
 
 
-def _key_is_invalid(details: list[JsonObject]) -> bool:
-    return any(detail.get("reason") == "API_KEY_INVALID" for detail in details)
+def _key_is_invalid(message: str, details: list[JsonObject]) -> bool:
+    is_expired = "API key expired" in message
+    return is_expired or any(detail.get("reason") == "API_KEY_INVALID" for detail in details)
 
 
 def _request_id(details: list[JsonObject], headers: Mapping[str, str]) -> str:

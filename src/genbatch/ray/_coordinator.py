@@ -268,7 +268,7 @@ class Coordinator:
             finally:
                 self._tokens.release_on_behalf_of(call)
         except Exception as exc:  # noqa: BLE001 - the worker raises it
-            if isinstance(exc, BudgetExhausted):
+            if isinstance(exc, BudgetExhausted | RateLimited):  # nothing else is called
                 self._breaker.stop(exc)
             call.error = (self._breaker.cause(model) if isinstance(exc, Stopped) else None) or exc
         finally:

@@ -1,0 +1,150 @@
+"""What every prompt would meet stops the run once, in the service's words, and is mended later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genbatch._store import status
+from genbatch.testing import (
+    Call,
+    Fault,
+    closed_port,
+    html_page,
+    rate_limited,
+    redirect,
+    retired_model,
+)
+from support.commands import Genbatch, Serve, images, write_prompts
+
+PROMPTS, AT_ONCE = 60, 20
+DISABLED = {"candidates": [{"finishReason": "PUP_LIMITED_DISABLED", "index": 0}]}
+
+
+def refused(code: int, status: str, message: str) -> Fault:
+    return Fault(status=code, body={"error": {"code": code, "status": status, "message": message}})
+
+
+STOPS = {
+    "prepaid": (
+        refused(429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted. Please top up."),
+        "Your prepayment credits are depleted",
+    ),
+    "spending cap": (
+        refused(429, "RESOURCE_EXHAUSTED", "Your project has exceeded its monthly spending cap."),
+        "exceeded its monthly spending cap",
+    ),
+    "billing": (
+        refused(429, "RESOURCE_EXHAUSTED", "Enable billing on project 7 to go on."),
+        "Enable billing on project 7",
+    ),
+    "redirect": (redirect("http://127.0.0.2/"), "a redirect of"),
+    "retired": (retired_model(), "(404): "),
+    "page": (html_page(200), "an answer that is not JSON: <!DOCTYPE html>"),
+    "location": (
+        refused(400, "FAILED_PRECONDITION", "User location is not supported for the API use."),
+        "User location is not supported",
+    ),
+    "expired key": (
+        refused(400, "INVALID_ARGUMENT", "API key expired. Please renew the API key."),
+        "API key expired",
+    ),
+    "disabled account": (Fault(edit=lambda _: DISABLED), "PUP_LIMITED_DISABLED"),
+    "the same 400": (
+        refused(400, "INVALID_ARGUMENT", 'Unknown name "imageConfig".'),
+        "in the same words: gemini-nano-banana-2.1 refused the request (400): Unknown name",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fault", "words"), STOPS.values(), ids=STOPS)
+def test_a_run_stops_at_once_with_the_service_s_words_and_resumes_when_it_is_mended(
+    genbatch: Genbatch, serve: Serve, fault: Fault, words: str
+) -> None:
+    is_broken = True
+    fake = serve(faults=lambda call: fault if is_broken else None)
+    write_prompts(PROMPTS)
+    run = ("run", "prompts.txt", "-k", str(AT_ONCE))
+    done = genbatch(*run)
+    assert done.returncode == 3
+    assert fake.stats.calls <= AT_ONCE + 10
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("genbatch: stopped: ")
+    assert last.count(words) == 1
+    assert "the same command resumes" in last
+    assert status(Path("genbatch-out")).failed == {}  # for good
+    is_broken = False
+    done = genbatch(*run)
+    assert done.returncode == 0, done.stderr
+    assert len(images("genbatch-out")) == PROMPTS
+
+
+@pytest.mark.parametrize("fault", ["prepaid", "redirect", "location", "expired key"])
+def test_there_is_one_message_and_nothing_that_may_have_been_billed(
+    genbatch: Genbatch, serve: Serve, fault: str
+) -> None:
+    serve(faults=lambda call: STOPS[fault][0])
+    write_prompts(PROMPTS)
+    done = genbatch("run", "prompts.txt", "-k", str(AT_ONCE), "--budget", "5")
+    assert len([line for line in done.stderr.splitlines() if STOPS[fault][1] in line]) == 1
+    assert "billed" not in done.stdout + done.stderr
+    assert status(Path("genbatch-out")).spent == (0, 0, 0, 0)
+
+
+def test_no_network_is_one_message(
+    genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch, unreachable: str
+) -> None:
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", unreachable)
+    monkeypatch.setenv("GEMINI_API_KEY", "some-key")
+    write_prompts(PROMPTS)
+    done = genbatch("run", "prompts.txt")
+    assert done.returncode == 3
+    assert [line for line in done.stderr.splitlines() if "could not be reached" in line] == [
+        done.stderr.splitlines()[-1]
+    ]
+    assert f"0 failed, {PROMPTS} not made" in done.stdout
+
+
+@pytest.fixture
+def unreachable() -> Iterator[str]:
+    with closed_port() as url:
+        yield url
+
+
+def test_a_pause_beyond_patience_ends_the_run(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve(faults=lambda call: rate_limited(100_000, in_header=True))
+    write_prompts(PROMPTS)
+    done = genbatch("run", "prompts.txt", "--patience", "3", "-k", str(AT_ONCE), timeout=60)
+    assert done.returncode == 3
+    assert fake.stats.calls <= AT_ONCE + 10
+    assert "it asks to wait 100,000 s, longer than the patience of 3 s" in done.stderr
+    assert f"0 failed, {PROMPTS} not made" in done.stdout
+
+
+def test_the_words_of_a_pause_are_shown(genbatch: Genbatch, serve: Serve) -> None:
+    body = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Slow down, please."}}
+    serve(faults=[Fault(status=429, body=body, headers={"retry-after": "1"})])
+    write_prompts(2)
+    done = genbatch("run", "prompts.txt", "-k", "1", "--log-file", "log.txt")
+    assert done.returncode == 0
+    assert '"Slow down, please."  rate limited: 1 s\n' in done.stderr
+    assert "no call starts for 1.0 s: " in Path("log.txt").read_text()
+    assert "Slow down, please." in Path("log.txt").read_text()
+
+
+def test_one_model_that_is_gone_does_not_stop_the_others(genbatch: Genbatch, serve: Serve) -> None:
+    def gone(call: Call) -> Fault | None:
+        return retired_model("gemini-9") if "gemini-9" in call.model else None
+
+    serve(faults=gone)
+    rows: list[dict[str, Any]] = [{"prompt": f"a fox {n}"} for n in range(6)]
+    rows += [{"prompt": f"an owl {n}", "model": "gemini-9"} for n in range(6)]
+    Path("p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = genbatch("run", "p.jsonl", "-k", "2")
+    assert done.returncode == 3
+    assert len(images("genbatch-out")) == 6
+    assert "0 failed, 6 not made" in done.stdout
