@@ -245,7 +245,9 @@ class TestRefusals:
             (PATH, asking(imageConfig={"aspectRatio": "wide"}), 400, "INVALID_ARGUMENT"),
             (PATH, asking(imageConfig={"aspectRatio": [1]}), 400, "INVALID_ARGUMENT"),
             (PATH, asking(imageConfig={"imageSize": "8K"}), 400, "INVALID_ARGUMENT"),
-            (PATH.replace("v1beta", "v1"), asking(), 404, "NOT_FOUND"),
+            (PATH, asking(candidateCount=2), 400, "INVALID_ARGUMENT"),
+            (PATH, asking() | {"serviceTier": "first class"}, 400, "INVALID_ARGUMENT"),
+            (PATH.replace("v1beta", "v2"), asking(), 404, "NOT_FOUND"),
             (PATH.replace("generateContent", "predict"), asking(), 404, "NOT_FOUND"),
             ("/", asking(), 404, "NOT_FOUND"),
             ("/v1beta/models/gemini-2.5-flash-image:generateContent", asking(), 404, "NOT_FOUND"),
@@ -273,7 +275,7 @@ class TestRefusals:
     ) -> None:
         async with FakeGemini(faults=[Fault(status=503)]) as server, client_of(server) as client:
             del client.headers["x-goog-api-key"]
-            refused = await client.post(f"{PATH}?key=canary", json=asking(), headers=headers)
+            refused = await client.post(f"{PATH}?key=", json=asking(), headers=headers)
             allowed = await client.post(PATH, json=asking(), headers=KEY)
             assert server.stats.calls == 2
         assert refused.status_code == 403
