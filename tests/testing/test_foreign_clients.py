@@ -81,7 +81,7 @@ def test_curl_gets_images_with_the_key_in_the_query(url: str, version: str) -> N
         output_of("curl", "--silent", "--fail", "--data", body, f"{url}{target}key=a-key")
         for target in (f"{path}?", f"{stream}?", f"{stream}?alt=sse&")
     ]
-    output_of("curl", "--version")
+    sys.stdout.write(output_of("curl", "--version"))
     found = [re.findall(r'"data": "([A-Za-z0-9+/=]+)"', answer) for answer in answers]
     check_images(url, [image for (image,) in found])
 
@@ -100,7 +100,7 @@ def test_google_genai_of_npm_gets_images_whole_and_streamed(url: str, tmp_path: 
 def test_litellm_gets_images_whole_and_streamed(url: str, tmp_path: Path) -> None:
     output_of(sys.executable, "-m", "venv", tmp_path)
     python = tmp_path / "bin" / "python"
-    output_of(python, "-m", "pip", "install", "--quiet", "--no-compile", "litellm")
+    output_of(python, "-m", "pip", "install", "-qq", "--no-compile", "litellm")
     images = images_of(url, python, CLIENTS / "lite_llm.py")
     assert len(images) == 2
     check_images(url, images)

@@ -79,8 +79,8 @@ _NO_CREDIT = (
     "manage your project and billing."
 )
 _SPENDING_CAP = (
-    "Your project has exceeded its monthly spending cap. Please go to AI Studio at "
-    "https://ai.studio/spend to manage your project spend cap."
+    "Your billing account has exceeded its monthly spending cap. Please go to AI Studio at "
+    "https://aistudio.google.com to manage your billing."
 )
 
 
@@ -122,7 +122,7 @@ def no_credit(status: int = 429) -> Fault:
 
 
 def spending_cap() -> Fault:
-    """Return the 429 of a project at its monthly spending cap, without details."""
+    """Return the 429 of an account at its monthly spending cap, without details."""
     return Fault(status=429, body=error_body(429, _SPENDING_CAP))
 
 

@@ -1,6 +1,6 @@
 """Gemini's wire as a server speaks it: what a call asks for, and what answers and errors look like.
 
-Calls are generateContent requests to Gemini's own API or to Vertex.
+Calls are generateContent requests to Gemini's own API or to Vertex, streamed or not.
 """
 
 from __future__ import annotations
