@@ -15,7 +15,7 @@ import nox
 ROOT = Path(__file__).resolve().parents[1]
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "slow", "browser", "ray", "docs"]
+nox.options.sessions = ["lint", "types", "tests", "slow", "browser", "ray", "clients", "docs"]
 
 
 def _run(session: nox.Session, *command: str) -> None:
@@ -65,6 +65,14 @@ def ray(session: nox.Session) -> None:
     session.chdir(ROOT)
     session.run("python", "-m", "pip", "install", "--quiet", "-e", ".[ray]", external=True)
     _run(session, "python", "-m", "pytest", "tests/ray/test_cluster.py")
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Try the fake service with clients from npm and PyPI, and with curl."""
+    if os.environ.get("GENBATCH_TEST_CLIENTS") != "1":
+        session.skip("GENBATCH_TEST_CLIENTS is not 1")
+    _run(session, "python", "-m", "pytest", "-rP", "tests/testing/test_foreign_clients.py")
 
 
 @nox.session

@@ -33,6 +33,20 @@ async def test_only_the_keys_given_are_valid() -> None:
         assert await statuses(server, *requests) == [400, 200, 400, 403]
 
 
+@pytest.mark.parametrize("version", ["v1", "v1beta"])
+async def test_a_key_may_be_in_the_query_of_either_version(version: str) -> None:
+    path, models = PATH.replace("v1beta", version), f"/{version}/models"
+    async with FakeGemini(image_size=8, api_keys={"one"}) as server, client_of(server) as client:
+        del client.headers["x-goog-api-key"]
+        assert (await client.post(f"{path}?key=one", json=asking())).status_code == 200
+        assert (await client.post(f"{path}?key=two", json=asking())).status_code == 400
+        assert (await client.post(path, json=asking())).status_code == 403
+        assert (await client.get(f"{models}?key=one")).json()["models"]
+        elsewhere = await client.get(f"/{version}/nothing?key=one")
+    assert elsewhere.status_code == 404
+    assert "one" not in elsewhere.json()["error"]["message"]
+
+
 async def test_a_wrong_key_is_refused_in_the_services_shape() -> None:
     async with FakeGemini(api_keys={"right"}) as server, client_of(server) as client:
         for answer in (await client.post(PATH, json=asking()), await client.get(LIST)):
@@ -79,11 +93,12 @@ async def test_a_wrong_token_is_refused_in_the_services_shape(
     assert details_of(answer)["ErrorInfo"]["reason"] == reason
 
 
-async def test_both_apis_draw_the_same_image() -> None:
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+async def test_both_apis_draw_the_same_image(version: str) -> None:
+    path, headers = VERTEX_PATH.replace("v1beta1", version), {"authorization": "Bearer x"}
     async with FakeGemini(image_size=8) as server, client_of(server) as client:
         own = await client.post(PATH, json=asking())
-        headers = {"authorization": "Bearer x"}
-        vertex = await client.post(VERTEX_PATH, json=asking(), headers=headers)
+        vertex = await client.post(path, json=asking(), headers=headers)
     assert png_of(own) == png_of(vertex)
 
 
@@ -141,7 +156,7 @@ async def test_one_model_is_described_and_a_retired_one_is_not_there() -> None:
     async with FakeGemini() as server, client_of(server) as client:
         known = await client.get(f"{LIST}/{MODEL}")
         retired = await client.get(f"{LIST}/gemini-2.5-flash-image")
-        elsewhere = await client.get("/v1/models")
+        elsewhere = await client.get("/v2/models")
     assert known.json()["name"] == f"models/{MODEL}"
     assert (retired.status_code, elsewhere.status_code) == (404, 404)
     assert "gemini-2.5-flash-image is not found" in retired.json()["error"]["message"]

@@ -19,18 +19,30 @@ from genbatch.testing import (
     Fault,
     bad_key,
     bad_token,
+    blocked,
     closed_port,
+    denied_project,
+    disabled_account,
+    downgraded,
     dripping,
     empty_body,
     empty_image,
+    expired_key,
+    filtered,
     garbage,
+    hidden_error,
+    html_page,
     jpeg_as_png,
+    no_credit,
+    no_usage,
     reset,
     retired_model,
     several_images,
     short_body,
     slow_headers,
+    spending_cap,
     unknown_values,
+    unsupported_location,
     with_drafts,
 )
 from support.wire import (
@@ -49,12 +61,104 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize(
     ("fault", "status", "reason"),
-    [(bad_key("abc"), 400, "API_KEY_INVALID"), (bad_token(), 401, "ACCESS_TOKEN_EXPIRED")],
+    [
+        (bad_key("abc"), 400, "API_KEY_INVALID"),
+        (expired_key(), 400, "API_KEY_INVALID"),
+        (expired_key(403), 403, "API_KEY_INVALID"),
+        (bad_token(), 401, "ACCESS_TOKEN_EXPIRED"),
+    ],
 )
 async def test_access_is_refused(fault: Fault, status: int, reason: str) -> None:
     answer = await answer_to(fault)
     assert answer.status_code == status
     assert details_of(answer)["ErrorInfo"]["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "name", "words"),
+    [
+        (no_credit(), 429, "RESOURCE_EXHAUSTED", "prepayment credits are depleted"),
+        (no_credit(402), 402, "RESOURCE_EXHAUSTED", "prepayment credits are depleted"),
+        (spending_cap(), 429, "RESOURCE_EXHAUSTED", "monthly spending cap"),
+        (denied_project(), 403, "PERMISSION_DENIED", "Your project has been denied access"),
+        (unsupported_location(), 400, "FAILED_PRECONDITION", "User location is not supported"),
+    ],
+)
+async def test_what_only_a_person_can_mend_comes_without_details(
+    fault: Fault, status: int, name: str, words: str
+) -> None:
+    answer = await answer_to(fault)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["status"]) == (status, status, name)
+    assert words in error["message"]
+    assert "details" not in error
+
+
+async def test_an_expired_key_is_told_in_the_services_words() -> None:
+    answer = await answer_to(expired_key())
+    assert answer.json()["error"]["message"] == "API key expired. Please renew the API key."
+    assert "DebugInfo" not in details_of(answer)
+
+
+async def test_an_error_may_hide_in_a_200() -> None:
+    answer = await answer_to(hidden_error(503))
+    assert answer.status_code == 200
+    assert answer.json()["error"]["status"] == "UNAVAILABLE"
+
+
+async def test_a_front_end_answers_a_page_with_200() -> None:
+    answer = await answer_to(html_page())
+    assert (answer.status_code, answer.headers["content-type"][:9]) == (200, "text/html")
+
+
+@pytest.mark.parametrize(
+    ("fault", "where", "told"),
+    [
+        (blocked("OTHER"), "promptFeedback", {"blockReason": "OTHER"}),
+        (
+            blocked("OTHER", "Why."),
+            "promptFeedback",
+            {"blockReason": "OTHER", "blockReasonMessage": "Why."},
+        ),
+        (filtered("NO_IMAGE"), "candidates", [{"finishReason": "NO_IMAGE", "index": 0}]),
+        (
+            filtered("OTHER", "Why."),
+            "candidates",
+            [{"finishReason": "OTHER", "index": 0, "finishMessage": "Why."}],
+        ),
+        (disabled_account(), "candidates", [{"finishReason": "PUP_LIMITED_DISABLED", "index": 0}]),
+    ],
+)
+async def test_what_is_blocked_is_told_and_not_billed(
+    fault: Fault, where: str, told: object
+) -> None:
+    async with FakeGemini(image_size=8, faults=[fault]) as server, client_of(server) as client:
+        answer = await client.post(PATH, json=asking())
+        assert (server.stats.calls, server.stats.images) == (1, 0)
+    assert (answer.status_code, answer.json()) == (200, {where: told})
+
+
+async def test_a_blocked_image_is_said_not_to_be_charged() -> None:
+    (candidate,) = (await answer_to(filtered())).json()["candidates"]
+    assert "You will not be charged for blocked images" in candidate["finishMessage"]
+
+
+async def test_an_answer_without_usage_is_billed() -> None:
+    async with FakeGemini(image_size=8, faults=[no_usage()]) as server, client_of(server) as client:
+        answer = await client.post(PATH, json=asking())
+        assert server.stats.images == 1
+    assert "usageMetadata" not in answer.json()
+    assert png_size(bytes_of(parts_of(answer)[1])) == (8, 8)
+
+
+async def test_priority_may_be_served_as_standard() -> None:
+    faults = [None, downgraded(), downgraded("flex")]
+    async with FakeGemini(image_size=8, faults=faults) as server, client_of(server) as client:
+        asked = asking() | {"serviceTier": "priority"}
+        answers = [await client.post(PATH, json=asked) for _ in faults]
+        assert server.stats.images == 3
+    served = [answer.headers["x-gemini-service-tier"] for answer in answers]
+    assert served == ["priority", "standard", "flex"]
 
 
 async def test_a_retired_model_is_named() -> None:

@@ -40,7 +40,16 @@ from genbatch.testing import (
     stalled,
 )
 from support.backends import until
-from support.wire import KEY, PATH, answer_to, asking, client_of, png_of, png_size
+from support.wire import (
+    KEY,
+    PATH,
+    VERTEX_PATH,
+    answer_to,
+    asking,
+    client_of,
+    png_of,
+    png_size,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -171,6 +180,40 @@ class TestAnswers:
         assert len(answer.content) > 65536
         assert png_size(png_of(answer)) == (1500, 1500)
 
+    @pytest.mark.parametrize(
+        ("asked", "served"),
+        [
+            ({}, "standard"),
+            ({"serviceTier": "unspecified"}, "standard"),
+            ({"serviceTier": "flex"}, "flex"),
+            ({"service_tier": "PRIORITY"}, "priority"),
+            ({"service_tier": "SERVICE_TIER_FLEX"}, "flex"),
+        ],
+    )
+    async def test_the_tier_that_is_served_is_told(
+        self, asked: dict[str, str], served: str
+    ) -> None:
+        async with FakeGemini(image_size=8) as server, client_of(server) as client:
+            answer = await client.post(PATH, json=asking() | asked)
+            vertex = await client.post(
+                VERTEX_PATH, json=asking() | asked, headers={"authorization": "Bearer x"}
+            )
+        assert answer.headers["x-gemini-service-tier"] == served
+        assert vertex.status_code == 200
+        assert "x-gemini-service-tier" not in vertex.headers
+
+    async def test_names_in_snake_case_and_single_objects_are_taken(self) -> None:
+        parts = [{"text": "fox"}, {"inline_data": {"mime_type": "image/png", "data": ""}}]
+        config = {"candidate_count": 1, "image_config": {"aspect_ratio": "2:1"}}
+        body = {"contents": {"parts": parts}, "generation_config": config}
+        async with FakeGemini(image_size=8) as server, client_of(server) as client:
+            answer = await client.post(PATH, json=body)
+            (call,) = server.calls
+        assert answer.json()["usageMetadata"]["promptTokenCount"] == 1 + 1120
+        assert png_size(png_of(answer)) == (8, 4)
+        assert call.prompt == "fox"
+        assert call.body["generationConfig"]["candidateCount"] == 1
+
     async def test_calls_are_remembered(self) -> None:
         seen: list[Call] = []
 
@@ -245,7 +288,9 @@ class TestRefusals:
             (PATH, asking(imageConfig={"aspectRatio": "wide"}), 400, "INVALID_ARGUMENT"),
             (PATH, asking(imageConfig={"aspectRatio": [1]}), 400, "INVALID_ARGUMENT"),
             (PATH, asking(imageConfig={"imageSize": "8K"}), 400, "INVALID_ARGUMENT"),
-            (PATH.replace("v1beta", "v1"), asking(), 404, "NOT_FOUND"),
+            (PATH, asking(candidateCount=2), 400, "INVALID_ARGUMENT"),
+            (PATH, asking() | {"serviceTier": "first class"}, 400, "INVALID_ARGUMENT"),
+            (PATH.replace("v1beta", "v2"), asking(), 404, "NOT_FOUND"),
             (PATH.replace("generateContent", "predict"), asking(), 404, "NOT_FOUND"),
             ("/", asking(), 404, "NOT_FOUND"),
             ("/v1beta/models/gemini-2.5-flash-image:generateContent", asking(), 404, "NOT_FOUND"),
@@ -273,7 +318,7 @@ class TestRefusals:
     ) -> None:
         async with FakeGemini(faults=[Fault(status=503)]) as server, client_of(server) as client:
             del client.headers["x-goog-api-key"]
-            refused = await client.post(f"{PATH}?key=canary", json=asking(), headers=headers)
+            refused = await client.post(f"{PATH}?key=", json=asking(), headers=headers)
             allowed = await client.post(PATH, json=asking(), headers=KEY)
             assert server.stats.calls == 2
         assert refused.status_code == 403

@@ -14,7 +14,15 @@ from typing import Any
 from ._http import Fault, JsonObject
 from ._pictures import draw
 from ._server import Exceeded
-from ._wire import candidate, inline, key_error, model_error, quota_error, token_error
+from ._wire import (
+    candidate,
+    error_body,
+    inline,
+    key_error,
+    model_error,
+    quota_error,
+    token_error,
+)
 
 __all__ = [
     "bad_base64",
@@ -23,16 +31,23 @@ __all__ = [
     "blocked",
     "broken_json",
     "closed_port",
+    "denied_project",
+    "disabled_account",
+    "downgraded",
     "dripping",
     "empty_body",
     "empty_image",
+    "expired_key",
     "filtered",
     "garbage",
+    "hidden_error",
     "html_page",
     "jpeg_as_png",
     "no_candidates",
+    "no_credit",
     "no_image",
     "no_quota",
+    "no_usage",
     "not_an_image",
     "rate_limited",
     "redirect",
@@ -41,8 +56,10 @@ __all__ = [
     "several_images",
     "short_body",
     "slow_headers",
+    "spending_cap",
     "stalled",
     "unknown_values",
+    "unsupported_location",
     "with_drafts",
 ]
 
@@ -53,6 +70,18 @@ _JPEG = (
     "AAAAAAAAAAAAAAD/2gAIAQEAAD8AP//Z"
 )
 _EXTRA_PIXELS = 32
+_NOT_CHARGED = (
+    "Unable to show the generated image. You will not be charged for blocked images. Try "
+    "rephrasing the prompt."
+)
+_NO_CREDIT = (
+    "Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects to "
+    "manage your project and billing."
+)
+_SPENDING_CAP = (
+    "Your billing account has exceeded its monthly spending cap. Please go to AI Studio at "
+    "https://aistudio.google.com to manage your billing."
+)
 
 
 # Refused by the service
@@ -83,9 +112,42 @@ def no_quota() -> Fault:
     return Fault(status=429, body=quota_error(Exceeded("Day", 0, None)))
 
 
+def no_credit(status: int = 429) -> Fault:
+    """Return the error of a project whose prepaid credit is used up, without details.
+
+    Args:
+        status: 429 as users report it, or 402 as it is documented.
+    """
+    return Fault(status=status, body=error_body(status, _NO_CREDIT))
+
+
+def spending_cap() -> Fault:
+    """Return the 429 of an account at its monthly spending cap, without details."""
+    return Fault(status=429, body=error_body(429, _SPENDING_CAP))
+
+
 def bad_key(key: str = "a-wrong-key") -> Fault:
     """Return the 400 that refuses an API key, and repeats it."""
     return Fault(status=400, body=key_error(key))
+
+
+def expired_key(status: int = 400) -> Fault:
+    """Return the error that refuses an API key because it has expired."""
+    message = "API key expired. Please renew the API key."
+    return Fault(status=status, body=key_error(message=message, status=status))
+
+
+def denied_project() -> Fault:
+    """Return the 403 of a project that the service has shut out."""
+    message = "Your project has been denied access. Please contact support."
+    return Fault(status=403, body=error_body(403, message))
+
+
+def unsupported_location() -> Fault:
+    """Return the 400 for calls from a country that the service does not serve."""
+    body = error_body(400, "User location is not supported for the API use.")
+    body["error"]["status"] = "FAILED_PRECONDITION"
+    return Fault(status=400, body=body)
 
 
 def bad_token() -> Fault:
@@ -154,14 +216,27 @@ def closed_port() -> Iterator[str]:
 # No image
 
 
-def blocked(reason: str = "PROHIBITED_CONTENT") -> Fault:
-    """Return an answer that refuses the prompt: feedback and no candidates."""
-    return Fault(body={"promptFeedback": {"blockReason": reason}})
+def blocked(reason: str = "PROHIBITED_CONTENT", message: str = "") -> Fault:
+    """Return an answer that refuses the prompt: feedback, with a message if any, no candidates."""
+    feedback = {"blockReason": reason} | ({"blockReasonMessage": message} if message else {})
+    return Fault(body={"promptFeedback": feedback})
 
 
-def filtered(reason: str = "IMAGE_SAFETY") -> Fault:
-    """Return an answer whose candidate has a finish reason and no content."""
-    return Fault(body={"candidates": [{"finishReason": reason, "index": 0}]})
+def filtered(reason: str = "IMAGE_SAFETY", message: str | None = None) -> Fault:
+    """Return an answer whose candidate has a finish reason and no content; it is not billed.
+
+    Args:
+        reason: The finish reason.
+        message: The finishMessage, by default the service's for IMAGE_SAFETY, else none.
+    """
+    usual = _NOT_CHARGED if reason == "IMAGE_SAFETY" else ""
+    told = {"finishMessage": words} if (words := usual if message is None else message) else {}
+    return Fault(body={"candidates": [{"finishReason": reason, "index": 0, **told}]})
+
+
+def disabled_account() -> Fault:
+    """Return the answer to an account disabled for violating the Prohibited Use Policy."""
+    return filtered("PUP_LIMITED_DISABLED")
 
 
 def no_image(text: str = "I can only describe it.", *, finish_reason: str = "STOP") -> Fault:
@@ -206,6 +281,11 @@ def garbage() -> Fault:
     return Fault(body=b"\x93\xff\x00\xfe" * 64)
 
 
+def hidden_error(status: int = 503, message: str = "") -> Fault:
+    """Return an error of this status in the body of a response whose own status is 200."""
+    return Fault(body=error_body(status, message))
+
+
 def empty_body() -> Fault:
     """Return an answer with an empty body."""
     return Fault(body=b"")
@@ -247,6 +327,16 @@ def several_images(count: int = 2) -> Fault:
         return answer
 
     return Fault(edit=repeat)
+
+
+def no_usage() -> Fault:
+    """Return an answer with an image and without usageMetadata; the image is billed."""
+    return Fault(edit=lambda answer: {k: v for k, v in answer.items() if k != "usageMetadata"})
+
+
+def downgraded(tier: str = "standard") -> Fault:
+    """Return an answer served at this tier, whichever was asked for."""
+    return Fault(headers={"x-gemini-service-tier": tier})
 
 
 def unknown_values() -> Fault:

@@ -178,7 +178,7 @@ class Files:
         if id and (wrong := self._wrong_id(id)):
             raise _wire.refused(400, f"* CreateFileRequest.file.name: {wrong}\n")
         mime_type = headers.get("x-goog-upload-header-content-type") or described.get("mimeType")
-        name = described.get("displayName") or described.get("display_name") or ""
+        name = described.get("displayName") or ""
         announced = headers.get("x-goog-upload-header-content-length", "")
         token = secrets.token_urlsafe(24)
         self._uploads[token] = self.new(

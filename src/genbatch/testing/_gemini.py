@@ -60,7 +60,7 @@ _MODELS = (
     "gemini-embedding-001",
 )
 _RETIRED = re.compile(r"gemini-(3\.1|2\.5)-flash-image(-preview)?|imagen-.*")
-_MODEL_PATH = re.compile(r"/(?:v1beta|v1beta1/publishers/google)/models(?:/([^/]*))?")
+_MODEL_PATH = re.compile(r"/v1(?:(?:beta)?|(?:beta1)?/publishers/google)/models(?:/([^/]*))?")
 _PAGES = (50, 1000)
 _NO_KEY = (
     "Method doesn't allow unregistered callers (callers without established identity). Please use "
@@ -77,7 +77,7 @@ class Stats:
     """What a server has counted.
 
     Attributes:
-        calls: generateContent requests received, right or wrong.
+        calls: Calls received, right or wrong.
         images: Images made, that is, paid for.
         in_flight: Calls being answered now.
         peak: Most calls ever in flight at once.
@@ -118,8 +118,8 @@ class FakeGemini:
     """A server on this machine that answers generateContent with drawn images.
 
     Enter it with ``async with``, under asyncio or trio, and point a client at ``url``. It speaks
-    Gemini's own API and Vertex's, lists models, and runs batches of rows from files that clients
-    upload; ``GET /stats`` answers the stats.
+    Gemini's own API and Vertex's, whole or as a stream, lists models, and runs batches of rows from
+    files that clients upload; ``GET /stats`` answers the stats.
 
     Args:
         latency: Seconds each call takes, or a function of the call that returns them.
@@ -265,12 +265,14 @@ class FakeGemini:
                 is_large = len(request.body) > _KEPT_BODY
                 call = await self._threads.run(parse) if is_large else parse()
                 self._calls.append(replace(call, body={}) if is_large else call)
-                reply, fault = await _unless_refused(self._answer(call))
+                reply, fault = await _unless_refused(self._answer(call, request))
+                if ":stream" in call.path:
+                    reply = await self._threads.run(_wire.streamed, reply, request)
                 await connection.send(reply, fault, before_last=release)
 
-    async def _answer(self, call: Call) -> tuple[Reply, Fault]:
+    async def _answer(self, call: Call, request: Request) -> tuple[Reply, Fault]:
         """Return the reply to a call, and what is to go wrong while it is sent."""
-        self._access.check_caller(call)
+        self._access.check_caller(request)
         _wire.check_body(call)
         self._access.check_model(call.model)
         if beyond := self._quota.admit(call.model):
@@ -301,8 +303,9 @@ class FakeGemini:
 
     async def _answer_other(self, request: Request) -> tuple[Reply, Fault]:
         """Return the reply to what is not a call, and what is to go wrong while it is sent."""
+        path = request.path.replace("/v1/", "/v1beta/", 1)
         for method, pattern, action, handler in self._routes:
-            match = re.fullmatch(pattern, request.path) if method == request.method else None
+            match = re.fullmatch(pattern, path) if method == request.method else None
             if match is not None:
                 if action == "start_upload" and "upload_id" in request.query:
                     action, handler = "upload", self._files.upload
@@ -357,20 +360,20 @@ class _Access:
     tokens: Container[str] | None
     models: Collection[str] | None
 
-    def check_caller(self, request: Request | Call) -> None:
+    def check_caller(self, request: Request) -> None:
         """Check the key or the token of a request.
 
         Raises:
             Refused: If it is missing or not valid.
         """
         error = None
-        if _is_vertex(request.path):
+        if _wire.is_vertex(request.path):
             kind, _, token = request.headers.get("authorization", "").partition(" ")
             if kind != "Bearer" or not token:
                 error = _wire.token_error("CREDENTIALS_MISSING", _ANONYMOUS)
             elif self.tokens is not None and token not in self.tokens:
                 error = _wire.token_error()
-        elif not (key := request.headers.get("x-goog-api-key")):
+        elif not (key := request.headers.get("x-goog-api-key") or request.query.get("key")):
             error = _wire.error_body(403, _NO_KEY)
         elif self.api_keys is not None and key not in self.api_keys:
             error = _wire.key_error(key)
@@ -390,9 +393,9 @@ class _Access:
         """Return the reply to a request that is not a call: the models, one model, or an error."""
         match = _MODEL_PATH.fullmatch(request.path)
         if request.method != "GET" or match is None:
-            return _wire.error_reply(404, f"{request.method} {request.target} is not served here.")
+            return _wire.error_reply(404, f"{request.method} {request.path} is not served here.")
         self.check_caller(request)
-        is_vertex = _is_vertex(request.path)
+        is_vertex = _wire.is_vertex(request.path)
         describe = _described_by_vertex if is_vertex else _described
         models = list(_MODELS if self.models is None else self.models)
         if (model := match[1]) is None:
@@ -401,10 +404,6 @@ class _Access:
         if model not in models:
             return _wire.reply_with(_wire.model_error(model))
         return json_reply(describe(model))
-
-
-def _is_vertex(path: str) -> bool:
-    return path.startswith("/v1beta1/")
 
 
 def _described_by_vertex(model: str) -> JsonObject:

@@ -1,6 +1,6 @@
 """Gemini's wire as a server speaks it: what a call asks for, and what answers and errors look like.
 
-Calls are generateContent requests to Gemini's own API or to Vertex.
+Calls are generateContent requests to Gemini's own API or to Vertex, streamed or not.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import base64
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ _TYPES = "type.googleapis.com/google.rpc."
 _ERRORS = {
     400: ("INVALID_ARGUMENT", 3, "Request contains an invalid argument."),
     401: ("UNAUTHENTICATED", 16, "API keys are not supported by this API."),
+    402: ("RESOURCE_EXHAUSTED", 8, "Your prepayment credits are depleted."),
     403: ("PERMISSION_DENIED", 7, "The caller does not have permission."),
     404: ("NOT_FOUND", 5, "Requested entity was not found."),
     408: ("DEADLINE_EXCEEDED", 4, ""),
@@ -43,9 +44,12 @@ _EXPIRED = (
 )
 _METRIC = "generativelanguage.googleapis.com/generate_requests_per_model"
 _CALL = re.compile(
-    r"/(?:v1beta/models|v1beta1/projects/[^/]+/locations/[^/]+/publishers/google/models)"
-    r"/([^/:]+):generateContent"
+    r"/v1(?:(?:beta)?|(?:beta1)?/projects/[^/]+/locations/[^/]+/publishers/google)/models"
+    r"/([^/:]+):(?:g|streamG)enerateContent"
 )
+_VERTEX = re.compile(r"/v1(?:beta1)?/(?:projects|publishers)/")
+_UNDERSCORE = re.compile(r"_([a-z])")
+_TIERS = ("standard", "flex", "priority")
 _RATIO = re.compile(r"([1-9]\d?):([1-9]\d?)")
 # Tokens billed for one image, by size. Never read from the price file: tests compare the two.
 _TOKENS = {"1K": 1120, "2K": 1680, "4K": 3780}
@@ -61,9 +65,9 @@ class Call:
         number: 1 for the first call a server receives.
         model: Model id in the path.
         prompt: Text of every part, joined by newlines.
-        body: The JSON object sent, empty if it was none.
+        body: The JSON object sent, its names in camel case, empty if it was none.
         headers: Request headers, names in lower case.
-        path: Path of the request, which tells Gemini's own API from Vertex.
+        path: Path of the request, which tells Gemini's own API from Vertex, and a stream.
         key: Key of the row, for a row of a batch; its number is its place there, from 1 on.
     """
 
@@ -86,6 +90,11 @@ def called_model(request: Request) -> str | None:
     return match and match[1]
 
 
+def is_vertex(path: str) -> bool:
+    """Return whether a path belongs to Vertex."""
+    return _VERTEX.match(path) is not None
+
+
 def parse_call(number: int, model: str, request: Request) -> Call:
     """Return the call that a request is; a body that is not a JSON object counts as empty."""
     body = json_object(request.body)
@@ -105,6 +114,7 @@ def check_body(call: Call) -> None:
         Refused: If it is invalid.
     """
     ratio, size = _ratio_and_size(call)
+    tier = _tier_of(call)
     if not call.body:
         message = "Invalid JSON payload received. Expected a JSON object."
     elif not _parts(call.body):
@@ -113,17 +123,26 @@ def check_body(call: Call) -> None:
         message = f"Invalid value at 'image_config.aspect_ratio': {ratio!r}"
     elif size not in _TOKENS:
         message = f"Invalid value at 'image_config.image_size': {size!r}"
+    elif _config(call).get("candidateCount") not in (None, 0, 1):
+        message = "Multiple candidates is not enabled for this model"
+    elif tier not in _TIERS:
+        message = f"Invalid value at 'service_tier': {tier!r}"
     else:
         return
     raise refused(400, message)
 
 
 def json_object(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object that body is, an empty one if it is none."""
+    """Return the JSON object that body is, its names in camel case; an empty one if it is none."""
     try:
-        return mapping(json.loads(body))
+        return mapping(json.loads(body, object_hook=_in_camel_case))
     except (ValueError, RecursionError):
         return {}
+
+
+def _in_camel_case(fields: JsonObject) -> JsonObject:
+    # As every parser of protocol buffers in JSON, the service takes inline_data for inlineData.
+    return {_UNDERSCORE.sub(lambda m: m[1].upper(), name): each for name, each in fields.items()}
 
 
 def mapping(value: object) -> Mapping[str, Any]:
@@ -132,7 +151,8 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def _sequence(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+    # The service takes one object for a list of one.
+    return value if isinstance(value, list) else [value] if isinstance(value, dict) else []
 
 
 def _parts(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -141,8 +161,17 @@ def _parts(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [mapping(part) for content in contents for part in _sequence(content.get("parts"))]
 
 
+def _config(call: Call) -> Mapping[str, Any]:
+    return mapping(call.body.get("generationConfig"))
+
+
+def _tier_of(call: Call) -> str:
+    tier = str(call.body.get("serviceTier") or "unspecified").lower().removeprefix("service_tier_")
+    return "standard" if tier == "unspecified" else tier
+
+
 def _ratio_and_size(call: Call) -> tuple[str, str]:
-    config = mapping(mapping(call.body.get("generationConfig")).get("imageConfig"))
+    config = mapping(_config(call).get("imageConfig"))
     return str(config.get("aspectRatio") or "1:1"), str(config.get("imageSize") or "1K")
 
 
@@ -162,7 +191,42 @@ def make_reply(call: Call, fault: Fault, image_size: int) -> tuple[Reply, int]:
         return instead, 0
     drawn = _image_answer(call, image_size)
     answer = fault.edit(drawn) if fault.edit else drawn
-    return instead or json_reply(answer, fault.status or 200), max(1, _images_in(answer))
+    reply = json_reply(answer, fault.status or 200)
+    if not is_vertex(call.path):
+        served = {"x-gemini-service-tier": _tier_of(call)}
+        reply = replace(reply, headers={**reply.headers, **served})
+    return instead or reply, max(1, _images_in(answer))
+
+
+def streamed(reply: Reply, request: Request) -> Reply:
+    """Return the reply to a call as a stream, in the form that request asks for.
+
+    Each part of the answer is a chunk of its own: an event with alt=sse, else an element of an
+    array. A body that is not a JSON object stays as it is, and so does an error with alt=sse.
+    """
+    has_events = request.query.get("alt") == "sse"
+    answer = json_object(reply.body)
+    if not answer or (has_events and reply.status >= 300):
+        return reply
+    chunks = [json.dumps(chunk) for chunk in _chunks(answer)]
+    if not has_events:
+        return replace(reply, body=f"[{','.join(chunks)}]".encode())
+    events = "".join(f"data: {chunk}\r\n\r\n" for chunk in chunks)
+    headers = {**reply.headers, "content-type": "text/event-stream"}
+    return replace(reply, body=events.encode(), headers=headers)
+
+
+def _chunks(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield an answer part by part, each with the usage, the last one with the finish reason."""
+    candidate = mapping(next(iter(_sequence(answer.get("candidates"))), None))
+    content = mapping(candidate.get("content"))
+    parts = _sequence(content.get("parts"))
+    for part in parts[:-1]:
+        yield {**answer, "candidates": [{"content": {**content, "parts": [part]}, "index": 0}]}
+    if parts:
+        ended = {**candidate, "content": {**content, "parts": parts[-1:]}}
+        answer = {**answer, "candidates": [ended]}
+    yield answer
 
 
 def _image_answer(call: Call, image_size: int) -> JsonObject:
@@ -170,7 +234,7 @@ def _image_answer(call: Call, image_size: int) -> JsonObject:
     across, down = map(int, ratio.split(":"))
     scale = image_size / max(across, down)
     width, height = max(1, round(across * scale)), max(1, round(down * scale))
-    seed = mapping(call.body.get("generationConfig")).get("seed")
+    seed = _config(call).get("seed")
     png = draw(call.prompt, model=call.model, seed=seed, width=width, height=height)
     inputs = sum("inlineData" in part or "fileData" in part for part in _parts(call.body))
     prompt_tokens = max(1, len(call.prompt) // 4) + _TOKENS_PER_INPUT_IMAGE * inputs
@@ -270,15 +334,16 @@ def rpc_error(reply: Reply) -> JsonObject:
     return error | ({"details": described["details"]} if "details" in described else {})
 
 
-def key_error(key: str) -> JsonObject:
-    """Return the error for a wrong key, a 400; it repeats the key, as the service may."""
+def key_error(key: str = "", message: str = _BAD_KEY, status: int = 400) -> JsonObject:
+    """Return the error for a wrong key; it repeats the key, if any, as the service may."""
     service = {"service": "generativelanguage.googleapis.com"}
     details = [
         _error_info("API_KEY_INVALID", service, domain="googleapis.com"),
-        {"@type": f"{_TYPES}LocalizedMessage", "locale": "en-US", "message": _BAD_KEY},
-        {"@type": f"{_TYPES}DebugInfo", "detail": f"Invalid API key: {key}"},
+        {"@type": f"{_TYPES}LocalizedMessage", "locale": "en-US", "message": message},
     ]
-    return error_body(400, _BAD_KEY, details)
+    if key:
+        details.append({"@type": f"{_TYPES}DebugInfo", "detail": f"Invalid API key: {key}"})
+    return error_body(status, message, details)
 
 
 def token_error(reason: str = "ACCESS_TOKEN_EXPIRED", message: str = _EXPIRED) -> JsonObject:
