@@ -41,7 +41,7 @@ def test_several_files_are_one_run(genbatch: Genbatch, serve: Serve) -> None:
     assert announced.startswith(
         "4 prompts · 0 done · 4 to make · flash = gemini-nano-banana-2.1 1K"
     )
-    assert announced.endswith(" and per-prompt models · about $0.23")
+    assert announced.endswith(" and per-prompt models · about $0.24")
     assert texts(fake) == ["a cat", "a cat", "a fox", "an owl, asleep"]
     rows = lines_of("out")
     assert [row["id"] for row in rows] == [None, None, "x-1", "x-2"]

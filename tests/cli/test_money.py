@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -27,6 +28,8 @@ def test_a_dry_run_says_what_it_would_do_and_makes_no_call(
         "1,632 prompts · 0 done · 1,632 to make · flash = gemini-nano-banana-2.1 1K"
         " · about $54.88, by batch $27.44"
         " · about 2:43:12 at 10/min\n"
+        "reserved: at most $79.48, for each prompt by its length, its input images,"
+        " the longest thoughts and one image\n"
     )
     assert fake.stats.calls == 0
     assert not Path("genbatch-out").exists()
@@ -237,3 +240,35 @@ def test_what_runs_counted_without_usage_is_in_status_and_in_the_next_budget(
     assert 0 < 0.0336 * fake.stats.images <= 0.12
     row = json.loads(genbatch("status", "genbatch-out", "--json").stdout)
     assert 0.0336 * fake.stats.images <= row["spent"]["usd"] <= 0.12
+
+
+def test_a_run_with_a_budget_says_what_earlier_ones_have_spent(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    serve()
+    write_prompts(6)
+    assert "before" not in genbatch("run", "prompts.txt", "--limit", "2", "--budget", "1").stderr
+    second = genbatch("run", "prompts.txt", "--limit", "5", "--budget", "1")
+    assert re.search(
+        r"^Spent in this folder before: \$0\.07 for 2 images"
+        r" \(\d{4}-\d\d-\d\d \d\d:\d\d \$0\.07\)\.$",
+        second.stderr,
+        re.MULTILINE,
+    )
+    status = json.loads(genbatch("status", "--json").stdout)
+    assert sum(run["images"] for run in status["runs"]) == 5
+    assert sum(run["usd"] for run in status["runs"]) == pytest.approx(status["spent"]["usd"])
+
+
+def test_a_dry_run_says_what_is_reserved_for_what(genbatch: Genbatch) -> None:
+    write_prompts(3)  # of 15 characters each
+    done = genbatch("run", "prompts.txt", "--dry-run")
+    most = 3 * (0.0336 + (20 + 15) * 1.5e-6 + 2000 * 7.5e-6)
+    assert done.stdout.splitlines()[1] == (
+        f"reserved: at most ${most:.2f}, for each prompt by its length, its input images,"
+        " the longest thoughts and one image"
+    )
+    assert (
+        "reserved: $0.03, at the price given"
+        in genbatch("run", "prompts.txt", "--dry-run", "--price", "0.01").stdout
+    )

@@ -68,8 +68,9 @@ def test_json_of_a_dry_run_is_what_it_would_do(genbatch: Genbatch) -> None:
         "prompts": 3,
         "done": 0,
         "calls": 3,
-        "cost": pytest.approx(0.402),
-        "batch_cost": pytest.approx(0.201),
+        "cost": pytest.approx(3 * (0.1344 + 20 * 2e-6)),  # 20 tokens of text, $2 for a million
+        "batch_cost": pytest.approx(3 * (0.1344 + 20 * 2e-6) / 2),
+        "reserved": pytest.approx(3 * (0.1344 + (20 + 15) * 2e-6 + 2000 * 12e-6), rel=0.001),
         "seconds": None,
         "model": "gemini-3-pro-image",
     }

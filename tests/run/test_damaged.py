@@ -252,7 +252,7 @@ async def test_a_job_keeps_it_and_no_live_call_makes_it_again(tmp_path: Path) ->
     assert (spent.images, spent.maybe_images) == (2, 0)
     assert spent.usd == pytest.approx((IMAGE + 0.0336) / 2, rel=0.01)
     assert (budget.images, budget.maybe_images) == (2, 0)
-    assert budget.spent == pytest.approx(IMAGE, rel=0.01)
+    assert budget.spent == pytest.approx(spent.usd)
 
 
 async def test_client_does_not_ask_again(server: FakeGemini) -> None:

@@ -109,3 +109,13 @@ async def test_files_that_have_images_are_compared_one_by_one(tmp_path: Path) ->
     assert await to_thread.run_sync(partial(done, "b.jsonl")) == 6
     assert await to_thread.run_sync(partial(done, "a.jsonl", seed=4)) == 1
     assert await to_thread.run_sync(partial(done, "a.jsonl", aspect_ratio="3:2")) == 1
+
+
+def test_what_a_budget_reserves_counts_each_prompt_by_its_length_and_input_images() -> None:
+    prompts = ["x" * 1000, Prompt("ä" * 500, images=("a.png", "b.png")), "x" * 900_000]
+    text = 1000 + 1000 + 900_000 + 3 * 20
+    most = 3 * (0.0336 + 2000 * 7.5e-6) + (text + 2 * 1120) * 1.5e-6
+    assert estimate(prompts, reserve=True).reserved == pytest.approx(most)
+    assert estimate(prompts).reserved is None
+    assert estimate(prompts, reserve=True, price=0.1).reserved == pytest.approx(0.3)
+    assert estimate(["a"], reserve=True, model="mine").reserved is None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Unpack
 
 from genbatch._store import content_digest, made_in
 from genbatch._values import ImageRequest, ImageSettings, Prompt, takes_settings
+from genbatch.gemini import input_price, reserved_price
 from genbatch.gemini import price as price_of
 from genbatch.inputs import PromptFiles
 
 from ._images import defaults_of, request_of
+
+_ANY = "any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,16 @@ class Estimate:
         prompts: Prompts in it.
         done: Images of it that are there already.
         cost: US dollars expected for the others, None where a price is unknown.
+        reserved: US dollars that a budget reserves for them together, where that was asked for and
+            prices are known: the most that each should cost, with a token for each byte of its
+            text, its input images, the longest thoughts and one image.
         seconds: How long it will take at the rate given, None without one.
     """
 
     prompts: int
     done: int
     cost: float | None
+    reserved: float | None
     seconds: float | None
 
     @property
@@ -47,6 +54,7 @@ def estimate(
     namespace: str = "",
     price: float | None = None,
     rate: float | None = None,
+    reserve: bool = False,
     **settings: Unpack[ImageSettings],
 ) -> Estimate:
     """Return how many calls a batch will make, and what they are expected to cost.
@@ -59,6 +67,8 @@ def estimate(
         namespace: As for generate_images.
         price: US dollars an image, in place of the price table's.
         rate: Calls that start in a second.
+        reserve: Whether to tell what a budget reserves: files are then read again, to the length of
+            each prompt.
         settings: See ImageSettings; those of the batch.
 
     Raises:
@@ -70,49 +80,78 @@ def estimate(
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
-    request_of_each = _requests(defaults_of(settings, None, price))
+    terms_of = cache(partial(_terms, defaults_of(settings, None, price), price))
     made = Counter({} if save_dir is None else made_in(save_dir))
     number = done = 0
     cost: float | None = 0.0
-    for each, count in _kinds(prompts, bool(made)):
+    most: float | None = 0.0
+    for prompt, count in _kinds(prompts, one_by_one=reserve or bool(made)):
         number += count
-        request = request_of_each(each)
-        if made and made[digest := content_digest(namespace, request)] > 0:
+        terms = terms_of(prompt.model, prompt.aspect_ratio, prompt.image_size)
+        if made and made[digest := content_digest(namespace, terms.request(prompt))] > 0:
             made[digest] -= 1
             done += 1
             continue
-        expected = price_of(request.model, request.image_size) if price is None else price
-        cost = None if cost is None or expected is None else cost + count * expected
-    return Estimate(number, done, cost, None if rate is None else (number - done) / rate)
+        cost = None if cost is None or terms.expected is None else cost + count * terms.expected
+        if reserve:
+            reserved = terms.reserved(prompt)
+            most = None if most is None or reserved is None else most + reserved
+    seconds = None if rate is None else (number - done) / rate
+    return Estimate(number, done, cost, most if reserve else None, seconds)
 
 
-def _kinds(prompts: Iterable[str | Prompt], one_by_one: bool) -> Iterator[tuple[str | Prompt, int]]:
+def _kinds(prompts: Iterable[str | Prompt], *, one_by_one: bool) -> Iterator[tuple[Prompt, int]]:
     """Yield prompts that may differ in price, and how many there are of each."""
     if one_by_one or not isinstance(prompts, PromptFiles):
         for each in prompts:
-            yield each, 1
+            yield Prompt.of(each), 1
         return
-    for (model, aspect_ratio, image_size), count in prompts.asked.items():
+    for asked, count in prompts.asked.items():
         if count:  # none is where all are beyond a limit
-            yield _like(model, aspect_ratio, image_size), count
+            yield _any_with(*asked), count
 
 
-def _like(model: str | None, aspect_ratio: str | None, image_size: str | None) -> Prompt:
+def _any_with(model: str | None, aspect_ratio: str | None, image_size: str | None) -> Prompt:
     """Return a prompt that represents all with the same settings."""
-    return Prompt("any", model=model, aspect_ratio=aspect_ratio, image_size=image_size)
+    return Prompt(_ANY, model=model, aspect_ratio=aspect_ratio, image_size=image_size)
 
 
-def _requests(defaults: ImageRequest) -> Callable[[str | Prompt], ImageRequest]:
-    """Return what makes requests of prompts, but for what no digest needs.
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What prompts with the same settings have in common: a run may have a million.
 
-    What many of them have in common is looked at once: a run that resumes asks for a million.
+    Attributes:
+        like: The request of one with any text.
+        expected: US dollars expected for each, None where unknown.
+        base: US dollars to reserve for each but for its text and input images, None where unknown.
     """
-    request_like = cache(lambda *kind: request_of(_like(*kind), defaults))
 
-    def request(each: str | Prompt) -> ImageRequest:
-        prompt = Prompt.of(each)
-        like = request_like(prompt.model, prompt.aspect_ratio, prompt.image_size)
-        seed = like.seed if prompt.seed is None else prompt.seed
-        return replace(like, text=prompt.text, id=prompt.id, images=prompt.images, seed=seed)
+    like: ImageRequest
+    expected: float | None
+    base: float | None
 
-    return request
+    def request(self, prompt: Prompt) -> ImageRequest:
+        """Return the request of a prompt, but for what no digest needs."""
+        seed = self.like.seed if prompt.seed is None else prompt.seed
+        return replace(self.like, text=prompt.text, id=prompt.id, images=prompt.images, seed=seed)
+
+    def reserved(self, prompt: Prompt) -> float | None:
+        """Return the US dollars to reserve for a prompt, None where unknown."""
+        if self.base is None:
+            return None
+        return self.base + input_price(self.like.model, prompt.text, len(prompt.images))
+
+
+def _terms(
+    defaults: ImageRequest,
+    price: float | None,
+    model: str | None,
+    aspect_ratio: str | None,
+    image_size: str | None,
+) -> _Terms:
+    like = request_of(_any_with(model, aspect_ratio, image_size), defaults)
+    if price is not None:
+        return _Terms(like, price, price)
+    most = reserved_price(like)
+    base = None if most is None else most - input_price(like.model, _ANY)
+    return _Terms(like, price_of(like.model, like.image_size), base)

@@ -5,7 +5,7 @@ from ._batch import Batch
 from ._files import disk_error, is_temporary, make_directory, sync_directory
 from ._files import read as read_file
 from ._files import replace as replace_file
-from ._journal import Spent
+from ._journal import RunCost, Spent
 from ._keys import DEFAULT_TEMPLATE, check_template, content_digest, digests_of_texts, key_of
 from ._plan import FINAL, BegunCall, Plan, note_failure
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
@@ -21,6 +21,7 @@ __all__ = [
     "BegunCall",
     "PendingImage",
     "Plan",
+    "RunCost",
     "Spent",
     "Status",
     "Store",

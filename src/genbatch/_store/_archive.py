@@ -34,7 +34,7 @@ from genbatch._values import (
 )
 
 from . import _files as files
-from ._journal import ItemRow, Journal, Row, Spent, storable
+from ._journal import ItemRow, Journal, Row, RunCost, Spent, storable
 from ._lock import Lock
 from ._plan import (
     BegunCall,
@@ -311,6 +311,11 @@ class Archive:
             journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
             row = journal.item(call.plan.item, call.take)
         return saved_image(row, self.directory, resumed=False)
+
+    def costs_by_run(self) -> list[RunCost]:
+        """Return what each run in the directory has paid."""
+        with self.journal.writing() as journal:
+            return RunCost.read(journal)
 
     def spent(self) -> Spent:
         """Return what all runs in the directory have paid."""

@@ -143,6 +143,31 @@ class Spent(NamedTuple):
         return cls(usd, maybe_usd, images, maybe_images)
 
 
+class RunCost(NamedTuple):
+    """What one run in a directory has paid.
+
+    Attributes:
+        began: When it began, in seconds since 1970.
+        usd: US dollars for its images, damaged ones too, as far as prices are known.
+        images: Images paid for.
+    """
+
+    began: float
+    usd: float
+    images: int
+
+    @classmethod
+    def read(cls, journal: Transaction) -> list[RunCost]:
+        """Return those of a journal that have paid, in order."""
+        # Images know their second only.
+        sql = """SELECT began, total(cost), sum(images) FROM session JOIN (
+                SELECT cost, 1 + coalesce(json_array_length(extras), 0) AS images,
+                    strftime('%s', made) + 1 AS later FROM image
+                UNION ALL SELECT price, 1, began FROM attempt WHERE name GLOB ?)
+            ON id = (SELECT max(id) FROM session WHERE began < later) GROUP BY id ORDER BY id"""
+        return list(map(cls._make, journal.execute(sql, (f"{DAMAGED}*",))))
+
+
 _PICKED = "image ON image.item = item.id AND image.take = item.pick"
 
 

@@ -20,7 +20,7 @@ from genbatch._values import EXTENSIONS, StoreError, Usage
 
 from . import _files as files
 from ._archive import HIDDEN, JOURNAL, LOCK
-from ._journal import Spent, Transaction, check_version
+from ._journal import RunCost, Spent, Transaction, check_version
 from ._keys import key_of
 from ._lock import Holder, holder
 from ._plan import FINAL
@@ -71,6 +71,7 @@ class Status:
         in_jobs: Requests that jobs at the service have open.
         in_jobs_usd: US dollars expected for them.
         spent: What all runs have paid; calls that run now, or are in jobs, count as possibly paid.
+        runs: What each run has paid that has paid anything, in order.
         runner: Who is running in the directory now, None if nobody is.
     """
 
@@ -81,6 +82,7 @@ class Status:
     in_jobs: int
     in_jobs_usd: float
     spent: Spent
+    runs: list[RunCost]
     runner: Holder | None
 
     @property
@@ -98,14 +100,14 @@ def status(directory: str | os.PathLike[str]) -> Status:
     path = Path(directory)
     with reading(path) as journal:
         counts = dict(journal.execute(_COUNTS).fetchall())
-        spent = Spent.read(journal)
+        spent, runs = Spent.read(journal), RunCost.read(journal)
         in_jobs = open_in_jobs(journal)
     done, to_do = counts.pop("done", 0), counts.pop("", 0)
     failed = {kind: counts.pop(kind) for kind in FINAL if kind in counts}
     runner = None
     with suppress(OSError):
         runner = holder(path / HIDDEN / LOCK)
-    return Status(done, failed, counts, to_do, *in_jobs, spent, runner)
+    return Status(done, failed, counts, to_do, *in_jobs, spent, runs, runner)
 
 
 def open_in_jobs(journal: Transaction) -> tuple[int, float]:

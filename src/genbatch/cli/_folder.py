@@ -23,6 +23,7 @@ from genbatch.batch_api import Job
 
 from ._console import QuietConsole, count, plain
 from ._options import DEMO, ENVIRONMENT, Folder, OfDemo, Options, command, option
+from ._result import by_run
 from ._run import check_folder, client_of, run
 
 _OUT = Path("genbatch-out")
@@ -69,7 +70,9 @@ def status_command(folder: OutputFolder = _OUT, as_json: AsObject = False) -> in
     out = QuietConsole()
     if as_json:
         runner = found.runner and found.runner._asdict()
-        out.data(json.dumps({**asdict(found), "spent": found.spent._asdict(), "runner": runner}))
+        runs = [run._asdict() for run in found.runs]
+        row = {**asdict(found), "spent": found.spent._asdict(), "runs": runs, "runner": runner}
+        out.data(json.dumps(row))
         return 0
     for line in _lines(found):
         out.say(plain(line))
@@ -78,6 +81,8 @@ def status_command(folder: OutputFolder = _OUT, as_json: AsObject = False) -> in
 
 def _lines(found: Status) -> Iterator[str]:
     yield f"{found.done:,} of {found.planned:,} done, ${found.spent.usd:.2f}"
+    if len(found.runs) > 1:
+        yield f"by run: {by_run(found.runs)}"
     for name, kinds in (("failed", found.failed), ("will be tried again", found.transient)):
         if kinds:
             each = ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))

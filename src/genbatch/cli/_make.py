@@ -113,6 +113,8 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
         plan = preview(read_to_end(batch), options)
         out = QuietConsole()
         out.data(plan.row) if options.as_json else out.say(plan.line)
+        if plan.reserved and not options.as_json:
+            out.say(plan.reserved)
         return 0
 
     def is_wanted() -> bool:
@@ -316,11 +318,13 @@ class Preview:
 
     Attributes:
         line: The plan on one line, for the user.
-        row: The same as JSON.
+        reserved: What a budget must have room for, and what that is made of, for the user.
+        row: Both as JSON.
         is_expensive: Whether to ask first.
     """
 
     line: str
+    reserved: str
     row: str
     is_expensive: bool
 
@@ -334,6 +338,7 @@ def preview(prompts: Prompts, options: Options) -> Preview:
         prompts,
         save_dir=options.output,
         rate=None if pace is None else 1 / parse_interval(pace),
+        reserve=options.dry_run,
         **options.of_images,
     )
     parts = [f"{plan.prompts:,} prompts", f"{plan.done:,} done", f"{plan.calls:,} to make"]
@@ -345,7 +350,20 @@ def preview(prompts: Prompts, options: Options) -> Preview:
     known = {"calls": plan.calls, "batch_cost": by_batch, "model": model_id(options.model)}
     row = json.dumps({**asdict(plan), **known})
     cost = plan.cost if options.via == "live" else by_batch
-    return Preview(" · ".join(parts), row, cost is not None and cost > _EXPENSIVE)
+    is_expensive = cost is not None and cost > _EXPENSIVE
+    share = 1 if options.via == "live" else JOB_SHARE
+    most = None if plan.reserved is None else share * plan.reserved
+    return Preview(" · ".join(parts), _reserved(most, options), row, is_expensive)
+
+
+def _reserved(most: float | None, options: Options) -> str:
+    """Return what is reserved for all calls, empty where that is unknown."""
+    if not most:
+        return ""
+    if options.price is not None:
+        return f"reserved: {_dollars(most)}, at the price given"
+    what = "each prompt by its length, its input images, the longest thoughts and one image"
+    return f"reserved: at most {_dollars(most)}, for {what}"
 
 
 def _preview_each(options: Options) -> Preview:
@@ -355,7 +373,7 @@ def _preview_each(options: Options) -> Preview:
     parts.append("price unknown" if each is None else f"about ${each:,.3f} each")
     if options.pace is not None:
         parts.append(f"at {options.pace}")
-    return Preview(" · ".join(parts), "", False)
+    return Preview(" · ".join(parts), "", "", False)
 
 
 def _both_prices(cost: float, calls: int) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from genbatch import (
@@ -26,7 +27,7 @@ from genbatch import (
     Success,
     Unauthorized,
 )
-from genbatch._store import FINAL, Spent
+from genbatch._store import FINAL, RunCost, Spent
 from genbatch.gemini import JOB_SHARE, price
 from genbatch.inputs import InputError
 
@@ -35,6 +36,7 @@ from ._options import Options
 
 _NOTHING = Spent(0.0, 0.0, 0, 0)
 
+_MOST_RUNS = 5  # shown one by one
 _MANY = 10  # failures: more scroll out of view
 _MISSING = "ImageMissing"
 _IN_JOBS = "GenbatchError"  # a live call for a prompt that is still in a job
@@ -166,6 +168,13 @@ def report(result: Result, options: Options) -> int:
     if (reason := _reason(result, options.output)) is not None:
         notes.error(reason)
     return result.exit_code
+
+
+def by_run(runs: Sequence[RunCost]) -> str:
+    """Return what each run has paid, the latest last, and when it began."""
+    told = [f"{datetime.fromtimestamp(run.began):%Y-%m-%d %H:%M} ${run.usd:.2f}" for run in runs]
+    earlier = [f"{len(told) - _MOST_RUNS} earlier ones"] if len(told) > _MOST_RUNS else []
+    return ", ".join([*earlier, *told[-_MOST_RUNS:]])
 
 
 def _print_figures(out: QuietConsole, result: Result, options: Options) -> None:

@@ -48,7 +48,7 @@ from genbatch.testing import FakeGemini
 from ._console import count, plain
 from ._display import Display
 from ._options import DEMO, Options, kinds_to_retry
-from ._result import Result, is_not_made, report
+from ._result import Result, by_run, is_not_made, report
 
 _REDRAW = 0.1  # seconds
 _SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
@@ -279,6 +279,10 @@ async def _count_earlier_runs(store: Store, batch: ShownBatch) -> None:
         )
     budget.maybe_spent, budget.maybe_images = spent.maybe_usd, spent.maybe_images
     result.earlier = spent
+    runs = await store.run_in_thread(store.archive.costs_by_run)
+    if runs and not options.quiet:
+        earlier = f"${spent.usd:.2f} for {count(spent.images, 'image')}"
+        batch.display.note(f"Spent in this folder before: {earlier} ({by_run(runs)}).")
 
 
 async def _in_jobs(store: Store) -> tuple[int, float]:
@@ -325,7 +329,7 @@ async def _watch(
 def _drain_if_useless(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images) -> None:
     """Drain a batch whose outcome says that no further call can succeed."""
     if isinstance(outcome, Failure) and is_not_made(outcome.error):
-        if outcome.error.scope != "model":  # another one may go on
+        if getattr(outcome.error, "scope", "") != "model":  # another one may go on
             outcomes.drain()
 
 

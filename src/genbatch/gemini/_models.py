@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from genbatch._money import model_price
+from genbatch._money import ModelPrice, model_price
 from genbatch._values import ImageRequest, Usage
 
 _CLASSIC = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
@@ -123,20 +123,24 @@ def check_settings(
             raise ValueError(f"{model} {does} {_any_of(allowed)}, got {name}={given!r}")
 
 
-def cost(model: str, usage: Usage | None) -> float | None:
+def cost(model: str, usage: Usage | None, tier: str | None = None) -> float | None:
     """Return the price of one answer in US dollars.
 
     Args:
         model: Full id.
         usage: Tokens billed for the answer.
+        tier: The service tier that served it; None for the standard one.
 
     Returns:
-        None where the usage or the price is unknown.
+        None where the usage, the price, or that of the tier is unknown.
     """
     published = model_price("gemini", model)
     if published is None or usage is None:
         return None
-    return published.cost(
+    factor = 1.0 if tier in (None, "standard") else published.tiers.get(tier or "")
+    if factor is None:
+        return None
+    return factor * published.cost(
         prompt_tokens=usage.prompt_tokens,
         text_tokens=usage.text_tokens + usage.thought_tokens,
         image_tokens=usage.output_tokens - usage.text_tokens,
@@ -188,13 +192,54 @@ def reserved_price(request: ImageRequest) -> float | None:
         size = default_size(request.model)
     if size is not None and size not in sizes:
         return None
-    texts = (request.text, request.system_instruction or "", config)
-    given = sum(len(text.encode(errors="replace")) for text in texts)
-    return published.cost(
-        prompt_tokens=_PROMPT_TOKENS + given + len(request.images) * published.input_image_tokens,
+    given = sum(_length(text) for text in (request.system_instruction or "", config))
+    others = published.cost(
+        prompt_tokens=_PROMPT_TOKENS + given,
         text_tokens=published.thought_tokens,
         image_tokens=max(sizes.values()) if size is None else sizes[size],
     )
+    factor = _most_of_tier(published, asked_tier(request))
+    return factor * (others + input_price(request.model, request.text, len(request.images)))
+
+
+def input_price(model: str, text: str, images: int = 0) -> float:
+    """Return the US dollars to reserve for the text and the input images of a request.
+
+    It counts a token for each byte of text.
+
+    Args:
+        model: Full id of a model; one without a price costs nothing.
+        text: Of the prompt.
+        images: Number of input images.
+    """
+    published = model_price("gemini", model)
+    if published is None:
+        return 0.0
+    tokens = _length(text) + images * published.input_image_tokens
+    return published.cost(prompt_tokens=tokens)
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
+def asked_tier(request: ImageRequest) -> str | None:
+    """Return the service tier that is asked for in lower case, None where none is."""
+    config = request.generation_config or {}
+    tier = config.get("service_tier", config.get("serviceTier"))
+    return None if tier is None else tier_name(getattr(tier, "value", tier))
+
+
+def tier_name(tier: object) -> str:
+    """Return the name of a service tier as the price file has it."""
+    return str(tier).lower().removeprefix("service_tier_")
+
+
+def _most_of_tier(published: ModelPrice, tier: str | None) -> float:
+    """Return the most that a tier multiplies prices by; an unknown one may be the dearest."""
+    if tier in (None, "standard", "unspecified"):
+        return 1.0
+    return published.tiers.get(tier or "", max(1.0, *published.tiers.values()))
 
 
 def default_size(model: str) -> str | None:

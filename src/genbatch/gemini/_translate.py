@@ -126,6 +126,8 @@ def _from_status(exc: errors.APIError, model: str, secret: Secret) -> GenbatchEr
 
 def of_status(status: int, message: str, details: list[JsonObject], model: str) -> GenbatchError:
     """Return the error for an HTTP status and the message and details sent with it."""
+    if status == 402:  # so the service's list of errors has it; users report 429
+        return _unpaid(message, model)
     if status == 429:
         return _too_many(message, details, model)
     if status in (401, 403) or _key_is_invalid(message, details):
@@ -170,8 +172,12 @@ def _too_many(message: str, details: list[JsonObject], model: str) -> GenbatchEr
         )
     # The usual message about a minute's quota names billing too, but has details.
     if _MONEY.search(message) or (not details and "billing" in message.lower()):
-        return QuotaExhausted(f"{model} takes no more calls until it is paid for: {message}")
+        return _unpaid(message, model)
     return RateLimited(f"too many calls of {model}: {message}")
+
+
+def _unpaid(message: str, model: str) -> QuotaExhausted:
+    return QuotaExhausted(f"{model} takes no more calls until it is paid for: {message}")
 
 
 def _key_is_invalid(message: str, details: list[JsonObject]) -> bool:
