@@ -124,11 +124,13 @@ class _Terms:
         like: The request of one with any text.
         expected: US dollars expected for each, None where unknown.
         base: US dollars to reserve for each but for its text and input images, None where unknown.
+        is_flat: Whether those cost nothing: the price of an image was given.
     """
 
     like: ImageRequest
     expected: float | None
     base: float | None
+    is_flat: bool = False
 
     def request(self, prompt: Prompt) -> ImageRequest:
         """Return the request of a prompt, but for what no digest needs."""
@@ -137,8 +139,8 @@ class _Terms:
 
     def reserved(self, prompt: Prompt) -> float | None:
         """Return the US dollars to reserve for a prompt, None where unknown."""
-        if self.base is None:
-            return None
+        if self.base is None or self.is_flat:
+            return self.base
         return self.base + input_price(self.like.model, prompt.text, len(prompt.images))
 
 
@@ -151,7 +153,7 @@ def _terms(
 ) -> _Terms:
     like = request_of(_any_with(model, aspect_ratio, image_size), defaults)
     if price is not None:
-        return _Terms(like, price, price)
+        return _Terms(like, price, price, is_flat=True)
     most = reserved_price(like)
     base = None if most is None else most - input_price(like.model, _ANY)
     return _Terms(like, price_of(like.model, like.image_size), base)
