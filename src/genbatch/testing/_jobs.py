@@ -57,9 +57,9 @@ class Job:
         display_name: Name that the client gave it, empty if it gave none.
         model: Model id in the path.
         keys: Keys of its rows, in the order of the file; empty for a row without one.
-        files: Names of the files that its rows refer to.
         state: PENDING, RUNNING, or how it ended.
         images: Images made for it, that is, paid for.
+        files: Names of the files that its rows refer to.
     """
 
     number: int
@@ -67,9 +67,9 @@ class Job:
     display_name: str
     model: str
     keys: tuple[str, ...] = field(repr=False)
-    files: tuple[str, ...] = ()
     state: State = "PENDING"
     images: int = 0
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +245,7 @@ class FakeJobs:
         if self.most_tokens is not None and enqueued_tokens + tokens > self.most_tokens:
             raise _wire.refused(429, _TOO_MANY_TOKENS)
         id, name = secrets.token_hex(18), str(described.get("displayName") or "")
-        job = Job(len(self._created) + 1, f"batches/{id}", name, model, keys, files)
+        job = Job(len(self._created) + 1, f"batches/{id}", name, model, keys, files=files)
         running = _RunningJob(job, request.headers, request.path, file, tokens, error)
         self._created.append(running)
         self._listed[id] = running
