@@ -86,7 +86,8 @@ def generate_images(
 
     Resuming: As genbatch.generate_images. A prompt that is already in a job waits for that job,
     whichever run submitted it. If the job is gone, or has no result for the prompt, the prompt
-    fails, and the next run submits it again.
+    fails, and the next run submits it again. If its results are late, it fails as Unavailable, and
+    the next run waits for them again.
 
     Stopping: Draining and leaving drop the prompts that are waiting; their jobs continue at the
     service. Run again to collect them, or cancel them.

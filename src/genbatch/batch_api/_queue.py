@@ -133,6 +133,8 @@ class Queue:
 
     async def _delete_references(self) -> None:
         """Delete the uploaded images, unless a job that is still running may refer to them."""
+        if not self._references.has_uploads:
+            return
         number, _ = await self._place.run_in_thread(self._context.jobs.open_attempts)
         if not number:
             with move_on_after(_TIDYING):
@@ -289,7 +291,8 @@ class Queue:
         except Exception as exc:  # noqa: BLE001 - raised by the calls that wait
             log(_log, WARNING, "giving up job %s for now", job.label, error=exc)
             # That the service does not describe a job says nothing about its requests.
-            error = Unavailable(f"{job.label}: {exc}") if isinstance(exc, Rejected) else exc
+            refused = isinstance(exc, Rejected)
+            error = Unavailable(f"job {job.label} is out of reach: {exc}") if refused else exc
             if isinstance(error, GenbatchError) and job.is_sent:
                 error.maybe_paid = True  # it is still in the journal, and may be at the service
             self._failed[job.id] = error

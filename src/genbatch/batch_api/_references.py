@@ -62,6 +62,11 @@ class References:
         self._uploaded: dict[bytes, Reference] = {}  # by digest
         self._lock = Lock()
 
+    @property
+    def has_uploads(self) -> bool:
+        """Whether there is anything to delete."""
+        return bool(self._uploaded)
+
     async def of(self, images: Sequence[bytes]) -> dict[int, Reference]:
         """Return the references of a request's shared images by their positions.
 
