@@ -18,7 +18,7 @@ import ssl
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
 from io import BytesIO
@@ -472,10 +472,13 @@ async def read_body(answer: httpx.Response | httpx2.Response) -> bytes:
         httpx.DecodingError: If it is larger than LARGEST_ANSWER, packed or unpacked.
     """
     body = bytearray()
-    async with aclosing(answer.aiter_raw()) as pieces:  # type: ignore[type-var]  # a generator
-        async for piece in pieces:
+    with anyio.CancelScope() as scope:
+        async for piece in answer.aiter_raw():
             body += piece
-            _check_size(len(body))
+            if len(body) > LARGEST_ANSWER:
+                # An error raised here would leave httpx's generators behind, of which trio warns.
+                scope.cancel()
+    _check_size(len(body))
     is_packed = answer.headers.get("content-encoding", "identity").lower() != "identity"
     return _unpacked(bytes(body)) if is_packed else bytes(body)
 
