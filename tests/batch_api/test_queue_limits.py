@@ -85,9 +85,11 @@ async def all_at_once(directory: Path, count: int, reference: bytes, tokens: int
         job_faults=lambda job: JobFault(late_output=3),
         control_faults=uploads,
     ) as fake:
-        outcomes = await run(fake, directory, with_reference(count, reference))
+        budget = Budget(1000.0)
+        outcomes = await run(fake, directory, with_reference(count, reference), budget=budget)
         assert kinds(outcomes) == {"image": count}
         await check_whole(fake, directory, count)
+        assert (budget.images, budget.maybe_images) == (count, 0)
         assert len(uploads.images) == 1
         assert {name for job in fake.jobs for name in job.files} == set(uploads.images)
         most = tokens // (TOKENS - 10)
@@ -139,6 +141,19 @@ async def test_results_that_do_not_come_in_minutes_are_collected_by_the_next_run
         assert kinds(await run(fake, tmp_path, prompts(3), poll=60)) == {"image": 3}
         await check_whole(fake, tmp_path, 3)
         assert fake.stats.calls == 0
+
+
+async def test_a_job_whose_state_stays_unknown_counts_as_possibly_paid(
+    tmp_path: Path, polled: list[float]
+) -> None:
+    faults = {"get_batch": [Fault(status=503)] * 20}
+    budget = Budget(10.0)
+    async with FakeGemini(image_size=4, control_faults=faults) as fake:
+        outcomes = await run(fake, tmp_path, prompts(3), poll=60, budget=budget)
+        assert kinds(outcomes) == {"Unavailable": 3}
+        assert (budget.images, budget.maybe_images) == (0, 3)
+        assert kinds(await run(fake, tmp_path, prompts(3))) == {"image": 3}
+        await check_whole(fake, tmp_path, 3)
 
 
 async def test_results_that_never_come_of_a_failed_job_count_as_possibly_paid(
