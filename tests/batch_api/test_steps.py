@@ -233,6 +233,17 @@ async def test_a_job_that_was_never_created_frees_its_prompts(tmp_path: Path) ->
         await check_whole(fake, tmp_path, 2)
 
 
+async def test_a_job_that_was_never_created_may_have_lost_its_file_already(
+    tmp_path: Path,
+) -> None:
+    """A run was left between the deletion of the file and the end of the job in the journal."""
+    faults = {"create_batch": [reset()], "delete_file": [Fault(status=500, late=True)]}
+    async with FakeGemini(image_size=4, control_faults=faults) as fake:
+        assert kinds(await run(fake, tmp_path, prompts(2))) == {"Unavailable": 2}
+        assert kinds(await run(fake, tmp_path, prompts(2))) == {"image": 2}
+        await check_whole(fake, tmp_path, 2)
+
+
 async def test_a_service_that_takes_no_job_stops_the_run(
     tmp_path: Path, slept: list[float]
 ) -> None:

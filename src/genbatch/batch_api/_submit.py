@@ -164,7 +164,9 @@ async def _find(context: JobContext, job: LiveJob) -> str | None:
     """Return the name of a job that may exist; None if it does not and never will."""
     name = await context.service.find(job.label)
     if name is None and job.file is not None:
-        with suppress(Rejected):  # it is gone
+        # It may be gone: the service answers 403 then, as it would to a wrong key, with which it
+        # would not have answered the look-up.
+        with suppress(Rejected, Unauthorized):
             await context.service.delete(job.file)
         name = await context.service.find(job.label)
     return name
