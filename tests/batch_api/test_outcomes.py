@@ -223,6 +223,19 @@ async def test_results_that_are_gone_fail_and_are_paid_again_only_by_a_further_r
         assert kinds(await run(fake, tmp_path, prompts(3))) == {"image": 3}
 
 
+async def test_results_that_may_not_be_read_are_gone_only_after_the_time_that_they_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service answers 403 for files that do not exist."""
+    async with fake_of(control_faults={"download": [Fault(status=403)] * 2}) as fake:
+        assert kinds(await run(fake, tmp_path, prompts(3))) == {"Unavailable": 3}
+        assert (await spent_in(tmp_path)).maybe_images == 3
+        with monkeypatch.context() as patch:
+            patch.setattr("genbatch.batch_api._collect._KEPT_SECONDS", -1.0)
+            assert kinds(await run(fake, tmp_path, prompts(3))) == {"InvalidResponse": 3}
+    assert [job.state for job in await jobs_in(tmp_path)] == ["GONE"]
+
+
 @pytest.mark.parametrize("fault", [short_body(1500), reset(1500), Fault(status=503), garbage()])
 async def test_a_download_that_breaks_is_made_again(
     tmp_path: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch

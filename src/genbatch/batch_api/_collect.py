@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from genbatch._values import (
     InvalidResponse,
     Rejected,
     SavedImage,
+    Unauthorized,
     Unavailable,
 )
 from genbatch.gemini import backoff
@@ -37,6 +39,7 @@ _log = getLogger("genbatch.run")
 _MOST_LINES, _MOST_BYTES = 256, 1_000_000  # that a thread reads in one go
 _TIDYING = 5.0  # seconds
 _KEPT = "results are kept for 48 hours"
+_KEPT_SECONDS = 48 * 3600.0
 
 # Only ever a name: within a string of JSON its quotes would be escaped.
 _KEY = re.compile(rb'"key"\s*:\s*"([^"\\]{1,200})"')
@@ -102,8 +105,8 @@ async def collect(context: JobContext, job: LiveJob, status: JobStatus) -> None:
     if status.output is not None:
         try:
             results, last = await _read(context, job, status.output)
-        except Rejected as refusal:
-            if refusal.status != 404:
+        except (Rejected, Unauthorized) as refusal:
+            if not _means_gone(job, refusal):
                 raise
             status = JobStatus(GONE, status.output)
     # Shielded, since the batch may end now: its prompts may have found their images in the journal.
@@ -114,6 +117,19 @@ async def collect(context: JobContext, job: LiveJob, status: JobStatus) -> None:
             if file is not None:
                 with suppress(GenbatchError):
                     await context.service.delete(file)
+
+
+def _means_gone(job: LiveJob, refusal: GenbatchError) -> bool:
+    """Return whether a job's results are gone, which the service may answer with 403 as well.
+
+    Raises:
+        Unavailable: If they should be there still.
+    """
+    if refusal.status == 403 and time.time() - job.began < _KEPT_SECONDS:
+        # The key is not wrong: the service has just answered to it.
+        early = f"the results of job {job.label} cannot be read yet"
+        raise Unavailable(f"{early}: {refusal}") from refusal
+    return refusal.status in (403, 404)
 
 
 async def _finish(results: Results, status: JobStatus, last: list[bytes]) -> None:
