@@ -179,6 +179,7 @@ async def test_results_are_not_waited_for_without_end(
 # A queue without room
 
 
+@pytest.mark.usefixtures("polled")
 async def test_a_queue_without_room_is_waited_for_and_told(
     tmp_path: Path, slept: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
