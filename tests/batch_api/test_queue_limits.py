@@ -11,11 +11,13 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 
-from genbatch import Budget, Prompt, _http
+from genbatch import Budget, Prompt, _http, batch_api
 from genbatch.batch_api import _job, _references, _submit
 from genbatch.testing import Call, ControlCall, FakeGemini, Fault, JobFault, rate_limited
 from support.batch_runs import (
+    POLL,
     check_whole,
+    client_of,
     errors,
     jobs_in,
     kinds,
@@ -283,13 +285,18 @@ async def test_uploads_are_deleted_once_no_job_refers_to_them(tmp_path: Path) ->
 
     uploads = Uploads(note)
     async with FakeGemini(image_size=4, control_faults=uploads, job_latency=0.2) as fake:
-        with anyio.CancelScope() as scope:
-            await run(
-                fake,
-                tmp_path,
+        is_running = anyio.Event()
+        async with (
+            client_of(fake) as client,
+            batch_api.generate_images(
+                client,
                 with_reference(3),
-                watch=lambda line: scope.cancel() if "running" in line else None,
-            )
+                save_dir=tmp_path,
+                poll=POLL,
+                watch=lambda line: is_running.set() if "running" in line else None,
+            ),
+        ):
+            await is_running.wait()
         assert not set(uploads.images) & set(deleted)
         assert kinds(await run(fake, tmp_path, with_reference(3))) == {"image": 3}
         await check_whole(fake, tmp_path, 3)
