@@ -3,8 +3,9 @@
 Run ``python -m benchmarks.job_crash --kills 300``. Each run makes 120 images by jobs of 25, or
 those of the prompts in a ``--tsv`` by jobs of 200, in a process of its own, against a FakeGemini in
 this one that loses answers, shuffles results, fails 3 % of the rows, and lets a job fail and
-another expire. It is killed (SIGKILL) and started again until it comes to its end; then the next
-begins in a new directory. asyncio and trio run in turn.
+another expire. The prompts share an input image; the queue has no room for a whole job, and names
+results late. The process is killed (SIGKILL) and started again until it comes to its end; then the
+next begins in a new directory. asyncio and trio run in turn.
 
 Counted are prompts that were paid twice, though the row of none fails after its image is made; ones
 that have no image at the end; rows or files that are there twice, and what verify finds wrong.
@@ -29,12 +30,14 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from genbatch import GeminiClient, batch_api
+from genbatch import GeminiClient, Prompt, batch_api
 from genbatch._store._reports import export, status, verify
 from genbatch.testing import Call, FakeGemini, Fault, Job, JobFault, reset
 
 PROMPTS = [f"a fox, number {number}" for number in range(120)]
 JOB_LATENCY = 0.15  # seconds
+REFERENCE = b"\x89PNG\r\n\x1a\n" + bytes(20_000)
+TOKENS = 1_130  # of a prompt with the reference, at least
 LONGEST = 0.5  # seconds from a process's begin to its kill
 MODULES = ["google.genai", "trio", "genbatch.batch_api", "genbatch.batch_api._service"]
 _LOST = [Fault(status=500, late=True), reset(), Fault(truncate=20), Fault(status=503)]
@@ -73,11 +76,13 @@ def run(url: str, directory: str, backend: str, prompts: list[str]) -> None:
 
 async def _run(url: str, directory: str, prompts: list[str]) -> None:
     batch_api._queue._LINGER = 0.05
+    batch_api._job._FEWEST_TOKENS = TOKENS
+    shared = [Prompt(text, images=(REFERENCE,)) for text in prompts]
     size = max(25, len(prompts) // 8)
     async with (
         GeminiClient("a-key", base_url=url) as client,
         batch_api.generate_images(
-            client, prompts, save_dir=directory, job_size=size, poll=0.2
+            client, shared, save_dir=directory, job_size=size, poll=0.2
         ) as outcomes,
     ):
         async for _ in outcomes:
@@ -91,10 +96,10 @@ class Service:
         self._choose = choose
 
     def job_fault(self, job: Job) -> JobFault:
-        """Let one job fail and one expire halfway, and shuffle the results of all."""
+        """Let one job fail and one expire halfway; shuffle the results of all, and be late."""
         state: Any = {2: "FAILED", 4: "EXPIRED"}.get(job.number, "SUCCEEDED")
         after = 0.5 if state == "EXPIRED" else None
-        return JobFault(state=state, after=after, shuffle=True)
+        return JobFault(state=state, after=after, shuffle=True, late_output=job.number % 3)
 
     def row_fault(self, call: Call) -> Fault | None:
         """Let 3 % of the rows go wrong."""
@@ -125,6 +130,7 @@ async def kill_until_done(
         async with FakeGemini(
             image_size=4,
             job_latency=JOB_LATENCY,
+            job_tokens=max(20, len(prompts) // 10) * TOKENS,
             faults=row_fault,
             job_faults=service.job_fault,
             control_faults=service.control_fault,

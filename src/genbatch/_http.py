@@ -23,7 +23,7 @@ from contextvars import ContextVar
 from importlib.util import find_spec
 from io import BytesIO
 from logging import DEBUG, getLogger
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
 
 import anyio
@@ -32,6 +32,9 @@ import httpx
 from anyio.lowlevel import checkpoint
 
 from genbatch._logs import log
+
+if TYPE_CHECKING:
+    import httpx2
 
 _log = getLogger("genbatch.client")
 
@@ -460,6 +463,24 @@ def _response_of(answer: httpcore.Response, body: bytes) -> httpx.Response:
     headers.pop("set-cookie", None)  # httpx would send it back
     headers.pop("transfer-encoding", None)
     return httpx.Response(answer.status, headers=headers, content=body)
+
+
+async def read_body(answer: httpx.Response | httpx2.Response) -> bytes:
+    """Return the body of a streamed answer, unpacked.
+
+    Raises:
+        httpx.DecodingError: If it is larger than LARGEST_ANSWER, packed or unpacked.
+    """
+    body = bytearray()
+    with anyio.CancelScope() as scope:
+        async for piece in answer.aiter_raw():
+            body += piece
+            if len(body) > LARGEST_ANSWER:
+                # An error raised here would leave httpx's generators behind, of which trio warns.
+                scope.cancel()
+    _check_size(len(body))
+    is_packed = answer.headers.get("content-encoding", "identity").lower() != "identity"
+    return _unpacked(bytes(body)) if is_packed else bytes(body)
 
 
 def _unpacked(body: bytes) -> bytes:

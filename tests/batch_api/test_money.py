@@ -207,7 +207,7 @@ async def test_draining_leaves_the_jobs_to_the_next_run(tmp_path: Path) -> None:
                 got = [each async for each in outcomes]
         assert kinds(got) == {"Stopped": 3}
         assert all(isinstance(error, Stopped) and error.maybe_paid for error in errors(got))
-        assert "goes on at the service" in str(errors(got)[0])
+        assert "is still running at the service" in str(errors(got)[0])
         assert (budget.images, budget.maybe_images) == (0, 3)
         assert (await spent_in(tmp_path)).maybe_images == 3
         [job] = await jobs_in(tmp_path)

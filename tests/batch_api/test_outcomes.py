@@ -163,7 +163,7 @@ async def test_what_a_job_has_done_before_its_end_is_saved(tmp_path: Path, state
 async def test_a_job_that_failed_says_why(tmp_path: Path) -> None:
     async with fake_of(job_faults=[JobFault(state="FAILED")]) as fake:
         outcomes = await run(fake, tmp_path, prompts(2))
-    assert "has ended as FAILED: An internal error" in str(errors(outcomes)[0])
+    assert "ended as FAILED: An internal error" in str(errors(outcomes)[0])
 
 
 async def test_many_failures_of_jobs_do_not_stop_the_run(tmp_path: Path) -> None:
@@ -221,6 +221,19 @@ async def test_results_that_are_gone_fail_and_are_paid_again_only_by_a_further_r
         assert [job.state for job in await jobs_in(tmp_path)] == ["GONE"]
         assert (await spent_in(tmp_path)).maybe_images == 3
         assert kinds(await run(fake, tmp_path, prompts(3))) == {"image": 3}
+
+
+async def test_results_that_may_not_be_read_are_gone_only_after_the_time_that_they_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service answers 403 for files that do not exist."""
+    async with fake_of(control_faults={"download": [Fault(status=403)] * 2}) as fake:
+        assert kinds(await run(fake, tmp_path, prompts(3))) == {"Unavailable": 3}
+        assert (await spent_in(tmp_path)).maybe_images == 3
+        with monkeypatch.context() as patch:
+            patch.setattr("genbatch.batch_api._collect._KEPT_SECONDS", -1.0)
+            assert kinds(await run(fake, tmp_path, prompts(3))) == {"InvalidResponse": 3}
+    assert [job.state for job in await jobs_in(tmp_path)] == ["GONE"]
 
 
 @pytest.mark.parametrize("fault", [short_body(1500), reset(1500), Fault(status=503), garbage()])
@@ -335,7 +348,7 @@ async def test_without_a_journal_there_are_no_jobs(tmp_path: Path) -> None:
 async def test_one_batch_at_a_time_looks_after_the_jobs_of_a_store(tmp_path: Path) -> None:
     async with fake_of() as fake, client_of(fake) as client, Store(tmp_path) as store:
         async with batch_api.generate_images(client, prompts(1), store=store, poll=0.05):
-            with pytest.raises(RuntimeError, match="another batch looks after the jobs"):
+            with pytest.raises(RuntimeError, match="another batch is already running the jobs"):
                 await run_with(client, tmp_path, prompts(1), save_dir=None, store=store)
         got = await run_with(client, tmp_path, prompts(1), save_dir=None, store=store)
     assert kinds(got) == {"image": 1}
@@ -368,7 +381,7 @@ async def test_jobs_of_vertex_are_refused(tmp_path: Path) -> None:
     from genbatch import GeminiClient
 
     client = GeminiClient(vertexai=True, project="p")
-    with pytest.raises(ValueError, match="jobs of Vertex go through buckets"):
+    with pytest.raises(ValueError, match="on Vertex, batch jobs use Cloud Storage buckets"):
         batch_api.generate_images(client, [], save_dir=tmp_path)
 
 

@@ -163,7 +163,7 @@ async def test_a_job_that_was_cancelled_meanwhile_frees_its_prompts(tmp_path: Pa
                 [job] = await batch_api.cancel(client, tmp_path)
                 got = [each async for each in outcomes]
             assert job.name == fake.jobs[0].name
-            assert "has ended as CANCELLED" in str(errors(got)[0])
+            assert "ended as CANCELLED" in str(errors(got)[0])
             assert kinds(await run_with(client, tmp_path, prompts(2))) == {"image": 2}
 
 
@@ -172,7 +172,7 @@ async def test_only_jobs_that_go_on_can_be_cancelled(tmp_path: Path) -> None:
         assert await batch_api.cancel(client, tmp_path) == []
         await run_with(client, tmp_path, prompts(1))
         for names in (["batches/none"], [fake.jobs[0].name]):
-            with pytest.raises(ValueError, match=f"has no job '{names[0]}' that goes on"):
+            with pytest.raises(ValueError, match=f"has no running job '{names[0]}'"):
                 await batch_api.cancel(client, tmp_path, names)
         assert await batch_api.cancel(client, tmp_path) == []
 
@@ -233,13 +233,24 @@ async def test_a_job_that_was_never_created_frees_its_prompts(tmp_path: Path) ->
         await check_whole(fake, tmp_path, 2)
 
 
+async def test_a_job_that_was_never_created_may_have_lost_its_file_already(
+    tmp_path: Path,
+) -> None:
+    """A run was left between the deletion of the file and the end of the job in the journal."""
+    faults = {"create_batch": [reset()], "delete_file": [Fault(status=500, late=True)]}
+    async with FakeGemini(image_size=4, control_faults=faults) as fake:
+        assert kinds(await run(fake, tmp_path, prompts(2))) == {"Unavailable": 2}
+        assert kinds(await run(fake, tmp_path, prompts(2))) == {"image": 2}
+        await check_whole(fake, tmp_path, 2)
+
+
 async def test_a_service_that_takes_no_job_stops_the_run(
     tmp_path: Path, slept: list[float]
 ) -> None:
     async with FakeGemini(image_size=4, control_faults=create_fails(Fault(status=400))) as fake:
         outcomes = await run(fake, tmp_path, prompts(3))
         assert kinds(outcomes) == {"Stopped": 3}
-        assert "takes no job for gemini-nano-banana-2.1" in str(errors(outcomes)[0])
+        assert "did not accept a job for gemini-nano-banana-2.1" in str(errors(outcomes)[0])
         assert (await spent_in(tmp_path)).maybe_images == 0
     assert await jobs_in(tmp_path) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+from google import genai
 from google.auth.credentials import Credentials
 from google.auth.exceptions import RefreshError, TransportError
 
@@ -328,6 +330,8 @@ class TestFinding:
         """Make sure that this machine has no credentials."""
         for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"):
             monkeypatch.delenv(name, raising=False)
+        for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
         monkeypatch.setenv("NO_GCE_CHECK", "true")
         monkeypatch.setenv("PATH", "")  # nor gcloud, which is asked for a project
@@ -340,6 +344,24 @@ class TestFinding:
             "no Google credentials: run 'gcloud auth application-default login' "
             "or pass credentials="
         )
+
+    @pytest.mark.parametrize("name", ["GEMINI_API_KEY", "GOOGLE_API_KEY"])
+    async def test_a_key_in_their_place_is_told_what_to_set(
+        self, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        """google-genai would call Vertex with the key, in its express mode."""
+        monkeypatch.setenv(name, "a-key")
+        monkeypatch.setenv("GOOGLE_GENAI_USE_ENTERPRISE", "true")
+        told = (
+            r"express mode\) is not supported: to use the key with the Gemini API, set "
+            "GOOGLE_GENAI_USE_ENTERPRISE=false or pass vertexai=False"
+        )
+        with pytest.raises(Unauthorized, match=f"gcloud auth application-default login.*{told}"):
+            async with GeminiClient():
+                pass
+        with pytest.raises(ValueError, match=f"or set GOOGLE_CLOUD_PROJECT; .*{told}"):
+            async with GeminiClient(credentials=Fake()):
+                pass
 
     async def test_a_file_that_was_named_in_vain_is_told(
         self, monkeypatch: pytest.MonkeyPatch
@@ -371,6 +393,9 @@ class TestSettings:
             (None, {"GOOGLE_GENAI_USE_VERTEXAI": "1"}, True),
             (False, {"GOOGLE_GENAI_USE_VERTEXAI": "1"}, False),
             (True, {}, True),
+            (None, {"GOOGLE_GENAI_USE_ENTERPRISE": "TRUE"}, True),
+            (None, {"GOOGLE_GENAI_USE_ENTERPRISE": "no"}, False),
+            (False, {"GOOGLE_GENAI_USE_ENTERPRISE": "1"}, False),
         ],
     )
     def test_vertex_is_called_only_where_it_is_asked_for(
@@ -378,6 +403,22 @@ class TestSettings:
     ) -> None:
         found = find_vertex(vertexai, None, None, None, api_key=None, environ=environ)
         assert (found is not None) is expected
+
+    @pytest.mark.parametrize(
+        ("enterprise", "vertexai"), [("true", "false"), ("false", "true"), ("", "1")]
+    )
+    def test_the_newer_variable_wins_as_google_genai_has_it(
+        self, monkeypatch: pytest.MonkeyPatch, enterprise: str, vertexai: str
+    ) -> None:
+        monkeypatch.setenv("GOOGLE_GENAI_USE_ENTERPRISE", enterprise)
+        monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", vertexai)
+        monkeypatch.setenv("GEMINI_API_KEY", "a-key")
+        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "p")
+        with pytest.warns(UserWarning, match="differ: the first is used"):
+            found = find_vertex(None, None, None, None, api_key=None, environ=os.environ)
+        with pytest.warns(UserWarning, match="value of GOOGLE_GENAI_USE_ENTERPRISE will be used"):
+            theirs = genai.Client(credentials=Fake())
+        assert (found is not None) is theirs.vertexai
 
     def test_project_and_location_come_from_argument_then_environment(self) -> None:
         find = partial(find_vertex, True, credentials=None, api_key=None)

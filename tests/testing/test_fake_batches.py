@@ -338,6 +338,51 @@ class TestRows:
         assert (seen[-1].path, seen[-1].model) == (CREATE, MODEL)
 
 
+class TestInputs:
+    async def test_rows_may_refer_to_uploaded_files_but_not_to_unknown_ones(self) -> None:
+        async with FakeGemini(image_size=8) as server, client_of(server) as client:
+            image = await upload(client, png_of(await client.post(PATH, json=asking())))
+            for uri in (image["uri"], "https://service.example/v1beta/files/nowhere"):
+                await run(client, referring(uri, "a", "b"))
+        first, second = server.jobs
+        assert (first.state, first.files, first.images) == ("SUCCEEDED", (image["name"],), 2)
+        assert (second.state, second.files, second.images) == ("FAILED", ("files/nowhere",), 0)
+
+    async def test_a_batch_with_more_tokens_than_there_is_room_for_is_refused(
+        self, gates: Gates
+    ) -> None:
+        async with (
+            FakeGemini(image_size=8, job_tokens=3000) as server,
+            client_of(server) as client,
+        ):
+            large = await upload(client, referring("files/x", "a", "b", "c"))
+            small = await upload(client, referring("files/x", "a", "b"))
+            refused = await create(client, large["name"])
+            created = await create(client, small["name"])
+            again = await create(client, small["name"])
+            gates.opened = 9
+            await reached(client, created.json()["name"])
+            later = await create(client, small["name"])
+        assert [each.status_code for each in (refused, created, again, later)] == [
+            429,
+            200,
+            429,
+            200,
+        ]
+        error = refused.json()["error"]
+        assert error["message"].startswith("You exceeded your current quota, please check")
+        assert "details" not in error
+        assert server.stats.jobs == 2
+
+
+def referring(uri: str, *keys: str) -> bytes:
+    """Return rows that refer to a file."""
+    file = {"fileData": {"fileUri": uri, "mimeType": "image/png"}}
+    contents = [{"parts": [{"text": "a fox"}, file]}]
+    lines = [json.dumps({"key": key, "request": {"contents": contents}}) for key in keys]
+    return "\n".join(lines).encode()
+
+
 class TestJobFaults:
     @pytest.mark.parametrize(
         ("fault", "keys", "made", "done"),
@@ -374,6 +419,19 @@ class TestJobFaults:
         assert ("error" in operation) is (fault.state in ("FAILED", "EXPIRED", "CANCELLED"))
         assert counts_of(operation).get("pending", 0) == 4 - made
 
+    async def test_the_file_with_the_answers_may_be_named_late(self) -> None:
+        async with (
+            FakeGemini(image_size=8, job_faults=[JobFault(late_output=2)]) as server,
+            client_of(server) as client,
+        ):
+            name = await submit(client, rows("a"))
+            first = await reached(client, name)
+            second, third = await reached(client, name), await reached(client, name)
+            assert [key for key, _ in await answers_of(client, third)] == ["a"]
+        for early in (first, second):
+            assert (early["done"], early["metadata"]["state"]) == (True, "BATCH_STATE_SUCCEEDED")
+            assert {"output", "response"}.isdisjoint(early["metadata"] | early)
+
     async def test_a_function_tells_what_goes_wrong(self) -> None:
         def faults(job: Job) -> JobFault | None:
             return JobFault(state="FAILED") if "bad" in job.keys else None
@@ -398,7 +456,13 @@ class TestJobFaults:
 
     @pytest.mark.parametrize(
         "wrong",
-        [{"state": "RUNNING"}, {"state": "LOST"}, {"after": -0.1}, {"after": 1.1}],
+        [
+            {"state": "RUNNING"},
+            {"state": "LOST"},
+            {"after": -0.1},
+            {"after": 1.1},
+            {"late_output": -1},
+        ],
     )
     def test_a_malformed_fault_is_refused(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="must be"):

@@ -86,7 +86,8 @@ def generate_images(
 
     Resuming: As genbatch.generate_images. A prompt that is already in a job waits for that job,
     whichever run submitted it. If the job is gone, or has no result for the prompt, the prompt
-    fails, and the next run submits it again.
+    fails, and the next run submits it again. If its results are late, it fails as Unavailable, and
+    the next run waits for them again.
 
     Stopping: Draining and leaving drop the prompts that are waiting; their jobs continue at the
     service. Run again to collect them, or cancel them.
@@ -94,9 +95,12 @@ def generate_images(
     Ordering, backpressure, cancellation, failure: as stream. ``elapsed`` excludes time in jobs.
     """
     if client.is_vertex:
-        raise ValueError("jobs of Vertex go through buckets, which genbatch does not use: run live")
+        raise ValueError(
+            "on Vertex, batch jobs use Cloud Storage buckets, which genbatch does not support: "
+            "make live calls instead"
+        )
     if (save_dir is None) == (store is None):
-        raise ValueError("give save_dir or store: jobs outlive a process, and so must their record")
+        raise ValueError("give save_dir or store: jobs outlive the process, so they are recorded")
     for name, number in (("window", window), ("job_size", job_size), ("poll", poll)):
         if not number > 0:
             raise ValueError(f"{name} must be > 0, got {number}")
@@ -147,7 +151,7 @@ async def cancel(
     if names is not None:
         known = {name for job in found for name in (job.label, job.name)}
         if unknown := [name for name in names if name not in known]:
-            raise ValueError(f"{os.fspath(directory)} has no job {unknown[0]!r} that goes on")
+            raise ValueError(f"{os.fspath(directory)} has no running job {unknown[0]!r}")
         found = [job for job in found if job.label in names or job.name in names]
     asked = []
     async with open_service(client) as service:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -25,18 +26,20 @@ from genbatch._values import (
     InvalidResponse,
     Rejected,
     SavedImage,
+    Unauthorized,
     Unavailable,
 )
 from genbatch.gemini import backoff
 
-from ._job import GONE, PASSING, JobContext, JobStatus, LiveJob
+from ._job import GONE, PASSING, SUCCESSES, JobContext, JobStatus, LiveJob
 from ._journal import JobRequest
 
 _log = getLogger("genbatch.run")
 
 _MOST_LINES, _MOST_BYTES = 256, 1_000_000  # that a thread reads in one go
 _TIDYING = 5.0  # seconds
-_KEPT = "the service keeps them for 48 hours"
+_KEPT = "results are kept for 48 hours"
+_KEPT_SECONDS = 48 * 3600.0
 
 # Only ever a name: within a string of JSON its quotes would be escaped.
 _KEY = re.compile(rb'"key"\s*:\s*"([^"\\]{1,200})"')
@@ -102,8 +105,8 @@ async def collect(context: JobContext, job: LiveJob, status: JobStatus) -> None:
     if status.output is not None:
         try:
             results, last = await _read(context, job, status.output)
-        except Rejected as refusal:
-            if refusal.status != 404:
+        except (Rejected, Unauthorized) as refusal:
+            if not _means_gone(job, refusal):
                 raise
             status = JobStatus(GONE, status.output)
     # Shielded, since the batch may end now: its prompts may have found their images in the journal.
@@ -116,12 +119,25 @@ async def collect(context: JobContext, job: LiveJob, status: JobStatus) -> None:
                     await context.service.delete(file)
 
 
+def _means_gone(job: LiveJob, refusal: GenbatchError) -> bool:
+    """Return whether a job's results are gone, which the service may answer with 403 as well.
+
+    Raises:
+        Unavailable: If they should be there still.
+    """
+    if refusal.status == 403 and time.time() - job.began < _KEPT_SECONDS:
+        # The key is not wrong: the service has just answered to it.
+        early = f"the results of job {job.label} cannot be read yet"
+        raise Unavailable(f"{early}: {refusal}") from refusal
+    return refusal.status in (403, 404)
+
+
 async def _finish(results: Results, status: JobStatus, last: list[bytes]) -> None:
     """Take the last lines and finish the job; this waits for the disk only."""
     context, job = results.context, results.job
     saved = await context.place.run_in_thread(results.take, last)
     if results.strays:
-        log(_log, INFO, "job %s has %d lines for nothing", job.label, results.strays)
+        log(_log, INFO, "ignored %d lines in the results of job %s", results.strays, job.label)
     pending = await context.place.run_in_thread(context.jobs.pending, job.id)
     missing = _missing(job, status)
     failures = [(request, results.errors.get(key, missing)) for key, request in pending.items()]
@@ -134,7 +150,7 @@ async def _finish(results: Results, status: JobStatus, last: list[bytes]) -> Non
         else:
             context.settle_earlier(job, request, maybe_paid=error.maybe_paid)
         job.settle(request.call.plan.item, error)
-    log(_log, INFO, "job %s has ended, %s", job.label, status.state.lower())
+    log(_log, INFO, "job %s has ended: %s", job.label, status.state.lower())
 
 
 async def _read(context: JobContext, job: LiveJob, file: str) -> tuple[Results, list[bytes]]:
@@ -151,7 +167,7 @@ async def _read(context: JobContext, job: LiveJob, file: str) -> tuple[Results, 
         except PASSING as error:
             if made > context.service.max_retries:
                 raise
-            log(_log, WARNING, "the results of job %s are read again", job.label, error=error)
+            log(_log, WARNING, "reading the results of job %s again", job.label, error=error)
             await sleep(backoff(made))
     raise AssertionError  # count has no end
 
@@ -178,12 +194,15 @@ async def _take_all(results: Results, lines: AsyncGenerator[bytes]) -> list[byte
 def _missing(job: LiveJob, status: JobStatus) -> GenbatchError:
     """Return the error of a request without a line in the results."""
     if status.state == GONE:
-        what = f"job {job.label}, or its results, are gone from the service ({_KEPT})"
-        return InvalidResponse(f"{what}: asked for again, it is paid again", maybe_paid=True)
-    if status.state in ("SUCCEEDED", "PARTIALLY_SUCCEEDED"):
-        return InvalidResponse(f"job {job.label} has brought nothing for it", maybe_paid=True)
+        what = f"the service no longer has job {job.label} or its results ({_KEPT})"
+        return InvalidResponse(f"{what}: another try is paid again", maybe_paid=True)
+    if status.state in SUCCESSES:
+        what = f"job {job.label} returned no result for this prompt"
+        return InvalidResponse(what, maybe_paid=True)
     told = f": {status.message}" if status.message else ""
-    return Unavailable(f"job {job.label} has ended as {status.state}{told}")
+    # Answers that never came may have been images.
+    maybe_paid = status.lacks_results
+    return Unavailable(f"job {job.label} ended as {status.state}{told}", maybe_paid=maybe_paid)
 
 
 def key_in(line: bytes, known: Callable[[str], bool]) -> str | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from logging import WARNING, getLogger
+from logging import INFO, WARNING, getLogger
+from math import inf
 from typing import TYPE_CHECKING
 
-from anyio import Event, sleep
+from anyio import Event, Lock, sleep
 
 from genbatch._core import waiting
 from genbatch._logs import log
@@ -40,9 +41,19 @@ UNKNOWN = (Unavailable, TimedOut, InvalidResponse)  # what the service has done 
 PASSING = (*UNKNOWN, RateLimited)
 GONE = "GONE"
 
-_ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
+SUCCESSES = ("SUCCEEDED", "PARTIALLY_SUCCEEDED")
+_ENDED = (*SUCCESSES, "FAILED", "CANCELLED", "EXPIRED")
 _FIRST_POLL = 1 / 12  # of the longest pause between polls
 _FAILED_POLLS = 20  # in a row
+_LATEST_RESULTS = 600.0  # seconds that the results of an ended job are waited for in one run
+# Seconds from a job's begin after which nothing is expected of it: it may take days, although 24
+# hours are promised, and results are kept for two.
+_LONGEST_LIFE = 7 * 86_400.0
+# Estimated input tokens in a job. The service limits those of all jobs of a model that have not
+# ended, for a new account to 1 to 2 million.
+_MOST_TOKENS = 1_000_000
+# Below this, it is not tokens that a job is refused for: smaller ones would be refused as well.
+_FEWEST_TOKENS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +65,24 @@ class JobStatus:
             the service does not know the job, or any other state that it reports.
         output: Name of the file with its results, None without one.
         message: Why it failed, empty if unknown.
+        has_answers: Whether the service says that it has answered any request.
     """
 
     state: str
     output: str | None = None
     message: str = ""
+    has_answers: bool = False
 
     @property
     def has_ended(self) -> bool:
         """Whether its results are final."""
         return self.state in _ENDED
+
+    @property
+    def lacks_results(self) -> bool:
+        """Whether it has ended with results, but does not say yet where they are."""
+        has_results = self.state in SUCCESSES or (self.has_ended and self.has_answers)
+        return has_results and self.output is None
 
 
 @dataclass(slots=True, eq=False)
@@ -76,8 +95,10 @@ class LiveJob:
         spool: Its requests, if this process collected them; None for a job of an earlier process.
         id: Its number in the journal, 0 before it has one.
         file: The service's name for its file of requests, once known.
+        uploaded: When that was uploaded, in seconds since the epoch.
         name: The service's name for the job, once known.
         state: Its latest known state.
+        note: What it waits for, if that is worth telling.
         began: Seconds since the epoch.
         is_sent: Whether the service may have it.
         is_full: Set when no further request fits.
@@ -89,8 +110,10 @@ class LiveJob:
     spool: Spool | None = None
     id: int = 0
     file: str | None = None
+    uploaded: float = 0.0
     name: str | None = None
     state: str = ""
+    note: str = ""
     began: float = field(default_factory=time.time)
     is_sent: bool = False
     is_full: Event = field(default_factory=Event)
@@ -141,8 +164,8 @@ class Waiter:
                 await self._settled.wait()
         except Stopped:
             if self.result is None and self.job.is_sent:
-                where = f"its job {self.job.label} goes on at the service"
-                raise Stopped(f"{where}: collect it later", maybe_paid=True) from None
+                running = f"job {self.job.label} is still running at the service"
+                raise Stopped(f"{running}: run again to collect it", maybe_paid=True) from None
             if self.result is None:
                 raise
         finally:
@@ -169,6 +192,7 @@ class JobContext:
         service: The service's batch queue, once the batch is entered.
         jobs: The jobs in the store's journal, once the batch is entered.
         live: Jobs that have not ended, by their numbers in the journal.
+        turns: By model: held while a job is submitted, so that only one waits for room.
     """
 
     place: Store
@@ -178,11 +202,30 @@ class JobContext:
     service: BatchService = field(init=False)
     jobs: Jobs = field(init=False)
     live: dict[int, LiveJob] = field(default_factory=dict)
+    turns: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    _most_tokens: dict[str, int] = field(default_factory=dict)
     _told: str = ""
 
-    def enter(self, job: LiveJob, state: str) -> None:
-        """Set the state of a job, "" for one that is over."""
-        job.state = state
+    def most_tokens(self, model: str) -> int:
+        """Return how many input tokens a job for a model may have."""
+        return self._most_tokens.get(model, _MOST_TOKENS)
+
+    def allow_half(self, job: LiveJob, tokens: int) -> bool:
+        """Allow half the tokens of a refused job to its model's jobs, if smaller ones may fit.
+
+        Return False where waiting is better: jobs of this model will make room when they end, or
+        the job is so small that it cannot have been refused for its tokens.
+        """
+        others = (each for each in self.live.values() if each.model == job.model and each.name)
+        half = max(_FEWEST_TOKENS, tokens // 2)
+        if half >= tokens or any(each.state not in _ENDED for each in others):
+            return False
+        self._most_tokens[job.model] = min(half, self.most_tokens(job.model))
+        return True
+
+    def enter(self, job: LiveJob, state: str, note: str = "") -> None:
+        """Set the state of a job, "" for one that is over, and what it waits for."""
+        job.state, job.note = state, note
         if state:
             self.live[job.id] = job
         else:
@@ -196,7 +239,8 @@ class JobContext:
             return ""
         states = Counter(each.state.lower().replace("_", " ") for each in self.live.values())
         told = ", ".join(f"{number} {state}" for state, number in states.most_common())
-        return f"{len(self.live)} {'job' if len(self.live) == 1 else 'jobs'}: {told}"
+        notes = "".join(sorted({f" ({each.note})" for each in self.live.values() if each.note}))
+        return f"{len(self.live)} {'job' if len(self.live) == 1 else 'jobs'}: {told}{notes}"
 
     async def note(self, job: LiveJob, **columns: object) -> None:
         """Record new facts about a job in the journal."""
@@ -264,11 +308,33 @@ def _cost(request: JobRequest, live: float | None, images: int) -> float | None:
 
 
 async def wait_for_end(context: JobContext, job: LiveJob) -> JobStatus:
-    """Poll a job with growing intervals until it has ended."""
-    pause, failed = context.poll * _FIRST_POLL, 0
+    """Wait until a job has ended and says where its results are.
+
+    Raises:
+        Unavailable: If it does not say so for some minutes; it may later.
+        GenbatchError: If the service cannot be asked.
+    """
     if job.spool is not None:
         context.enter(job, "PENDING")
-        await sleep(pause)
+        await sleep(context.poll * _FIRST_POLL)
+    status = await _poll(context, job, lambda status: status.has_ended, inf)
+    if status.lacks_results:
+        log(_log, INFO, "job %s has ended, but its results are not available yet", job.label)
+        context.enter(job, status.state, "waiting for its results")
+        status = await _poll(context, job, lambda status: not status.lacks_results, _LATEST_RESULTS)
+    if not (status.lacks_results and status.state in SUCCESSES):
+        return status
+    if time.time() - job.began > _LONGEST_LIFE:
+        return JobStatus(GONE)
+    late = f"job {job.label} succeeded, but its results are not available yet"
+    raise Unavailable(f"{late}: run again to collect them", maybe_paid=True)
+
+
+async def _poll(
+    context: JobContext, job: LiveJob, is_final: Callable[[JobStatus], bool], patience: float
+) -> JobStatus:
+    """Poll a job with growing intervals and return its final status, or the last in patience."""
+    pause, waited, failed = context.poll * _FIRST_POLL, 0.0, 0
     while True:
         try:
             status = await context.service.look(job.name or "")
@@ -280,13 +346,14 @@ async def wait_for_end(context: JobContext, job: LiveJob) -> JobStatus:
             failed += 1
             if failed >= _FAILED_POLLS:
                 raise
-            log(_log, WARNING, "job %s cannot be looked at", job.label, error=error)
+            log(_log, WARNING, "the state of job %s is unknown", job.label, error=error)
         else:
             failed = 0
             if status.state != job.state:
                 await context.note(job, state=status.state)
                 context.enter(job, status.state)
-            if status.has_ended:
+            if is_final(status) or waited >= patience:
                 return status
         await sleep(pause)
+        waited += pause
         pause = min(2 * pause, context.poll)

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -196,12 +197,21 @@ class Spool:
     Args:
         directory: Where the file is.
         label: The label of its job.
+
+    Attributes:
+        requests: Those in it, in order.
+        size: Bytes of it.
+        tokens: Estimated input tokens of its requests.
+        oldest_reference: When the oldest image was uploaded that they refer to, in seconds since
+            the epoch.
     """
 
     def __init__(self, directory: Path, label: str) -> None:
         self.path = directory / f"{label}.jsonl"
         self.requests: list[JobRequest] = []
         self.size = 0
+        self.tokens = 0
+        self.oldest_reference = inf
 
     def write(self, line: bytes, request: JobRequest) -> None:
         """Add a request: it is in requests only if its line is in the file."""

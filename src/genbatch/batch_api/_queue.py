@@ -1,7 +1,8 @@
 """Queue: calls that wait in jobs of the service's batch queue, and the tasks that run those jobs.
 
 A call adds its request to a file for its model, and waits. A file that is full, or has received no
-request for a while, becomes a job with a task of its own, which submits, polls and collects it.
+request for a while, becomes a job with a task of its own, which submits, polls and collects it. If
+the service has no room for a job of that size, its calls add their requests to smaller ones.
 Calls wait as for a rate limit: they are not in flight, and a batch that drains drops them. Their
 jobs continue at the service, and the next run into the directory picks them up.
 """
@@ -38,6 +39,7 @@ from genbatch.gemini import JOB_SHARE, reserved_price
 from ._collect import collect
 from ._job import PASSING, JobContext, LiveJob, Waiter, wait_for_end
 from ._journal import JobRequest, Jobs, Spool
+from ._references import References
 from ._submit import new_label, recover, submit
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ _MOST_BYTES = 1_000_000_000
 _LINGER = 1.0  # seconds without a further request after which a job is submitted
 _MOST_QUIET = 10  # times _LINGER that calls on their way are waited for
 _AT_ONCE = 4  # requests in memory on their way to a file
+_TOKENS_PER_IMAGE = 1_120  # of an input image, whatever its size
+_BYTES_PER_TOKEN = 3  # of text: a little less than usual in English, so that jobs rather end early
+_TIDYING = 5.0  # seconds
 
 
 class Queue:
@@ -87,7 +92,7 @@ class Queue:
         self._few = CapacityLimiter(_AT_ONCE)
         self._lock = Lock()
         if self._place.has_queue:
-            raise RuntimeError("another batch looks after the jobs of this store already")
+            raise RuntimeError("another batch is already running the jobs of this store")
         self._place.has_queue = True
         error: BaseException | None = None
         try:
@@ -101,6 +106,8 @@ class Queue:
                         raise
                 finally:
                     self._tasks.cancel_scope.cancel()
+            if error is None:
+                await self._delete_references()
         finally:
             self._place.has_queue = False
             # Not lost where an outer scope was cancelled meanwhile.
@@ -113,6 +120,7 @@ class Queue:
     async def _begin(self, service: BatchService) -> None:
         jobs, budget = Jobs(self._place.archive), self._calls.budget
         self._context.service, self._context.jobs = service, jobs
+        self._references = References(service)
         earlier = await self._place.run_in_thread(jobs.live)
         number, usd = await self._place.run_in_thread(jobs.open_attempts)
         budget.maybe_images += number
@@ -122,6 +130,15 @@ class Queue:
             job = LiveJob(**columns, is_sent=True)
             self._context.enter(job, job.state)
             self._start(job)
+
+    async def _delete_references(self) -> None:
+        """Delete the uploaded images, unless a job that is still running may refer to them."""
+        if not self._references.has_uploads:
+            return
+        number, _ = await self._place.run_in_thread(self._context.jobs.open_attempts)
+        if not number:
+            with move_on_after(_TIDYING):
+                await self._references.delete()
 
     async def save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         """Make an image and save it, unless another batch has done so meanwhile."""
@@ -203,23 +220,31 @@ class Queue:
             price = reserved_price(request)
         price = None if price is None else price * JOB_SHARE
         async with self._calls.budget.attempt(price, request.model) as attempt:
-            attempt.maybe_images = 0
-            waiter = await self._add(JobRequest(call, attempt.price), request)
-            attempt.maybe_images = 1  # from now on it may be sent
-            saved = await waiter.wait()
-            if saved is not None:
-                attempt.paid(saved.cost, 1 + len(saved.extras))
-            return saved
+            while True:
+                attempt.maybe_images = 0
+                waiter = await self._add(JobRequest(call, attempt.price), request)
+                attempt.maybe_images = 1  # from now on it may be sent
+                saved = await waiter.wait()
+                if saved is not None:
+                    attempt.paid(saved.cost, 1 + len(saved.extras))
+                if saved is not None or waiter.job.is_sent:
+                    return saved
+                self.breaker.check(request.model)
 
     async def _add(self, added: JobRequest, request: ImageRequest) -> Waiter:
         """Add a request to a job, and return the call's waiter."""
-        key = added.call.plan.key.encode()
+        service, key = self._context.service, added.call.plan.key.encode()
         with waiting(), self._arrival():
             async with self._few:
-                body = await self._context.service.body(request)
+                request = await service.read(request)
+                references = await self._references.of(request.images)  # type: ignore[arg-type]  # read
+                uris = {position: each.uri for position, each in references.items()}
+                body = await service.body(request, uris)
                 line = b'{"key": "%b", "request": %b}\n' % (key, body)
                 async with self._lock:  # or the job is sent while a line is still being written
-                    job, spool = self._with_room(request.model, len(line))
+                    job, spool = self._with_room(request.model, len(line), _tokens_of(request))
+                    uploads = (each.uploaded for each in references.values())
+                    spool.oldest_reference = min([spool.oldest_reference, *uploads])
                     waiter = Waiter(added.call.plan.item, job)
                     try:
                         await self._place.run_in_thread(spool.write, line, added)
@@ -231,15 +256,24 @@ class Queue:
                         del self._open[job.model]
         return waiter
 
-    def _with_room(self, model: str, size: int) -> tuple[LiveJob, Spool]:
-        """Return the job for a model's next request, and its file."""
+    def _with_room(self, model: str, size: int, tokens: int) -> tuple[LiveJob, Spool]:
+        """Return the job for a model's next request, and its file, in which that is counted.
+
+        Args:
+            model: Full id.
+            size: Bytes of the request.
+            tokens: Estimated input tokens of it.
+        """
         job = self._open.get(model)
         if job is not None and job.spool is not None:
-            if job.spool.size + size <= _MOST_BYTES:
+            has_room = job.spool.tokens + tokens <= self._context.most_tokens(model)
+            if has_room and job.spool.size + size <= _MOST_BYTES:
+                job.spool.tokens += tokens
                 return job, job.spool
             job.is_full.set()
         label = new_label()
         spool = Spool(self._context.jobs.spools, label)
+        spool.tokens = tokens
         job = self._open[model] = LiveJob(model, label, spool)
         self._start(job)
         return job, spool
@@ -255,9 +289,12 @@ class Queue:
                 if await self._send(job):
                     await collect(self._context, job, await wait_for_end(self._context, job))
         except Exception as exc:  # noqa: BLE001 - raised by the calls that wait
-            log(_log, WARNING, "job %s is left", job.label, error=exc)
+            log(_log, WARNING, "giving up job %s for now", job.label, error=exc)
             # That the service does not describe a job says nothing about its requests.
-            error = Unavailable(f"{job.label}: {exc}") if isinstance(exc, Rejected) else exc
+            refused = isinstance(exc, Rejected)
+            error = Unavailable(f"job {job.label} is out of reach: {exc}") if refused else exc
+            if isinstance(error, GenbatchError) and job.is_sent:
+                error.maybe_paid = True  # it is still in the journal, and may be at the service
             self._failed[job.id] = error
         self._context.enter(job, "")
         job.release(error)
@@ -268,7 +305,8 @@ class Queue:
             return job.name is not None or await recover(self._context, job)
         await self._gather(job, job.spool)
         try:
-            return await submit(self._context, job, job.spool)
+            async with self._context.turns[job.model]:
+                return await submit(self._context, job, job.spool)
         finally:
             await self._place.run_in_thread(job.spool.remove)
 
@@ -283,6 +321,13 @@ class Queue:
         async with self._lock:
             if self._open.get(job.model) is job:
                 del self._open[job.model]
+
+
+def _tokens_of(request: ImageRequest) -> int:
+    """Return an estimate of the input tokens of a request."""
+    texts = (request.text, request.system_instruction or "")
+    size = sum(len(text.encode(errors="replace")) for text in texts)
+    return size // _BYTES_PER_TOKEN + len(request.images) * _TOKENS_PER_IMAGE
 
 
 def _may_pass(error: GenbatchError) -> bool:

@@ -6,14 +6,15 @@ Only the content of a request is left to the SDK, so that a job asks for the sam
 1. The key goes to the host of the base URL and nowhere else: of an upload URL only the path is
    used, and no redirect is followed.
 2. A name given by the service is validated before it becomes part of a path.
-3. Memory holds no more than a piece of an upload, or a line of results, at a time.
+3. Memory holds no more than a piece of an upload, or a line of results, at a time; and of any other
+   answer no more than 64 MB, packed or unpacked.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from anyio import fail_after, to_thread
 from google.genai import errors
 
-from genbatch._values import GenbatchError, Image, ImageRequest, InvalidResponse
+from genbatch._http import read_body
+from genbatch._values import GenbatchError, Image, ImageRequest, InvalidResponse, sniff_mime_type
 from genbatch.gemini import (
     DEFAULT_BASE_URL,
     GeminiClient,
@@ -81,18 +83,43 @@ class BatchService:
         self._hide = self._secret.hide
         self.max_retries = client._max_retries
 
-    async def body(self, request: ImageRequest) -> bytes:
-        """Return the request for an image as one line of JSON, as a live call would send it.
+    async def read(self, request: ImageRequest) -> ImageRequest:
+        """Return a request whose input images are bytes.
 
         Raises:
-            ValueError, TypeError, OSError: As GeminiClient.generate_image.
+            ValueError, OSError: As GeminiClient.generate_image.
         """
-        request = await read_images(request, self._threads)
-        return await self._in_thread(json_of, request)
+        return await read_images(request, self._threads)
+
+    async def body(self, request: ImageRequest, uris: Mapping[int, str]) -> bytes:
+        """Return the request for an image as one line of JSON, as a live call would send it.
+
+        Args:
+            request: Its input images are bytes.
+            uris: By their positions, URIs of input images that were uploaded.
+
+        Raises:
+            ValueError, TypeError: As GeminiClient.generate_image.
+        """
+        return await self.in_thread(json_of, request, uris)
 
     async def upload(self, path: Path, label: str) -> str:
         """Upload a file of requests and return its name."""
-        return await self._again(partial(self._upload, path, label))
+        size = (await self.in_thread(path.stat)).st_size
+        upload = partial(self._upload, partial(_piece, path), size, _TYPE, label)
+        return name_in(await self._again(upload), "a file")
+
+    async def upload_image(self, image: bytes, label: str) -> tuple[str, str]:
+        """Upload an input image and return its name and URI."""
+
+        def piece(offset: int) -> bytes:
+            return image[offset : offset + _PIECE]
+
+        mime_type = sniff_mime_type(image) or ""
+        file = await self._again(partial(self._upload, piece, len(image), mime_type, label))
+        if not isinstance(uri := file.get("uri"), str):
+            raise InvalidResponse("the service gave no URI for an uploaded image")
+        return name_in(file, "a file"), uri
 
     async def create(self, model: str, file: str, label: str) -> str:
         """Create a job, in one attempt, and return its name.
@@ -165,7 +192,7 @@ class BatchService:
             async with self._http.stream("GET", url, headers=headers, timeout=None) as answer:
                 if answer.status_code != 200:
                     with fail_after(self._timeout):
-                        raise _refused(answer.status_code, await answer.aread(), answer)
+                        raise _refused(answer.status_code, await read_body(answer), answer)
                 lines = lines_of(answer.aiter_bytes(), self._timeout)
                 async with aclosing(lines):  # or trio warns of a generator left early
                     async for line in lines:
@@ -175,26 +202,29 @@ class BatchService:
         if error is not None:
             raise error
 
-    async def _upload(self, path: Path, label: str) -> str:
-        size = (await self._in_thread(path.stat)).st_size
+    async def _upload(
+        self, piece_at: Callable[[int], bytes], size: int, mime_type: str, label: str
+    ) -> JsonObject:
+        """Upload a file in pieces and return the service's description of it."""
         start = {
             "x-goog-upload-protocol": "resumable",
             "x-goog-upload-command": "start",
             "x-goog-upload-header-content-length": str(size),
-            "x-goog-upload-header-content-type": _TYPE,
+            "x-goog-upload-header-content-type": mime_type,
         }
-        told = json.dumps({"file": {"displayName": label, "mimeType": _TYPE}}).encode()
-        answer = await self._send("POST", f"{self._base}/upload/v1beta/files", told, start)
+        told = json.dumps({"file": {"displayName": label, "mimeType": mime_type}}).encode()
+        answer, body = await self._send("POST", f"{self._base}/upload/v1beta/files", told, start)
         url = self._at_home(answer.headers.get("x-goog-upload-url", ""))
         for offset in range(0, size, _PIECE):
-            piece = await self._in_thread(_piece, path, offset)
+            piece = await self.in_thread(piece_at, offset)
             is_last = offset + _PIECE >= size
             command = "upload, finalize" if is_last else "upload"
             headers = {"x-goog-upload-command": command, "x-goog-upload-offset": str(offset)}
-            answer = await self._send("POST", url, piece, headers)
-        return name_in(mapping(self._parsed(answer).get("file")), "a file")
+            answer, body = await self._send("POST", url, piece, headers)
+        return mapping(self._parsed(body).get("file"))
 
-    async def _in_thread(self, function: Callable[..., R], *args: object) -> R:
+    async def in_thread(self, function: Callable[..., R], *args: object) -> R:
+        """Return what function returns in one of the client's threads."""
         return await to_thread.run_sync(partial(function, *args), limiter=self._threads)
 
     def _at_home(self, url: str) -> str:
@@ -208,24 +238,25 @@ class BatchService:
         self, method: str, path: str, asked: JsonObject | None = None, what: str = _SERVICE
     ) -> JsonObject:
         content = b"" if asked is None else json.dumps(asked).encode()
-        answer = await self._send(method, f"{self._base}/{path}", content, {}, what)
-        return self._parsed(answer) if answer.content.strip() else {}
+        _, body = await self._send(method, f"{self._base}/{path}", content, {}, what)
+        return self._parsed(body) if body.strip() else {}
 
-    def _parsed(self, answer: httpx.Response | httpx2.Response) -> JsonObject:
-        return parse_answer(answer.content, _SERVICE, self._hide)
+    def _parsed(self, body: bytes) -> JsonObject:
+        return parse_answer(body, _SERVICE, self._hide)
 
     async def _send(
         self, method: str, url: str, content: bytes, headers: dict[str, str], what: str = _SERVICE
-    ) -> httpx.Response | httpx2.Response:
+    ) -> tuple[httpx.Response | httpx2.Response, bytes]:
+        """Return the head of an answer, and its body."""
         headers = {**self._key(), "content-type": "application/json", **headers}
+        asked = self._http.stream(method, url, headers=headers, content=content, timeout=None)
         try:
             with fail_after(self._timeout):
-                answer = await self._http.request(
-                    method, url, headers=headers, content=content, timeout=None
-                )
+                async with asked as answer:
+                    body = await read_body(answer)
             if answer.status_code == 200:
-                return answer
-            raise _refused(answer.status_code, answer.content, answer)
+                return answer, body
+            raise _refused(answer.status_code, body, answer)
         except THIRD_PARTY as exc:
             error = self._translate(exc, what)
         raise error
@@ -279,11 +310,14 @@ def status_of(operation: JsonObject) -> JobStatus:
     state = str(metadata.get("state") or "").removeprefix("BATCH_STATE_").removeprefix("JOB_STATE_")
     if not state.strip():
         state = "FAILED" if error else "SUCCEEDED" if operation.get("done") else "PENDING"
+    rows = mapping(metadata.get("batchStats")).get("successfulRequestCount")
+    has_answers = str(rows or "0") != "0"
     response = mapping(operation.get("response"))
     places = (metadata.get("output"), response.get("output"), response)
     named = (mapping(place).get("responsesFile") for place in places)
     output = next((name for name in named if isinstance(name, str)), None)
-    return JobStatus(excerpt(state, 50), output, excerpt(str(error.get("message") or "")))
+    message = excerpt(str(error.get("message") or ""))
+    return JobStatus(excerpt(state, 50), output, message, has_answers)
 
 
 async def lines_of(pieces: AsyncIterator[bytes], timeout: float) -> AsyncGenerator[bytes]:

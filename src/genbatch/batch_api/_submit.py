@@ -5,13 +5,16 @@
 3. The job is created with our label as its display name, and its own name recorded. If the answer
    is lost, the label is looked up at the service before anything else. If the service does not know
    it, the file is deleted and the label is looked up again: a late create then finds no file.
+4. Where the service has no room (429), the job waits its turn, and the jobs of its model behind it.
+   If waiting may not help, since no other job will make room, the job is forgotten, and its
+   requests are divided among smaller ones.
 """
 
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import suppress
-from itertools import count
 from logging import INFO, WARNING, getLogger
 
 from anyio import sleep
@@ -22,6 +25,7 @@ from genbatch.gemini import backoff
 
 from ._job import UNKNOWN, JobContext, LiveJob
 from ._journal import Spool
+from ._references import OLDEST
 
 _log = getLogger("genbatch.run")
 
@@ -32,45 +36,86 @@ def new_label() -> str:
 
 
 async def submit(context: JobContext, job: LiveJob, spool: Spool) -> bool:
-    """Submit a job; forget it and return False if no call is waiting for it any more.
+    """Submit a job when it is its turn.
+
+    Returns:
+        False if the service does not have the job, and the journal no longer: no call is waiting
+        for it, or its requests are to be put into other jobs.
 
     Raises:
         Stopped: If the service refuses such a job; the error has a status.
         GenbatchError: If it could not be submitted.
     """
-    if not job.waiters:
+    if not job.waiters or _must_be_written_anew(context, job, spool):
         return False
     job.id = await context.place.run_in_thread(
         context.jobs.add, job.label, job.model, spool.requests
     )
     context.enter(job, "NEW")
-    for made in count(1):
-        if job.file is None:
-            await _upload(context, job, spool)
-        if not job.waiters:
+    lost = 0  # creates of which nothing is known
+    while job.name is None:
+        await _upload(context, job, spool)
+        if not job.waiters or _must_be_written_anew(context, job, spool):
             await _drop(context, job)
             return False
         job.is_sent = True
-        if (error := await _create(context, job)) is None:
-            break
-        job.is_sent = False
+        error = await _create(context, job)
         if isinstance(error, RateLimited):
-            pause = context.poll if error.retry_after is None else error.retry_after
-        elif isinstance(error, UNKNOWN) and made <= context.service.max_retries:
-            pause = backoff(made)
-            # Under the old label a create may still arrive late, and fail.
-            job.label, job.file = new_label(), None
-            await context.note(job, label=job.label, file=None)
-        else:
-            await _drop(context, job)
-            raise _refusal(job, error) from error
-        log(_log, WARNING, "job %s is sent again in %.1f s", job.label, pause, error=error)
-        await sleep(pause)
+            if await _divide_or_wait(context, job, spool, error):
+                return False
+        elif error is not None:
+            job.is_sent = False
+            lost += 1
+            await _prepare_another_create(context, job, error, lost)
     log(_log, INFO, "job %s has %d requests", job.label, len(spool.requests))
     return True
 
 
+def _must_be_written_anew(context: JobContext, job: LiveJob, spool: Spool) -> bool:
+    """Return whether a job has become too large, or refers to images that may soon be gone."""
+    is_large = len(spool.requests) > 1 and spool.tokens > context.most_tokens(job.model)
+    return is_large or time.time() - spool.oldest_reference > OLDEST
+
+
+async def _divide_or_wait(
+    context: JobContext, job: LiveJob, spool: Spool, error: RateLimited
+) -> bool:
+    """Forget a job for which there is no room so that its requests are divided, or wait for room.
+
+    Returns:
+        Whether it is forgotten.
+    """
+    if len(spool.requests) > 1 and context.allow_half(job, spool.tokens):
+        log(_log, WARNING, "no room for job %s: dividing it", job.label, error=error)
+        job.is_sent = await recover(context, job)
+        return not job.is_sent
+    job.is_sent = False
+    pause = context.poll if error.retry_after is None else error.retry_after
+    context.enter(job, "NEW", f"waiting for room: {error}")
+    log(_log, WARNING, "no room for job %s, next try in %.1f s", job.label, pause, error=error)
+    await sleep(pause)
+    return False
+
+
+async def _prepare_another_create(
+    context: JobContext, job: LiveJob, error: GenbatchError, lost: int
+) -> None:
+    """Wait before another create of a job, under another label: a late one may still arrive."""
+    if not isinstance(error, UNKNOWN) or lost > context.service.max_retries:
+        await _drop(context, job)
+        raise _refusal(job, error) from error
+    pause = backoff(lost)
+    job.label, job.file = new_label(), None
+    await context.note(job, label=job.label, file=None)
+    log(_log, WARNING, "submitting job %s again in %.1f s", job.label, pause, error=error)
+    await sleep(pause)
+
+
 async def _upload(context: JobContext, job: LiveJob, spool: Spool) -> None:
+    """Upload the file of a job, unless the service has it and will keep it long enough."""
+    if job.file is not None and time.time() - job.uploaded < OLDEST:
+        return
+    job.uploaded = time.time()
     try:
         job.file = await context.service.upload(spool.path, job.label)
     except GenbatchError as error:
@@ -119,7 +164,9 @@ async def _find(context: JobContext, job: LiveJob) -> str | None:
     """Return the name of a job that may exist; None if it does not and never will."""
     name = await context.service.find(job.label)
     if name is None and job.file is not None:
-        with suppress(Rejected):  # it is gone
+        # It may be gone: the service answers 403 then, as it would to a wrong key, with which it
+        # would not have answered the look-up.
+        with suppress(Rejected, Unauthorized):
             await context.service.delete(job.file)
         name = await context.service.find(job.label)
     return name
@@ -133,4 +180,6 @@ def _refusal(job: LiveJob, error: GenbatchError) -> GenbatchError:
     """Return the error for the calls: refusing a job says nothing about its requests."""
     if not isinstance(error, Rejected):
         return error
-    return Stopped(f"the service takes no job for {job.model}: {error}", status=error.status)
+    return Stopped(
+        f"the service did not accept a job for {job.model}: {error}", status=error.status
+    )

@@ -59,7 +59,8 @@ class GeminiClient:
         api_key: Where blank, GEMINI_API_KEY, then GOOGLE_API_KEY. It is sent to base_url only,
             never after a redirect, and shown in no message, log or repr.
         vertexai: Whether to call Vertex, with credentials in place of a key; its express mode,
-            with a key, is not supported. Where None, GOOGLE_GENAI_USE_VERTEXAI decides.
+            with a key, is not supported. Where None, GOOGLE_GENAI_USE_ENTERPRISE decides, or where
+            that is not set, GOOGLE_GENAI_USE_VERTEXAI.
         project: For Vertex. Where None, GOOGLE_CLOUD_PROJECT, then the credentials' own.
         location: For Vertex. Where None, GOOGLE_CLOUD_LOCATION, then ``"global"``.
         credentials: For Vertex, from google-auth; refreshed as needed. Where None, the application

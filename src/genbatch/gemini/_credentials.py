@@ -39,6 +39,10 @@ _REQUEST_TIMEOUT = (
 )
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _NONE = "no Google credentials{}: run 'gcloud auth application-default login' or pass credentials="
+_EXPRESS = (
+    "; Vertex with an API key (express mode) is not supported: to use the key with the Gemini API, "
+    "set GOOGLE_GENAI_USE_ENTERPRISE=false or pass vertexai=False"
+)
 
 
 class Access:
@@ -65,7 +69,8 @@ class Access:
         self._credentials, found = _find(vertex.credentials)
         project = vertex.project or found
         if not project:
-            raise ValueError("no Google Cloud project: pass project= or set GOOGLE_CLOUD_PROJECT")
+            missing = "no Google Cloud project: pass project= or set GOOGLE_CLOUD_PROJECT"
+            raise ValueError(missing + _about_a_key())
         check_project(project)
         self.project = project
         self.location = vertex.location
@@ -155,7 +160,13 @@ def _find(credentials: Credentials | None) -> tuple[Credentials, str | None]:
         # Worth showing only if the user has named a file.
         named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         reason = f" ({excerpt(str(exc))})" if named else ""
-        raise Unauthorized(_NONE.format(reason)) from exc
+        raise Unauthorized(_NONE.format(reason) + _about_a_key()) from exc
+
+
+def _about_a_key() -> str:
+    """Return what to do with the API key of the environment, nothing without one."""
+    has_key = os.environ.get("GEMINI_API_KEY") or os.environ.get("GOOGLE_API_KEY")
+    return _EXPRESS if has_key else ""
 
 
 def _seconds_until(expiry: datetime) -> float:

@@ -45,6 +45,7 @@ _OURS: Mapping[str, Any] = {
     "automatic_continuation": False,
     "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
 }
+_INLINE: Mapping[int, str] = {}  # no image has a URI
 _NOT_TO_BE_GIVEN = {*_OURS, "http_options", "continuation_token"}
 
 
@@ -189,13 +190,17 @@ class _NotSent(Exception):
     """Carries the body of a request out of the SDK. An answer with it would show in logs."""
 
 
-def json_of(request: ImageRequest) -> bytes:
+def json_of(request: ImageRequest, uris: Mapping[int, str] = _INLINE) -> bytes:
     """Return the JSON that an attempt sends, on one line. May be called from any thread.
+
+    Args:
+        request: Its input images are bytes.
+        uris: By their positions, URIs of input images that the service has already.
 
     Raises:
         ValueError: As config_of.
     """
-    contents, config = contents_of(request), config_of(request)
+    contents, config = contents_of(request, uris), config_of(request)
     try:
         _nowhere().models.generate_content(model=request.model, contents=contents, config=config)
     except _NotSent as sent:
@@ -220,11 +225,16 @@ def _nowhere() -> genai.Client:
         return genai.Client(api_key="none", vertexai=False, http_options=options)
 
 
-def contents_of(request: ImageRequest) -> types.Content:
-    """Return the text and the input images."""
+def contents_of(request: ImageRequest, uris: Mapping[int, str] = _INLINE) -> types.Content:
+    """Return the text and the input images; as json_of."""
     parts: list[types.Part] = [types.Part(text=request.text)]
-    for image in request.images:
-        blob = types.Blob(data=image, mime_type=sniff_mime_type(image))  # type: ignore[arg-type]  # read
+    for position, image in enumerate(request.images):
+        mime_type = sniff_mime_type(image)  # type: ignore[arg-type]  # read
+        if (uri := uris.get(position)) is not None:
+            file = types.FileData(file_uri=uri, mime_type=mime_type)
+            parts.append(types.Part(file_data=file))
+            continue
+        blob = types.Blob(data=image, mime_type=mime_type)  # type: ignore[arg-type]  # read
         parts.append(types.Part(inline_data=blob))
     return types.Content(role="user", parts=parts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -110,7 +111,7 @@ def find_vertex(
     that are blank.
 
     Args:
-        vertexai: None leaves it to GOOGLE_GENAI_USE_VERTEXAI.
+        vertexai: None leaves it to GOOGLE_GENAI_USE_ENTERPRISE, then GOOGLE_GENAI_USE_VERTEXAI.
         project: Id or number of a project.
         location: Name of a region, or ``"global"``.
         credentials: Credentials of google-auth.
@@ -121,7 +122,7 @@ def find_vertex(
         ValueError: If one is malformed or is given without Vertex, or a key is given with Vertex.
     """
     if vertexai is None:
-        vertexai = environ.get("GOOGLE_GENAI_USE_VERTEXAI", "").strip().lower() in ("true", "1")
+        vertexai = _asks_for_vertex(environ)
     if not vertexai:
         given = {"project": project, "location": location, "credentials": credentials}
         for name, value in given.items():
@@ -129,7 +130,11 @@ def find_vertex(
                 raise ValueError(f"{name}= is for Vertex: pass vertexai=True too")
         return None
     if api_key and api_key.strip():
-        raise ValueError("Vertex takes credentials=, not api_key=; vertexai=False uses the key")
+        raise ValueError(
+            "Vertex takes credentials=, not api_key= (its express mode is not supported): set "
+            "GOOGLE_CLOUD_PROJECT and run 'gcloud auth application-default login', or pass "
+            "vertexai=False to use the key with the Gemini API"
+        )
     project = project or environ.get("GOOGLE_CLOUD_PROJECT") or None
     location = location or environ.get("GOOGLE_CLOUD_LOCATION") or "global"
     if project is not None:
@@ -137,6 +142,18 @@ def find_vertex(
     if not _LOCATION.fullmatch(location):
         raise ValueError(f"not a location: {location!r}")
     return Vertex(project, location, credentials)
+
+
+def _asks_for_vertex(environ: Mapping[str, str]) -> bool:
+    """Return whether Vertex is to be called, as google-genai reads it from the environment.
+
+    Google has renamed Vertex: the newer variable wins where both are set, even if it is blank.
+    """
+    names = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
+    values = [environ[name].strip().lower() in ("true", "1") for name in names if name in environ]
+    if len(set(values)) > 1:
+        warnings.warn(f"{' and '.join(names)} differ: the first is used", stacklevel=4)
+    return bool(values) and values[0]
 
 
 def check_project(project: str) -> None:

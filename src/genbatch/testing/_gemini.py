@@ -142,6 +142,8 @@ class FakeGemini:
         job_latency: Seconds each batch takes, apart from the drawing, or a function of the job
             that returns them: it is pending for half of them, then its rows are processed, then it
             runs for the other half.
+        job_tokens: Input tokens of each model's batches that have not ended; None for any number. A
+            batch beyond it is refused. A reference image is 1,120 tokens, four characters are one.
         job_faults: What goes wrong, batch by batch, or a function of the job.
         control_faults: What goes wrong with requests about files and batches: by action, such as
             ``{"create_batch": [reset()]}``, one after the other; or a function.
@@ -172,6 +174,7 @@ class FakeGemini:
         tokens: Container[str] | None = None,
         models: Collection[str] | None = None,
         job_latency: float | Callable[[Job], float] = 0.0,
+        job_tokens: int | None = None,
         job_faults: Iterable[JobFault | None] | Callable[[Job], JobFault | None] = (),
         control_faults: ControlFaults | None = None,
         port: int = 0,
@@ -189,7 +192,7 @@ class FakeGemini:
         job_time = timed("job_latency", job_latency, speed)
         job_fault, check_model = scripted(job_faults, JobFault()), self._access.check_model
         self._jobs = FakeJobs(
-            self._files, job_time, job_fault, self._fault, self._make, check_model
+            self._files, job_time, job_fault, self._fault, self._make, check_model, job_tokens
         )
         self._control_fault = _by_action(control_faults)
         self._controls: Counter[Action] = Counter()

@@ -2,7 +2,7 @@
 
 1. A job is billed while it runs, row by row, whether or not anybody fetches its answers.
 2. Its answers can be fetched once it has ended, never before.
-3. The quota of calls does not apply to rows.
+3. The quota of calls does not apply to rows; one of tokens bounds the jobs that have not ended.
 4. Rows and answers are files, which may be larger than memory (unless answers are shuffled), and a
    job can be left between rows.
 """
@@ -33,6 +33,11 @@ State: TypeAlias = Literal[
 ]
 
 _PAGES = (50, 1000)
+# The service's words, which tell neither the limit nor how long to wait.
+_TOO_MANY_TOKENS = (
+    "You exceeded your current quota, please check your plan and billing details. For more "
+    "information on this error, head to: https://ai.google.dev/gemini-api/docs/rate-limits."
+)
 _BATCH_TYPE = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch"
 _ENDS = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 _ERRORS: dict[str, JsonObject] = {
@@ -54,6 +59,7 @@ class Job:
         keys: Keys of its rows, in the order of the file; empty for a row without one.
         state: PENDING, RUNNING, or how it ended.
         images: Images made for it, that is, paid for.
+        files: Names of the files that its rows refer to.
     """
 
     number: int
@@ -63,6 +69,7 @@ class Job:
     keys: tuple[str, ...] = field(repr=False)
     state: State = "PENDING"
     images: int = 0
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +81,7 @@ class JobFault:
         after: Share of its rows that are processed before it ends, from the first on, so that
             they are billed and answered; by default all if it succeeds, even in part, else none.
         output: Whether there is a file with the answers; without one, the images made are lost.
+        late_output: How often a job that has ended is looked at before the file is named.
         shuffle: Whether the answers come in another order than the rows: the last one first.
         edit: Called in a thread with each line of the answers, without its newline; the lines it
             returns are sent instead: none, several, or something that is not JSON.
@@ -85,6 +93,7 @@ class JobFault:
     state: State = "SUCCEEDED"
     after: float | None = None
     output: bool = True
+    late_output: int = 0
     shuffle: bool = False
     edit: Callable[[bytes], Iterable[bytes]] | None = None
 
@@ -93,6 +102,7 @@ class JobFault:
         check(self.state in _ENDS, f"state must be one of {known}, got {self.state}")
         is_share = self.after is None or 0 <= self.after <= 1
         check(is_share, f"after must be in 0..1, got {self.after}")
+        check(self.late_output >= 0, f"late_output must be >= 0, got {self.late_output}")
 
     def rows_of(self, count: int) -> int:
         """Return how many of count rows are processed."""
@@ -108,10 +118,12 @@ class _RunningJob:
     headers: Mapping[str, str] = field(repr=False)
     path: str
     input: StoredFile
+    tokens: int = 0
     error: JsonObject | None = None
     succeeded: int = 0
     failed: int = 0
     output: StoredFile | None = None
+    unnamed: int = 0  # looks at the job, once ended, before its output is named
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     updated: datetime = field(default_factory=lambda: datetime.now(UTC))
     # Cancelled by the client.
@@ -121,6 +133,11 @@ class _RunningJob:
     def done(self) -> int:
         """How many of its rows are answered."""
         return self.succeeded + self.failed
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it neither waits nor runs."""
+        return self.job.state in _ENDS
 
     def enter(self, state: State) -> None:
         """Go on to state."""
@@ -141,8 +158,8 @@ class _RunningJob:
 
     def operation(self) -> JsonObject:
         """Return the service's description of it."""
-        job, ended, updated = self.job, self.job.state in _ENDS, _wire.timestamp(self.updated)
-        output = {"responsesFile": self.output.name} if self.output else {}
+        job, ended, updated = self.job, self.has_ended, _wire.timestamp(self.updated)
+        output = {"responsesFile": self.output.name} if self.output and not self.unnamed else {}
         counts = _wire.filled(
             requestCount=len(job.keys),
             successfulRequestCount=self.succeeded,
@@ -182,6 +199,7 @@ class FakeJobs:
         fault: Returns what goes wrong with a row.
         make: Makes the reply to a row, and says how many images it bills.
         check_model: Refuses a model that cannot be called.
+        most_tokens: Tokens of a model's jobs that have not ended, None for any number.
     """
 
     files: Files
@@ -190,6 +208,7 @@ class FakeJobs:
     fault: Callable[[Call], Fault]
     make: Callable[[Call, Fault], tuple[Reply, int]]
     check_model: Callable[[str], None]
+    most_tokens: int | None = None
     _created: list[_RunningJob] = field(default_factory=list)
     _listed: dict[str, _RunningJob] = field(default_factory=dict)  # by id
     # Not those of calls and files, which go on while jobs run.
@@ -220,10 +239,14 @@ class FakeJobs:
             raise _wire.refused(400, "* BatchGenerateContentRequest.batch.input_config: required\n")
         if (file := self.files.find(source["fileName"])) is None:
             raise _wire.refused(404)
-        keys, error = await self._threads.run(_scan, file.path)
+        keys, files, tokens, error = await self._threads.run(_scan, file.path)
+        enqueued = (each for each in self._created if each.job.model == model)
+        enqueued_tokens = sum(each.tokens for each in enqueued if not each.has_ended)
+        if self.most_tokens is not None and enqueued_tokens + tokens > self.most_tokens:
+            raise _wire.refused(429, _TOO_MANY_TOKENS)
         id, name = secrets.token_hex(18), str(described.get("displayName") or "")
-        job = Job(len(self._created) + 1, f"batches/{id}", name, model, keys)
-        running = _RunningJob(job, request.headers, request.path, file, error)
+        job = Job(len(self._created) + 1, f"batches/{id}", name, model, keys, files=files)
+        running = _RunningJob(job, request.headers, request.path, file, tokens, error)
         self._created.append(running)
         self._listed[id] = running
         self._tasks.start_soon(self._run, running, f"batch-{id}")
@@ -236,7 +259,11 @@ class FakeJobs:
 
     async def get(self, id: str, request: Request) -> Reply:
         """Describe a job."""
-        return json_reply(self._get(id).operation())
+        running = self._get(id)
+        reply = json_reply(running.operation())
+        if running.has_ended and running.unnamed:
+            running.unnamed -= 1
+        return reply
 
     async def list(self, id: str, request: Request) -> Reply:
         """Describe one page of the jobs, the newest first."""
@@ -262,8 +289,9 @@ class FakeJobs:
         with running.scope:
             await pause(half)
             running.enter("RUNNING")
-            if self.files.find(running.input.name) is None:  # deleted by the client
-                running.error = {"code": 5, "message": f"{running.input.name} is not found."}
+            for name in (running.input.name, *running.job.files):
+                if self.files.find(name) is None:  # deleted by the client, or never uploaded
+                    running.error = {"code": 5, "message": f"{name} is not found."}
             if running.error is None:
                 await self._threads.run(self._answer_rows, running, fault, output)
             await pause(half)
@@ -271,7 +299,7 @@ class FakeJobs:
             if fault.shuffle:
                 await self._threads.run(_reverse, output.path)
             self.files.publish(output)
-            running.output = output
+            running.output, running.unnamed = output, fault.late_output
         if running.scope.cancelled_caught:
             running.enter("CANCELLED")
         else:
@@ -307,17 +335,26 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 yield number, _wire.json_object(line)
 
 
-def _scan(path: Path) -> tuple[tuple[str, ...], JsonObject | None]:
-    """Return the keys of a file's rows, and the error if it is not a file of rows."""
+def _scan(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], int, JsonObject | None]:
+    """Return a file's keys, the files that its rows refer to, and their tokens.
+
+    Returns:
+        Those, and the error if it is not a file of rows.
+    """
     keys: list[str] = []
+    files: dict[str, None] = {}
+    tokens, wrong = 0, ""
     for number, row in _rows(path):
         if not row:
-            message = f"Line {number} of the input file is no JSON object."
-            return tuple(keys), {"code": 3, "message": message}
+            wrong = f"Line {number} of the input file is no JSON object."
+            break
         keys.append(str(row.get("key", "")))
-    if keys:
-        return tuple(keys), None
-    return (), {"code": 3, "message": "The input file has no requests."}
+        named, size = _wire.inputs_of(_wire.mapping(row.get("request")))
+        files |= dict.fromkeys(named)
+        tokens += size
+    if not keys and not wrong:
+        wrong = "The input file has no requests."
+    return tuple(keys), tuple(files), tokens, {"code": 3, "message": wrong} if wrong else None
 
 
 def _answer_line(key: str, reply: Reply) -> bytes:

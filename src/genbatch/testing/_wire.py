@@ -107,6 +107,16 @@ def prompt_of(body: Mapping[str, Any]) -> str:
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
+def inputs_of(body: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Return the names of the files that a request refers to, and the tokens of all its inputs."""
+    parts = _parts(body)
+    files = [mapping(part["fileData"]) for part in parts if "fileData" in part]
+    uris = [str(file.get("fileUri") or file.get("file_uri")) for file in files]
+    images = len(files) + sum("inlineData" in part for part in parts)
+    tokens = max(1, len(prompt_of(body)) // 4) + _TOKENS_PER_INPUT_IMAGE * images
+    return [f"files/{uri.rpartition('/')[2]}" for uri in uris], tokens
+
+
 def check_body(call: Call) -> None:
     """Check what a call asks for.
 
