@@ -53,7 +53,10 @@ THIRD_PARTY: tuple[type[Exception], ...] = (
 _TIMEOUTS: tuple[type[Exception], ...] = (TimeoutError, *_named("TimeoutException"))
 _GARBAGE: tuple[type[Exception], ...] = (ValueError, RecursionError, *_named("DecodingError"))
 # What a 429 says that only a person can mend.
-_MONEY = re.compile(r"prepa(id|yment)|credits? (are|is) depleted|spend(ing)? (cap|limit)", re.I)
+# "Check your plan and billing details" is how each 429 about a quota begins.
+_MONEY = re.compile(
+    r"prepa(id|yment)|credits? (are|is) depleted|spend(ing)? (cap|limit)|billing(?! details)", re.I
+)
 # The request was not fully sent, so there was nothing to bill.
 _UNSENT = _named(
     "ConnectError",
@@ -170,8 +173,7 @@ def _too_many(message: str, details: list[JsonObject], model: str) -> GenbatchEr
         return QuotaExhausted(
             f"daily quota of {model} is used up: {why}; the service says: {message}"
         )
-    # The usual message about a minute's quota names billing too, but has details.
-    if _MONEY.search(message) or (not details and "billing" in message.lower()):
+    if _MONEY.search(message) and not any("retryDelay" in detail for detail in details):
         return _unpaid(message, model)
     return RateLimited(f"too many calls of {model}: {message}")
 
