@@ -25,6 +25,7 @@ from ._image import (
     Usage,
     extension_of,
     is_whole,
+    sniff_input_type,
     sniff_mime_type,
 )
 from ._prompt import Prompt
@@ -56,6 +57,7 @@ __all__ = [
     "Usage",
     "extension_of",
     "is_whole",
+    "sniff_input_type",
     "sniff_mime_type",
     "takes_settings",
 ]

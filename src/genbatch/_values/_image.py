@@ -13,6 +13,10 @@ EXTENSIONS = {
     "image/gif": ".gif",
 }
 UNKNOWN_EXTENSION = ".bin"  # of anything else
+_HEIF_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis"), "image/heic"),
+    **dict.fromkeys((b"mif1", b"msf1", b"heif"), "image/heif"),
+}
 _JPEG_PIXELS = b"\xff\xda"
 _JPEG_END = b"\xff\xd9"
 _MOST_SEGMENTS = 10_000  # of the head of a JPEG; each has up to 64 KB
@@ -29,6 +33,14 @@ def sniff_mime_type(data: bytes) -> str | None:
     if data.startswith((b"GIF87a", b"GIF89a")):
         return "image/gif"
     return None
+
+
+def sniff_input_type(data: bytes) -> str | None:
+    """Return the MIME type of an image that can be worked from, None if it is not such a one."""
+    if data[4:8] == b"ftyp":  # of the HEIF family: its brand, then those it is compatible with
+        return None if b"avif" in data[8:64] else _HEIF_BRANDS.get(data[8:12])
+    mime_type = sniff_mime_type(data)
+    return None if mime_type == "image/gif" else mime_type
 
 
 def extension_of(data: bytes) -> str:

@@ -1,6 +1,6 @@
 """The Gemini client: one prompt in, one image out, over google-genai."""
 
-from ._answer import JsonObject, excerpt, image_from, mapping, objects, parse_answer
+from ._answer import JsonObject, excerpt, file_parts, image_from, mapping, objects, parse_answer
 from ._client import GeminiClient, read_images
 from ._models import (
     JOB_SHARE,
@@ -25,6 +25,7 @@ __all__ = [
     "backoff",
     "default_size",
     "excerpt",
+    "file_parts",
     "image_from",
     "mapping",
     "model_id",

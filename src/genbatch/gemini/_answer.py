@@ -47,6 +47,7 @@ _BLOCKING_REASONS = frozenset(
         "IMAGE_RECITATION",
         "BLOCKLIST",
         "SPII",
+        "MODEL_ARMOR",
     }
 )
 
@@ -136,12 +137,7 @@ def image_from(answer: JsonObject, model: str, price: float | None = None) -> Im
         DamagedImage: If the data is not a whole image.
         InvalidResponse: If there is no data.
     """
-    parts = [
-        part
-        for candidate in objects(answer.get("candidates"))
-        for part in objects(mapping(candidate.get("content")).get("parts"))
-        if not part.get("thought")
-    ]
+    parts = _parts(answer)
     text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     inline = [mapping(part["inlineData"]).get("data") for part in parts if "inlineData" in part]
     if not inline:
@@ -166,6 +162,20 @@ def image_from(answer: JsonObject, model: str, price: float | None = None) -> Im
         response_id=_response_id(answer),
         extras=tuple(images[1:]),
     )
+
+
+def _parts(answer: JsonObject) -> list[JsonObject]:
+    return [
+        part
+        for candidate in objects(answer.get("candidates"))
+        for part in objects(mapping(candidate.get("content")).get("parts"))
+        if not part.get("thought")
+    ]
+
+
+def file_parts(answer: JsonObject) -> list[JsonObject]:
+    """Return the parts that name the URL of an image in place of having its data."""
+    return [part for part in _parts(answer) if "fileData" in part and "inlineData" not in part]
 
 
 def _images(inline: list[object], model: str) -> tuple[list[Image], str, bytes | None]:
@@ -217,25 +227,40 @@ def _decoded(encoded: object) -> bytes:
 
 def _why_none(answer: JsonObject, text: str, model: str) -> GenbatchError:
     candidates = objects(answer.get("candidates"))
-    block_reason = mapping(answer.get("promptFeedback")).get("blockReason")
+    feedback = mapping(answer.get("promptFeedback"))
+    block_reason = feedback.get("blockReason")
     usage = _usage(answer, has_image=False)
     details = _Details(
         status=200,
         request_id=_response_id(answer),
         maybe_paid=bool(candidates or (usage and usage.output_tokens)),
     )
+    said = _said(answer, text)
     if block_reason and not candidates:
         reason = excerpt(str(block_reason), 50)
-        return Blocked(f"{model} blocked the prompt: {reason}", reason=reason, **details)
+        return Blocked(f"{model} blocked the prompt: {reason}{said}", reason=reason, **details)
     finish_reasons = [
         excerpt(str(c["finishReason"]), 50) for c in candidates if "finishReason" in c
     ]
     for reason in finish_reasons:
         if reason in _BLOCKING_REASONS:
-            return Blocked(f"{model} blocked the image: {reason}", reason=reason, **details)
+            return Blocked(f"{model} blocked the image: {reason}{said}", reason=reason, **details)
     reason = finish_reasons[0] if finish_reasons else "no candidates"
-    said = f": {excerpt(text)}" if text.strip() else ""
     return NoImage(f"{model} sent no image ({reason}){said}", text=text, **details)
+
+
+def _said(answer: JsonObject, text: str) -> str:
+    """Return what an answer says in place of an image, after a colon; nothing if it is silent."""
+    error = answer.get("error")
+    told = [
+        *(part.get("unfetched") for part in file_parts(answer)),
+        mapping(answer.get("promptFeedback")).get("blockReasonMessage"),
+        *(candidate.get("finishMessage") for candidate in objects(answer.get("candidates"))),
+        mapping(error).get("message") if isinstance(error, dict) else error,
+        text,
+    ]
+    words = [excerpt(each) for each in told if isinstance(each, str) and each.strip()]
+    return f": {'; '.join(words)}" if words else ""
 
 
 def _response_id(answer: JsonObject) -> str | None:
