@@ -2,6 +2,7 @@
 
 from genbatch._core import GenbatchError, Stopped
 
+from ._dimensions import dimensions
 from ._errors import (
     Blocked,
     BudgetExhausted,
@@ -55,6 +56,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Usage",
+    "dimensions",
     "extension_of",
     "is_whole",
     "sniff_input_type",

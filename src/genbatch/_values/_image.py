@@ -6,6 +6,8 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ._dimensions import dimensions
+
 EXTENSIONS = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -151,6 +153,16 @@ class Image:
         """File extension true to the bytes, with its dot."""
         return EXTENSIONS[self.mime_type]
 
+    @property
+    def width(self) -> int | None:
+        """Pixels from left to right, read from the header; None where that does not tell."""
+        return (dimensions(self.data) or (None,))[0]
+
+    @property
+    def height(self) -> int | None:
+        """Pixels from top to bottom, read from the header; None where that does not tell."""
+        return (dimensions(self.data) or (None,))[-1]
+
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         """Show the image in a notebook, of whatever type it is."""
         return {self.mime_type: b64encode(self.data).decode("ascii")}
@@ -171,6 +183,8 @@ class SavedImage:
         usage: Tokens billed, None where unknown.
         text: What the model wrote beside the image.
         extras: Files of further images of the same answer, seldom any.
+        width: Pixels from left to right, None where unknown.
+        height: Pixels from top to bottom, None where unknown.
     """
 
     path: Path
@@ -183,6 +197,8 @@ class SavedImage:
     usage: Usage | None = None
     text: str = ""
     extras: tuple[Path, ...] = ()
+    width: int | None = None
+    height: int | None = None
 
     @property
     def data(self) -> bytes:

@@ -62,6 +62,8 @@ _RETIRED = re.compile(r"gemini-(3\.1|2\.5)-flash-image(-preview)?|imagen-.*")
 _SUCCESSOR = MODELS[0]
 _LEVELS = {level for model in MODELS for level in model.thinking}
 
+_SIDES = {"1K": 1024, "2K": 2048, "4K": 4096}  # pixels of a square image
+
 # The id becomes a part of the URL's path.
 _MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", re.ASCII)
 
@@ -226,6 +228,15 @@ def asked_size(request: ImageRequest) -> str | None:
     else:
         size = getattr(given, "image_size", None)  # of google-genai's own type
     return request.image_size or (size if isinstance(size, str) else None)
+
+
+def is_smaller(size: str | None, width: int | None, height: int | None) -> bool:
+    """Return whether an image has less than half the pixels that the name of a size stands for.
+
+    1K stands for 1024 x 1024 in whatever aspect ratio; each further size has four times as many.
+    """
+    side = _SIDES.get(size or "")
+    return bool(side and width and height) and 2 * width * height < side**2  # type: ignore[operator]
 
 
 def default_timeout(request: ImageRequest) -> float:
