@@ -2,7 +2,6 @@
 
 from genbatch._core import GenbatchError, Stopped
 
-from ._dimensions import dimensions
 from ._errors import (
     Blocked,
     BudgetExhausted,
@@ -24,6 +23,7 @@ from ._image import (
     Image,
     SavedImage,
     Usage,
+    dimensions,
     extension_of,
     is_whole,
     sniff_input_type,

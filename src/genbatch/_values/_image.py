@@ -1,12 +1,12 @@
-"""Image and SavedImage; the true type of image bytes, and whether they are complete."""
+"""Image and SavedImage; the true type of image bytes, whether they are complete, and their size."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from ._dimensions import dimensions
+from struct import error as StructError
+from struct import unpack_from
 
 EXTENSIONS = {
     "image/png": ".png",
@@ -22,6 +22,7 @@ _HEIF_BRANDS = {
 _JPEG_PIXELS = b"\xff\xda"
 _JPEG_END = b"\xff\xd9"
 _MOST_SEGMENTS = 10_000  # of the head of a JPEG; each has up to 64 KB
+_NO_FRAME = (0xC4, 0xC8, 0xCC)  # markers of a JPEG among those of frames
 
 
 def sniff_mime_type(data: bytes) -> str | None:
@@ -102,6 +103,52 @@ def _color_table(data: bytes, at: int) -> int:
     """Return the size in bytes of the color table that the flags at a position announce."""
     flags = data[at] if at < len(data) else 0
     return 3 << (flags % 8 + 1) if flags & 0x80 else 0
+
+
+def dimensions(data: bytes) -> tuple[int, int] | None:
+    """Return width and height in pixels as stored, None where the header does not tell them."""
+    try:
+        size = _dimensions(data)
+    except StructError:  # the header is cut off
+        return None
+    return size if size is not None and all(size) else None
+
+
+def _dimensions(data: bytes) -> tuple[int, int] | None:
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return unpack_from(">II", data, 16)
+    if data.startswith(b"GIF8"):
+        return unpack_from("<HH", data, 6)
+    if data.startswith(b"\xff\xd8"):
+        return _of_jpeg(data)
+    return _of_webp(data) if data[8:12] == b"WEBP" else None
+
+
+def _of_jpeg(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        start, marker, length = unpack_from(">BBH", data, at)
+        if start != 0xFF:
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
+            height, width = unpack_from(">HH", data, at + 5)
+            return width, height
+        at += 1 if marker == 0xFF else 2 + length  # a marker may have fill bytes before it
+    return None
+
+
+def _of_webp(data: bytes) -> tuple[int, int] | None:
+    match data[12:16]:
+        case b"VP8X":
+            width, more, height, most = unpack_from("<HBHB", data, 24)
+            return width + (more << 16) + 1, height + (most << 16) + 1
+        case b"VP8L":
+            (bits,) = unpack_from("<I", data, 21)
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            width, height = unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,8 +247,7 @@ def recipe_of(options: Options, matrix: Sequence[str]) -> inputs.Recipe:
     defaults = ImageRequest("any text", **options.settings)
 
     def check(model: str | None, aspect_ratio: str | None, image_size: str | None) -> None:
-        own = {"model": model, "aspect_ratio": aspect_ratio, "image_size": image_size}
-        prompt = Prompt("any text", **own)
+        prompt = Prompt("any text", model=model, aspect_ratio=aspect_ratio, image_size=image_size)
         resolve(defaults.with_prompt(prompt), prompt)
 
     check(None, None, None)  # before any row is blamed for a mistake in the options

@@ -160,8 +160,8 @@ def report(result: Result, options: Options) -> int:
     for line in _failures(result, options):
         notes.say(*line)
     if result.smaller and not result.server:  # what a fake draws is small
-        line = f"{count(result.smaller, 'image')} smaller than asked for"
-        notes.say((line, "yellow"), ": results.jsonl has width and height of each")
+        told = f"{count(result.smaller, 'image')} smaller than asked for"
+        notes.say((told, "yellow"), ": results.jsonl has width and height of each")
     if result.lost is not None:
         notes.error(f"rows are missing from standard output: {plain(result.lost)}")
     if (reason := _reason(result, options.output)) is not None:
