@@ -160,7 +160,8 @@ class Wire:
                 captured.body = answer.sdk_http_response.body
             del answer  # or an error's traceback would hold the body as it was sent
             parsed = parse_answer(captured.take(), request.model, self._secret.hide)
-            if (told := error_within(parsed, request.model)) is None:
+            told = error_within(parsed, request.model) if "error" in parsed else None
+            if told is None:
                 return parsed
             error = told
         # Outside the except clause, so that a cause that shows the key is not even the context.
