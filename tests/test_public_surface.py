@@ -107,7 +107,7 @@ def test_throttle() -> None:
         (genbatch.Image, "data mime_type model usage text cost response_id extras"),
         (
             genbatch.SavedImage,
-            "path mime_type size_mb sha256 cost resumed model usage text extras",
+            "path mime_type size_mb sha256 cost resumed model usage text extras width height",
         ),
     ],
 )

@@ -51,6 +51,10 @@ _BODY_READ = 2**20  # where a length was announced, nothing is parsed
 _TURN = 2**20  # bytes that a call may read before it lets the others have a turn
 
 
+class AnswerTooLarge(httpx.DecodingError):
+    """An answer has more than LARGEST_ANSWER bytes. It came, so it is paid for."""
+
+
 class CapturedBody:
     """The body of a successful answer, None until it has come."""
 
@@ -251,7 +255,7 @@ class _Connection(httpcore.AsyncNetworkBackend):
             httpcore.WriteError: If the request was not fully sent, and not answered.
             httpcore.NetworkError: If the connection cannot be opened, or is lost.
             httpcore.ProtocolError: If the answer is cut off or malformed.
-            httpx.DecodingError: If the answer is larger than LARGEST_ANSWER.
+            AnswerTooLarge: If the answer is larger than LARGEST_ANSWER.
         """
         if self._stream is not None:
             self._stream.begin()
@@ -449,7 +453,7 @@ def _length_of(answer: httpcore.Response) -> int | None:
 
 def _check_size(size: int) -> None:
     if size > LARGEST_ANSWER:
-        raise httpx.DecodingError(f"it is larger than {LARGEST_ANSWER // 2**20} MB")
+        raise AnswerTooLarge(f"it is larger than {LARGEST_ANSWER // 2**20} MB")
 
 
 def _response_of(answer: httpcore.Response, body: bytes) -> httpx.Response:
@@ -487,11 +491,12 @@ def _unpacked(body: bytes) -> bytes:
     """Return a gzip or deflate body decompressed: not asked for, but a server may send it."""
     unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # detects which of the two it is
     try:
-        content = unpacking.decompress(body, LARGEST_ANSWER)
+        content = unpacking.decompress(body, LARGEST_ANSWER + 1)
     except zlib.error as exc:
         raise httpx.DecodingError(str(exc)) from exc
+    _check_size(len(content))
     if not unpacking.eof:
-        raise httpx.DecodingError("its compressed body is cut off or too large")
+        raise httpx.DecodingError("its compressed body is cut off")
     return content
 
 

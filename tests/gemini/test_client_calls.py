@@ -95,8 +95,8 @@ async def test_text_settings_and_key_are_sent(client: GeminiClient, service: Ser
         "https://generativelanguage.googleapis.com/v1beta/models/gemini-3-pro-image:generateContent"
     )
     assert request.headers["x-goog-api-key"] == KEY
-    assert request.headers["x-server-timeout"] == "120"
-    assert request.extensions["timeout"]["read"] == 120
+    assert request.headers["x-server-timeout"] == "300"  # pro takes minutes at times
+    assert request.extensions["timeout"]["read"] == 300
     assert service.sent() == {
         "contents": [{"role": "user", "parts": [{"text": "a cat"}]}],
         "generationConfig": {
@@ -238,6 +238,32 @@ async def test_input_images_follow_the_text_with_their_true_type(
         for image in images
     ]
     assert sent == [(PNG, "image/png"), (jpeg, "image/jpeg"), (PNG, "image/png")]
+
+
+@pytest.mark.parametrize(
+    ("head", "mime_type"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "image/heic"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "image/heif"),
+    ],
+)
+async def test_photos_of_phones_are_sent_with_their_type(
+    head: bytes, mime_type: str, client: GeminiClient, service: Service
+) -> None:
+    await client.generate_image(Prompt("as an oil painting", images=(head,)))
+    _, image = service.sent()["contents"][0]["parts"]
+    assert image["inlineData"]["mime_type"] == mime_type
+
+
+@pytest.mark.parametrize(
+    "data", [b"GIF89a" + bytes(7) + b";", b"\0\0\0\x1cftypavif", b"\0\0\0\x1cftypmif1\0\0\0\0avif"]
+)
+async def test_image_of_a_type_that_the_service_does_not_take_is_refused(
+    data: bytes, client: GeminiClient, service: Service
+) -> None:
+    with pytest.raises(ValueError, match="input image 1 is not a PNG, JPEG, WebP, HEIC or HEIF"):
+        await client.generate_image(Prompt("x", images=(data,)))
+    assert service.requests == []
 
 
 async def test_input_that_is_no_image_is_refused_by_name(

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from genbatch._values import ImageRequest, Usage
+from genbatch._values import ImageRequest, Prompt, Usage
 from genbatch.gemini import resolve
 from genbatch.gemini._models import (
     MODELS,
     Model,
     advice,
+    asked_size,
     check_settings,
     cost,
     makes_images,
@@ -86,6 +87,37 @@ def test_what_a_model_cannot_do_is_refused_with_what_it_can(
     with pytest.raises(ValueError, match="got") as caught:
         check(model, **settings)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking"),
+    [("pro", None), ("lite", None), ("flash", "medium"), ("gemini-9", "medium")],
+)
+def test_thinking_for_all_is_left_out_where_a_prompts_own_model_has_no_such_level(
+    model: str, thinking: str | None
+) -> None:
+    prompt = Prompt("a cup", model=model)
+    request = ImageRequest("any", thinking="medium").with_prompt(prompt)
+    assert resolve(request, prompt).thinking == thinking
+    if thinking is None:
+        with pytest.raises(ValueError, match=r"got .*medium"):
+            resolve(request)  # asked of that very model
+    with pytest.raises(ValueError, match=r"got .*deep"):
+        resolve(replace(request, model="pro", thinking="deep"), prompt)  # of no model
+
+
+def test_size_that_is_asked_for_is_found_wherever_it_is_given() -> None:
+    configs: list[Any] = [None, {}, {"image_config": None}, {"imageConfig": 7}, {"imageConfig": {}}]
+    assert [asked_size(ImageRequest("x", generation_config=each)) for each in configs] == [None] * 5
+    config = {"image_config": {"imageSize": "2K"}}
+    assert asked_size(ImageRequest("x", generation_config=config)) == "2K"
+    assert asked_size(ImageRequest("x", generation_config=config, image_size="4K")) == "4K"
+
+
+def test_one_candidate_and_no_more_may_be_asked_for_of_any_model() -> None:
+    resolve(ImageRequest("a cup", generation_config={"candidateCount": 1}))
+    with pytest.raises(ValueError, match=r"^candidate_count must be 1, got 3: "):
+        resolve(ImageRequest("a cup", model="gemini-9", generation_config={"candidate_count": 3}))
 
 
 def test_model_that_is_not_in_the_table_is_not_checked() -> None:

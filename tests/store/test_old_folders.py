@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from genbatch import Blocked, Failure, GeminiClient, Prompt, batch_api, generate_images
@@ -51,6 +52,8 @@ async def test_a_folder_of_an_earlier_version_resumes_without_a_call(
             found = sorted([each async for each in outcomes], key=lambda each: each.index)
         assert fake.stats.calls == 0
         assert not fake.jobs
+    for row in await anyio.to_thread.run_sync(lambda: list(export(tmp_path / folder))):
+        assert (row["width"], row["height"]) == (None, None)  # not known then
     for outcome in found:
         if outcome.prompt == "refused":
             assert isinstance(outcome, Failure)
@@ -63,4 +66,5 @@ def test_takes_of_an_earlier_version_are_known(tmp_path: Path) -> None:
     shutil.copytree(FOLDERS / "takes", tmp_path / "takes")
     rows = list(export(tmp_path / "takes"))
     assert [row.get("takes", 1) for row in rows] == [2, 1, 1, 3, 1, 2, 1, 0, 1]
+    assert {row["width"] for row in rows} == {None}
     assert not list(verify(tmp_path / "takes"))

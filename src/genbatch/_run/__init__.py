@@ -3,7 +3,7 @@
 from ._breaker import RunBreaker
 from ._estimate import Estimate, estimate
 from ._images import defaults_of, generate_images, generate_once, inside
-from ._paid_call import PaidCalls
+from ._paid_call import PaidCalls, warn_if_smaller
 from ._takes import make_takes, plan_takes
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "inside",
     "make_takes",
     "plan_takes",
+    "warn_if_smaller",
 ]

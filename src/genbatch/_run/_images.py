@@ -114,8 +114,8 @@ def generate_images(
 
     Raises:
         ValueError: If both save_dir and store are given, the model cannot do what the settings ask
-            for, budget is in US dollars and no price of it is known, or as stream. What a prompt's
-            own settings ask for fails that prompt alone.
+            for or google-genai does not send one of them, budget is in US dollars and no price of
+            it is known, or as stream. What a prompt's own settings ask for fails that prompt alone.
         TypeError: If there is no such setting, generation_config is not a mapping, or as stream.
         StoreError: On entering, if save_dir cannot be used; see Store.
 
@@ -134,6 +134,7 @@ def generate_images(
     if save_dir is not None and store is not None:
         raise ValueError("give save_dir or store, not both")
     defaults = defaults_of(settings, budget, price)
+    client.check(defaults)
     calls = PaidCalls(client, Budget() if budget is None else budget, price)
     place = store if save_dir is None else Store(save_dir)
     if place is None:
@@ -176,7 +177,7 @@ def request_of(prompt: str | Prompt, defaults: ImageRequest) -> ImageRequest:
         TypeError: If it is not a prompt.
     """
     request = defaults.with_prompt(prompt)
-    return request if isinstance(prompt, str) else resolve(request)
+    return request if isinstance(prompt, str) else resolve(request, prompt)
 
 
 def _generate(

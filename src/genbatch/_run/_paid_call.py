@@ -14,17 +14,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from logging import WARNING, getLogger
 from typing import Protocol
 
 from anyio import get_cancelled_exc_class
 
-from genbatch._logs import log_context
+from genbatch._logs import log, log_context
 from genbatch._money import Attempt, Budget
 from genbatch._store import PendingImage, Plan, Store
 from genbatch._values import Image, ImageRequest, SavedImage
-from genbatch.gemini import GeminiClient
+from genbatch.gemini import GeminiClient, asked_size, is_smaller
 
 from ._breaker import RunBreaker
+
+_log = getLogger("genbatch.run")
 
 
 class ImageMaker(Protocol):
@@ -73,7 +76,17 @@ class PaidCalls:
         self.breaker.check(request.model)
         attempts = _Attempts(self, request.model, pending)
         with self.breaker.observe(request.model):
-            return await self.client.generate_image(request, budget=attempts, price=self.price)
+            image = await self.client.generate_image(request, budget=attempts, price=self.price)
+        warn_if_smaller(request, image)
+        return image
+
+
+def warn_if_smaller(request: ImageRequest, image: Image | SavedImage) -> None:
+    """Log an image that is smaller than was asked for; what was made of a request."""
+    size = asked_size(request)
+    if is_smaller(size, image.width, image.height):
+        message = "the image has %d x %d pixels, and %s was asked for"
+        log(_log, WARNING, message, image.width, image.height, size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,9 @@ async def plan_takes(
     takes = []
     for index in indices:
         plan, request = await store.further(index, namespace, **changes)
-        takes.append(Take(index, resolve(request), plan))
+        # The level of the first take is not asked of another model that does not have it.
+        prompt = request.prompt if "thinking" not in changes else None
+        takes.append(Take(index, resolve(request, prompt), plan))
     return takes
 
 

@@ -60,7 +60,8 @@ HIDDEN = ".genbatch"  # the directory of what is not for the eye
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
 
-_SAME = ("mime_type", "model", "text", "cost", "response_id")  # columns, as an Image has them
+# Columns, as an Image has them.
+_SAME = ("mime_type", "model", "text", "cost", "response_id", "width", "height")
 _FILE = ItemRow._fields.index("file")
 
 

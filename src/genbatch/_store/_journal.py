@@ -15,7 +15,7 @@ from genbatch._values import StoreError
 
 from ._files import disk_error, sync_directory
 
-VERSION = 2
+VERSION = 3
 
 SCHEMA = """
 CREATE TABLE session (id INTEGER PRIMARY KEY, began REAL NOT NULL);
@@ -53,12 +53,22 @@ CREATE INDEX attempt_item ON attempt (item);
 CREATE INDEX attempt_job ON attempt (job);
 """
 
+# What this version has beside version 2: pixels, NULL where unknown.
+PIXELS_SINCE = 3
+PIXELS = """
+ALTER TABLE image ADD COLUMN width INTEGER;
+ALTER TABLE image ADD COLUMN height INTEGER;
+"""
+_ADDED = (SCHEMA, JOBS, PIXELS)  # by each version
+# Readers see the columns of an older journal so: theirs is not to change it.
+AS_TODAY = "CREATE TEMP VIEW image AS SELECT *, NULL AS width, NULL AS height FROM main.image"
+
 # Where what came in place of images is kept. Of such an attempt, name and price are those of the
 # file and what it cost; no image has a slash in its name.
 DAMAGED = "damaged/"
 
 COLUMNS = """item.id, digest, ordinal, name, metadata, kind, message, detail,
-    image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras"""
+    image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras, width, height"""
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -84,6 +94,8 @@ class ItemRow(NamedTuple):
     text: str
     cost: float | None
     extras: str | None
+    width: int | None
+    height: int | None
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -204,7 +216,7 @@ class Journal:
         if mode != "wal":
             raise StoreError(f"the file system of {self.path} cannot hold a journal: use another")
         if found < VERSION:
-            tables = JOBS if found else SCHEMA + JOBS
+            tables = "".join(_ADDED[found:])
             connection.executescript(f"BEGIN; {tables} PRAGMA user_version = {VERSION}; COMMIT")
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from genbatch._values import (
     SavedImage,
     StoreError,
     Usage,
+    dimensions,
     sniff_mime_type,
 )
 
@@ -138,6 +139,8 @@ def saved_image(known: ItemRow, directory: Path, *, resumed: bool) -> SavedImage
         usage=Usage(*map(int, known.usage.split())) if known.usage else None,
         text=known.text,
         extras=tuple(directory / name for name in json.loads(known.extras)) if known.extras else (),
+        width=known.width,
+        height=known.height,
     )
 
 
@@ -351,6 +354,7 @@ def _look(journal: Transaction, directory: Path, name: str) -> dict[str, Any] | 
         return None
     if (mime_type := sniff_mime_type(data)) is None:
         return None
+    width, height = dimensions(data) or (None, None)
     numbered = (files.find(directory, f"{name}-{number}") for number in count(2))
     extras = [extra for extra in takewhile(bool, numbered) if extra]
     return {
@@ -358,5 +362,7 @@ def _look(journal: Transaction, directory: Path, name: str) -> dict[str, Any] | 
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "mime_type": mime_type,
+        "width": width,
+        "height": height,
         "extras": json.dumps(extras) if extras else None,
     }

@@ -20,7 +20,7 @@ from genbatch._values import EXTENSIONS, StoreError, Usage
 
 from . import _files as files
 from ._archive import HIDDEN, JOURNAL, LOCK
-from ._journal import RunCost, Spent, Transaction, check_version
+from ._journal import AS_TODAY, PIXELS_SINCE, RunCost, Spent, Transaction, check_version
 from ._keys import key_of
 from ._lock import Holder, holder
 from ._plan import FINAL
@@ -32,7 +32,7 @@ SELECT now.position, item.digest, item.ordinal, item.namespace, coalesce(image.p
     item.metadata, item.kind, item.message, item.pick,
     (SELECT max(take) FROM image AS every WHERE every.item = item.id),
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, elapsed, response_id,
-    extras, made
+    extras, made, width, height
 """
 _ONE = "LEFT JOIN image ON image.item = item.id AND image.take = item.pick"
 _EVERY = "LEFT JOIN image ON image.item = item.id"
@@ -226,7 +226,8 @@ def reading(directory: Path) -> Iterator[Transaction]:
     uri = f"{path.absolute().as_uri()}?{'immutable=1' if frozen else 'mode=ro'}"
     try:
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-            check_version(connection, path)
+            if check_version(connection, path) < PIXELS_SINCE:
+                connection.execute(AS_TODAY)
             connection.execute("BEGIN")
             yield Transaction(connection)
     except sqlite3.Error as exc:
@@ -236,8 +237,8 @@ def reading(directory: Path) -> Iterator[Transaction]:
 def _row(row: tuple[Any, ...]) -> dict[str, Any]:
     """Return a row of the journal as a row of results.jsonl."""
     (index, digest, ordinal, namespace, prompt, metadata, kind, message, pick, takes, *image) = row
-    (take, file, sha256, size, mime_type, model, usage, text, cost, elapsed, response, extras, made
-    ) = image  # fmt: skip
+    (take, file, sha256, size, mime_type, model, usage, text, cost, elapsed, response, extras, made,
+     width, height) = image  # fmt: skip
     asked = json.loads(prompt)
     status = "done" if take is not None else "to do" if kind is None else "failed"
     return {
@@ -250,6 +251,8 @@ def _row(row: tuple[Any, ...]) -> dict[str, Any]:
         "sha256": sha256,
         "bytes": size,
         "mime_type": mime_type,
+        "width": width,
+        "height": height,
         "model": model or asked.pop("model", None),
         "asked": {name: value for name, value in asked.items() if name != "model"},
         "cost": cost,

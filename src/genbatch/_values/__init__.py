@@ -23,8 +23,10 @@ from ._image import (
     Image,
     SavedImage,
     Usage,
+    dimensions,
     extension_of,
     is_whole,
+    sniff_input_type,
     sniff_mime_type,
 )
 from ._prompt import Prompt
@@ -54,8 +56,10 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Usage",
+    "dimensions",
     "extension_of",
     "is_whole",
+    "sniff_input_type",
     "sniff_mime_type",
     "takes_settings",
 ]

@@ -1,10 +1,12 @@
-"""Image and SavedImage; the true type of image bytes, and whether they are complete."""
+"""Image and SavedImage; the true type of image bytes, whether they are complete, and their size."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
+from struct import error as StructError
+from struct import unpack_from
 
 EXTENSIONS = {
     "image/png": ".png",
@@ -13,9 +15,14 @@ EXTENSIONS = {
     "image/gif": ".gif",
 }
 UNKNOWN_EXTENSION = ".bin"  # of anything else
+_HEIF_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis"), "image/heic"),
+    **dict.fromkeys((b"mif1", b"msf1", b"heif"), "image/heif"),
+}
 _JPEG_PIXELS = b"\xff\xda"
 _JPEG_END = b"\xff\xd9"
 _MOST_SEGMENTS = 10_000  # of the head of a JPEG; each has up to 64 KB
+_NO_FRAME = (0xC4, 0xC8, 0xCC)  # markers of a JPEG among those of frames
 
 
 def sniff_mime_type(data: bytes) -> str | None:
@@ -29,6 +36,14 @@ def sniff_mime_type(data: bytes) -> str | None:
     if data.startswith((b"GIF87a", b"GIF89a")):
         return "image/gif"
     return None
+
+
+def sniff_input_type(data: bytes) -> str | None:
+    """Return the MIME type of an image that can be worked from, None if it is not such a one."""
+    if data[4:8] == b"ftyp":  # of the HEIF family: its brand, then those it is compatible with
+        return None if b"avif" in data[8:64] else _HEIF_BRANDS.get(data[8:12])
+    mime_type = sniff_mime_type(data)
+    return None if mime_type == "image/gif" else mime_type
 
 
 def extension_of(data: bytes) -> str:
@@ -90,6 +105,52 @@ def _color_table(data: bytes, at: int) -> int:
     return 3 << (flags % 8 + 1) if flags & 0x80 else 0
 
 
+def dimensions(data: bytes) -> tuple[int, int] | None:
+    """Return width and height in pixels as stored, None where the header does not tell them."""
+    try:
+        size = _dimensions(data)
+    except StructError:  # the header is cut off
+        return None
+    return size if size is not None and all(size) else None
+
+
+def _dimensions(data: bytes) -> tuple[int, int] | None:
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return unpack_from(">II", data, 16)
+    if data.startswith(b"GIF8"):
+        return unpack_from("<HH", data, 6)
+    if data.startswith(b"\xff\xd8"):
+        return _of_jpeg(data)
+    return _of_webp(data) if data[8:12] == b"WEBP" else None
+
+
+def _of_jpeg(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        start, marker, length = unpack_from(">BBH", data, at)
+        if start != 0xFF:
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
+            height, width = unpack_from(">HH", data, at + 5)
+            return width, height
+        at += 1 if marker == 0xFF else 2 + length  # a marker may have fill bytes before it
+    return None
+
+
+def _of_webp(data: bytes) -> tuple[int, int] | None:
+    match data[12:16]:
+        case b"VP8X":
+            width, more, height, most = unpack_from("<HBHB", data, 24)
+            return width + (more << 16) + 1, height + (most << 16) + 1
+        case b"VP8L":
+            (bits,) = unpack_from("<I", data, 21)
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            width, height = unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens that one answer was billed for.
@@ -139,6 +200,16 @@ class Image:
         """File extension true to the bytes, with its dot."""
         return EXTENSIONS[self.mime_type]
 
+    @property
+    def width(self) -> int | None:
+        """Pixels from left to right, read from the header; None where that does not tell."""
+        return (dimensions(self.data) or (None,))[0]
+
+    @property
+    def height(self) -> int | None:
+        """Pixels from top to bottom, read from the header; None where that does not tell."""
+        return (dimensions(self.data) or (None,))[-1]
+
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         """Show the image in a notebook, of whatever type it is."""
         return {self.mime_type: b64encode(self.data).decode("ascii")}
@@ -159,6 +230,8 @@ class SavedImage:
         usage: Tokens billed, None where unknown.
         text: What the model wrote beside the image.
         extras: Files of further images of the same answer, seldom any.
+        width: Pixels from left to right, None where unknown.
+        height: Pixels from top to bottom, None where unknown.
     """
 
     path: Path
@@ -171,6 +244,8 @@ class SavedImage:
     usage: Usage | None = None
     text: str = ""
     extras: tuple[Path, ...] = ()
+    width: int | None = None
+    height: int | None = None
 
     @property
     def data(self) -> bytes:

@@ -18,7 +18,7 @@ class Prompt:
         model: Model id, or an alias such as ``"flash"``.
         aspect_ratio: Such as ``"16:9"``.
         image_size: Such as ``"2K"``.
-        images: Input images to work from: bytes, or paths of files.
+        images: Input images to work from: bytes, or paths of files; PNG, JPEG, WebP, HEIC or HEIF.
         seed: Asks the model for repeatable sampling.
         metadata: Anything else, carried along untouched.
 

@@ -22,13 +22,16 @@ class ImageSettings(TypedDict, total=False):
         model: ``"flash"``, ``"pro"``, ``"lite"``, or any full model id.
         aspect_ratio: Such as ``"16:9"``; the model's default where None.
         image_size: ``"1K"``, ``"2K"`` or ``"4K"``; the model's default where None.
-        thinking: ``"minimal"``, ``"medium"`` or ``"high"``; the model's default where None.
-        temperature: How freely to sample; the model's default where None.
+        thinking: ``"minimal"``, ``"medium"`` or ``"high"``, as the model has them; its default
+            where None. A prompt whose own model lacks the level given for all goes without.
+        temperature: How freely to sample; the model's default where None. Deprecated by the service
+            since July 2026: leave it out.
         seed: Asks for repeatable sampling.
         system_instruction: Told to the model before the prompt.
         generation_config: Any other field of google-genai's GenerateContentConfig, in snake or
             camel case; what google-genai does not know goes into the request's generationConfig as
-            it is. The settings above win over it.
+            it is. The settings above win over it. What google-genai does not send to the service,
+            such as output_mime_type outside Vertex, and a candidate_count above 1 are ValueErrors.
     """
 
     model: str
@@ -47,7 +50,7 @@ class ImageRequest:
 
     Attributes:
         text: What to draw; not blank.
-        images: Input images to work from: bytes, or paths of files.
+        images: Input images to work from, as for Prompt.
         id: The caller's name for the prompt.
         filename: Name of the image file without its extension.
         metadata: Anything else that the prompt carries along.

@@ -107,6 +107,7 @@ def generate_images(
     if max_concurrent < 1:
         raise ValueError(f"max_concurrent must be >= 1, got {max_concurrent}")
     defaults = defaults_of(settings, budget, price)
+    client.check(defaults)
     place = Store(save_dir) if store is None else store  # type: ignore[arg-type]  # one is given
     calls = PaidCalls(client, Budget() if budget is None else budget, price)
     context = JobContext(place, calls, poll, watch)

@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 
 from genbatch._core import waiting, without_cancellation
 from genbatch._logs import log, log_context
-from genbatch._run import RunBreaker
+from genbatch._run import RunBreaker, warn_if_smaller
 from genbatch._store import BegunCall, Plan, Store
 from genbatch._values import (
     DamagedImage,
@@ -150,7 +150,9 @@ class Queue:
                 call = pending.call
                 try:
                     with _observe(self.breaker, request.model):
-                        return await self._make(call, request, arrived)
+                        saved = await self._make(call, request, arrived)
+                    warn_if_smaller(request, saved)
+                    return saved
                 except GenbatchError as error:
                     if self._live is None or not _may_pass(error):
                         raise

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from anyio import fail_after, to_thread
+from anyio import fail_after, from_thread, to_thread
 from google.genai import errors
 
 from genbatch._http import read_body
@@ -31,6 +31,7 @@ from genbatch.gemini import (
     GeminiClient,
     JsonObject,
     excerpt,
+    file_parts,
     image_from,
     mapping,
     objects,
@@ -40,6 +41,7 @@ from genbatch.gemini import (
 )
 from genbatch.gemini.wire import (
     THIRD_PARTY,
+    error_within,
     json_of,
     of_status,
     showable,
@@ -81,6 +83,7 @@ class BatchService:
         self._threads = client._threads
         self._base = (client._base_url or DEFAULT_BASE_URL).rstrip("/")
         self._hide = self._secret.hide
+        self._fetch_images = client._opened().fetch_images
         self.max_retries = client._max_retries
 
     async def read(self, request: ImageRequest) -> ImageRequest:
@@ -134,6 +137,8 @@ class BatchService:
     def read_result(self, line: bytes, model: str, price: float | None) -> Image:
         """Return the image of a line of results, priced as a live one.
 
+        Called in a thread of anyio: an image that the line names by URL is fetched first.
+
         Args:
             line: As it came; images are decoded from it without a copy.
             model: Full id of the model asked.
@@ -143,8 +148,12 @@ class BatchService:
             GenbatchError: What a live call would have raised.
         """
         row = parse_answer(line, model, self._hide)
-        if isinstance(row.get("response"), dict):
-            return image_from(row["response"], model, price)
+        if isinstance(response := row.get("response"), dict):
+            if (within := error_within(response, model)) is not None:
+                raise within
+            if file_parts(response):
+                from_thread.run(self._fetch_images, response)
+            return image_from(response, model, price)
         told = mapping(row.get("error") or row.get("status"))
         code = told.get("code")
         number = code if isinstance(code, int) else 0

@@ -210,6 +210,8 @@ def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
         "sha256": None,
         "bytes": None,
         "mime_type": None,
+        "width": None,
+        "height": None,
         "model": model_id(prompt.model or model),
         "cost": None,
         "usage": None,

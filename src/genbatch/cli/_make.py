@@ -25,7 +25,7 @@ from genbatch.gemini import JOB_SHARE, default_size, model_id, price, resolve
 from ._console import QuietConsole, clock, plain
 from ._folder import add_gallery
 from ._logfile import log_to
-from ._options import IMAGES, Folder, Options, command, option
+from ._options import IMAGES, Folder, Options, command, option, parse_config
 from ._run import (
     Prompts,
     Work,
@@ -96,6 +96,7 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     - `genbatch run prompts.txt --budget 5 --pace 10/min`
     - `genbatch run prompts.txt --dry-run`
     - `genbatch run prompts.txt --via batch`
+    - `genbatch run prompts.txt -n 4 --seed 7 --image style.png --system "Draw in ink."`
     - `head prompts.txt | genbatch run - --demo --json`
     - `genbatch run shots.jsonl more.csv --sample 20`
     - `genbatch run names.csv --template "{name}, in {style}" --matrix style=ink,oil`
@@ -151,6 +152,7 @@ def demo_command(
 
 
 @command(
+    *("thinking", "system", "image", "config"),
     *("gallery", "max_concurrent", "pace", "budget", "max_images", "price", "prices", "timeout"),
     *("deadline", "patience", "quiet", "as_json", "log_file", "demo", "base_url", "backend"),
 )
@@ -181,6 +183,10 @@ def redo_command(
         "aspect_ratio": aspect_ratio,
         "image_size": image_size,
         "seed": seed,
+        "thinking": options.thinking,
+        "system_instruction": options.system,
+        "images": tuple(options.image) if options.image else None,
+        "generation_config": parse_config(options.config or ()),
     }
     given = {name: value for name, value in changes.items() if value is not None}
     work = partial(make_more_takes, parse_indices(prompts), given)
@@ -240,15 +246,11 @@ def recipe_of(options: Options, matrix: Sequence[str]) -> inputs.Recipe:
     if column is not None and template is not None:
         raise ValueError("--column and --template exclude each other: give one of them")
 
+    defaults = ImageRequest("any text", **options.settings)
+
     def check(model: str | None, aspect_ratio: str | None, image_size: str | None) -> None:
-        resolve(
-            ImageRequest(
-                "any text",
-                model=model or options.model,
-                aspect_ratio=aspect_ratio or options.aspect_ratio,
-                image_size=image_size or options.image_size,
-            )
-        )
+        prompt = Prompt("any text", model=model, aspect_ratio=aspect_ratio, image_size=image_size)
+        resolve(defaults.with_prompt(prompt), prompt)
 
     check(None, None, None)  # before any row is blamed for a mistake in the options
     return inputs.Recipe(
@@ -256,6 +258,7 @@ def recipe_of(options: Options, matrix: Sequence[str]) -> inputs.Recipe:
         template=None if template is None else inputs.Template.parse(template),
         grid=inputs.Grid.parse(matrix),
         check=check,
+        settings=options.of_rows,
     )
 
 

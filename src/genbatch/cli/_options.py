@@ -10,17 +10,20 @@ import importlib.metadata
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
+from pydantic_core import from_json
 
 from genbatch._money import load_prices
 from genbatch._store import DEFAULT_TEMPLATE, FINAL, check_template
 from genbatch._throttle import parse_interval
+from genbatch._values import sniff_input_type
+from genbatch.inputs import MOST_IMAGES
 
 from ._console import QuietConsole
 
@@ -81,6 +84,37 @@ def _use_prices(path: Path | None) -> Path | None:
             raise typer.BadParameter(str(error)) from error
         os.environ["GENBATCH_PRICES"] = str(path)
     return path
+
+
+def _check_images(paths: list[Path] | None) -> list[Path] | None:
+    for path in paths or ():
+        with path.open("rb") as file:
+            if sniff_input_type(file.read(64)) is None:
+                message = f"{path} is not a PNG, JPEG, WebP, HEIC or HEIF image"
+                raise typer.BadParameter(message)
+    return paths
+
+
+def parse_config(pairs: Iterable[str]) -> dict[str, Any] | None:
+    """Return the fields of pairs such as ``topP=0.9``, None if there are none.
+
+    A value that is not JSON is a text.
+
+    Raises:
+        ValueError: If a pair is malformed, or a field given twice.
+    """
+    config: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"--config: {pair!r:.50} is not like topP=0.9")
+        if name.strip() in config:
+            raise ValueError(f"--config {name.strip()}: is given twice")
+        try:
+            config[name.strip()] = from_json(value, allow_inf_nan=False)
+        except ValueError:
+            config[name.strip()] = value
+    return config or None
 
 
 def _parsed_by(parse: Callable[[str], object]) -> Callable[[T], T]:
@@ -185,6 +219,38 @@ class Options:
     )
     aspect_ratio: str | None = _field(None, IMAGES, "Aspect ratio, such as 16:9.", "W:H", env=True)
     image_size: str | None = _field(None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True)
+    thinking: str | None = _field(
+        None, IMAGES, "Thinking level, such as high; not every model can be told.", "LEVEL"
+    )
+    seed: int | None = _field(
+        None,
+        IMAGES,
+        "Random seed; further images of a prompt take the next ones.",
+        "N",
+        min=-(2**31),
+        max=2**31 - 1,
+    )
+    system: str | None = _field(
+        None, IMAGES, "System instruction, told to the model before each prompt.", "TEXT"
+    )
+    variants: int = _field(
+        1, IMAGES, "Make N images of each prompt.", "N", "--variants", "-n", min=1, max=MOST_IMAGES
+    )
+    image: list[Path] | None = _field(  # noqa: RUF009
+        None,
+        IMAGES,
+        "Input image for all prompts; repeatable.",
+        "FILE",
+        exists=True,
+        dir_okay=False,
+        callback=_check_images,
+    )
+    config: list[str] | None = _field(  # noqa: RUF009
+        None,
+        IMAGES,
+        "Further field of the request, such as topP=0.9; values may be JSON; repeatable.",
+        "KEY=VALUE",
+    )
 
     output: Path = _field(  # noqa: RUF009
         Path("genbatch-out"), FILES, "Folder for the images.", "DIR", "--output", "-o", env=True
@@ -243,8 +309,13 @@ class Options:
         False, LIMITS, "Show what the run would do and cost without making any calls."
     )
     yes: bool = _field(False, LIMITS, "Skip the cost confirmation.", "", "--yes", "-y")
-    timeout: float = _field(
-        120.0, LIMITS, "Timeout of each attempt.", "SECONDS", env=True, callback=_check_seconds
+    timeout: float | None = _field(
+        None,
+        LIMITS,
+        "Timeout of each attempt; if not given, 120 seconds, and 300 for 4K and pro.",
+        "SECONDS",
+        env=True,
+        callback=_check_seconds,
     )
     deadline: float | None = _field(
         None, LIMITS, "Time limit for the whole run.", "SECONDS", env=True, callback=_check_seconds
@@ -304,8 +375,29 @@ class Options:
     @property
     def of_images(self) -> dict[str, Any]:
         """The options that estimate and generate_images take under the same names."""
-        names = ("namespace", "model", "aspect_ratio", "image_size", "price")
-        return {name: getattr(self, name) for name in names}
+        names = ("namespace", "price")
+        return {**self.settings, **{name: getattr(self, name) for name in names}}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that all prompts have in common, as ImageSettings names them.
+
+        Raises:
+            ValueError: If --config is malformed.
+        """
+        names = ("model", "aspect_ratio", "image_size", "thinking")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "system_instruction": self.system,
+            "generation_config": parse_config(self.config or ()),
+        }
+
+    @property
+    def of_rows(self) -> dict[str, Any]:
+        """The settings that a row of the input may have too, by their names there."""
+        images = tuple(self.image or ())
+        given = {"images": images or None, "seed": self.seed, "n": self.variants}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 Version = Annotated[bool, option(None, "Show the version.", callback=_print_version, is_eager=True)]

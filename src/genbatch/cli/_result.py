@@ -28,7 +28,7 @@ from genbatch import (
     Unauthorized,
 )
 from genbatch._store import FINAL, RunCost, Spent
-from genbatch.gemini import JOB_SHARE, price
+from genbatch.gemini import JOB_SHARE, is_smaller, price
 from genbatch.inputs import InputError
 
 from ._console import QuietConsole, clock, count, plain
@@ -70,6 +70,7 @@ class Result:
         not_made: Those and the ones never handed over, once the run has ended.
         read: Prompts read, if the total is unknown.
         size_mb: Megabytes of all images.
+        smaller: Images of this run that are smaller than was asked for.
         began: Start of the run, by the monotonic clock.
         seconds: Duration of the run.
         stopped: The error that ended the run early, if any.
@@ -89,6 +90,7 @@ class Result:
     not_made: int = 0
     read: int = 0
     size_mb: float = 0.0
+    smaller: int = 0
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     stopped: Exception | None = None
@@ -137,10 +139,13 @@ class Result:
         self.seconds = time.monotonic() - self.began
         self.not_made = prompts - self.made - self.resumed - self.failed
 
-    def add(self, outcome: Outcome[str | Prompt, SavedImage]) -> None:
-        """Count an outcome."""
+    def add(self, outcome: Outcome[str | Prompt, SavedImage], size: str | None = None) -> None:
+        """Count an outcome; size is what prompts without their own ask for."""
         match outcome:
             case Success(value=image):
+                asked = Prompt.of(outcome.prompt).image_size or size
+                is_small = is_smaller(asked, image.width, image.height)
+                self.smaller += is_small and not image.resumed
                 self.size_mb += image.size_mb
                 self.resumed += image.resumed
                 self.made += not image.resumed
@@ -163,6 +168,9 @@ def report(result: Result, options: Options) -> int:
         _print_figures(out, result, options)
     for line in _failures(result, options):
         notes.say(*line)
+    if result.smaller and not result.server:  # what a fake draws is small
+        told = f"{count(result.smaller, 'image')} smaller than asked for"
+        notes.say((told, "yellow"), ": results.jsonl has width and height of each")
     if result.lost is not None:
         notes.error(f"rows are missing from standard output: {plain(result.lost)}")
     if (reason := _reason(result, options.output)) is not None:

@@ -27,6 +27,7 @@ from genbatch import (
     Budget,
     Failure,
     GeminiClient,
+    ImageRequest,
     Outcome,
     OutcomeStream,
     Prompt,
@@ -42,6 +43,7 @@ from genbatch import (
 from genbatch._run import make_takes, plan_takes
 from genbatch._store import export
 from genbatch.batch_api import Jobs
+from genbatch.gemini import asked_size
 from genbatch.inputs import InputError, PromptFiles, StandardInput
 from genbatch.testing import FakeGemini
 
@@ -305,16 +307,17 @@ async def _watch(
         batch: Gets the counts.
         seen: Gets each outcome first, and returns the one to count.
     """
-    result = batch.result
+    result, options = batch.result, batch.options
+    size = asked_size(ImageRequest("any text", **options.settings))
     async with images as outcomes, anyio.create_task_group() as tasks:
         tasks.start_soon(_redraw, outcomes, batch)
         tasks.start_soon(_watch_signals, outcomes, batch, tasks.cancel_scope)
-        if batch.options.deadline is not None:
-            tasks.start_soon(_watch_deadline, batch.options.deadline, outcomes, batch)
+        if options.deadline is not None:
+            tasks.start_soon(_watch_deadline, options.deadline, outcomes, batch)
         try:
             async for outcome in outcomes:
                 outcome = seen(outcome)
-                result.add(outcome)
+                result.add(outcome, size)
                 _drain_if_useless(outcome, outcomes)
                 await batch.display.outcome(outcome, result)
                 if isinstance(result.stopped, Unauthorized) and not result.made:

@@ -1,13 +1,15 @@
 """The Gemini client: one prompt in, one image out, over google-genai."""
 
-from ._answer import JsonObject, excerpt, image_from, mapping, objects, parse_answer
+from ._answer import JsonObject, excerpt, file_parts, image_from, mapping, objects, parse_answer
 from ._client import GeminiClient, read_images
 from ._models import (
     JOB_SHARE,
     MODELS,
     Model,
+    asked_size,
     default_size,
     input_price,
+    is_smaller,
     model_id,
     price,
     reserved_price,
@@ -23,11 +25,14 @@ __all__ = [
     "GeminiClient",
     "JsonObject",
     "Model",
+    "asked_size",
     "backoff",
     "default_size",
     "excerpt",
+    "file_parts",
     "image_from",
     "input_price",
+    "is_smaller",
     "mapping",
     "model_id",
     "objects",

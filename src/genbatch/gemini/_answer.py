@@ -28,13 +28,14 @@ from genbatch._values import (
     sniff_mime_type,
 )
 
-from ._models import cost
+from ._models import cost, tier_name
 
 JsonObject: TypeAlias = dict[str, Any]
 
 # Parsing blocks the event loop, for about a microsecond per value. Images have no commas.
 _MOST_COMMAS = 100_000
 _MOST_TOKENS = 2_000_000  # a larger count, or one below zero, is not believed
+TIER = "x-gemini-service-tier"  # the header, and what its value is called in an answer here
 _FROM_URL_SAFE = str.maketrans("-_", "+/")
 
 # Any other reason, and any the service invents later, is a NoImage.
@@ -48,6 +49,7 @@ _BLOCKING_REASONS = frozenset(
         "IMAGE_RECITATION",
         "BLOCKLIST",
         "SPII",
+        "MODEL_ARMOR",
     }
 )
 
@@ -123,13 +125,16 @@ def _shown(value: Any, hide: Callable[[str], str]) -> Any:
     return value
 
 
-def image_from(answer: JsonObject, model: str, price: float | None = None) -> Image:
+def image_from(
+    answer: JsonObject, model: str, price: float | None = None, tier: str | None = None
+) -> Image:
     """Return the first image of an answer that is not a draft within a thought.
 
     Args:
         answer: The body of a generateContent answer.
         model: Full id of the model.
         price: US dollars of each image, in place of the published prices.
+        tier: The service tier that served it; None for the standard one.
 
     Returns:
         The image; further ones are its extras.
@@ -140,12 +145,7 @@ def image_from(answer: JsonObject, model: str, price: float | None = None) -> Im
         DamagedImage: If the data is not a whole image.
         InvalidResponse: If there is no data.
     """
-    parts = [
-        part
-        for candidate in objects(answer.get("candidates"))
-        for part in objects(mapping(candidate.get("content")).get("parts"))
-        if not part.get("thought")
-    ]
+    parts = _parts(answer)
     text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     inline = [mapping(part["inlineData"]).get("data") for part in parts if "inlineData" in part]
     if not inline:
@@ -153,7 +153,7 @@ def image_from(answer: JsonObject, model: str, price: float | None = None) -> Im
     images, reason, damaged = _images(inline, model)
     usage = _usage(answer, has_image=True)
     # A price is that of an image, and a damaged one is paid for too.
-    billed = cost(model, usage) if price is None else price * len(inline)
+    billed = cost(model, usage, tier) if price is None else price * len(inline)
     if not images:
         message = f"{model} sent an invalid image: {reason}"
         details = _Details(status=200, request_id=_response_id(answer), maybe_paid=True)
@@ -170,6 +170,26 @@ def image_from(answer: JsonObject, model: str, price: float | None = None) -> Im
         response_id=_response_id(answer),
         extras=tuple(images[1:]),
     )
+
+
+def served_tier(answer: JsonObject) -> str | None:
+    """Return the service tier that an answer says has served it, None if it does not."""
+    told = answer.get(TIER) or mapping(answer.get("usageMetadata")).get("serviceTier")
+    return tier_name(told) if isinstance(told, str) else None
+
+
+def _parts(answer: JsonObject) -> list[JsonObject]:
+    return [
+        part
+        for candidate in objects(answer.get("candidates"))
+        for part in objects(mapping(candidate.get("content")).get("parts"))
+        if not part.get("thought")
+    ]
+
+
+def file_parts(answer: JsonObject) -> list[JsonObject]:
+    """Return the parts that name the URL of an image in place of having its data."""
+    return [part for part in _parts(answer) if "fileData" in part and "inlineData" not in part]
 
 
 def _images(inline: list[object], model: str) -> tuple[list[Image], str, bytes | None]:
@@ -221,27 +241,43 @@ def _decoded(encoded: object) -> bytes:
 
 def _why_none(answer: JsonObject, text: str, model: str) -> GenbatchError:
     candidates = objects(answer.get("candidates"))
-    block_reason = mapping(answer.get("promptFeedback")).get("blockReason")
+    feedback = mapping(answer.get("promptFeedback"))
+    block_reason = feedback.get("blockReason")
     usage = _usage(answer, has_image=False)
     details = _Details(
         status=200,
         request_id=_response_id(answer),
         maybe_paid=bool(candidates or (usage and usage.output_tokens)),
     )
+    said = _said(answer, text)
+    free = details | {"maybe_paid": bool(usage and usage.output_tokens)}
     if block_reason and not candidates:
         reason = excerpt(str(block_reason), 50)
-        return Blocked(f"{model} blocked the prompt: {reason}", reason=reason, **details)
+        return Blocked(f"{model} blocked the prompt: {reason}{said}", reason=reason, **details)
     finish_reasons = [
         excerpt(str(c["finishReason"]), 50) for c in candidates if "finishReason" in c
     ]
     for reason in finish_reasons:
         if reason in _BLOCKING_REASONS:
-            return Blocked(f"{model} blocked the image: {reason}", reason=reason, **details)
+            return Blocked(f"{model} blocked the image: {reason}{said}", reason=reason, **free)
         if "DISABLED" in reason:  # PUP_LIMITED_DISABLED, say
-            return Unauthorized(f"the service has disabled the account: {reason}", **details)
+            return Unauthorized(f"the service has disabled the account: {reason}{said}", **free)
     reason = finish_reasons[0] if finish_reasons else "no candidates"
-    said = f": {excerpt(text)}" if text.strip() else ""
     return NoImage(f"{model} sent no image ({reason}){said}", text=text, **details)
+
+
+def _said(answer: JsonObject, text: str) -> str:
+    """Return what an answer says in place of an image, after a colon; nothing if it is silent."""
+    error = answer.get("error")
+    told = [
+        *(part.get("unfetched") for part in file_parts(answer)),
+        mapping(answer.get("promptFeedback")).get("blockReasonMessage"),
+        *(candidate.get("finishMessage") for candidate in objects(answer.get("candidates"))),
+        mapping(error).get("message") if isinstance(error, dict) else error,
+        text,
+    ]
+    words = [excerpt(each) for each in told if isinstance(each, str) and each.strip()]
+    return f": {'; '.join(words)}" if words else ""
 
 
 def _response_id(answer: JsonObject) -> str | None:

@@ -26,12 +26,12 @@ from genbatch._values import (
     ImageSettings,
     InvalidResponse,
     Prompt,
-    sniff_mime_type,
+    sniff_input_type,
     takes_settings,
 )
 
 from ._answer import image_from
-from ._models import makes_images, model_id, reserved_price, resolve
+from ._models import TIMEOUT, makes_images, model_id, reserved_price, resolve
 from ._retry import with_retries
 from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
@@ -77,7 +77,8 @@ class GeminiClient:
             limits; ``Throttle(patience=0)`` raises them to the caller.
         max_retries: Most attempts of a call after its first, not counting those that a rate limit
             rejects.
-        timeout: Most seconds for each attempt, not counting waits for the throttle.
+        timeout: Most seconds for each attempt, not counting waits for the throttle. Where None,
+            120, and 300 for 4K images and for ``"pro"``, which take minutes at times.
 
     Raises:
         Unauthorized: If there is no key; on entering, if there are no credentials.
@@ -100,11 +101,11 @@ class GeminiClient:
         trust_env: bool = False,
         throttle: Throttle | Callable[[str], Throttle] | None = None,
         max_retries: int = 3,
-        timeout: float = 120.0,
+        timeout: float | None = None,
     ) -> None:
         if max_retries < 0:
             raise ValueError(f"max_retries must be >= 0, got {max_retries}")
-        if not timeout > 0:
+        if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be > 0, got {timeout}")
         if http_client is not None:
             check_http_client(http_client)
@@ -121,7 +122,8 @@ class GeminiClient:
         self._make_throttle = throttle
         self._throttles: dict[str, Throttle] = {}
         self._max_retries = max_retries
-        self._timeout = timeout
+        self._given_timeout = timeout
+        self._timeout = TIMEOUT if timeout is None else timeout  # of what makes no image
         self._wire: Wire | None = None
 
     def __repr__(self) -> str:
@@ -151,7 +153,7 @@ class GeminiClient:
             self._secret,
             self._base_url,
             self._http_client,
-            self._timeout,
+            self._given_timeout,
             access,
             trust_env=self._trust_env,
         )
@@ -190,8 +192,8 @@ class GeminiClient:
             The image, its type read from the bytes; further ones of the answer are its extras.
 
         Raises:
-            ValueError: If the prompt is blank, a setting is not one the model can do, or an input
-                image is no image; nothing has been sent.
+            ValueError: If the prompt is blank, a setting is not one that the model can do or
+                google-genai sends, or an input image is no image; nothing has been sent.
             OSError: If an input image cannot be read.
             RateLimited: If the service rejects calls for now, and has done nothing else for as long
                 as the throttle has patience.
@@ -215,13 +217,23 @@ class GeminiClient:
         still lose it.
         """
         wire = self._opened()
-        resolved = resolve(ImageRequest.of(prompt, settings))
+        resolved = resolve(ImageRequest.of(prompt, settings), prompt)
         request = await read_images(resolved, self._threads)
+        wire.check(request)
         account = Budget() if budget is None else budget
         attempt = partial(_make_attempt, wire, request, account, price)
         admitted = partial(self.throttle(request.model).run, attempt)
         with log_context(model=request.model):
             return await with_retries(admitted, self._max_retries, _image_or_error)
+
+    def check(self, request: ImageRequest) -> None:
+        """Refuse a request that google-genai would not send; a closed client refuses none.
+
+        Raises:
+            ValueError: If a setting is of the wrong type, or not one of this service.
+        """
+        if self._wire is not None:
+            self._wire.check(request)
 
     def throttle(self, model: str = "flash") -> Throttle:
         """Return the throttle of a model.
@@ -302,6 +314,9 @@ async def _make_attempt(
             _log_failure(error, began)
             raise
         try:
+            if isinstance(answer, GenbatchError):
+                raise answer
+            await wire.fetch_images(answer)
             image = image_from(answer, request.model, price)
         except GenbatchError as error:
             if isinstance(error, DamagedImage) and error.cost is None:
@@ -358,7 +373,7 @@ def _read_images(sources: tuple[bytes | str | Path, ...]) -> tuple[bytes, ...]:
 
 def _read_image(source: bytes | str | Path, number: int) -> bytes:
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    if sniff_mime_type(data) is None:
+    if sniff_input_type(data) is None:
         name = f"input image {number}" if isinstance(source, bytes) else str(source)
-        raise ValueError(f"{name} is not a PNG, JPEG, WebP or GIF image")
+        raise ValueError(f"{name} is not a PNG, JPEG, WebP, HEIC or HEIF image")
     return data

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from genbatch._money import ModelPrice, model_price
-from genbatch._values import ImageRequest, Usage
+from genbatch._values import ImageRequest, Prompt, Usage
 
 _CLASSIC = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 _ALL_RATIOS = (*_CLASSIC, "1:4", "1:8", "4:1", "8:1")
 JOB_SHARE = 0.5  # price of a batch request, as a share of a live one's
 _PROMPT_TOKENS = 20  # assumed for the prompt in an expected price: a sentence or two
+TIMEOUT = 120.0  # seconds of an attempt where the user sets none
+_LONG_TIMEOUT = 300.0  # the same for 4K and for slow models, which take minutes at times
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Model:
         image_sizes: The sizes it makes, its default first.
         aspect_ratios: The shapes it makes.
         thinking: Its thinking levels, none where they cannot be set.
+        is_slow: Whether its answers take minutes at times.
     """
 
     id: str
@@ -35,6 +38,7 @@ class Model:
     image_sizes: tuple[str, ...] = ("1K", "2K", "4K")
     aspect_ratios: tuple[str, ...] = _CLASSIC
     thinking: tuple[str, ...] = ()
+    is_slow: bool = False
 
 
 # As published in autumn 2026.
@@ -45,7 +49,7 @@ MODELS = (
         aspect_ratios=_ALL_RATIOS,
         thinking=("minimal", "medium", "high"),
     ),
-    Model("gemini-3-pro-image", "pro", thinking=()),  # it always thinks, as hard as it likes
+    Model("gemini-3-pro-image", "pro", is_slow=True),  # it always thinks, as hard as it likes
     Model(
         "gemini-3.1-flash-lite-image",
         "lite",
@@ -56,6 +60,9 @@ MODELS = (
 )
 _RETIRED = re.compile(r"gemini-(3\.1|2\.5)-flash-image(-preview)?|imagen-.*")
 _SUCCESSOR = MODELS[0]
+_LEVELS = {level for model in MODELS for level in model.thinking}
+
+_SIDES = {"1K": 1024, "2K": 2048, "4K": 4096}  # pixels of a square image
 
 # The id becomes a part of the URL's path.
 _MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", re.ASCII)
@@ -76,14 +83,26 @@ def model_id(model: str) -> str:
     return model
 
 
-def resolve(request: ImageRequest) -> ImageRequest:
+def resolve(
+    request: ImageRequest, prompt: str | Prompt | ImageRequest | None = None
+) -> ImageRequest:
     """Return a request with the model's full id, its settings checked.
 
+    Args:
+        request: For one image.
+        prompt: What it was made of. If that names its own model, a thinking level given for
+            all prompts is left out where its model does not have it.
+
     Raises:
-        ValueError: If the model id is malformed, or the model does not support a setting.
+        ValueError: If the model id is malformed, the model does not support a setting, or several
+            candidates are asked for.
         TypeError: If generation_config is not a mapping.
     """
     model = model_id(request.model)
+    if isinstance(prompt, Prompt) and prompt.model is not None and request.thinking in _LEVELS:
+        known = _known(model)
+        if known is not None and request.thinking not in known.thinking:
+            request = replace(request, thinking=None)
     check_settings(
         model,
         aspect_ratio=request.aspect_ratio,
@@ -93,6 +112,9 @@ def resolve(request: ImageRequest) -> ImageRequest:
     if not isinstance(request.generation_config, Mapping | None):
         name = type(request.generation_config).__name__
         raise TypeError(f"generation_config must be a mapping, got {name}")
+    config = request.generation_config or {}
+    if (count := config.get("candidate_count", config.get("candidateCount"))) not in (None, 1, "1"):
+        raise ValueError(f"candidate_count must be 1, got {count!r}: a prompt asks for one image")
     return request if model == request.model else replace(request, model=model)
 
 
@@ -240,6 +262,33 @@ def _most_of_tier(published: ModelPrice, tier: str | None) -> float:
     if tier in (None, "standard", "unspecified"):
         return 1.0
     return published.tiers.get(tier or "", max(1.0, *published.tiers.values()))
+
+
+def asked_size(request: ImageRequest) -> str | None:
+    """Return the name of the size that is asked for, None where that is left to the model."""
+    config = request.generation_config or {}
+    given = config.get("image_config", config.get("imageConfig"))
+    if isinstance(given, Mapping):
+        size = given.get("image_size", given.get("imageSize"))
+    else:
+        size = getattr(given, "image_size", None)  # of google-genai's own type
+    return request.image_size or (size if isinstance(size, str) else None)
+
+
+def is_smaller(size: str | None, width: int | None, height: int | None) -> bool:
+    """Return whether an image has less than half the pixels that the name of a size stands for.
+
+    1K stands for 1024 x 1024 in whatever aspect ratio; each further size has four times as many.
+    """
+    side = _SIDES.get(size or "")
+    return bool(side and width and height) and 2 * width * height < side**2  # type: ignore[operator]
+
+
+def default_timeout(request: ImageRequest) -> float:
+    """Return the seconds that an attempt may take where the user sets no timeout."""
+    known = _known(request.model)
+    is_slow = asked_size(request) == "4K" or (known is not None and known.is_slow)
+    return _LONG_TIMEOUT if is_slow else TIMEOUT
 
 
 def default_size(model: str) -> str | None:

@@ -10,22 +10,26 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from anyio import fail_after
+from anyio import CancelScope, fail_after
 from google import genai
 from google.genai import types
+from google.oauth2.credentials import Credentials
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from genbatch._http import ConnectionStack, captured_body
-from genbatch._values import GenbatchError, ImageRequest, InvalidResponse, sniff_mime_type
+from genbatch._http import AnswerTooLarge, ConnectionStack, captured_body
+from genbatch._values import GenbatchError, ImageRequest, InvalidResponse, sniff_input_type
 
-from ._answer import JsonObject, parse_answer
+from ._answer import JsonObject, excerpt, file_parts, parse_answer
+from ._file_parts import fetch_file, fetch_images
+from ._models import TIMEOUT, default_timeout
 from ._settings import Secret
-from ._translate import THIRD_PARTY, showable, translate, without_frames
+from ._translate import THIRD_PARTY, error_within, showable, translate, without_frames
 
 if TYPE_CHECKING:
     import httpx2
@@ -56,12 +60,14 @@ class Wire:
         secret: The key.
         base_url: Where to send it; None for the SDK's default.
         http_client: Stays the caller's; None opens one.
-        timeout: Most seconds for an attempt.
+        timeout: Most seconds for an attempt; None for what its model and size take.
         access: For Vertex; the key is then its token.
         trust_env: Whether our own connections use the proxies of the environment.
 
     Attributes:
         stack: The connections, None where they are the caller's.
+        http: Sends requests over them.
+        timeout: Most seconds for a request that makes no image.
 
     Raises:
         ValueError: If a proxy of the environment cannot be used.
@@ -72,7 +78,7 @@ class Wire:
         secret: Secret,
         base_url: str | None,
         http_client: httpx.AsyncClient | httpx2.AsyncClient | None,
-        timeout: float,
+        timeout: float | None,
         access: Access | None = None,
         *,
         trust_env: bool = False,
@@ -80,21 +86,24 @@ class Wire:
         self._secret = secret
         self._access = access
         self._timeout = timeout
+        self.timeout = TIMEOUT if timeout is None else timeout
         self._owned: httpx.AsyncClient | None = None
         self.stack: ConnectionStack | None = None
         if http_client is None:
             self.stack = ConnectionStack(trust_env=trust_env)
             self._owned = self.stack.client()
+        self.http: Any = self._owned or http_client
+        self._home = base_url if access is None else None  # Vertex keeps files elsewhere
         options = types.HttpOptions(
-            httpx_async_client=self._owned or http_client,
+            httpx_async_client=self.http,
             # Not used, but the SDK would build one, which reads proxies from the environment.
             httpx_client=httpx.Client(transport=httpx.BaseTransport()),
             base_url=base_url,
             api_version="v1beta" if access is None else "v1beta1",
-            timeout=None if math.isinf(timeout) else math.ceil(timeout * 1000),
+            timeout=_milliseconds(self.timeout),
         )
         # The SDK builds its types at their first use, which would block the event loop for 50 ms.
-        json_of(ImageRequest("none", model="none"))
+        json_of(ImageRequest("none", model="none"), vertex=access is not None)
         with _no_warning_about_two_keys():
             if access is None:
                 key = secret.reveal()
@@ -108,12 +117,22 @@ class Wire:
                     http_options=options,
                 )
 
-    async def ask(self, request: ImageRequest) -> JsonObject:
+    def check(self, request: ImageRequest) -> None:
+        """Refuse a request that the SDK would not send.
+
+        Raises:
+            ValueError: If a setting is of the wrong type, or not one of this service.
+        """
+        config_of(request)
+        if request.generation_config or request.system_instruction is not None:
+            json_of(replace(request, images=()), vertex=self._access is not None)
+
+    async def ask(self, request: ImageRequest) -> JsonObject | InvalidResponse:
         """Make one attempt.
 
         Returns:
-            The answer's JSON. Nothing is awaited after its last byte, so that no cancellation can
-            lose it.
+            The answer's JSON, or the error of one that is too large but paid for. Nothing is
+            awaited after its last byte, so that no cancellation can lose it.
 
         Raises:
             TimedOut: If the answer is not complete in time, however steadily it drips.
@@ -124,22 +143,48 @@ class Wire:
         if self.stack is not None:
             await self.stack.turn()
         # Built outside the try: a setting of the wrong type is the caller's mistake.
-        contents, config = contents_of(request), config_of(request)
+        timeout = default_timeout(request) if self._timeout is None else self._timeout
+        contents = contents_of(request)
+        config = config_of(request, None if timeout == self.timeout else timeout)
         try:
-            with fail_after(self._timeout), captured_body() as captured:
+            with fail_after(timeout), captured_body() as captured:
                 answer = await self._sdk.aio.models.generate_content(
                     model=request.model, contents=contents, config=config
                 )
         except THIRD_PARTY as exc:
-            error = self._translate(exc, request.model)
+            error = self._translate(exc, request.model, timeout)
+            if isinstance(exc, AnswerTooLarge) and isinstance(error, InvalidResponse):
+                return error
         else:
             assert answer.sdk_http_response is not None  # noqa: S101 - narrows the type
             if captured.body is None:  # a client that is not ours
                 captured.body = answer.sdk_http_response.body
+            tier = (answer.sdk_http_response.headers or {}).get(TIER)
             del answer  # or an error's traceback would hold the body as it was sent
-            return parse_answer(captured.take(), request.model, self._secret.hide)
+            parsed = parse_answer(captured.take(), request.model, self._secret.hide)
+            told = error_within(parsed, request.model) if "error" in parsed else None
+            if told is None:
+                return parsed
+            error = told
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
+
+    async def fetch_images(self, answer: JsonObject) -> None:
+        """Fetch the images that an answer names by URL, where they are the service's own files.
+
+        Cancellation: strikes afterwards: they are paid for.
+        """
+        if not file_parts(answer):
+            return
+        fetch = partial(
+            fetch_file,
+            http=self.http,
+            base_url=self._home,
+            secret=self._secret,
+            timeout=self.timeout,
+        )
+        with CancelScope(shield=True):
+            await fetch_images(answer, fetch)
 
     async def list_models(self, token: str | None) -> tuple[list[str], str | None]:
         """Fetch one page of the list of models, in one attempt.
@@ -157,10 +202,10 @@ class Wire:
             await self._access.ensure_fresh()
         config = types.ListModelsConfig(page_size=1000, page_token=token)
         try:
-            with fail_after(self._timeout):
+            with fail_after(self.timeout):
                 page = await self._sdk.aio.models.list(config=config)
         except THIRD_PARTY as exc:
-            error = self._translate(exc, "the service")
+            error = self._translate(exc, "the service", self.timeout)
             error.maybe_paid = False  # lists are free
         # The SDK trusts a list of models to have the right shape.
         except (AttributeError, KeyError, TypeError):
@@ -175,8 +220,8 @@ class Wire:
             return names, page.config.get("page_token") or None
         raise error
 
-    def _translate(self, exc: Exception, model: str) -> GenbatchError:
-        error = translate(exc, model=model, timeout=self._timeout, secret=self._secret)
+    def _translate(self, exc: Exception, model: str, timeout: float) -> GenbatchError:
+        error = translate(exc, model=model, timeout=timeout, secret=self._secret)
         error.__cause__ = without_frames(exc) if showable(exc, self._secret) else None
         return error
 
@@ -190,7 +235,9 @@ class _NotSent(Exception):
     """Carries the body of a request out of the SDK. An answer with it would show in logs."""
 
 
-def json_of(request: ImageRequest, uris: Mapping[int, str] = _INLINE) -> bytes:
+def json_of(
+    request: ImageRequest, uris: Mapping[int, str] = _INLINE, *, vertex: bool = False
+) -> bytes:
     """Return the JSON that an attempt sends, on one line. May be called from any thread.
 
     Args:
@@ -198,19 +245,23 @@ def json_of(request: ImageRequest, uris: Mapping[int, str] = _INLINE) -> bytes:
         uris: By their positions, URIs of input images that the service has already.
 
     Raises:
-        ValueError: As config_of.
+        ValueError: As config_of, and if the SDK refuses to send it.
     """
     contents, config = contents_of(request, uris), config_of(request)
+    sdk = _nowhere(vertex=vertex)
     try:
-        _nowhere().models.generate_content(model=request.model, contents=contents, config=config)
+        sdk.models.generate_content(model=request.model, contents=contents, config=config)
     except _NotSent as sent:
         content: bytes = sent.args[0]
         return content
+    # What it refuses, and what it stumbles over.
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise ValueError(f"google-genai does not send this request: {excerpt(str(exc))}") from None
     raise AssertionError("the SDK has sent nothing")
 
 
 @cache
-def _nowhere() -> genai.Client:
+def _nowhere(*, vertex: bool) -> genai.Client:
     """Return a client of the SDK whose transport sends nothing."""
 
     def refuse(request: httpx.Request) -> httpx.Response:
@@ -222,14 +273,27 @@ def _nowhere() -> genai.Client:
         httpx_async_client=httpx.AsyncClient(transport=transport),
     )
     with _no_warning_about_two_keys():
-        return genai.Client(api_key="none", vertexai=False, http_options=options)
+        if not vertex:
+            return genai.Client(api_key="none", vertexai=False, http_options=options)
+        token: Any = Credentials("none")  # type: ignore[no-untyped-call]  # never refreshed
+        return genai.Client(
+            vertexai=True,
+            project="none",
+            location="global",
+            credentials=token,
+            http_options=options,
+        )
+
+
+def _milliseconds(timeout: float) -> int | None:
+    return None if math.isinf(timeout) else math.ceil(timeout * 1000)
 
 
 def contents_of(request: ImageRequest, uris: Mapping[int, str] = _INLINE) -> types.Content:
     """Return the text and the input images; as json_of."""
     parts: list[types.Part] = [types.Part(text=request.text)]
     for position, image in enumerate(request.images):
-        mime_type = sniff_mime_type(image)  # type: ignore[arg-type]  # read
+        mime_type = sniff_input_type(image)  # type: ignore[arg-type]  # read
         if (uri := uris.get(position)) is not None:
             file = types.FileData(file_uri=uri, mime_type=mime_type)
             parts.append(types.Part(file_data=file))
@@ -239,8 +303,12 @@ def contents_of(request: ImageRequest, uris: Mapping[int, str] = _INLINE) -> typ
     return types.Content(role="user", parts=parts)
 
 
-def config_of(request: ImageRequest) -> types.GenerateContentConfig:
+def config_of(request: ImageRequest, timeout: float | None = None) -> types.GenerateContentConfig:
     """Return the settings of the image and of the SDK.
+
+    Args:
+        request: Has those of the image.
+        timeout: Seconds, where they differ from the client's.
 
     Raises:
         ValueError: If a setting is of the wrong type, or generation_config has a key twice or one
@@ -254,9 +322,11 @@ def config_of(request: ImageRequest) -> types.GenerateContentConfig:
             raw["thinkingConfig"] = thinking.model_dump(
                 mode="json", by_alias=True, exclude_none=True
             )
-        if raw:
-            extra = {"generationConfig": raw}
-            fields["http_options"] = types.HttpOptions(extra_body=extra)
+        options: dict[str, Any] = {"extra_body": {"generationConfig": raw}} if raw else {}
+        if timeout is not None:
+            options["timeout"] = _milliseconds(timeout)
+        if options:
+            fields["http_options"] = types.HttpOptions(**options)
         fields = {"response_modalities": ["IMAGE"], **fields, **_OURS}
         return types.GenerateContentConfig(**fields)
     except ValidationError as exc:

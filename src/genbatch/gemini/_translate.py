@@ -127,6 +127,26 @@ def _from_status(exc: errors.APIError, model: str, secret: Secret) -> GenbatchEr
     return error
 
 
+def error_within(answer: JsonObject, model: str) -> GenbatchError | None:
+    """Return the error that an answer of status 200 has in place of candidates, if it has one.
+
+    Args:
+        answer: Its strings show no key.
+        model: Full id of the model, for the message.
+    """
+    told = mapping(answer.get("error"))
+    code, details = told.get("code"), objects(told.get("details"))
+    if objects(answer.get("candidates")) or type(code) is not int or not 400 <= code < 600:
+        return None
+    message = excerpt(str(told.get("message") or "")) or "no message"
+    error = of_status(code, message, details, model)
+    error.status = code
+    error.request_id = excerpt(_request_id(details, {}), 100) or None
+    if not isinstance(error, QuotaExhausted):
+        error.retry_after = _retry_after(details, {})
+    return error
+
+
 def of_status(status: int, message: str, details: list[JsonObject], model: str) -> GenbatchError:
     """Return the error for an HTTP status and the message and details sent with it."""
     if status == 402:  # so the service's list of errors has it; users report 429

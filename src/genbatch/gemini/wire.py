@@ -1,11 +1,12 @@
 """What speaks with the service by google-genai and httpx, whose import takes a while."""
 
 from ._sdk import Wire, json_of
-from ._translate import THIRD_PARTY, of_status, showable, translate, without_frames
+from ._translate import THIRD_PARTY, error_within, of_status, showable, translate, without_frames
 
 __all__ = [
     "THIRD_PARTY",
     "Wire",
+    "error_within",
     "json_of",
     "of_status",
     "showable",

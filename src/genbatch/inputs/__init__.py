@@ -7,10 +7,11 @@
 """
 
 from ._formats import InputError, canonical, check_encoding
-from ._recipe import Asked, Grid, Recipe, Template
+from ._recipe import MOST_IMAGES, Asked, Grid, Recipe, Template
 from ._sources import PromptFiles, Selection, StandardInput, read_prompts
 
 __all__ = [
+    "MOST_IMAGES",
     "Asked",
     "Grid",
     "InputError",

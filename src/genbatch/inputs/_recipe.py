@@ -325,6 +325,7 @@ class Recipe:
         grid: Each row becomes a prompt for each point; the values of a point count as fields.
         check: Called with a model, an aspect_ratio and an image_size, each None where a prompt
             leaves it to the run; raises a ValueError if the model does not support that.
+        settings: Those of rows that do not have their own, as read returns them.
 
     Raises:
         ValueError: If an axis of the grid would only make equal prompts.
@@ -334,6 +335,7 @@ class Recipe:
     template: Template | None = None
     grid: Grid = field(default_factory=Grid)
     check: Callable[[str | None, str | None, str | None], object] = _anything
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         used = [] if self.template is None else self.template.names
@@ -370,7 +372,7 @@ class Recipe:
             folder: Base of the relative paths of input images.
 
         Returns:
-            Those given, as a Prompt has them, and n.
+            Those of the row and of the recipe, as a Prompt has them, and n.
 
         Raises:
             ValueError: If a field is missing or invalid.
@@ -381,7 +383,7 @@ class Recipe:
         for name, value in others.items():
             if type(value) is not str:
                 check_finite(name, value)
-        settings = parse_settings(own, folder)
+        settings = {**self.settings, **parse_settings(own, folder)}
         if self.template is None:
             _text_of(self.column, fields[self.column], "the prompt")
         else:

@@ -43,7 +43,7 @@ def generate(
     pace: str | None = None,
     base_url: str | None = None,
     max_retries: int = 3,
-    timeout: float = 120.0,
+    timeout: float | None = None,
     num_cpus: float = 0.25,
     **settings: Unpack[ImageSettings],
 ) -> Dataset:
