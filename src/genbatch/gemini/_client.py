@@ -30,8 +30,8 @@ from genbatch._values import (
     takes_settings,
 )
 
-from ._answer import image_from
-from ._models import TIMEOUT, makes_images, model_id, reserved_price, resolve
+from ._answer import image_from, served_tier
+from ._models import TIMEOUT, asked_tier, makes_images, model_id, reserved_price, resolve
 from ._retry import with_retries
 from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
@@ -317,7 +317,8 @@ async def _make_attempt(
             if isinstance(answer, GenbatchError):
                 raise answer
             await wire.fetch_images(answer)
-            image = image_from(answer, request.model, price)
+            tier = served_tier(answer) or asked_tier(request)
+            image = image_from(answer, request.model, price, tier)
         except GenbatchError as error:
             if isinstance(error, DamagedImage) and error.cost is None:
                 error.cost = attempt.cost_of(error.images)

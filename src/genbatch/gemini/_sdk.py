@@ -25,7 +25,7 @@ from pydantic.alias_generators import to_camel
 from genbatch._http import AnswerTooLarge, ConnectionStack, captured_body
 from genbatch._values import GenbatchError, ImageRequest, InvalidResponse, sniff_input_type
 
-from ._answer import JsonObject, excerpt, file_parts, parse_answer
+from ._answer import TIER, JsonObject, excerpt, file_parts, parse_answer
 from ._file_parts import fetch_file, fetch_images
 from ._models import TIMEOUT, default_timeout
 from ._settings import Secret
@@ -164,7 +164,7 @@ class Wire:
             parsed = parse_answer(captured.take(), request.model, self._secret.hide)
             told = error_within(parsed, request.model) if "error" in parsed else None
             if told is None:
-                return parsed
+                return parsed if tier is None else {**parsed, TIER: tier}
             error = told
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
