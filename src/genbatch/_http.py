@@ -17,7 +17,7 @@ import os
 import ssl
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -56,12 +56,13 @@ class AnswerTooLarge(httpx.DecodingError):
 
 
 class CapturedBody:
-    """The body of a successful answer, None until it has come."""
+    """The body of a successful answer, None until it has come, and its headers."""
 
-    __slots__ = ("body",)
+    __slots__ = ("body", "headers")
 
     def __init__(self) -> None:
         self.body: str | bytes | None = None
+        self.headers: Mapping[str, str] = {}
 
     def take(self) -> str | bytes:
         """Return the body and drop it: tracebacks keep a frame's variables alive."""
@@ -462,7 +463,7 @@ def _response_of(answer: httpcore.Response, body: bytes) -> httpx.Response:
         body = _unpacked(body)
     captured = _captured.get(None)
     if answer.status == 200 and captured is not None:
-        captured.body = body
+        captured.body, captured.headers = body, headers
         return httpx.Response(200, content=b"{}")
     headers.pop("set-cookie", None)  # httpx would send it back
     headers.pop("transfer-encoding", None)

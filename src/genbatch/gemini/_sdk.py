@@ -159,12 +159,12 @@ class Wire:
             assert answer.sdk_http_response is not None  # noqa: S101 - narrows the type
             if captured.body is None:  # a client that is not ours
                 captured.body = answer.sdk_http_response.body
-            tier = (answer.sdk_http_response.headers or {}).get(TIER)
+                captured.headers = answer.sdk_http_response.headers or {}
             del answer  # or an error's traceback would hold the body as it was sent
             parsed = parse_answer(captured.take(), request.model, self._secret.hide)
             told = error_within(parsed, request.model) if "error" in parsed else None
             if told is None:
-                return parsed if tier is None else {**parsed, TIER: tier}
+                return {**parsed, TIER: captured.headers.get(TIER)}
             error = told
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
