@@ -293,13 +293,13 @@ def test_a_pause_is_told_when_it_begins_grows_much_longer_and_ends(
 ) -> None:
     make_calls(backend, Service(10.0, 11.0, 53.0, 53.0), calls=4)
     assert records.of("throttle") == [
-        "m: rate limited: no call starts for 10.0 s",
-        "m: rate limited: no call starts for 53.0 s",
+        "m: rate limited: no call starts for 10.0 s: too many",
+        "m: rate limited: no call starts for 53.0 s: too many",
         "m: calls start again after 56.0 s, capacity 10",
     ]
     told = {"level": "INFO", "logger": "genbatch.throttle", "model": "m"}
     got = records.one("m: rate limited: no call starts for 53.0 s")
-    assert got == told | {"delay": 53.0}
+    assert got == told | {"delay": 53.0, "error": "RateLimited", "retry_after": 53.0}
     got = records.one("m: calls start again")
     assert got == told | {"elapsed": pytest.approx(56.0), "capacity": 10}
 

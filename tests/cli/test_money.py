@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from genbatch.testing import Call, Fault, rate_limited
+from genbatch.testing import Call, Fault, html_page, rate_limited
 from support.commands import COMMAND, PARTI, Genbatch, Serve, images, started, write_prompts
 
 
@@ -179,13 +179,13 @@ def test_a_refused_key_is_found_out_by_the_first_calls_alone(
     assert fake.stats.calls <= 20
 
 
-def test_a_service_that_always_fails_ends_the_run(genbatch: Genbatch, serve: Serve) -> None:
-    serve()  # for its key
-    closed = "http://127.0.0.1:9"  # a port that nothing listens at
+def test_a_service_that_fails_all_the_time_ends_the_run(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve(faults=lambda call: html_page(502))
     write_prompts(200)
-    done = genbatch("run", "prompts.txt", "-k", "100", "--base-url", closed)
+    done = genbatch("run", "prompts.txt", "-k", "50")
     assert done.returncode == 3
-    assert "stopped: 20 calls in a row have failed: the service could not be reached" in done.stderr
+    assert "stopped: 20 calls in a row have failed: gemini-nano-banana-2.1 is not" in done.stderr
+    assert fake.stats.calls <= 50 + 4 * 50
 
 
 def _on_a_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:

@@ -112,9 +112,9 @@ async def test_no_record_of_a_run_shows_key_bytes_or_more_than_80_characters_of_
             no_image(echo, finish_reason=""),
             Fault(body=echo),
             Fault(body={"promptFeedback": {"blockReason": echo}}),
-            redirect(f"http://127.0.0.2/?key={key}"),
             *(bad_base64(), broken_json(), garbage(), html_page(502), reset(), short_body()),
             None,
+            redirect(f"http://127.0.0.2/?key={key}"),
             bad_key(key),
         ]
         return rate_limited(0.01) if call.number == 1 else faults[int(call.prompt.split()[0])]

@@ -166,7 +166,7 @@ async def test_waiting_for_a_rate_limit_is_not_in_flight_and_no_part_of_elapsed(
 
 
 async def test_draining_drops_what_waits_for_a_rate_limit() -> None:
-    limited = rate_limited(3600)
+    limited = rate_limited(600)
     async with FakeGemini(faults=lambda _: limited) as server, client_for(server) as client:
         with anyio.fail_after(20):
             async with generate_images(client, map(str, range(9)), max_concurrent=3) as outcomes:

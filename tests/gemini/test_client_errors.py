@@ -153,13 +153,16 @@ def test_rate_limit_tells_how_long_the_server_asks_to_wait(
 def test_daily_quota_is_believed_beside_a_short_delay() -> None:
     error = from_status(429, details=[quota("GenerateRequestsPerDayPerProject"), retry_info("47s")])
     assert type(error) is QuotaExhausted
-    assert str(error) == f"daily quota of {MODEL} is used up: rerun after midnight Pacific"
+    said = "the service says: Something is wrong."
+    why = f"daily quota of {MODEL} is used up: rerun after midnight Pacific"
+    assert str(error) == f"{why}; {said}"
 
 
 def test_limit_of_zero_is_no_quota_at_all() -> None:
     error = from_status(429, "Quota exceeded, limit: 0, model: x", details=[quota("PerDay")])
     assert type(error) is QuotaExhausted
-    assert str(error) == f"no quota for {MODEL}: enable billing or choose another model"
+    said = "the service says: Quota exceeded, limit: 0, model: x"
+    assert str(error) == f"no quota for {MODEL}: enable billing or choose another model; {said}"
 
 
 @pytest.mark.parametrize("message", ["limit: 10", "limit: 0.5", "unlimit: 0"])

@@ -31,6 +31,7 @@ _log = getLogger("genbatch.run")
 
 FAILURES_IN_A_ROW = 20  # calls of all models, each retried as often as its client does
 REFUSALS_IN_A_ROW = 10  # in the same words
+PAGES_IN_A_ROW = 5  # attempts
 
 
 class RunBreaker:
@@ -49,6 +50,14 @@ class RunBreaker:
         self._refusal = ""
         self._refusals = 0
         self._to_forget: str | None = None
+        self._pages = 0
+
+    def attempt_failed(self, error: Exception) -> None:
+        """Learn from an attempt, which may be made again: one web page may pass, not many."""
+        is_page = isinstance(error, InvalidResponse) and error.scope == "service"
+        self._pages = self._pages + 1 if is_page else 0
+        if self._pages >= PAGES_IN_A_ROW and isinstance(error, InvalidResponse):
+            self.stop(_cause(error))
 
     @property
     def is_key_useless(self) -> bool:
@@ -87,7 +96,7 @@ class RunBreaker:
                 self.check(model)  # where it is what stops the run, it says nothing of the prompt
             raise
         self._has_answered = True
-        self._unavailable = self._refusals = 0
+        self._unavailable = self._refusals = self._pages = 0
 
     @contextmanager
     def observe_store(self) -> Iterator[None]:

@@ -105,7 +105,7 @@ class _Attempts:
             async with self.calls.budget.attempt(price, model) as attempt:
                 if pending is not None:
                     await pending.note_attempt(attempt.price)
-                with self._unless_refused(attempt):
+                with self._observed(attempt):
                     yield attempt
         finally:
             # Neither paid nor possibly paid. A cancelled one may have been.
@@ -114,11 +114,14 @@ class _Attempts:
                 await pending.forget_attempt()
 
     @contextmanager
-    def _unless_refused(self, attempt: Attempt) -> Iterator[None]:
-        """Count a cancelled attempt as free where the key was refused: it had no other."""
+    def _observed(self, attempt: Attempt) -> Iterator[None]:
+        """Learn from an attempt; a cancelled one is free where the key was refused."""
         try:
             yield
         except get_cancelled_exc_class():
             if self.calls.breaker.is_key_useless:
                 attempt.maybe_images = 0
+            raise
+        except Exception as exc:
+            self.calls.breaker.attempt_failed(exc)
             raise

@@ -47,6 +47,7 @@ class Snapshot:
         rate: Recent calls per second; None while unknown.
         spent: Cost so far, empty if none.
         held: Why calls are waiting, empty if they are not.
+        reason: The same in the service's words.
     """
 
     progress: Progress
@@ -55,6 +56,7 @@ class Snapshot:
     rate: float | None = None
     spent: str = ""
     held: str = ""
+    reason: str = ""
 
     @property
     def left(self) -> str:
@@ -87,7 +89,8 @@ class Snapshot:
         progress = self.progress
         parts = [self.count, f"{self.failed} failed", f"{progress.in_flight} in flight"]
         rate = "" if self.rate is None else describe_rate(self.rate)
-        return [part for part in (*parts, self.spent, rate, self.left, self.held) if part]
+        parts += [self.spent, rate, self.left, self.reason, self.held]
+        return [part for part in parts if part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def held_by(throttles: Mapping[str, Throttle], most: int) -> str:
     by_pause = [(throttle.paused_for, model) for model, throttle in throttles.items()]
     for paused_for, model in sorted(by_pause, reverse=True):
         throttle = throttles[model]
-        parts = [_pause(throttle, paused_for)] if paused_for else []
+        parts = [f"rate limited: {math.ceil(paused_for)} s"] if paused_for else []
         if throttle.capacity < most:
             parts.append(f"capacity {throttle.capacity}")
         if throttle.rate is not None:
@@ -142,12 +145,12 @@ def held_by(throttles: Mapping[str, Throttle], most: int) -> str:
     return ""
 
 
-def _pause(throttle: Throttle, seconds: float) -> str:
-    """Return how long a pause takes, after the service's own words for it."""
-    pause = f"rate limited: {math.ceil(seconds)} s"
-    ours, _, theirs = throttle.reason.partition(": ")
+def reason_of(throttles: Mapping[str, Throttle]) -> str:
+    """Return the service's own words for the longest pause, empty outside one."""
+    longest = max(throttles.values(), key=lambda throttle: throttle.paused_for, default=None)
+    ours, _, theirs = (longest.reason if longest else "").partition(": ")
     words = plain(theirs or ours, _MOST_WORDS)
-    return f'"{words}"{GAP}{pause}' if words else pause
+    return f'"{words}"' if words else ""
 
 
 def lines_of(

@@ -17,7 +17,7 @@ import anyio
 from genbatch import Failure, Outcome, Progress, Prompt, SavedImage, Success, Throttle
 from genbatch.gemini import model_id
 
-from ._bar import GAP, Area, Finished, Snapshot, Speed, held_by, lines_of, spent_of
+from ._bar import GAP, Area, Finished, Snapshot, Speed, held_by, lines_of, reason_of, spent_of
 from ._console import QuietConsole, Writer, plain, why
 from ._options import Options
 from ._result import Result, is_not_made
@@ -102,6 +102,7 @@ class Display:
             self._speed.at(progress.elapsed, result.made + result.failed),
             spent_of(result.budget, result.cost),
             ", ".join(filter(None, (self._jobs, held))),
+            reason_of(throttles),
         )
         if self._area is None:
             is_paused = any(throttle.paused_for for throttle in throttles.values())

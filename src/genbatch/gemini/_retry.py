@@ -63,7 +63,7 @@ async def with_retries(
 
 def _pause_after(error: GenbatchError, made: int) -> float | None:
     """Return the seconds to wait after a failed attempt, or None if it must not be retried."""
-    if not isinstance(error, _PASSING) or error.scope != "prompt":
+    if not isinstance(error, _PASSING):
         return None
     if error.retry_after is None:
         return backoff(made)
