@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.commands import COMMAND, Serve, images, write_prompts
+from support.commands import Serve, images, write_prompts
+from support.warm import COMMAND
 
 pytestmark = pytest.mark.slow
 

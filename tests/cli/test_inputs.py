@@ -16,7 +16,8 @@ import pytest
 
 from genbatch.cli._main import run
 from genbatch.testing import FakeGemini
-from support.commands import CANARY, COMMAND, Genbatch, Serve, arrival, images, started
+from support.commands import CANARY, Genbatch, Serve, arrival, images, started
+from support.warm import COMMAND
 
 
 def lines_of(path: str) -> list[dict[str, Any]]:
@@ -270,8 +271,7 @@ def test_a_dry_run_counts_standard_input(genbatch: Genbatch) -> None:
 def test_who_types_prompts_is_told_how_and_sees_each_end(serve: Serve) -> None:
     serve()
     ours, theirs = pty.openpty()
-    command = [*COMMAND, "run", "-"]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    with started(["run", "-"], stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
 

@@ -6,14 +6,13 @@ import json
 import os
 import pty
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genbatch.testing import Call, Fault, rate_limited
-from support.commands import COMMAND, PARTI, Genbatch, Serve, images, started, write_prompts
+from support.commands import PARTI, Genbatch, Serve, images, started, write_prompts
 
 
 @pytest.mark.skipif(not PARTI.exists(), reason="no PartiPrompts here")
@@ -188,9 +187,7 @@ def test_a_service_that_always_fails_ends_the_run(genbatch: Genbatch, serve: Ser
 def _on_a_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
     """Run the command on a terminal where somebody types an answer."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True
-    ) as process:
+    with started([*arguments], stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         os.write(ours, answer)
         shown = b""

@@ -16,7 +16,6 @@ from genbatch.cli._main import _explain
 from genbatch.testing import Fault, blocked, rate_limited
 from support.commands import (
     CANARY,
-    COMMAND,
     Genbatch,
     Serve,
     arrival,
@@ -24,6 +23,7 @@ from support.commands import (
     started,
     write_prompts,
 )
+from support.warm import COMMAND
 
 # Exit code 3
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from genbatch.testing import Call, FakeGemini
+from support.warm import GenbatchProcess
 
-COMMAND = [sys.executable, "-m", "genbatch"]
 CANARY = "canary-key-0123456789"
 PARTI = Path(__file__).parents[3] / "shared" / "data" / "PartiPrompts.tsv"
 
@@ -30,9 +29,19 @@ class Serve(Protocol):
     def __call__(self, **options: Any) -> FakeGemini: ...
 
 
-def started(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*COMMAND, *arguments], encoding="utf-8", **(pipes | options))
+def started(arguments: list[str], **options: Any) -> GenbatchProcess:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    return GenbatchProcess(arguments, **(pipes | options))
+
+
+def run_to_its_end(*arguments: str, input: str | None = None, **options: Any) -> Finished:
+    stdin = {} if input is None else {"stdin": subprocess.PIPE}
+    with started(list(arguments), **(stdin | options)) as process:
+        try:
+            out, err = process.communicate(input, timeout=120)
+        finally:
+            process.kill()  # does nothing to one that has ended
+    return Finished(process.args, process.returncode, out, err)
 
 
 def write_prompts(count: int = 8) -> None:
