@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.commands import Serve, images, write_prompts
-from support.warm import COMMAND
+from support.commands import COMMAND, Serve, images, write_prompts
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,7 @@ import pytest
 
 from genbatch.cli._main import run
 from genbatch.testing import FakeGemini
-from support.commands import CANARY, Genbatch, Serve, arrival, images, started
-from support.warm import COMMAND
+from support.commands import CANARY, COMMAND, Genbatch, Serve, arrival, images, started
 
 
 def lines_of(path: str) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from genbatch.cli._main import _explain
 from genbatch.testing import Fault, blocked, rate_limited
 from support.commands import (
     CANARY,
+    COMMAND,
     Genbatch,
     Serve,
     arrival,
@@ -23,7 +24,6 @@ from support.commands import (
     started,
     write_prompts,
 )
-from support.warm import COMMAND
 
 # Exit code 3
 

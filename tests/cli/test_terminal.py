@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from genbatch.testing import Call, FakeGemini, Fault, blocked
-from support.commands import Genbatch, Serve, images, started, write_prompts
+from support.commands import COMMAND, Genbatch, Serve, images, started, write_prompts
 from support.terminals import Terminal, eventually, terminal
-from support.warm import COMMAND
 
 _BAR = re.compile(r"[━╸─]{4,} +\d+/\d+")
 _COLOUR = re.compile(r"\x1b\[(?:\d+;)*[349]\d(?:;\d+)*m")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from genbatch.testing import Call, FakeGemini
-from support.warm import GenbatchProcess
+from support.warm import PythonProcess
 
+COMMAND = [sys.executable, "-m", "genbatch"]
 CANARY = "canary-key-0123456789"
 PARTI = Path(__file__).parents[3] / "shared" / "data" / "PartiPrompts.tsv"
 
@@ -29,9 +31,9 @@ class Serve(Protocol):
     def __call__(self, **options: Any) -> FakeGemini: ...
 
 
-def started(arguments: list[str], **options: Any) -> GenbatchProcess:
+def started(arguments: list[str], **options: Any) -> PythonProcess:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    return GenbatchProcess(arguments, **(pipes | options))
+    return PythonProcess(["-m", "genbatch", *arguments], **(pipes | options))
 
 
 def run_to_its_end(*arguments: str, input: str | None = None, **options: Any) -> Finished:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyte
 
-from support.warm import GenbatchProcess, take_terminal
+from support.warm import PythonProcess, take_terminal
 
 _LONGEST = 60  # seconds that anything may take
 
@@ -44,7 +44,7 @@ class Terminal:
         # Not the size that a test run's own environment tells, and readline, where it is loaded.
         environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         ends = {"stdin": terminal, "stdout": terminal, "stderr": terminal, "env": environment}
-        self.process = GenbatchProcess(
+        self.process = PythonProcess(
             arguments, start_new_session=True, preexec_fn=take_terminal, **ends | options
         )
         os.close(terminal)
@@ -118,7 +118,7 @@ def terminal(
     *arguments: str, columns: int = 80, rows: int = 24, **options: Any
 ) -> Iterator[Terminal]:
     """Run a command of genbatch on a terminal; it is killed at the end if it still runs."""
-    opened = Terminal(list(arguments), columns, rows, **options)
+    opened = Terminal(["-m", "genbatch", *arguments], columns, rows, **options)
     try:
         yield opened
     finally:

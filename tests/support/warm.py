@@ -1,22 +1,22 @@
-"""Processes of the command ``genbatch`` that need not start an interpreter and import everything.
+"""``python -m`` in a process of its own, without the start of an interpreter and its imports.
 
-A real start costs most of a second of processor time, nearly all of it imports, and the tests of
-the command line start hundreds. So a *warm process* beside the tests imports once what the command
-uses, and forks for each command. The fork is a process like any other: a child of the tests' own,
+A start of the command ``genbatch`` costs most of a second of processor time, nearly all of it
+imports, and its tests start hundreds. So a *warm process* beside the tests imports once what the
+command uses, and forks for each. The fork is a process like any other: a child of the tests' own,
 with the descriptors, the folder, the environment and the session that it is given.
 
 1. The warm process has one thread, no event loop and no open file.
 2. The variables that are read before a command looks at its environment (by the interpreter, the
-   C library, and modules as they are imported) must be those of the warm process. A command with
-   others, or with options that are not known here, starts for real.
+   C library, and modules as they are imported) must be those of the warm process. What has others,
+   or options that are not known here, starts for real.
 3. A fork has what a new process has: default handlers of signals, its own arguments, streams,
    timezone and random numbers.
 4. Its number is told when nothing is left to arrange: it may be signalled at once.
 
 Three things are different. The seed of hashes is that of the warm process; imported modules are out
-of the garbage collector's sight; and after threads, exit handlers and streams nothing is taken
-down, which would cost more than most commands. Tests of imports and of starts run
-``sys.executable``.
+of the garbage collector's sight; and once threads have ended, exit handlers have run and streams
+are flushed, nothing is taken down, which would cost more than most commands. Tests of imports and
+of starts run ``sys.executable``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
-
-COMMAND = [sys.executable, "-m", "genbatch"]
 
 _TESTS = Path(__file__).parents[1]
 _READ_AT_START = ("COVERAGE_", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON")
@@ -70,8 +68,8 @@ def take_terminal() -> None:
 # The side of the tests
 
 
-class GenbatchProcess(subprocess.Popen[Any]):
-    """The command with arguments; takes the options of `subprocess.Popen`."""
+class PythonProcess(subprocess.Popen[Any]):
+    """Python with arguments; takes the options of `subprocess.Popen`."""
 
     def __init__(self, arguments: list[str], **options: Any) -> None:
         environment = dict(options.get("env") or os.environ)
@@ -79,14 +77,15 @@ class GenbatchProcess(subprocess.Popen[Any]):
         self._request = None
         if (
             sys.platform == "linux"
+            and arguments[0] == "-m"
             and options.keys() <= _KNOWN
             and (is_terminal or options.get("preexec_fn") is None)
             and _warm_process().is_like(environment)
         ):
             cwd = os.path.abspath(options.get("cwd") or ".")
             is_session = options.get("start_new_session", False)
-            self._request = (arguments, environment, cwd, is_session, is_terminal)
-        super().__init__([*COMMAND, *arguments], **options)
+            self._request = (arguments[1:], environment, cwd, is_session, is_terminal)
+        super().__init__([sys.executable, *arguments], **options)
 
     def _execute_child(self, *how: Any) -> None:
         if self._request is None:
@@ -111,11 +110,12 @@ class _WarmProcess:
                 env=_ENVIRONMENT,
                 pass_fds=[number],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
             )
         self._read_at_import = pickle.loads(self._received())
 
     def is_like(self, environment: dict[str, str]) -> bool:
-        """Return whether a command with this environment would be like this process."""
+        """Return whether Python with this environment would be like this process."""
         names = {n for n in environment.keys() | _ENVIRONMENT if n.startswith(_READ_AT_START)}
         names |= self._read_at_import
         return all(environment.get(name) == _ENVIRONMENT.get(name) for name in names)
@@ -152,7 +152,7 @@ class _Watched(type(os.environ)):  # type: ignore[misc]
 
 
 def serve(descriptor: int) -> None:
-    """Fork for each request; in the fork, run the command. Ends with the tests."""
+    """Fork for each request; in the fork, run the module. Ends with the tests."""
     status: list[int] = []
     atexit.register(_end, status)  # before all others, to be called after them
     usual, os.environ.__class__ = os.environ.__class__, _Watched
@@ -164,10 +164,10 @@ def serve(descriptor: int) -> None:
     gc.freeze()
     with socket.socket(fileno=descriptor) as requests:
         requests.send(pickle.dumps(_Watched.read))
-        arguments = _next_fork(requests)
+        module, *arguments = _next_fork(requests)
     sys.argv = ["-m", *arguments]
     try:
-        runpy.run_module("genbatch", run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         if isinstance(ended.code, int) and "coverage" not in sys.modules:
             status.append(ended.code)
