@@ -21,7 +21,7 @@ from support.commands import CANARY, images, started, write_prompts
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
-    for name in ("GOOGLE_API_KEY", "GENBATCH_OUTPUT", "PYTHONUNBUFFERED"):
+    for name in ("GOOGLE_API_KEY", "GENBATCH_OUTPUT"):
         monkeypatch.delenv(name, raising=False)
 
 

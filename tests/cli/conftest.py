@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import anyio.from_thread
 import pytest
 
 from genbatch.testing import FakeGemini
-from support.commands import CANARY, Genbatch, Serve, run_to_its_end
+from support.commands import CANARY, Genbatch, Serve
+from support.warm import run_module
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +29,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def genbatch() -> Genbatch:
-    return run_to_its_end
+    return partial(run_module, "genbatch")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from genbatch.testing import Call, FakeGemini
-from support.warm import PythonProcess
+from support.warm import PythonProcess, start_module
 
 COMMAND = [sys.executable, "-m", "genbatch"]
 CANARY = "canary-key-0123456789"
@@ -32,18 +32,7 @@ class Serve(Protocol):
 
 
 def started(arguments: list[str], **options: Any) -> PythonProcess:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    return PythonProcess(["-m", "genbatch", *arguments], **(pipes | options))
-
-
-def run_to_its_end(*arguments: str, input: str | None = None, **options: Any) -> Finished:
-    stdin = {} if input is None else {"stdin": subprocess.PIPE}
-    with started(list(arguments), **(stdin | options)) as process:
-        try:
-            out, err = process.communicate(input, timeout=120)
-        finally:
-            process.kill()  # does nothing to one that has ended
-    return Finished(process.args, process.returncode, out, err)
+    return start_module("genbatch", *arguments, **options)
 
 
 def write_prompts(count: int = 8) -> None:

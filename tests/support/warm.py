@@ -46,17 +46,23 @@ _PR_SET_CHILD_SUBREAPER = 36
 _LONGEST = 200_000  # bytes of a message: Linux holds as many back, without being told to
 _KNOWN = {"stdin", "stdout", "stderr", "encoding", "cwd", "env", "start_new_session", "preexec_fn"}
 
-# As it was before any test has changed it, but for what would change how all commands write.
-_ENVIRONMENT = os.environ | {"PYTHONIOENCODING": "utf-8"}
-for _name in ("FORCE_COLOR", "PYTHONUNBUFFERED"):
-    _ENVIRONMENT.pop(_name, None)
-
 _MODULES = """
 anyio._backends._asyncio anyio._backends._trio genbatch.cli._main genbatch.gallery
 genbatch.gemini._sdk genbatch.testing importlib.readers PIL.BmpImagePlugin PIL.GifImagePlugin
 PIL.ImageDraw PIL.ImageOps PIL.JpegImagePlugin PIL.PngImagePlugin PIL.PpmImagePlugin
 rich._emoji_codes rich.status typer.rich_utils typer._adapters typer._click.decorators uvloop
 """.split()
+
+
+def usual_streams() -> dict[str, str]:
+    """Return the environment, but for what would change how all of Python writes."""
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    environment.pop("PYTHONUNBUFFERED", None)
+    return environment
+
+
+_ENVIRONMENT = usual_streams()  # before any test has changed it
+_ENVIRONMENT.pop("FORCE_COLOR", None)
 
 
 def take_terminal() -> None:
@@ -69,7 +75,11 @@ def take_terminal() -> None:
 
 
 class PythonProcess(subprocess.Popen[Any]):
-    """Python with arguments; takes the options of `subprocess.Popen`."""
+    """Python with arguments; takes the options of `subprocess.Popen`.
+
+    Attributes:
+        is_fork: Whether the warm process was forked.
+    """
 
     def __init__(self, arguments: list[str], **options: Any) -> None:
         environment = dict(options.get("env") or os.environ)
@@ -85,6 +95,7 @@ class PythonProcess(subprocess.Popen[Any]):
             cwd = os.path.abspath(options.get("cwd") or ".")
             is_session = options.get("start_new_session", False)
             self._request = (arguments[1:], environment, cwd, is_session, is_terminal)
+        self.is_fork = self._request is not None
         super().__init__([sys.executable, *arguments], **options)
 
     def _execute_child(self, *how: Any) -> None:
@@ -95,6 +106,25 @@ class PythonProcess(subprocess.Popen[Any]):
         self.pid = _warm_process().fork(self._request, streams)
         self._child_created = True
         self._close_pipe_fds(*pipes)
+
+
+def start_module(name: str, *arguments: str, **options: Any) -> PythonProcess:
+    """Start a module, with pipes for what it writes."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    return PythonProcess(["-m", name, *arguments], **({"env": usual_streams()} | pipes | options))
+
+
+def run_module(
+    name: str, *arguments: str, input: str | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a module to its end."""
+    stdin = {} if input is None else {"stdin": subprocess.PIPE}
+    with start_module(name, *arguments, **(stdin | options)) as process:
+        try:
+            out, err = process.communicate(input, timeout=120)
+        finally:
+            process.kill()  # does nothing to one that has ended
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 class _WarmProcess:
@@ -229,11 +259,19 @@ def _become(
         os.environ.clear()
         os.environ.update(environment)
         time.tzset()
-        how = {"encoding": "utf-8", "newline": "\n", "closefd": False}
-        sys.stdin = sys.__stdin__ = open(0, **how)
-        sys.stdout = sys.__stdout__ = open(1, "w", **how)
-        sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", **how)
+        _open_streams()
         sys.modules["trio"]._core._run._r.seed()  # the global generator seeds itself
     finally:
         requests.send(b"%d" % os.getpid())
     return arguments
+
+
+def _open_streams() -> None:
+    """Open the standard streams as the interpreter does."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        mode = "w" if number else "r"
+        buffering, errors = (1, "backslashreplace") if name == "stderr" else (-1, "strict")
+        stream = open(number, mode, buffering, "utf-8", errors, newline="\n", closefd=False)
+        stream.buffer.raw.name = f"<{name}>"
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
