@@ -22,6 +22,7 @@ from typing import Any
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import certifi
 import httpcore
 import httpx
 import pytest
@@ -510,6 +511,22 @@ async def test_https_carries_large_bodies_both_ways(server_tls: ssl.SSLContext) 
     assert server.connections == 1
 
 
+def test_trusted_are_the_certificates_of_the_system_and_of_certifi(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    trusted, system, bundled = (
+        {*context.get_ca_certs(binary_form=True)}
+        for context in (
+            ConnectionStack().certificates,
+            ssl.create_default_context(),
+            ssl.create_default_context(cafile=certifi.where()),
+        )
+    )
+    assert trusted == system | bundled > set()
+
+
 async def test_server_that_is_not_who_it_should_be_is_refused(server_tls: ssl.SSLContext) -> None:
     async with serving(answer(b""), tls=server_tls) as server:
         async with stack_client() as client:
@@ -866,6 +883,8 @@ class Front(Tunnel):
             await self.pipe(through, stream)
 
 
+# The command has an event loop of its own.
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_command_line_uses_the_proxies_of_the_environment(
     server_tls: ssl.SSLContext, certificate: Path, tmp_path: Path
 ) -> None:

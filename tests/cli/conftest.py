@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -14,7 +13,8 @@ import anyio.from_thread
 import pytest
 
 from genbatch.testing import FakeGemini
-from support.commands import CANARY, COMMAND, Genbatch, Serve
+from support.commands import CANARY, Genbatch, Serve
+from support.warm import run_module
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +29,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def genbatch() -> Genbatch:
-    return partial(
-        lambda *arguments, **options: subprocess.run([*COMMAND, *arguments], **options),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
+    return partial(run_module, "genbatch")
 
 
 @pytest.fixture

@@ -270,8 +270,7 @@ def test_a_dry_run_counts_standard_input(genbatch: Genbatch) -> None:
 def test_who_types_prompts_is_told_how_and_sees_each_end(serve: Serve) -> None:
     serve()
     ours, theirs = pty.openpty()
-    command = [*COMMAND, "run", "-"]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    with started(["run", "-"], stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
 

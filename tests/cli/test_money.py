@@ -7,14 +7,13 @@ import os
 import pty
 import re
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genbatch.testing import Call, Fault, html_page, rate_limited
-from support.commands import COMMAND, PARTI, Genbatch, Serve, images, started, write_prompts
+from support.commands import PARTI, Genbatch, Serve, images, started, write_prompts
 
 
 @pytest.mark.skipif(not PARTI.exists(), reason="no PartiPrompts here")
@@ -191,9 +190,7 @@ def test_a_service_that_fails_all_the_time_ends_the_run(genbatch: Genbatch, serv
 def _on_a_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
     """Run the command on a terminal where somebody types an answer."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True
-    ) as process:
+    with started([*arguments], stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         os.write(ours, answer)
         shown = b""

@@ -89,9 +89,7 @@ def test_rows_that_cannot_be_written_are_told(genbatch: Genbatch, serve: Serve) 
     fake = serve()
     write_prompts(3)
     with open("/dev/full", "w") as full:
-        done = genbatch(
-            "run", "prompts.txt", "--json", capture_output=False, stdout=full, stderr=-1
-        )
+        done = genbatch("run", "prompts.txt", "--json", stdout=full)
     assert done.returncode == 3
     assert "genbatch: rows are missing from standard output: [Errno 28]" in done.stderr
     assert fake.stats.images == len(images("genbatch-out")) == 3

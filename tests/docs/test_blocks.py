@@ -24,6 +24,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 import genbatch.testing
+from genbatch.batch_api import _job, _queue
 from genbatch.testing import FakeGemini
 from support.pages import DOCS, PAGES, README, Block, blocks_of, read, steady
 
@@ -67,6 +68,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGemini]:
     ):
         monkeypatch.setenv("GEMINI_API_KEY", "a-key")
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.url)
+        monkeypatch.setattr(_queue, "_LINGER", 0.1)
+        monkeypatch.setattr(_job, "_FIRST_POLL", 0.001)
         yield server
 
 

@@ -36,7 +36,7 @@ def client_for(server: FakeGemini, **settings: object) -> GeminiClient:
 
 
 @pytest.mark.parametrize(
-    ("quota", "speed", "told", "n"), [("60/min", 30.0, True, 180), ("5/min", 200.0, False, 60)]
+    ("quota", "speed", "told", "n"), [("60/min", 60.0, True, 180), ("5/min", 400.0, False, 60)]
 )
 async def test_a_batch_goes_as_fast_as_a_quota_allows(
     quota: str, speed: float, told: bool, n: int

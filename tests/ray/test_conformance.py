@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -19,6 +17,7 @@ import pytest
 
 from genbatch.ray._objects import StoredImage
 from support.stores import KEY, OTHER_KEY, KeyedStore, image, open_store
+from support.warm import run_module
 
 pytestmark = pytest.mark.anyio
 
@@ -145,12 +144,9 @@ async def test_a_kill_at_any_step_loses_nothing_told_and_leaves_nothing_torn(
 ) -> None:
     """A process saves two images and is killed at its step-th look at the disk after the first."""
     where = f"{kind}:{tmp_path / 'store'}"
-    command = [sys.executable, "-m", "support.stores", where, str(step)]
-    ran = await anyio.run_process(
-        command, check=False, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE
-    )
-    assert ran.returncode in (0, -signal.SIGKILL), ran.stderr.decode()
-    told = ran.stdout.decode().split()
+    ran = run_module("support.stores", where, str(step), cwd=Path(__file__).parents[1])
+    assert ran.returncode in (0, -signal.SIGKILL), ran.stderr
+    told = ran.stdout.split()
     async with open_store(where) as store:
         keys = await store.keys()
         assert set(told) <= keys

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from genbatch.testing import Call, FakeGemini
+from support.warm import PythonProcess, start_module
 
 COMMAND = [sys.executable, "-m", "genbatch"]
 CANARY = "canary-key-0123456789"
@@ -30,9 +31,8 @@ class Serve(Protocol):
     def __call__(self, **options: Any) -> FakeGemini: ...
 
 
-def started(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*COMMAND, *arguments], encoding="utf-8", **(pipes | options))
+def started(arguments: list[str], **options: Any) -> PythonProcess:
+    return start_module("genbatch", *arguments, **options)
 
 
 def write_prompts(count: int = 8) -> None:

@@ -8,7 +8,6 @@ import pty
 import select
 import signal
 import struct
-import subprocess
 import termios
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import pyte
 
-from support.commands import COMMAND
+from support.warm import PythonProcess, take_terminal
 
 _LONGEST = 60  # seconds that anything may take
 
@@ -33,7 +32,7 @@ class Terminal:
         frames: The screen after each write.
     """
 
-    def __init__(self, command: list[str], columns: int, rows: int, **options: Any) -> None:
+    def __init__(self, arguments: list[str], columns: int, rows: int, **options: Any) -> None:
         self._screen = pyte.HistoryScreen(columns, rows, history=1000, ratio=0.1)
         self._stream = pyte.ByteStream(self._screen)
         self.descriptor, terminal = pty.openpty()
@@ -45,8 +44,8 @@ class Terminal:
         # Not the size that a test run's own environment tells, and readline, where it is loaded.
         environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         ends = {"stdin": terminal, "stdout": terminal, "stderr": terminal, "env": environment}
-        self.process = subprocess.Popen(
-            command, start_new_session=True, preexec_fn=_take_terminal, **ends | options
+        self.process = PythonProcess(
+            arguments, start_new_session=True, preexec_fn=take_terminal, **ends | options
         )
         os.close(terminal)
         self._closing, self._close = os.pipe()
@@ -119,7 +118,7 @@ def terminal(
     *arguments: str, columns: int = 80, rows: int = 24, **options: Any
 ) -> Iterator[Terminal]:
     """Run a command of genbatch on a terminal; it is killed at the end if it still runs."""
-    opened = Terminal([*COMMAND, *arguments], columns, rows, **options)
+    opened = Terminal(["-m", "genbatch", *arguments], columns, rows, **options)
     try:
         yield opened
     finally:
@@ -134,9 +133,3 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def _take_terminal() -> None:
-    """Make the terminal the one that Ctrl-C is typed on, and whose closing is heard."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that nohup runs ignore it
-    fcntl.ioctl(2, termios.TIOCSCTTY, 0)
