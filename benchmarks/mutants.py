@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
@@ -183,11 +182,13 @@ def run_all(mutants: Sequence[Mutant], copies: Sequence[Path]) -> dict[Mutant, s
         queue.put(directory)
     results = {}
     with get_context("fork").Pool(len(copies), _begin, (queue,)) as pool:
-        with suppress(KeyboardInterrupt):
+        try:
             for mutant, killer in zip(mutants, pool.imap(_test, mutants), strict=True):
                 fate = "killed  " if killer else "SURVIVED"
                 print(fate, mutant.name, "|", killer or "", flush=True)
                 results[mutant] = killer
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would lose the results
     return results
 
 
