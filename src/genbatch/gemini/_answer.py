@@ -250,7 +250,9 @@ def _why_none(answer: JsonObject, text: str, model: str) -> GenbatchError:
         maybe_paid=bool(candidates or (usage and usage.output_tokens)),
     )
     said = _said(answer, text)
-    free = details | {"maybe_paid": bool(usage and usage.output_tokens)}
+    # It says so itself: "You will not be charged for blocked images."
+    says_free = any("not be charged" in str(c.get("finishMessage")) for c in candidates)
+    free = details | {"maybe_paid": bool(usage and usage.output_tokens) and not says_free}
     if block_reason and not candidates:
         reason = excerpt(str(block_reason), 50)
         return Blocked(f"{model} blocked the prompt: {reason}{said}", reason=reason, **details)
