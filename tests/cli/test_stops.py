@@ -118,7 +118,7 @@ def unreachable() -> Iterator[str]:
 def test_a_pause_beyond_patience_ends_the_run(genbatch: Genbatch, serve: Serve) -> None:
     fake = serve(faults=lambda call: rate_limited(100_000, in_header=True))
     write_prompts(PROMPTS)
-    done = genbatch("run", "prompts.txt", "--patience", "3", "-k", str(AT_ONCE), timeout=60)
+    done = genbatch("run", "prompts.txt", "--patience", "3", "-k", str(AT_ONCE))
     assert done.returncode == 3
     assert fake.stats.calls <= AT_ONCE + 10
     assert "it asks to wait 100,000 s, longer than the patience of 3 s" in done.stderr

@@ -122,7 +122,26 @@ def test_what_is_no_image_is_an_invalid_response_that_may_be_paid(
         ),
         ({"candidates": []}, False),
         ({"candidates": [], "usageMetadata": {"candidatesTokenCount": 1120}}, True),
-        ({"candidates": [{"finishReason": "IMAGE_SAFETY"}]}, True),
+        ({"candidates": [{"finishReason": "IMAGE_SAFETY"}]}, False),  # blocked images are free
+        (
+            {
+                "candidates": [{"finishReason": "IMAGE_SAFETY"}],
+                "usageMetadata": {"candidatesTokenCount": 1120},
+            },
+            True,
+        ),
+        (
+            {
+                "candidates": [
+                    {
+                        "finishReason": "IMAGE_SAFETY",
+                        "finishMessage": "You will not be charged for blocked images.",
+                    }
+                ],
+                "usageMetadata": {"candidatesTokenCount": 1120},
+            },
+            False,
+        ),
         ({"candidates": [{"finishReason": "NO_IMAGE"}]}, True),
         (answer({"text": "I can only describe it."}), True),
     ],

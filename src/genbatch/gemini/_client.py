@@ -219,7 +219,10 @@ class GeminiClient:
         wire = self._opened()
         resolved = resolve(ImageRequest.of(prompt, settings), prompt)
         request = await read_images(resolved, self._threads)
-        wire.check(request)
+        if self.is_vertex:  # for which google-genai looks for certificates on the disk
+            await to_thread.run_sync(wire.check, request, limiter=self._threads)
+        else:
+            wire.check(request)
         account = Budget() if budget is None else budget
         attempt = partial(_make_attempt, wire, request, account, price)
         admitted = partial(self.throttle(request.model).run, attempt)
