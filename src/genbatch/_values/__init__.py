@@ -29,8 +29,7 @@ from ._image import (
     sniff_input_type,
     sniff_mime_type,
 )
-from ._prompt import Prompt
-from ._request import ImageRequest, ImageSettings, takes_settings
+from ._request import ImageRequest, ImageSettings, Prompt, takes_settings
 
 __all__ = [
     "EXTENSIONS",
