@@ -148,3 +148,15 @@ def test_one_model_that_is_gone_does_not_stop_the_others(genbatch: Genbatch, ser
     assert done.returncode == 3
     assert len(images("genbatch-out")) == 6
     assert "0 failed, 6 not made" in done.stdout
+
+
+def test_a_model_that_is_known_to_be_gone_is_refused_before_any_call(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    fake = serve()
+    write_prompts(2)
+    done = genbatch("run", "prompts.txt", "--model", "gemini-2.5-flash-image")
+    assert done.returncode == 3
+    assert "gemini-2.5-flash-image was shut down: use 'flash'" in done.stderr
+    assert fake.stats.calls == 0
+    assert not Path("genbatch-out").exists()

@@ -6,8 +6,7 @@ cost no more than $0.06 with its prompt and thoughts.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from genbatch import Budget, Failure, Prompt, generate_images
 from genbatch.testing import Call, FakeGemini, Fault, not_an_image, several_images
 from support.archives import begin, image, opened, plan_all
 from support.batch_runs import Got, client_of, images, kinds, prompts, run, spent_in
+from support.till import Till
 
 pytestmark = pytest.mark.anyio
 
@@ -155,45 +155,6 @@ async def test_pairs_that_an_earlier_run_left_in_a_job_count_twice(tmp_path: Pat
     assert await spent_in(tmp_path) == (pytest.approx(budget.spent), 0.0, 4, 0)
 
 
-# US dollars a token of prompt, of thoughts, and of an image, as published.
-RATES = {
-    "gemini-nano-banana-2.1": (1.50e-6, 7.50e-6, 30e-6),
-    "gemini-3-pro-image": (2e-6, 12e-6, 120e-6),
-}
-
-
-class Till:
-    """What the service bills, whatever its answers say of it.
-
-    Args:
-        edits: Which of these answers a call gets is random.
-        share: Of the price of a live call.
-        thoughts: How many tokens of them an answer has is random too.
-    """
-
-    def __init__(
-        self, edits: list[Fault], share: float, thoughts: Sequence[int] = (0, 337, 2000)
-    ) -> None:
-        self.billed = 0.0
-        self._edits, self._share, self._thoughts = edits, share, thoughts
-        self._pick = random.Random(0)
-
-    def fault(self, call: Call) -> Fault:
-        told = self._pick.choice(self._edits)
-        thoughts = self._pick.choice(self._thoughts)
-
-        def edit(answer: dict[str, Any]) -> dict[str, Any]:
-            usage = answer["usageMetadata"]
-            usage["thoughtsTokenCount"] = thoughts
-            for_prompt, for_thoughts, for_image = RATES[call.model]
-            cost = for_prompt * usage["promptTokenCount"] + for_thoughts * thoughts
-            cost += for_image * usage["candidatesTokenCount"]
-            self.billed += cost * self._share
-            return told.edit(answer) if told.edit else answer
-
-        return Fault(edit=edit)
-
-
 async def budget_after(directory: Path, usd: float) -> Budget:
     """Return a budget that counts what earlier runs into a directory have paid."""
     budget = Budget(usd)
@@ -219,7 +180,7 @@ async def test_no_number_of_runs_pays_more_than_the_budget(
     tmp_path: Path, by: Callable[..., Any], model: str
 ) -> None:
     out = tmp_path / "out"
-    till = Till([Fault(), *list(UNKNOWN.values())[:-1]], 1 if by is run_live else 0.5)
+    till = Till([Fault(), *list(UNKNOWN.values())[:-1]])
     async with FakeGemini(image_size=4, faults=till.fault) as fake:
         for _ in range(3):
             budget = await budget_after(out, 0.5)
@@ -237,7 +198,7 @@ async def test_no_number_of_runs_pays_more_than_the_budget(
 async def test_status_is_the_bill_where_answers_tell_it(
     tmp_path: Path, by: Callable[..., Any]
 ) -> None:
-    till = Till([Fault()], 1 if by is run_live else 0.5)
+    till = Till()
     async with FakeGemini(image_size=4, faults=till.fault) as fake:
         assert kinds(await by(fake, tmp_path, WANTED[:5], budget=Budget(9.0))) == {"image": 5}
     assert (await spent_in(tmp_path)).usd == pytest.approx(till.billed, abs=1e-6)
@@ -247,7 +208,7 @@ async def test_pairs_of_images_exceed_a_budget_by_the_first_calls_in_flight_at_m
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
-    till = Till([PAIR], 1, [0])
+    till = Till([PAIR], [0])
 
     def fault(call: Call) -> Fault:
         plain = till.fault(call)

@@ -7,10 +7,14 @@ of flash has 1,120 (1K), 1,680 (2K) or 3,780 (4K) tokens, one of pro 1,120, 1,12
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from genbatch import Usage
+from genbatch import GeminiClient, ImageRequest, Usage
+from genbatch.gemini import reserved_price
 from genbatch.gemini._models import cost
+from genbatch.testing import FakeGemini, Fault
 
 FLASH, PRO, LITE = "gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"
 SIZES = {
@@ -58,3 +62,27 @@ def test_an_answer_costs_what_was_worked_out_by_hand(
         total_tokens=0,
     )
     assert cost(model, usage, tier) == pytest.approx(dollars, abs=1e-9)
+
+
+def test_search_queries_cost_on_their_own() -> None:
+    usage = Usage(prompt_tokens=100, output_tokens=1120)
+    assert cost(FLASH, usage, "priority", searches=2) == pytest.approx(0.0675 + 0.028)
+    tools = {"tools": [{"google_search": {}}]}
+    plain = reserved_price(ImageRequest("a fox", model=FLASH, generation_config={"top_k": 1}))
+    asking = reserved_price(ImageRequest("a fox", model=FLASH, generation_config=tools))
+    assert plain is not None
+    assert asking == pytest.approx(plain + 0.014, abs=1e-4)
+
+
+@pytest.mark.anyio
+async def test_queries_of_an_answer_are_counted() -> None:
+    def search(answer: dict[str, Any]) -> dict[str, Any]:
+        answer["candidates"][0]["groundingMetadata"] = {"webSearchQueries": ["fox", "snow"]}
+        return answer
+
+    async with (
+        FakeGemini(image_size=8, faults=[Fault(edit=search)]) as fake,
+        GeminiClient("a-key", base_url=fake.url) as client,
+    ):
+        image = await client.generate_image("a fox")
+    assert image.cost == pytest.approx(0.0336 + 0.028, rel=0.01)

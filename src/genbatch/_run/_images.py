@@ -22,7 +22,7 @@ from genbatch._values import (
     SavedImage,
     takes_settings,
 )
-from genbatch.gemini import GeminiClient, resolve
+from genbatch.gemini import GeminiClient, refuse_retired, resolve
 from genbatch.gemini import price as price_of
 
 from ._paid_call import ImageMaker, PaidCalls
@@ -117,6 +117,7 @@ def generate_images(
             for or google-genai does not send one of them, budget is in US dollars and no price of
             it is known, or as stream. What a prompt's own settings ask for fails that prompt alone.
         TypeError: If there is no such setting, generation_config is not a mapping, or as stream.
+        Rejected: If the model is known to have been shut down.
         StoreError: On entering, if save_dir cannot be used; see Store.
 
     Resuming: A prompt whose image is in the directory already, at whatever index, is not called
@@ -159,8 +160,10 @@ def defaults_of(
         ValueError: If the model cannot do what the settings ask for, or a budget in US dollars is
             given and no price is known.
         TypeError: If there is no such setting, or one is of the wrong type.
+        Rejected: If the model is known to have been shut down.
     """
     defaults = resolve(ImageRequest.of("any text", settings))
+    refuse_retired(defaults.model)
     if price is None and budget is not None and budget.usd is not None:
         if price_of(defaults.model, defaults.image_size) is None:
             raise ValueError(
@@ -175,9 +178,14 @@ def request_of(prompt: str | Prompt, defaults: ImageRequest) -> ImageRequest:
     Raises:
         ValueError: If the prompt is blank, or its model cannot do what it asks for.
         TypeError: If it is not a prompt.
+        Rejected: If its model is known to have been shut down.
     """
     request = defaults.with_prompt(prompt)
-    return request if isinstance(prompt, str) else resolve(request, prompt)
+    if isinstance(prompt, str):
+        return request
+    request = resolve(request, prompt)
+    refuse_retired(request.model)
+    return request
 
 
 def _generate(

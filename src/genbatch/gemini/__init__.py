@@ -12,6 +12,7 @@ from ._models import (
     is_smaller,
     model_id,
     price,
+    refuse_retired,
     reserved_price,
     resolve,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "parse_answer",
     "price",
     "read_images",
+    "refuse_retired",
     "reserved_price",
     "resolve",
     "with_retries",

@@ -153,7 +153,7 @@ def image_from(
     images, reason, damaged = _images(inline, model)
     usage = _usage(answer, has_image=True)
     # A price is that of an image, and a damaged one is paid for too.
-    billed = cost(model, usage, tier) if price is None else price * len(inline)
+    billed = cost(model, usage, tier, _searches(answer)) if price is None else price * len(inline)
     if not images:
         message = f"{model} sent an invalid image: {reason}"
         details = _Details(status=200, request_id=_response_id(answer), maybe_paid=True)
@@ -170,6 +170,14 @@ def image_from(
         response_id=_response_id(answer),
         extras=tuple(images[1:]),
     )
+
+
+def _searches(answer: JsonObject) -> int:
+    """Return how many search queries an answer was grounded with."""
+    grounding = [mapping(c.get("groundingMetadata")) for c in objects(answer.get("candidates"))]
+    names = ("webSearchQueries", "imageSearchQueries")
+    queries = [each.get(name) for each in grounding for name in names]
+    return sum(len(each) for each in queries if isinstance(each, list))
 
 
 def served_tier(answer: JsonObject) -> str | None:

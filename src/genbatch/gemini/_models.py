@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from genbatch._money import ModelPrice, model_price
-from genbatch._values import ImageRequest, Prompt, Usage
+from genbatch._values import ImageRequest, Prompt, Rejected, Usage
 
 _CLASSIC = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 _ALL_RATIOS = (*_CLASSIC, "1:4", "1:8", "4:1", "8:1")
@@ -58,6 +58,7 @@ MODELS = (
         thinking=("minimal", "high"),
     ),
 )
+_GONE = re.compile(r"gemini-2\.5-flash-image(-preview)?|imagen-.*")  # for certain
 _RETIRED = re.compile(r"gemini-(3\.1|2\.5)-flash-image(-preview)?|imagen-.*")
 _SUCCESSOR = MODELS[0]
 _LEVELS = {level for model in MODELS for level in model.thinking}
@@ -145,13 +146,16 @@ def check_settings(
             raise ValueError(f"{model} {does} {_any_of(allowed)}, got {name}={given!r}")
 
 
-def cost(model: str, usage: Usage | None, tier: str | None = None) -> float | None:
+def cost(
+    model: str, usage: Usage | None, tier: str | None = None, searches: int = 0
+) -> float | None:
     """Return the price of one answer in US dollars.
 
     Args:
         model: Full id.
         usage: Tokens billed for the answer.
         tier: The service tier that served it; None for the standard one.
+        searches: Search queries that it was grounded with.
 
     Returns:
         None where the usage, the price, or that of the tier is unknown.
@@ -162,11 +166,12 @@ def cost(model: str, usage: Usage | None, tier: str | None = None) -> float | No
     factor = 1.0 if tier in (None, "standard") else published.tiers.get(tier or "")
     if factor is None:
         return None
-    return factor * published.cost(
+    tokens = published.cost(
         prompt_tokens=usage.prompt_tokens,
         text_tokens=usage.text_tokens + usage.thought_tokens,
         image_tokens=usage.output_tokens - usage.text_tokens,
     )
+    return factor * tokens + searches * published.search
 
 
 def price(model: str, image_size: str | None = None) -> float | None:
@@ -196,7 +201,7 @@ def reserved_price(request: ImageRequest) -> float | None:
     """Return the most that one answer with one image should cost in US dollars.
 
     It counts a token for each byte of text, each input image, as many tokens of thoughts as the
-    price file states, and an image of the size that is asked for.
+    price file states, an image of the size that is asked for, and a search query if it may search.
 
     Args:
         request: With the model's full id.
@@ -221,7 +226,9 @@ def reserved_price(request: ImageRequest) -> float | None:
         image_tokens=max(sizes.values()) if size is None else sizes[size],
     )
     factor = _most_of_tier(published, asked_tier(request))
-    return factor * (others + input_price(request.model, request.text, len(request.images)))
+    tokens = others + input_price(request.model, request.text, len(request.images))
+    searches = "googlesearch" in config.lower().replace("_", "")
+    return factor * tokens + searches * published.search
 
 
 def input_price(model: str, text: str, images: int = 0) -> float:
@@ -300,6 +307,18 @@ def default_size(model: str) -> str | None:
 def makes_images(model: str) -> bool:
     """Return whether a model makes images, by its id: the service's list does not say."""
     return _known(model) is not None or "image" in model or "banana" in model
+
+
+def refuse_retired(model: str) -> None:
+    """Refuse a model that is known to have been shut down; no call is needed to tell.
+
+    Raises:
+        Rejected: If it was; its scope is the model.
+    """
+    if _GONE.fullmatch(model):
+        error = Rejected(f"{model} {advice(model)}")
+        error.scope = "model"
+        raise error
 
 
 def advice(model: str) -> str | None:
