@@ -27,7 +27,7 @@ from genbatch._run import make_takes, plan_takes
 from genbatch._store import _files as files
 from genbatch._store._reports import Status, export, status
 from genbatch.gemini import reserved_price, resolve
-from genbatch.testing import FakeGemini, Fault, bad_base64, not_an_image
+from genbatch.testing import Call, FakeGemini, Fault, bad_base64, bad_key, not_an_image
 from support.archives import begin, opened, plan_all
 from support.backends import only_asyncio
 from support.batch_runs import client_of, errors, kinds, run, spent_in, submitted
@@ -262,3 +262,23 @@ async def test_client_does_not_ask_again(server: FakeGemini) -> None:
     assert caught.value.data == CUT
     assert caught.value.maybe_paid
     assert server.stats.calls == 1
+
+
+async def test_what_comes_damaged_after_a_stop_is_kept_as_well(tmp_path: Path) -> None:
+    def fault(call: Call) -> Fault:
+        return bad_key() if "refused" in call.prompt else not_an_image(CUT)
+
+    def latency(call: Call) -> float:
+        return 0.0 if "refused" in call.prompt else 0.3
+
+    async with (
+        FakeGemini(faults=fault, latency=latency, image_size=8) as fake,
+        GeminiClient("a-key", base_url=fake.url) as client,
+        generate_images(
+            client, ["a cup", "refused", "a mug"], save_dir=tmp_path, max_concurrent=2
+        ) as outcomes,
+    ):
+        found = kinds([outcome async for outcome in outcomes])
+    assert found == {"DamagedImage": 1, "Unauthorized": 2}
+    (file,) = kept_in(tmp_path)
+    assert file.read_bytes() == CUT

@@ -91,9 +91,8 @@ class RunBreaker:
             self.check(model)  # what stopped it, where that is known here
             raise
         except Exception as exc:
-            self._failed(model, exc)
-            if isinstance(exc, Rejected | InvalidResponse | Unavailable):
-                self.check(model)  # where it is what stops the run, it says nothing of the prompt
+            if self._failed(model, exc):
+                self.check(model)
             raise
         self._has_answered = True
         self._unavailable = self._refusals = self._pages = 0
@@ -114,15 +113,17 @@ class RunBreaker:
             log(_log, WARNING, "the run stops", error=error)
             self.drop_waiting()
 
-    def _failed(self, model: str, error: Exception) -> None:
+    def _failed(self, model: str, error: Exception) -> bool:
+        """Learn from a failure; return whether it is what stops calls, and no fault of a prompt."""
+        is_cause = False
         if isinstance(error, Unavailable | TimeoutError):
-            self._count_unavailable(error)
+            is_cause = self._count_unavailable(error)
         if not isinstance(error, GenbatchError):
-            return
+            return is_cause
         if error.status is not None and not isinstance(error, Unavailable):
             self._unavailable = 0  # it has answered
         if isinstance(error, Rejected):
-            self._count_refusal(error)
+            is_cause = self._count_refusal(error)
         else:
             self._refusals = 0
         if error.scope == "service":
@@ -130,17 +131,20 @@ class RunBreaker:
         elif error.scope == "model" and model not in self._models:
             self._models[model] = _cause(error)
             log(_log, WARNING, "the calls of %s stop", model, error=error)
+        return is_cause or (error.scope != "prompt" and _cause(error) is not error)
 
-    def _count_unavailable(self, error: Exception) -> None:
+    def _count_unavailable(self, error: Exception) -> bool:
         self._unavailable += 1
         is_reached = not isinstance(error, Unavailable) or error.maybe_paid or error.status
         if not is_reached and not self._has_answered:  # no network, or not the right address
             self.stop(Stopped(str(error)))
-        elif self._unavailable >= FAILURES_IN_A_ROW:
+            return True
+        if self._unavailable >= FAILURES_IN_A_ROW:
             row = f"{FAILURES_IN_A_ROW} calls in a row have failed"
             self.stop(Stopped(f"{row}: {error}"))
+        return False
 
-    def _count_refusal(self, error: Rejected) -> None:
+    def _count_refusal(self, error: Rejected) -> bool:
         message = str(error)
         self._refusals = self._refusals + 1 if message == self._refusal else 1
         self._refusal = message
@@ -148,6 +152,7 @@ class RunBreaker:
             self._to_forget = message
             row = f"{REFUSALS_IN_A_ROW} calls in a row were refused in the same words"
             self.stop(Stopped(f"{row}: {message}"))
+        return self._refusals >= REFUSALS_IN_A_ROW
 
 
 def _cause(error: GenbatchError) -> GenbatchError:
