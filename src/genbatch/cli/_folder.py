@@ -81,8 +81,8 @@ def status_command(folder: OutputFolder = _OUT, as_json: AsObject = False) -> in
 
 def _lines(found: Status) -> Iterator[str]:
     yield f"{found.done:,} of {found.planned:,} done, ${found.spent.usd:.2f}"
-    if len(found.runs) > 1:
-        yield f"by run: {by_run(found.runs)}"
+    if len(paid := [run for run in found.runs if run.usd]) > 1:
+        yield f"by run: {by_run(paid)}"
     for name, kinds in (("failed", found.failed), ("will be tried again", found.transient)):
         if kinds:
             each = ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
