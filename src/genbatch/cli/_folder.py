@@ -94,7 +94,7 @@ def _lines(found: Status) -> Iterator[str]:
         yield f"{found.in_jobs:,} in jobs, {price}: run again with --via batch to collect them"
     if calls := found.spent.maybe_images - found.in_jobs:
         dollars = found.spent.maybe_usd - found.in_jobs_usd
-        yield f"{calls:,} calls without an image may have been billed, ${dollars:.2f}"
+        yield f"{count(calls, 'call')} without an image may have been billed, ${dollars:.2f}"
     if found.runner is not None:
         yield f"a run is in progress: {found.runner}"
 

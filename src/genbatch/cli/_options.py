@@ -220,7 +220,7 @@ class Options:
     aspect_ratio: str | None = _field(None, IMAGES, "Aspect ratio, such as 16:9.", "W:H", env=True)
     image_size: str | None = _field(None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True)
     thinking: str | None = _field(
-        None, IMAGES, "Thinking level, such as high; not every model can be told.", "LEVEL"
+        None, IMAGES, "Thinking level, such as high; not every model supports it.", "LEVEL"
     )
     seed: int | None = _field(
         None,
@@ -230,9 +230,7 @@ class Options:
         min=-(2**31),
         max=2**31 - 1,
     )
-    system: str | None = _field(
-        None, IMAGES, "System instruction, told to the model before each prompt.", "TEXT"
-    )
+    system: str | None = _field(None, IMAGES, "System instruction, sent with each prompt.", "TEXT")
     variants: int = _field(
         1, IMAGES, "Make N images of each prompt.", "N", "--variants", "-n", min=1, max=MOST_IMAGES
     )

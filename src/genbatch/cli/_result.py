@@ -181,8 +181,9 @@ def report(result: Result, options: Options) -> int:
 def by_run(runs: Sequence[RunCost]) -> str:
     """Return what each run has paid, the latest last, and when it began."""
     told = [f"{datetime.fromtimestamp(run.began):%Y-%m-%d %H:%M} ${run.usd:.2f}" for run in runs]
-    earlier = [f"{len(told) - _MOST_RUNS} earlier ones"] if len(told) > _MOST_RUNS else []
-    return ", ".join([*earlier, *told[-_MOST_RUNS:]])
+    if len(told) > _MOST_RUNS:
+        return ", ".join([f"{len(told) - _MOST_RUNS + 1} earlier runs", *told[1 - _MOST_RUNS :]])
+    return ", ".join(told)
 
 
 def _print_figures(out: QuietConsole, result: Result, options: Options) -> None:
