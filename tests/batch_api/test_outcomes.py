@@ -236,7 +236,9 @@ async def test_results_that_may_not_be_read_are_gone_only_after_the_time_that_th
     # A prompt that comes after its job is known to be gone is asked for again.
     assert set(outcomes) <= {"InvalidResponse", "image"}
     assert sum(outcomes.values()) == 3
-    assert [job.state for job in await jobs_in(tmp_path)] == ["GONE"]
+    first, *others = [job.state for job in await jobs_in(tmp_path)]
+    assert first == "GONE"
+    assert bool(others) == ("image" in outcomes)
 
 
 @pytest.mark.parametrize("fault", [short_body(1500), reset(1500), Fault(status=503), garbage()])

@@ -102,8 +102,10 @@ async def test_a_service_that_always_fails_ends_the_run() -> None:
         async with generate_images(client, map(str, range(200)), max_concurrent=5) as outcomes:
             errors = [outcome.error async for outcome in outcomes if isinstance(outcome, Failure)]
         assert len(errors) == 200
-        assert isinstance(errors[-1], Stopped)
-        assert "20 calls in a row have failed" in str(errors[-1])
+        # Those in flight at the stop may be the last to end.
+        stopped = [error for error in errors if isinstance(error, Stopped)]
+        assert len(stopped) >= 175
+        assert all("20 calls in a row have failed" in str(error) for error in stopped)
         assert 20 <= server.stats.calls <= 25
 
 
