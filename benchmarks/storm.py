@@ -1,7 +1,7 @@
 """How a batch fares where a service says "too many": ``python -m benchmarks.storm [--docs]``.
 
 Services are modelled under virtual time: one that runs so many calls at once, one that lets so many
-start in any 60 seconds, one that counts anew each full minute. A throttled batch, which is told
+start in any 60 seconds or ten minutes, one that counts anew each full minute. A throttled batch, which is told
 nothing of them, is set beside batches of fixed concurrency, in which each rejected call waits by
 itself, for the delay if it is told one, else 1, 2, 4, ... up to 60 seconds with jitter, and is made
 again. Each cell has the time of the batch over the ideal one, and the rejections after the first
@@ -86,7 +86,7 @@ class Crowd(Service):
 
 @dataclass
 class Rolling(Service):
-    """Lets so many calls start in any 60 seconds."""
+    """Lets so many calls start in any window of seconds."""
 
     quota: int = 60
     window: float = 60.0
@@ -187,7 +187,12 @@ def storms() -> list[Storm]:
               partial(Minutes, 8, tells, quota=quota), 300, 50, 300 / quota * 60, (50, 1))
         for quota, tells in ((60, True), (60, False), (5, True), (5, False))
     ]  # fmt: skip
-    return crowds + timed + minutes
+    spending = [
+        Storm(f"74 in any ten minutes{told if tells else untold}",
+              partial(Rolling, 20, tells, quota=74, window=600), 300, 50, 300 / 74 * 600, (50, 1))
+        for tells in (True, False)
+    ]  # fmt: skip
+    return crowds + timed + minutes + spending
 
 
 def cell(storm: Storm, run_batch: Callable[[Service, int, int], tuple[int, float]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from genbatch.testing import Call, Fault, bad_key
-from support.commands import Genbatch, Serve, images, started, write_prompts
+from support.commands import Genbatch, Serve, arrival, images, started, write_prompts
 from support.till import Till
 
 BUDGET = 0.5
@@ -50,14 +50,12 @@ def test_takes_are_paid_from_the_budget_of_the_folder(genbatch: Genbatch, serve:
 
 def test_calls_in_flight_at_a_kill_count_as_reserved(genbatch: Genbatch, serve: Serve) -> None:
     till = Till()
-    fake = serve(
-        faults=till.fault, image_size=8, latency=lambda call: 60 if call.number == 2 else 0
-    )
+    arrived, hangs = arrival(2, lambda call: 60 if call.number == 2 else 0)
+    serve(faults=till.fault, image_size=8, latency=hangs)
     write_prompts(12)
     run = ["run", "prompts.txt", "--model", "pro", "--budget", str(BUDGET), "-k", "1"]
     with started(run) as process:
-        while fake.stats.calls < 2:
-            assert process.poll() is None
+        assert arrived.wait(60)
         process.kill()
     spent = billed_by(genbatch)
     assert (spent["images"], spent["maybe_images"]) == (1, 1)

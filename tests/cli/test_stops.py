@@ -14,15 +14,19 @@ from genbatch.testing import (
     Call,
     Fault,
     closed_port,
+    disabled_account,
+    expired_key,
     html_page,
+    no_credit,
     rate_limited,
     redirect,
     retired_model,
+    spending_cap,
+    unsupported_location,
 )
 from support.commands import Genbatch, Serve, images, write_prompts
 
 PROMPTS, AT_ONCE = 60, 20
-DISABLED = {"candidates": [{"finishReason": "PUP_LIMITED_DISABLED", "index": 0}]}
 
 
 def refused(code: int, status: str, message: str) -> Fault:
@@ -30,14 +34,8 @@ def refused(code: int, status: str, message: str) -> Fault:
 
 
 STOPS = {
-    "prepaid": (
-        refused(429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted. Please top up."),
-        "Your prepayment credits are depleted",
-    ),
-    "spending cap": (
-        refused(429, "RESOURCE_EXHAUSTED", "Your project has exceeded its monthly spending cap."),
-        "exceeded its monthly spending cap",
-    ),
+    "prepaid": (no_credit(), "Your prepayment credits are depleted"),
+    "spending cap": (spending_cap(), "exceeded its monthly spending cap"),
     "billing": (
         refused(429, "RESOURCE_EXHAUSTED", "Enable billing on project 7 to go on."),
         "Enable billing on project 7",
@@ -45,15 +43,9 @@ STOPS = {
     "redirect": (redirect("http://127.0.0.2/"), "a redirect of"),
     "retired": (retired_model(), "(404): "),
     "page": (html_page(200), "an answer that is not JSON: <!DOCTYPE html>"),
-    "location": (
-        refused(400, "FAILED_PRECONDITION", "User location is not supported for the API use."),
-        "User location is not supported",
-    ),
-    "expired key": (
-        refused(400, "INVALID_ARGUMENT", "API key expired. Please renew the API key."),
-        "API key expired",
-    ),
-    "disabled account": (Fault(edit=lambda _: DISABLED), "PUP_LIMITED_DISABLED"),
+    "location": (unsupported_location(), "User location is not supported"),
+    "expired key": (expired_key(), "API key expired"),
+    "disabled account": (disabled_account(), "PUP_LIMITED_DISABLED"),
     "the same 400": (
         refused(400, "INVALID_ARGUMENT", 'Unknown name "imageConfig".'),
         "in the same words: gemini-nano-banana-2.1 refused the request (400): Unknown name",
