@@ -1,11 +1,11 @@
 """How a batch fares where a service says "too many": ``python -m benchmarks.storm [--docs]``.
 
 Services are modelled under virtual time: one that runs so many calls at once, one that lets so many
-start in any 60 seconds or ten minutes, one that counts anew each full minute. A throttled batch, which is told
-nothing of them, is set beside batches of fixed concurrency, in which each rejected call waits by
-itself, for the delay if it is told one, else 1, 2, 4, ... up to 60 seconds with jitter, and is made
-again. Each cell has the time of the batch over the ideal one, and the rejections after the first
-20 calls.
+start in any 60 seconds or ten minutes, one that counts anew each full minute. A throttled batch,
+which is told nothing of them, is set beside batches of fixed concurrency, in which each rejected
+call waits by itself, for the delay if it is told one, else 1, 2, 4, ... up to 60 seconds with
+jitter, and is made again. Each cell has the time of the batch over the ideal one, and the
+rejections after the first 20 calls.
 """
 
 from __future__ import annotations
