@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from genbatch import GeminiClient, _http
+from genbatch import GeminiClient, ImageRequest, _http
 from genbatch._http import ConnectionStack, captured_body
 from genbatch.gemini import image_from, parse_answer
 from genbatch.testing import FakeGemini
@@ -742,7 +742,7 @@ async def test_image_is_the_same_however_its_answer_is_split(
         async with stack_client() as client:
             found = (await client.post("http://x/")).content
         assert found == body
-        assert image_from(parse_answer(found, "a-model"), "a-model").data == image
+        assert image_from(parse_answer(found, "a-model"), ImageRequest("a cup")).data == image
 
 
 @pytest.mark.parametrize("how", ["cancelled", "refused"])

@@ -36,6 +36,60 @@ def test_ten_runs_of_pro_never_pay_more_than_the_budget(
         assert spent["maybe_images"] == 0
 
 
+@pytest.mark.parametrize("via", ["live", "batch"])
+def test_a_run_expects_as_many_images_an_answer_as_earlier_ones_brought(
+    genbatch: Genbatch, serve: Serve, via: str
+) -> None:
+    till = Till(images=2, thoughts=[337])
+    serve(faults=till.fault, image_size=8)
+    write_prompts(12)
+    run = ("run", "prompts.txt", "--model", "pro", "-k", "1", "--via", via)
+    genbatch(*run, "--max-images", "1")
+    budget = till.billed * 2.7  # a third answer would have room if it had one image
+    for _ in range(3):
+        genbatch(*run, "--budget", str(budget))
+        assert till.billed == pytest.approx(budget / 2.7 * 2, rel=0.01)
+        assert billed_by(genbatch)["usd"] == pytest.approx(till.billed, abs=0.005)
+
+
+def test_an_answer_of_several_images_has_no_room_for_them_in_a_later_run_either(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    serve(faults=Till(images=2).fault, image_size=8)
+    write_prompts(12)
+    for _ in range(2):
+        genbatch("run", "prompts.txt", "-k", "1", "--max-images", "3")
+        assert billed_by(genbatch)["images"] == 2
+
+
+def test_a_run_expects_the_thoughts_of_earlier_ones(genbatch: Genbatch, serve: Serve) -> None:
+    till = Till(thoughts=[12_000])  # six times as many as are reserved, for $0.144
+    serve(faults=till.fault, image_size=8)
+    write_prompts(12)
+    for _ in range(3):
+        genbatch("run", "prompts.txt", "--model", "pro", "-k", "1", "--budget", str(BUDGET))
+        assert till.billed == pytest.approx(0.2784, abs=0.001)  # a second one may exceed $0.50
+
+
+@pytest.mark.parametrize("via", ["live", "batch"])
+@pytest.mark.parametrize("name", ["candidatesTokenCount", "promptTokenCount"])
+@pytest.mark.parametrize("tokens", [1, 1_900_000])
+def test_numbers_that_cannot_be_true_neither_open_nor_lock_a_folder(
+    genbatch: Genbatch, serve: Serve, via: str, name: str, tokens: int
+) -> None:
+    def tell(answer: dict[str, Any]) -> dict[str, Any]:
+        answer["usageMetadata"][name] = tokens
+        return answer
+
+    till = Till([Fault(edit=tell)], thoughts=[337])
+    serve(faults=till.fault, image_size=8)
+    write_prompts(12)
+    for _ in range(2):
+        genbatch("run", "prompts.txt", "--model", "pro", "-k", "2", "--via", via, "--budget", "0.7")
+        assert 0.4 < till.billed <= 0.7
+        assert till.billed - 0.001 <= billed_by(genbatch)["usd"] <= 0.7
+
+
 def test_takes_are_paid_from_the_budget_of_the_folder(genbatch: Genbatch, serve: Serve) -> None:
     till = Till()
     serve(faults=till.fault, image_size=8)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from genbatch._values import InvalidResponse
+from genbatch._values import ImageRequest, InvalidResponse
 from genbatch.gemini import _answer
 from genbatch.gemini._answer import image_from, parse_answer
 
@@ -31,7 +31,7 @@ def image(data: Any = ENCODED) -> dict[str, Any]:
 
 
 def read(body: bytes) -> tuple[bytes, str]:
-    found = image_from(parse_answer(body, MODEL, hide), MODEL)
+    found = image_from(parse_answer(body, MODEL, hide), ImageRequest("a cup"))
     return found.data, found.text
 
 

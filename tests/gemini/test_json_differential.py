@@ -11,7 +11,7 @@ import os
 import random
 from typing import Any
 
-from genbatch._values import GenbatchError, InvalidResponse, is_whole, sniff_mime_type
+from genbatch._values import GenbatchError, ImageRequest, InvalidResponse, is_whole, sniff_mime_type
 from genbatch.gemini import image_from, parse_answer
 
 DOCUMENTS = int(os.environ.get("GENBATCH_DOCUMENTS", "2000"))
@@ -131,7 +131,7 @@ def read(body: bytes) -> list[bytes] | None:
     except InvalidResponse:
         return None
     try:
-        image = image_from(answer, "a-model")
+        image = image_from(answer, ImageRequest("a cup"))
     except GenbatchError:
         return []
     return [image.data, *(extra.data for extra in image.extras)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,16 @@ from genbatch import (
 from genbatch.gemini import _retry
 from genbatch.ray._objects import Objects, StoredImage
 from genbatch.ray._worker import Worker
-from genbatch.testing import Call, FakeGemini, Fault, blocked, not_an_image, rate_limited, reset
+from genbatch.testing import (
+    Call,
+    FakeGemini,
+    Fault,
+    blocked,
+    not_an_image,
+    rate_limited,
+    reset,
+    several_images,
+)
 from support.fleets import fleet, item, saved_in
 
 pytestmark = pytest.mark.anyio
@@ -280,3 +290,14 @@ async def test_what_is_saved_is_in_the_index_when_all_is_over(tmp_path: Path) ->
             lambda: [path.read_text() for path in (tmp_path / "index").iterdir()]
         )
     assert [len(segment.splitlines()) for segment in segments] == [3]
+
+
+async def test_a_run_expects_as_many_images_an_answer_as_earlier_ones_brought(
+    tmp_path: Path,
+) -> None:
+    async with FakeGemini(faults=lambda call: several_images(2)) as server:
+        for run in range(3):
+            async with fleet(tmp_path, server.url, max_images=3, max_concurrent=1) as (_, [worker]):
+                with suppress(BudgetExhausted):
+                    await worker.make([item(run)])
+        assert server.stats.images == 2

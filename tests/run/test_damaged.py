@@ -116,7 +116,7 @@ async def test_it_counts_as_paid(server: FakeGemini, tmp_path: Path, own: float 
 
 
 async def test_it_costs_what_the_answer_says(tmp_path: Path) -> None:
-    usage = {"promptTokenCount": 10, "candidatesTokenCount": 100, "totalTokenCount": 110}
+    usage = {"promptTokenCount": 10, "candidatesTokenCount": 1120, "totalTokenCount": 1130}
 
     def cut(answer: dict[str, Any]) -> dict[str, Any]:
         answer["usageMetadata"] = usage
@@ -128,7 +128,7 @@ async def test_it_costs_what_the_answer_says(tmp_path: Path) -> None:
     budget = Budget()
     async with FakeGemini(faults=[Fault(edit=cut)], image_size=8) as server:
         outcome = await outcome_of(server, tmp_path, budget=budget)
-    assert 0 < outcome.error.cost < IMAGE / 5
+    assert outcome.error.cost == pytest.approx(0.033615)
     assert budget.spent == pytest.approx(outcome.error.cost)
     assert (await status_of(tmp_path)).spent.usd == pytest.approx(outcome.error.cost)
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from genbatch.testing import Call, Fault
+from genbatch.testing import Call, Fault, several_images
 
 # US dollars a token of prompt, of thoughts, and of an image, as published.
 RATES = {
@@ -21,12 +21,17 @@ class Till:
     Args:
         edits: Which of these answers a call gets is random.
         thoughts: How many tokens of them an answer has is random too.
+        images: How many an answer has.
     """
 
     def __init__(
-        self, edits: Sequence[Fault] = (Fault(),), thoughts: Sequence[int] = (0, 337, 2000)
+        self,
+        edits: Sequence[Fault] = (Fault(),),
+        thoughts: Sequence[int] = (0, 337, 2000),
+        images: int = 1,
     ) -> None:
         self.billed = 0.0
+        self._images = several_images(images)
         self._edits, self._thoughts = edits, thoughts
         self._pick = random.Random(0)
 
@@ -35,6 +40,8 @@ class Till:
         thoughts = self._pick.choice(self._thoughts)
 
         def edit(answer: dict[str, Any]) -> dict[str, Any]:
+            assert self._images.edit is not None
+            answer = self._images.edit(answer)
             usage = answer["usageMetadata"]
             usage["thoughtsTokenCount"] = thoughts
             for_prompt, for_thoughts, for_image = RATES[call.model]

@@ -36,6 +36,7 @@ class Attempt:
         expected: US dollars that an answer with one image costs at most, None where no price is
             known.
         price: US dollars reserved for it: more where answers of its model have cost more.
+        room: Images reserved for it: more where answers of its model have had more.
         cost: US dollars of the images that came.
         images: How many came.
         maybe_images: 1 while it may have been billed without an image, else 0.
@@ -43,6 +44,7 @@ class Attempt:
 
     expected: float | None
     price: float | None
+    room: int = 1
     cost: float = 0.0
     images: int = 0
     maybe_images: int = 1
@@ -135,6 +137,19 @@ class Budget:
         self._settled = ParkingLot()
         self._is_told = False
 
+    def expect(self, model: str, *, images: int = 1, excess: float = 0.0) -> None:
+        """Reserve for a model what its answers have brought elsewhere, such as in earlier runs.
+
+        Args:
+            model: Full id.
+            images: Most images in one answer.
+            excess: US dollars that an answer with one image has cost beyond its price.
+        """
+        overrun = self._overruns.setdefault(model, _Overrun())
+        overrun.images = max(overrun.images, images)
+        overrun.ratio = max(overrun.ratio, float(images))
+        overrun.excess = max(overrun.excess, excess)
+
     @asynccontextmanager
     async def attempt(self, price: float | None, model: str = "") -> AsyncIterator[Attempt]:
         """Reserve the price of one attempt around the block.
@@ -151,7 +166,7 @@ class Budget:
             raise ValueError("a budget needs a price: give the price of an image of this model")
         overrun = self._overruns.setdefault(model, _Overrun())
         reserved, images = await self._make_room(price or 0.0, overrun)
-        attempt = Attempt(price, None if price is None else reserved)
+        attempt = Attempt(price, None if price is None else reserved, images)
         self._running += 1
         self._reserved += reserved
         self._reserved_images += images

@@ -7,7 +7,7 @@ from ._files import read as read_file
 from ._files import replace as replace_file
 from ._journal import RunCost, Spent
 from ._keys import DEFAULT_TEMPLATE, check_template, content_digest, digests_of_texts, key_of
-from ._plan import FINAL, BegunCall, Plan, note_failure
+from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
 from ._store import PendingImage, Store, run_to_end
 
@@ -31,6 +31,7 @@ __all__ = [
     "disk_error",
     "export",
     "is_temporary",
+    "kept_request",
     "key_of",
     "made_in",
     "make_directory",

@@ -34,7 +34,7 @@ from genbatch._values import (
 )
 
 from . import _files as files
-from ._journal import ItemRow, Journal, Row, RunCost, Spent, storable
+from ._journal import MOST_OF_ANSWERS, ItemRow, Journal, Row, RunCost, Spent, storable
 from ._lock import Lock
 from ._plan import (
     BegunCall,
@@ -322,6 +322,11 @@ class Archive:
         """Return what all runs in the directory have paid."""
         with self.journal.writing() as journal:
             return Spent.read(journal)
+
+    def most_of_answers(self) -> list[tuple[str, int, int]]:
+        """Return each model, and the most images, and tokens of text, that it has answered with."""
+        with self.journal.writing(durable=False) as journal:
+            return journal.execute(MOST_OF_ANSWERS).fetchall()
 
     def further(
         self, index: int, namespace: str, changes: Mapping[str, Any]

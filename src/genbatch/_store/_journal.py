@@ -70,6 +70,14 @@ DAMAGED = "damaged/"
 COLUMNS = """item.id, digest, ordinal, name, metadata, kind, message, detail,
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras, width, height"""
 
+# Of each model; usage is five numbers, the last two of thoughts and of text.
+MOST_OF_ANSWERS = """
+SELECT model, 1 + max(coalesce(json_array_length(extras), 0)),
+    max(coalesce(json_extract(counts, '$[3]'), 0) + coalesce(json_extract(counts, '$[4]'), 0))
+FROM (SELECT *, '[' || replace(usage, ' ', ',') || ']' AS counts FROM image)
+WHERE model IS NOT NULL GROUP BY model
+"""
+
 Row: TypeAlias = tuple[Any, ...]
 
 

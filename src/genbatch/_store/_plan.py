@@ -183,13 +183,18 @@ def request_from_json(content: str, metadata: str) -> ImageRequest:
     Raises:
         ValueError: If it worked from bytes, or with a setting, that are not kept.
     """
+    request = kept_request(content)
+    if b"" in request.images or _is_marked(request.options):
+        raise ValueError("it was asked for with bytes or settings that the journal does not keep")
+    return replace(request, metadata=json.loads(metadata) if metadata else {})
+
+
+def kept_request(content: str) -> ImageRequest:
+    """Return what is kept of a request: no metadata, and no bytes where it worked from bytes."""
     asked = json.loads(content)
     options = asked.pop("settings", {})
-    images = asked.pop("images", [])
-    if None in images or _is_marked(options):
-        raise ValueError("it was asked for with bytes or settings that the journal does not keep")
-    own = json.loads(metadata) if metadata else {}
-    return ImageRequest(**asked, **options, images=tuple(images), metadata=own)
+    images = tuple(b"" if each is None else each for each in asked.pop("images", ()))
+    return ImageRequest(**asked, **options, images=images)
 
 
 def metadata_to_json(metadata: Mapping[str, object]) -> str:

@@ -13,13 +13,14 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from logging import INFO, WARNING, getLogger
 
 from anyio import CancelScope, move_on_after, sleep
 
 from genbatch._logs import log
+from genbatch._store import kept_request
 from genbatch._values import (
     DamagedImage,
     GenbatchError,
@@ -72,10 +73,9 @@ class Results:
                 self.strays += 1
                 continue
             request = self.pending[key]
+            asked = replace(kept_request(request.content), model=self.job.model)
             try:
-                image = self.context.service.read_result(
-                    line, self.job.model, self.context.calls.price
-                )
+                image = self.context.service.read_result(line, asked, self.context.calls.price)
             except GenbatchError as error:
                 if isinstance(error, DamagedImage):
                     self.context.keep_damaged(request, error)

@@ -44,6 +44,7 @@ FROM job LEFT JOIN attempt ON attempt.job = job.id GROUP BY job.id ORDER BY job.
 """
 _PENDING = """
 SELECT attempt.id, item, digest, ordinal, attempt.name, attempt.prompt, price,
+    coalesce(attempt.prompt, item.prompt),
     (SELECT coalesce(max(take), 0) + 1 FROM image WHERE image.item = attempt.item)
 FROM attempt JOIN item ON item.id = attempt.item WHERE job = ?
 """
@@ -81,10 +82,12 @@ class JobRequest(NamedTuple):
     Attributes:
         call: As for a live call.
         price: Estimated US dollars, None if unknown.
+        content: What is asked for, as JSON; only where its job was sent.
     """
 
     call: BegunCall
     price: float | None
+    content: str = ""
 
 
 class Jobs:
@@ -139,7 +142,7 @@ class Jobs:
                 "job", label=label, model=model, state="NEW", requests=0, began=began
             )
             number = 0
-            for number, (call, price) in enumerate(requests, 1):  # noqa: B007 - used below
+            for number, (call, price, _) in enumerate(requests, 1):  # noqa: B007 - used below
                 call.attempt = journal.insert(
                     "attempt",
                     item=call.plan.item,
@@ -169,10 +172,10 @@ class Jobs:
         with self._journal.writing(durable=False) as journal:
             rows = journal.execute(_PENDING, (job,)).fetchall()
         found: dict[str, JobRequest] = {}
-        for attempt, item, digest, ordinal, name, asked, price, take in rows:
+        for attempt, item, digest, ordinal, name, asked, price, content, take in rows:
             key = key_of(digest, ordinal)
             plan = Plan(key, name, item=item, asked=asked)
-            found[key] = JobRequest(BegunCall(plan, take, name, attempt), price)
+            found[key] = JobRequest(BegunCall(plan, take, name, attempt), price, content)
         return found
 
     def finish(
@@ -183,7 +186,7 @@ class Jobs:
         Requests that may have been paid still count as such.
         """
         with self._journal.writing() as journal:
-            for (call, _), error in failures:
+            for (call, *_), error in failures:
                 if not error.maybe_paid:
                     journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
                 note_failure(journal, call, error)

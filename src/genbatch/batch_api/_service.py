@@ -134,26 +134,27 @@ class BatchService:
         path = f"v1beta/models/{quote(model, safe='/')}:batchGenerateContent"
         return name_in(await self._json("POST", path, asked, model), "a job")
 
-    def read_result(self, line: bytes, model: str, price: float | None) -> Image:
+    def read_result(self, line: bytes, request: ImageRequest, price: float | None) -> Image:
         """Return the image of a line of results, priced as a live one.
 
         Called in a thread of anyio: an image that the line names by URL is fetched first.
 
         Args:
             line: As it came; images are decoded from it without a copy.
-            model: Full id of the model asked.
+            request: What it answers, as far as the journal keeps it.
             price: US dollars of a live image, in place of the published prices.
 
         Raises:
             GenbatchError: What a live call would have raised.
         """
+        model = request.model
         row = parse_answer(line, model, self._hide)
         if isinstance(response := row.get("response"), dict):
             if (within := error_within(response, model)) is not None:
                 raise within
             if file_parts(response):
                 from_thread.run(self._fetch_images, response)
-            return image_from(response, model, price)
+            return image_from(response, request, price)
         told = mapping(row.get("error") or row.get("status"))
         code = told.get("code")
         number = code if isinstance(code, int) else 0

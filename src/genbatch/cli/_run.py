@@ -43,7 +43,7 @@ from genbatch import (
 from genbatch._run import make_takes, plan_takes
 from genbatch._store import export
 from genbatch.batch_api import Jobs
-from genbatch.gemini import asked_size
+from genbatch.gemini import asked_size, excess_price
 from genbatch.inputs import InputError, PromptFiles, StandardInput
 from genbatch.testing import FakeGemini
 
@@ -281,6 +281,8 @@ async def _count_earlier_runs(store: Store, batch: ShownBatch) -> None:
         )
     budget.maybe_spent, budget.maybe_images = spent.maybe_usd, spent.maybe_images
     result.earlier = spent
+    for model, images, text_tokens in await store.run_in_thread(store.archive.most_of_answers):
+        budget.expect(model, images=images, excess=excess_price(model, text_tokens))
     runs = await store.run_in_thread(store.archive.costs_by_run)
     if runs and not options.quiet:
         earlier = f"${spent.usd:.2f} for {count(spent.images, 'image')}"

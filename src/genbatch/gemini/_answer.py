@@ -20,6 +20,7 @@ from genbatch._values import (
     DamagedImage,
     GenbatchError,
     Image,
+    ImageRequest,
     InvalidResponse,
     NoImage,
     Unauthorized,
@@ -28,13 +29,13 @@ from genbatch._values import (
     sniff_mime_type,
 )
 
-from ._models import cost, tier_name
+from ._models import cost, is_plausible, tier_name
 
 JsonObject: TypeAlias = dict[str, Any]
 
 # Parsing blocks the event loop, for about a microsecond per value. Images have no commas.
 _MOST_COMMAS = 100_000
-_MOST_TOKENS = 2_000_000  # a larger count, or one below zero, is not believed
+_MOST_TOKENS = 2_000_000  # a larger count, or one below zero, is none
 TIER = "x-gemini-service-tier"  # the header, and what its value is called in an answer here
 _FROM_URL_SAFE = str.maketrans("-_", "+/")
 
@@ -126,13 +127,13 @@ def _shown(value: Any, hide: Callable[[str], str]) -> Any:
 
 
 def image_from(
-    answer: JsonObject, model: str, price: float | None = None, tier: str | None = None
+    answer: JsonObject, request: ImageRequest, price: float | None = None, tier: str | None = None
 ) -> Image:
     """Return the first image of an answer that is not a draft within a thought.
 
     Args:
         answer: The body of a generateContent answer.
-        model: Full id of the model.
+        request: What it answers, with the model's full id.
         price: US dollars of each image, in place of the published prices.
         tier: The service tier that served it; None for the standard one.
 
@@ -145,13 +146,15 @@ def image_from(
         DamagedImage: If the data is not a whole image.
         InvalidResponse: If there is no data.
     """
-    parts = _parts(answer)
+    model, parts = request.model, _parts(answer)
     text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     inline = [mapping(part["inlineData"]).get("data") for part in parts if "inlineData" in part]
     if not inline:
         raise _why_none(answer, text, model)
     images, reason, damaged = _images(inline, model)
-    usage = _usage(answer, has_image=True)
+    usage = _usage(answer)
+    if usage is not None and not is_plausible(usage, request, len(images), len(inline)):
+        usage = None
     # A price is that of an image, and a damaged one is paid for too.
     billed = cost(model, usage, tier, _searches(answer)) if price is None else price * len(inline)
     if not images:
@@ -251,7 +254,7 @@ def _why_none(answer: JsonObject, text: str, model: str) -> GenbatchError:
     candidates = objects(answer.get("candidates"))
     feedback = mapping(answer.get("promptFeedback"))
     block_reason = feedback.get("blockReason")
-    usage = _usage(answer, has_image=False)
+    usage = _usage(answer)
     details = _Details(
         status=200,
         request_id=_response_id(answer),
@@ -295,11 +298,10 @@ def _response_id(answer: JsonObject) -> str | None:
     return response_id if isinstance(response_id, str) else None
 
 
-def _usage(answer: JsonObject, *, has_image: bool) -> Usage | None:
-    """Return the tokens billed, None where they are not given or cannot be believed.
+def _usage(answer: JsonObject) -> Usage | None:
+    """Return the tokens billed, None where they are not given or are not counts.
 
-    One count that cannot be believed makes the others worthless: the call counts at its reserved
-    price. So does an image that is said to have no tokens.
+    One that is none makes the others worthless: the call counts at its reserved price.
     """
     counts = mapping(answer.get("usageMetadata"))
     names = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount")
@@ -310,8 +312,7 @@ def _usage(answer: JsonObject, *, has_image: bool) -> Usage | None:
         return None
     prompt, output, total, thoughts = tokens[: len(names)]
     usage = Usage(prompt, output, total, thoughts, sum(text))
-    image_tokens = usage.output_tokens - usage.text_tokens
-    return None if image_tokens < 0 or (has_image and not image_tokens) else usage
+    return None if usage.text_tokens > usage.output_tokens else usage
 
 
 def mapping(value: object) -> JsonObject:

@@ -321,7 +321,7 @@ async def _make_attempt(
                 raise answer
             await wire.fetch_images(answer)
             tier = served_tier(answer) or asked_tier(request)
-            image = image_from(answer, request.model, price, tier)
+            image = image_from(answer, request, price, tier)
         except GenbatchError as error:
             if isinstance(error, DamagedImage) and error.cost is None:
                 error.cost = attempt.cost_of(error.images)

@@ -16,6 +16,11 @@ _CLASSIC = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21
 _ALL_RATIOS = (*_CLASSIC, "1:4", "1:8", "4:1", "8:1")
 JOB_SHARE = 0.5  # price of a batch request, as a share of a live one's
 _PROMPT_TOKENS = 20  # assumed for the prompt in an expected price: a sentence or two
+# What an answer tells of its tokens is believed within these bounds.
+_LEAST_SHARE, _MOST_SHARE = 0.75, 2  # of those of the price file
+_MOST_BYTES_A_TOKEN = 64  # of the prompt
+_UNSEEN = 4096  # tokens that a service may add to a prompt
+_MOST_TEXT = 65_536  # tokens of text and thoughts: twice the most that these models may answer with
 TIMEOUT = 120.0  # seconds of an attempt where the user sets none
 _LONG_TIMEOUT = 300.0  # the same for 4K and for slow models, which take minutes at times
 
@@ -174,6 +179,37 @@ def cost(
     return factor * tokens + searches * published.search
 
 
+def is_plausible(usage: Usage, request: ImageRequest, whole: int, images: int) -> bool:
+    """Return whether an answer can have used the tokens that it tells.
+
+    They are compared with those of the price file for what was asked for and what came. What is far
+    from them says nothing of the bill, which then counts at its reserved price.
+
+    Args:
+        usage: As told.
+        request: What was asked for, with the model's full id.
+        whole: How many whole images came.
+        images: How many images came, damaged ones too.
+
+    Returns:
+        True too for a model without a price.
+    """
+    published = model_price("gemini", request.model)
+    if published is None:
+        return True
+    sizes, size = published.image_tokens, asked_size(request) or default_size(request.model)
+    fitting = [sizes[size]] if size and size in sizes else list(sizes.values())
+    least, most = min(fitting) * max(whole, 1), max(fitting) * images
+    texts = (request.text, request.system_instruction or "", str(request.generation_config or ""))
+    length = sum(map(_length, texts))
+    prompt = _PROMPT_TOKENS + length + len(request.images) * published.input_image_tokens
+    return (
+        least * _LEAST_SHARE <= usage.output_tokens - usage.text_tokens <= most * _MOST_SHARE
+        and length // _MOST_BYTES_A_TOKEN < usage.prompt_tokens <= prompt * _MOST_SHARE + _UNSEEN
+        and usage.text_tokens + usage.thought_tokens <= _MOST_TEXT
+    )
+
+
 def price(model: str, image_size: str | None = None) -> float | None:
     """Return the expected price of one image in US dollars.
 
@@ -246,6 +282,19 @@ def input_price(model: str, text: str, images: int = 0) -> float:
         return 0.0
     tokens = _length(text) + images * published.input_image_tokens
     return published.cost(prompt_tokens=tokens)
+
+
+def excess_price(model: str, text_tokens: int) -> float:
+    """Return the US dollars of text and thoughts of an answer beyond those that are reserved.
+
+    Args:
+        model: Full id of a model; one without a price costs nothing.
+        text_tokens: Of text and thoughts together.
+    """
+    published = model_price("gemini", model)
+    if published is None:
+        return 0.0
+    return published.cost(text_tokens=max(0, text_tokens - published.thought_tokens))
 
 
 def _length(text: str) -> int:

@@ -246,7 +246,8 @@ class Coordinator:
                 objects = self._store.objects
                 earlier = (await self._store.run_in_thread(objects.ledger)).values()
                 note = partial(self._store.run_in_thread, objects.note, self._run)
-                self._ledger = Ledger(self._budget, earlier, note, self._bounds.max_concurrent)
+                step, model = self._bounds.max_concurrent, self._bounds.model
+                self._ledger = Ledger(self._budget, earlier, note, step, model)
 
     async def _listen(self, record: _Block) -> None:
         """End a block whose worker falls silent."""

@@ -2,6 +2,7 @@
 
 1. What a run has spent, possibly spent and reserved never exceeds its record in the store.
 2. So a run that was killed counts with its last grant: at most one step more than it spent.
+3. What answers have brought beyond their price is recorded too, and later runs reserve as much.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ class Ledger:
 
     Args:
         budget: The budget of all runs into the store.
-        earlier: What each earlier run has spent or was granted: ``dollars`` and ``images``.
+        earlier: What each earlier run has spent or was granted: ``dollars`` and ``images``; and the
+            most that an answer has brought: ``most_images`` and ``excess`` dollars.
         note: Writes this run's record durably.
         step: Attempts per grant, so that not every attempt is a write.
+        model: Full id.
     """
 
     def __init__(
@@ -34,15 +37,20 @@ class Ledger:
         earlier: Collection[Spent],
         note: Callable[[Spent], Awaitable[None]],
         step: int,
+        model: str,
     ) -> None:
         self.budget = budget
         budget.spent += math.fsum(each["dollars"] for each in earlier)
         budget.images += round(math.fsum(each["images"] for each in earlier))
+        for each in earlier:
+            most = round(each.get("most_images", 1))
+            budget.expect(model, images=most, excess=each.get("excess", 0.0))
         self._before = self._total()
         self._note = note
         self._step = step
         self._written = {"dollars": 0.0, "images": 0.0}
         self._reserved = {"dollars": 0.0, "images": 0.0}
+        self._most: Spent = {}
         self._writing = Lock()
 
     @asynccontextmanager
@@ -54,13 +62,14 @@ class Ledger:
             StoreError: If it cannot be written.
         """
         async with self.budget.attempt(price, model) as attempt:
-            reserved = {"dollars": attempt.price or 0.0, "images": 1.0}
+            reserved = {"dollars": attempt.price or 0.0, "images": float(attempt.room)}
             self._add(reserved, 1)
             try:
                 await self._cover(reserved)
                 yield attempt
             finally:
                 self._add(reserved, -1)
+                self._learn(attempt)
 
     async def settle(self) -> None:
         """Record what was actually spent, while nothing is running."""
@@ -79,22 +88,32 @@ class Ledger:
             if self._is_covered():
                 return
             limits = {"dollars": self.budget.usd, "images": self.budget.max_images}
-            grant = {}
-            for name, used in self._used().items():
+            grant = dict(self._most)
+            used_by = self._used()
+            for name, limit in limits.items():
+                used = used_by[name]
                 grant[name] = used + self._step * reserved[name]
-                if (limit := limits[name]) is not None:
+                if limit is not None:
                     grant[name] = min(grant[name], max(limit - self._before[name], used))
             await self._note(grant)
             self._written = grant
 
     def _is_covered(self) -> bool:
         used = self._used()
-        return all(used[name] <= self._written[name] + 1e-9 for name in used)
+        return all(used[name] <= self._written.get(name, 0.0) + 1e-9 for name in used)
+
+    def _learn(self, attempt: Attempt) -> None:
+        """Remember what an answer has brought beyond one image and its price."""
+        excess = 0.0 if attempt.expected is None else attempt.cost - attempt.expected
+        for name, value, usual in (("most_images", attempt.images, 1), ("excess", excess, 1e-9)):
+            if value > usual:
+                self._most[name] = max(self._most.get(name, 0.0), value)
 
     def _used(self) -> Spent:
         """Return what this run has spent, or may spend by what is running."""
         total = self._total()
-        return {name: total[name] - self._before[name] + self._reserved[name] for name in total}
+        used = {name: total[name] - self._before[name] + self._reserved[name] for name in total}
+        return {**used, **self._most}
 
     def _total(self) -> Spent:
         budget = self.budget
