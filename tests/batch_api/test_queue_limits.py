@@ -203,6 +203,19 @@ async def test_a_queue_without_room_is_waited_for_and_told(
     assert f"next try in 60.0 s: {words}" in caplog.text
 
 
+@pytest.mark.usefixtures("polled")
+async def test_room_is_asked_for_again_within_ten_minutes(
+    tmp_path: Path, slept: list[float]
+) -> None:
+    def fault(call: ControlCall) -> Fault | None:
+        first = call.action == "create_batch" and call.number < 3
+        return Fault(status=429, headers={"retry-after": "100000"}) if first else None
+
+    async with FakeGemini(image_size=4, control_faults=Uploads(fault)) as fake:
+        assert kinds(await run(fake, tmp_path, prompts(1), poll=60)) == {"image": 1}
+    assert set(slept) == {600.0}
+
+
 @pytest.mark.usefixtures("small_jobs")
 async def test_jobs_are_divided_by_their_tokens(tmp_path: Path) -> None:
     async with FakeGemini(image_size=4) as fake:

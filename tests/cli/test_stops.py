@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,50 @@ def test_one_model_that_is_gone_does_not_stop_the_others(genbatch: Genbatch, ser
     assert done.returncode == 3
     assert len(images("genbatch-out")) == 6
     assert "0 failed, 6 not made" in done.stdout
+
+
+NUMBERED = lambda call: refused(400, "INVALID_ARGUMENT", f"Bad request req-{call.number}.")  # noqa: E731
+EQUAL = lambda call: STOPS["the same 400"][0]  # noqa: E731
+
+
+@pytest.mark.parametrize("fault", [EQUAL, NUMBERED], ids=["equal", "numbered"])
+@pytest.mark.parametrize("via", ["live", "batch"])
+def test_equal_refusals_of_a_model_stop_it_beside_one_that_works(
+    genbatch: Genbatch, serve: Serve, fault: Callable[[Call], Fault], via: str
+) -> None:
+    is_broken = True
+
+    def of_flash(call: Call) -> Fault | None:
+        return fault(call) if is_broken and "banana" in call.model else None
+
+    fake = serve(faults=of_flash)
+    rows = [{"prompt": f"a fox {n}", "model": ("pro", "flash")[n % 2]} for n in range(60)]
+    Path("p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = ("run", "p.jsonl", "-k", "4", "--via", via)
+    done = genbatch(*run)
+    assert done.returncode == 3
+    assert len(images("genbatch-out")) == 30
+    if via == "live":
+        assert fake.stats.calls <= 30 + 4 + 10
+    assert "Rejected: the same command asks those again" in done.stderr
+    assert "10 calls in a row were refused in the same words" in done.stderr.splitlines()[-1]
+    assert status(Path("genbatch-out")).failed == {}  # for good
+    is_broken = False
+    done = genbatch(*run)
+    assert done.returncode == 0, done.stderr
+    assert len(images("genbatch-out")) == 60
+
+
+def test_refusals_of_other_words_are_their_prompts(genbatch: Genbatch, serve: Serve) -> None:
+    def fault(call: Call) -> Fault:
+        words = "too long" if call.number % 2 else "too rude"
+        return refused(400, "INVALID_ARGUMENT", f"The prompt is {words}.")
+
+    serve(faults=fault)
+    write_prompts(24)
+    done = genbatch("run", "prompts.txt", "-k", "1")
+    assert done.returncode == 1
+    assert "24 Rejected: change the prompts, or retry them with" in done.stderr
 
 
 def test_a_model_that_is_known_to_be_gone_is_refused_before_any_call(

@@ -72,6 +72,15 @@ def without(name: str) -> dict[str, Any]:
     return {key: value for key, value in ROW.items() if key != name}
 
 
+def test_a_row_may_have_a_model_by_its_alias(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"prices": [ROW | {"model": "flash", "image": 20.0}]}), "utf-8")
+    monkeypatch.setenv("GENBATCH_PRICES", str(path))
+    assert price(FLASH, "1K") == pytest.approx(0.02, rel=0.01)  # 1,000 tokens at $20 a million
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -106,6 +115,9 @@ def without(name: str) -> dict[str, Any]:
             [ROW | {"tiers": [0.5]}],
             "row 1: tiers must be an object of numbers of at least 0, got [0.5]",
         ),
+        ([ROW | {"image": 0}], "row 1: image and image_tokens must be above 0"),
+        ([ROW | {"image_tokens": {"1K": 0}}], "row 1: image and image_tokens must be above 0"),
+        ([ROW | {"service": "Gemini"}], "row 1: service must be in lower case, got 'Gemini'"),
         ([ROW, ROW], "row 2: model 'gemini-9-image' has a row already"),
     ],
 )

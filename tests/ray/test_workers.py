@@ -301,3 +301,14 @@ async def test_a_run_expects_as_many_images_an_answer_as_earlier_ones_brought(
                 with suppress(BudgetExhausted):
                     await worker.make([item(run)])
         assert server.stats.images == 2
+
+
+async def test_equal_refusals_end_the_run(tmp_path: Path) -> None:
+    body = {"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "No such field."}}
+    async with (
+        FakeGemini(faults=lambda call: Fault(status=400, body=body)) as server,
+        fleet(tmp_path, server.url, max_concurrent=2) as (_, [worker]),
+    ):
+        with pytest.raises(Stopped, match="in the same words"):
+            await worker.make([item(number) for number in range(60)])
+    assert server.stats.calls <= 2 + 10

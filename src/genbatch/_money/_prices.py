@@ -134,6 +134,10 @@ def _price(row: Any, number: int) -> ModelPrice:
         raise ValueError(message) from None
     if not row["image_tokens"]:
         raise ValueError(f"row {number}: image_tokens must name at least one size")
+    if not row["image"] or not all(row["image_tokens"].values()):
+        raise ValueError(f"row {number}: image and image_tokens must be above 0: an image costs")
+    if row["service"] != row["service"].lower():
+        raise ValueError(f"row {number}: service must be in lower case, got {row['service']!r:.50}")
     return ModelPrice(**row)
 
 

@@ -1,17 +1,18 @@
 """RunBreaker: the circuit breaker of a run, which spares later calls what one has learned.
 
 What every call would meet stops the run: a refused key, a redirect, a web page in place of an
-answer, an unsupported location, a service that cannot be reached at all, has failed many times in a
-row or has refused many requests in the same words, and a disk that takes no image. What every call
-of a model would meet stops the calls of that model: a used-up quota, a rate limit beyond patience,
-a model that the service does not have. What is stopped makes no further call: its prompts fail with
-the error that stopped them, which says nothing of the prompts. All of it belongs to one run: the
-client and the store know nothing of it, and a later run starts afresh.
+answer, an unsupported location, a service that cannot be reached at all or has failed many times in
+a row, and a disk that takes no image. What every call of a model would meet stops the calls of that
+model: a used-up quota, a rate limit beyond patience, a model that the service does not have, or one
+of which it has refused many requests in the same words. What is stopped makes no further call: its
+prompts fail with the error that stopped them, which says nothing of the prompts. All of it belongs
+to one run: the client and the store know nothing of it, and a later run starts afresh.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import WARNING, getLogger
@@ -29,8 +30,10 @@ from genbatch._values import (
 
 _log = getLogger("genbatch.run")
 
+_NUMBER = re.compile(r"\S*\d\S*")  # or an id: what differs in words that are the same
+
 FAILURES_IN_A_ROW = 20  # calls of all models, each retried as often as its client does
-REFUSALS_IN_A_ROW = 10  # in the same words
+REFUSALS_IN_A_ROW = 10  # of a model, in the same words
 PAGES_IN_A_ROW = 5  # attempts
 
 
@@ -47,9 +50,8 @@ class RunBreaker:
         self._models: dict[str, Exception] = {}
         self._unavailable = 0
         self._has_answered = False  # as the service that it should be
-        self._refusal = ""
-        self._refusals = 0
-        self._to_forget: str | None = None
+        self._refusals: dict[str, list[str]] = {}  # by model: those in a row in the same words
+        self._to_forget: list[str] = []
         self._pages = 0
 
     def attempt_failed(self, error: Exception) -> None:
@@ -64,10 +66,10 @@ class RunBreaker:
         """Whether the key was refused, and no call of the run was answered before."""
         return isinstance(self._run, Unauthorized) and not self._has_answered
 
-    def take_refusal(self) -> str | None:
-        """Return, once, the message of refusals that turned out to say nothing of the prompts."""
-        message, self._to_forget = self._to_forget, None
-        return message
+    def take_refusals(self) -> list[str]:
+        """Return, once, the messages of refusals that turned out to say nothing of the prompts."""
+        messages, self._to_forget = self._to_forget, []
+        return messages
 
     def cause(self, model: str) -> Exception | None:
         """Return what has stopped the calls of a model, None if nothing has."""
@@ -95,7 +97,8 @@ class RunBreaker:
                 self.check(model)
             raise
         self._has_answered = True
-        self._unavailable = self._refusals = self._pages = 0
+        self._unavailable = self._pages = 0
+        self._refusals.pop(model, None)
 
     @contextmanager
     def observe_store(self) -> Iterator[None]:
@@ -123,15 +126,19 @@ class RunBreaker:
         if error.status is not None and not isinstance(error, Unavailable):
             self._unavailable = 0  # it has answered
         if isinstance(error, Rejected):
-            is_cause = self._count_refusal(error)
-        else:
-            self._refusals = 0
+            is_cause = self._count_refusal(model, error)
+        elif not isinstance(error, Unavailable):
+            self._refusals.pop(model, None)
         if error.scope == "service":
             self.stop(_cause(error))
-        elif error.scope == "model" and model not in self._models:
-            self._models[model] = _cause(error)
-            log(_log, WARNING, "the calls of %s stop", model, error=error)
+        elif error.scope == "model":
+            self._stop_model(model, _cause(error))
         return is_cause or (error.scope != "prompt" and _cause(error) is not error)
+
+    def _stop_model(self, model: str, error: Exception) -> None:
+        if model not in self._models:
+            self._models[model] = error
+            log(_log, WARNING, "the calls of %s stop", model, error=error)
 
     def _count_unavailable(self, error: Exception) -> bool:
         self._unavailable += 1
@@ -144,15 +151,20 @@ class RunBreaker:
             self.stop(Stopped(f"{row}: {error}"))
         return False
 
-    def _count_refusal(self, error: Rejected) -> bool:
-        message = str(error)
-        self._refusals = self._refusals + 1 if message == self._refusal else 1
-        self._refusal = message
-        if self._refusals == REFUSALS_IN_A_ROW and self._run is None:
-            self._to_forget = message
-            row = f"{REFUSALS_IN_A_ROW} calls in a row were refused in the same words"
-            self.stop(Stopped(f"{row}: {message}"))
-        return self._refusals >= REFUSALS_IN_A_ROW
+    def _count_refusal(self, model: str, error: Rejected) -> bool:
+        message, row = str(error), self._refusals.setdefault(model, [])
+        if row and _NUMBER.sub("", row[-1]) != _NUMBER.sub("", message):
+            row.clear()
+        row.append(message)
+        if error.scope != "prompt" or len(row) < REFUSALS_IN_A_ROW:
+            return False
+        self._to_forget += row if len(row) == REFUSALS_IN_A_ROW else {message}.difference(row[:-1])
+        if len(row) == REFUSALS_IN_A_ROW:
+            told = f"{REFUSALS_IN_A_ROW} calls in a row were refused in the same words"
+            stopped = Stopped(f"{told}: {message}", status=error.status)
+            stopped.scope = "model"
+            self._stop_model(model, stopped)
+        return True
 
 
 def _cause(error: GenbatchError) -> GenbatchError:

@@ -68,8 +68,8 @@ class PaidCalls:
                     image = await self.make_image(request, pending)
                     return await pending.save(image)
             finally:
-                if (message := self.breaker.take_refusal()) is not None:
-                    await store.forget_refusals(message)
+                if messages := self.breaker.take_refusals():
+                    await store.forget_refusals(messages)
 
     async def make_image(self, request: ImageRequest, pending: PendingImage | None = None) -> Image:
         """Make an image; its attempts are noted where it is to be saved."""

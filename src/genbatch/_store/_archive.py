@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import astuple
 from functools import partial
@@ -224,14 +224,14 @@ class Archive:
             if str(error) not in self._forgotten:
                 note_failure(journal, call, error)
 
-    def forget_refusals(self, message: str) -> None:
-        """Forget the refusals in these words, also those that are still to be recorded."""
+    def forget_refusals(self, messages: Collection[str]) -> None:
+        """Forget refusals with these messages, also those that are still to be recorded."""
         with self.journal.writing() as journal:
-            self._forgotten.add(message)
-            journal.execute(
+            self._forgotten.update(messages)
+            journal.executemany(
                 """UPDATE item SET kind = NULL, message = NULL, detail = NULL
                 WHERE kind = ? AND message = ?""",
-                (Rejected.__name__, storable(message)),
+                [(Rejected.__name__, storable(message)) for message in messages],
             )
 
     def keep_damaged(self, call: BegunCall, error: DamagedImage) -> None:

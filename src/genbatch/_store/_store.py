@@ -208,13 +208,16 @@ class Store:
         """
         return await self.run_in_thread(self.archive.spent)
 
-    async def forget_refusals(self, message: str) -> None:
-        """Ask the requests again that were refused in these words, which say nothing of them.
+    async def forget_refusals(self, messages: Collection[str]) -> None:
+        """Ask the requests again that were refused so, which says nothing of them.
+
+        Args:
+            messages: Of the refusals.
 
         Raises:
             StoreError: If the journal cannot be written.
         """
-        await self.run_in_thread(self.archive.forget_refusals, message)
+        await self.run_in_thread(self.archive.forget_refusals, messages)
 
     async def further(
         self, index: int, namespace: str = "", **changes: Any

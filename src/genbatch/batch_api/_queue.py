@@ -142,6 +142,13 @@ class Queue:
 
     async def save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         """Make an image and save it, unless another batch has done so meanwhile."""
+        try:
+            return await self._save_image(store, plan, request)
+        finally:
+            if messages := self.breaker.take_refusals():
+                await store.forget_refusals(messages)
+
+    async def _save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         self.breaker.check(request.model)
         with log_context(key=plan.key), self._arrival() as arrived:
             async with store.pending(plan) as pending:
@@ -343,9 +350,12 @@ def _may_pass(error: GenbatchError) -> bool:
 
 @contextmanager
 def _observe(breaker: RunBreaker, model: str) -> Iterator[None]:
-    """Learn from errors that concern all jobs; many failures in one say nothing of the next."""
+    """Learn from what concerns all jobs; that many fail in one says nothing of the next."""
     try:
         yield
-    except (Stopped, Unauthorized, QuotaExhausted):
+    except (Rejected, Stopped, Unauthorized, QuotaExhausted):
         with breaker.observe(model):
             raise
+    else:
+        with breaker.observe(model):
+            pass

@@ -29,6 +29,8 @@ from ._references import OLDEST
 
 _log = getLogger("genbatch.run")
 
+_LONGEST_PAUSE = 600.0  # seconds
+
 
 def new_label() -> str:
     """Return a label that no other job has, in any directory."""
@@ -90,7 +92,8 @@ async def _divide_or_wait(
         job.is_sent = await recover(context, job)
         return not job.is_sent
     job.is_sent = False
-    pause = context.poll if error.retry_after is None else error.retry_after
+    # Asking again costs nothing, and room may be made earlier than the service thinks.
+    pause = context.poll if error.retry_after is None else min(error.retry_after, _LONGEST_PAUSE)
     context.enter(job, "NEW", f"waiting for room: {error}")
     log(_log, WARNING, "no room for job %s, next try in %.1f s", job.label, pause, error=error)
     await sleep(pause)

@@ -213,6 +213,8 @@ def _failures(result: Result, options: Options) -> Iterator[list[str | tuple[str
     """Yield a line for each kind of failure with advice, the most frequent first."""
     for kind, number in result.failures.most_common():
         advice = _advice(kind, is_run=not result.rest)
+        if kind == "Rejected" and _stopped_by_refusals(result):
+            advice = "the same command asks those again that were refused in the words below"
         yield [(f"{number:,} {kind}", "red"), f": {advice}"]
     if result.failed > _MANY:
         folder = plain(options.output)
@@ -235,6 +237,12 @@ def _advice(kind: str, *, is_run: bool) -> str:
     if kind in _SETTINGS:
         return "fix the errors above, then run the same command again"
     return f"run the same command again{_LONGER.get(kind, '')}"
+
+
+def _stopped_by_refusals(result: Result) -> bool:
+    """Return whether equal refusals have stopped a model: they are not held against the prompts."""
+    stopped = result.stopped
+    return isinstance(stopped, Stopped) and (stopped.scope, stopped.status) == ("model", 400)
 
 
 def _reason(result: Result, folder: Path) -> str | None:

@@ -12,8 +12,7 @@ import anyio
 import typer
 
 from genbatch import GeminiClient
-from genbatch._money import model_price
-from genbatch.gemini import MODELS, Model, price
+from genbatch.gemini import MODELS, Model, price, published_price
 from genbatch.testing import FakeGemini
 
 from ._console import QuietConsole, plain
@@ -97,7 +96,7 @@ def _rows(usable: Sequence[str] | None) -> Iterator[dict[str, Any]]:
             "id": model.id,
             "alias": model.alias or None,
             "prices": {size: price(model.id, size) for size in model.image_sizes},
-            "prices_date": priced.date if (priced := model_price("gemini", model.id)) else None,
+            "prices_date": priced.date if (priced := published_price(model.id)) else None,
             "prices_source": priced.source if priced else None,
             "aspect_ratios": list(model.aspect_ratios),
             "thinking": list(model.thinking),

@@ -165,7 +165,7 @@ def cost(
     Returns:
         None where the usage, the price, or that of the tier is unknown.
     """
-    published = model_price("gemini", model)
+    published = published_price(model)
     if published is None or usage is None:
         return None
     factor = 1.0 if tier in (None, "standard") else published.tiers.get(tier or "")
@@ -177,6 +177,13 @@ def cost(
         image_tokens=usage.output_tokens - usage.text_tokens,
     )
     return factor * tokens + searches * published.search
+
+
+def published_price(model: str) -> ModelPrice | None:
+    """Return the published prices of a model; a file of prices may have it by its alias too."""
+    known = _known(model)
+    by_alias = model_price("gemini", known.alias) if known is not None else None
+    return by_alias or model_price("gemini", model)
 
 
 def is_plausible(usage: Usage, request: ImageRequest, whole: int, images: int) -> bool:
@@ -194,7 +201,7 @@ def is_plausible(usage: Usage, request: ImageRequest, whole: int, images: int) -
     Returns:
         True too for a model without a price.
     """
-    published = model_price("gemini", request.model)
+    published = published_price(request.model)
     if published is None:
         return True
     sizes, size = published.image_tokens, asked_size(request) or default_size(request.model)
@@ -224,7 +231,7 @@ def price(model: str, image_size: str | None = None) -> float | None:
         ValueError: If model cannot be a model id.
     """
     model = model_id(model)
-    published = model_price("gemini", model)
+    published = published_price(model)
     if published is None:
         return None
     size = image_size or default_size(model) or next(iter(published.image_tokens))
@@ -245,7 +252,7 @@ def reserved_price(request: ImageRequest) -> float | None:
     Returns:
         None where no price is known.
     """
-    published = model_price("gemini", request.model)
+    published = published_price(request.model)
     if published is None:
         return None
     # It may hold a system instruction, and ask for a size.
@@ -277,7 +284,7 @@ def input_price(model: str, text: str, images: int = 0) -> float:
         text: Of the prompt.
         images: Number of input images.
     """
-    published = model_price("gemini", model)
+    published = published_price(model)
     if published is None:
         return 0.0
     tokens = _length(text) + images * published.input_image_tokens
@@ -291,7 +298,7 @@ def excess_price(model: str, text_tokens: int) -> float:
         model: Full id of a model; one without a price costs nothing.
         text_tokens: Of text and thoughts together.
     """
-    published = model_price("gemini", model)
+    published = published_price(model)
     if published is None:
         return 0.0
     return published.cost(text_tokens=max(0, text_tokens - published.thought_tokens))
