@@ -162,7 +162,7 @@ async def test_a_further_take_is_told_by_the_index_of_its_prompt(
         await run(server, ["a cup", "a mug"], save_dir=tmp_path)
         records.all.clear()
         async with client_of(server) as client, Store(tmp_path) as store:
-            takes = await plan_takes(store, [1])
+            takes = await plan_takes(client, store, [1])
             async with make_takes(client, store, takes) as outcomes:
                 (outcome,) = [outcome async for outcome in outcomes]
     assert records.one(f"prompt 1: saved {outcome.unwrap().path}, ")["index"] == 1

@@ -32,8 +32,9 @@ from typing import TYPE_CHECKING, Any
 from genbatch._core import Failure, Outcome, OutcomeStream, Progress, Success, collect, stream
 
 if TYPE_CHECKING:
+    from ._estimate import Estimate, estimate
     from ._money import Budget
-    from ._run import Estimate, estimate, generate_images
+    from ._run import ImageClient, generate_images
     from ._store import Store
     from ._throttle import Throttle, throttled
     from ._values import (
@@ -71,6 +72,7 @@ __all__ = [
     "GeminiClient",
     "GenbatchError",
     "Image",
+    "ImageClient",
     "ImageMissing",
     "ImageRequest",
     "ImageSettings",
@@ -103,11 +105,12 @@ __all__ = [
 # What has to do with images is imported when it is first asked for: the core alone is light.
 _HOMES = {
     "Budget": "._money",
-    "Estimate": "._run",
+    "Estimate": "._estimate",
     "GeminiClient": ".gemini",
+    "ImageClient": "._run",
     "Store": "._store",
     "Throttle": "._throttle",
-    "estimate": "._run",
+    "estimate": "._estimate",
     "generate_images": "._run",
     "throttled": "._throttle",
 }

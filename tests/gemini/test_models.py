@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from genbatch._values import ImageRequest, Prompt, Usage
+from genbatch._values import ImageRequest, Prompt, Usage, asked_size
 from genbatch.gemini import resolve
 from genbatch.gemini._models import (
     MODELS,
     Model,
     advice,
-    asked_size,
     check_settings,
     cost,
     makes_images,

@@ -162,7 +162,7 @@ async def test_a_further_take_keeps_it_too(server: FakeGemini, tmp_path: Path) -
     async with FakeGemini(faults=[None, not_an_image(CUT)], image_size=8) as server:
         await outcome_of(server, tmp_path)
         async with client_of(server) as client, Store(tmp_path) as store:
-            takes = await plan_takes(store, [0])
+            takes = await plan_takes(client, store, [0])
             async with make_takes(client, store, takes) as outcomes:
                 outcome = await outcomes.receive()
     assert isinstance(outcome, Failure)

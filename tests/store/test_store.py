@@ -13,7 +13,17 @@ import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from genbatch import Blocked, Budget, ImageRequest, Store, StoreError, TimedOut, Unavailable
+from genbatch import (
+    Blocked,
+    Budget,
+    GeminiClient,
+    ImageRequest,
+    Store,
+    StoreError,
+    TimedOut,
+    Unavailable,
+)
+from genbatch._run import Service
 from genbatch._run._paid_call import PaidCalls, _Attempts
 from genbatch._store import PendingImage
 from genbatch._store import _files as files
@@ -30,9 +40,8 @@ PROMPTS = [f"a cup, number {number}" for number in range(40)]
 
 
 def account_of(pending: PendingImage, budget: Budget) -> _Attempts:
-    """Return what the attempts of a call are paid from, without a client."""
-    client: Any = None
-    return _Attempts(PaidCalls(client, budget, None), "m", pending)
+    """Return what the attempts of a call are paid from; no client is asked."""
+    return _Attempts(PaidCalls(Service(GeminiClient), budget, None), "m", pending)
 
 
 async def make(store: Store, plan: Plan, number: int = 0) -> None:

@@ -1,21 +1,23 @@
 """The run: a client, the core, a store and a budget, put together."""
 
 from ._breaker import RunBreaker
-from ._estimate import Estimate, estimate
-from ._images import defaults_of, generate_images, generate_once, inside
+from ._images import defaults_of, generate_images, generate_once, inside, request_of
 from ._paid_call import PaidCalls, warn_if_smaller
+from ._service import Generate, ImageClient, Service
 from ._takes import make_takes, plan_takes
 
 __all__ = [
-    "Estimate",
+    "Generate",
+    "ImageClient",
     "PaidCalls",
     "RunBreaker",
+    "Service",
     "defaults_of",
-    "estimate",
     "generate_images",
     "generate_once",
     "inside",
     "make_takes",
     "plan_takes",
+    "request_of",
     "warn_if_smaller",
 ]

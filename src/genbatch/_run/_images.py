@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 from logging import DEBUG, getLogger
 from typing import Any, TypeVar, Unpack, overload
 
@@ -22,10 +23,9 @@ from genbatch._values import (
     SavedImage,
     takes_settings,
 )
-from genbatch.gemini import GeminiClient, refuse_retired, resolve
-from genbatch.gemini import price as price_of
 
 from ._paid_call import ImageMaker, PaidCalls
+from ._service import Generate, ImageClient, Service
 
 _log = getLogger("genbatch.store")
 
@@ -46,7 +46,7 @@ class _Options(ImageSettings, total=False):
 
 @overload
 def generate_images(
-    client: GeminiClient,
+    client: ImageClient | Generate,
     prompts: Iterable[PT] | AsyncIterable[PT],
     *,
     save_dir: None = None,
@@ -57,7 +57,7 @@ def generate_images(
 
 @overload
 def generate_images(
-    client: GeminiClient,
+    client: ImageClient | Generate,
     prompts: Iterable[PT] | AsyncIterable[PT],
     *,
     save_dir: str | os.PathLike[str],
@@ -67,7 +67,7 @@ def generate_images(
 
 @overload
 def generate_images(
-    client: GeminiClient,
+    client: ImageClient | Generate,
     prompts: Iterable[PT] | AsyncIterable[PT],
     *,
     store: Store,
@@ -77,7 +77,7 @@ def generate_images(
 
 @takes_settings
 def generate_images(
-    client: GeminiClient,
+    client: ImageClient | Generate,
     prompts: Iterable[PT] | AsyncIterable[PT],
     *,
     save_dir: str | os.PathLike[str] | None = None,
@@ -94,7 +94,8 @@ def generate_images(
     """Generate an image for each prompt and stream the outcomes.
 
     Args:
-        client: An open GeminiClient.
+        client: An open GeminiClient, or any ImageClient; or an ``async def generate(prompt)`` that
+            returns an Image or its bytes.
         prompts: Strings or Prompts, pulled lazily; see stream.
         save_dir: Directory to save the images in, created if missing.
         store: An open Store to save them in, instead of save_dir.
@@ -116,7 +117,8 @@ def generate_images(
         ValueError: If both save_dir and store are given, the model cannot do what the settings ask
             for or google-genai does not send one of them, budget is in US dollars and no price of
             it is known, or as stream. What a prompt's own settings ask for fails that prompt alone.
-        TypeError: If there is no such setting, generation_config is not a mapping, or as stream.
+        TypeError: If there is no such setting, generation_config is not a mapping, client is none,
+            or as stream.
         Rejected: If the model is known to have been shut down.
         StoreError: On entering, if save_dir cannot be used; see Store.
 
@@ -134,9 +136,9 @@ def generate_images(
     """
     if save_dir is not None and store is not None:
         raise ValueError("give save_dir or store, not both")
-    defaults = defaults_of(settings, budget, price)
-    client.check(defaults)
-    calls = PaidCalls(client, Budget() if budget is None else budget, price)
+    service = Service(client)
+    defaults = defaults_of(service, settings, budget, price)
+    calls = PaidCalls(service, Budget() if budget is None else budget, price)
     place = store if save_dir is None else Store(save_dir)
     if place is None:
         generate: Callable[..., Awaitable[Any]] = _generate(calls, defaults)
@@ -152,27 +154,28 @@ def generate_images(
 
 
 def defaults_of(
-    settings: ImageSettings, budget: Budget | None, price: float | None
+    service: Service, settings: ImageSettings, budget: Budget | None, price: float | None
 ) -> ImageRequest:
     """Return the request that all prompts of a batch have in common, whatever its text.
 
     Raises:
-        ValueError: If the model cannot do what the settings ask for, or a budget in US dollars is
-            given and no price is known.
+        ValueError: If the model cannot do what the settings ask for, the service would refuse it,
+            or a budget in US dollars is given and no price is known.
         TypeError: If there is no such setting, or one is of the wrong type.
         Rejected: If the model is known to have been shut down.
     """
-    defaults = resolve(ImageRequest.of("any text", settings))
-    refuse_retired(defaults.model)
+    named: ImageSettings = {"model": service.default_model, **settings}
+    defaults = service.resolve(ImageRequest.of("any text", named))
+    service.check(defaults)
     if price is None and budget is not None and budget.usd is not None:
-        if price_of(defaults.model, defaults.image_size) is None:
+        if service.price(defaults) is None:
             raise ValueError(
                 f"no price of {defaults.model} is known: give price=, US dollars an image"
             )
     return defaults
 
 
-def request_of(prompt: str | Prompt, defaults: ImageRequest) -> ImageRequest:
+def request_of(service: Service, prompt: str | Prompt, defaults: ImageRequest) -> ImageRequest:
     """Return the request for a prompt of a batch.
 
     Raises:
@@ -183,9 +186,7 @@ def request_of(prompt: str | Prompt, defaults: ImageRequest) -> ImageRequest:
     request = defaults.with_prompt(prompt)
     if isinstance(prompt, str):
         return request
-    request = resolve(request, prompt)
-    refuse_retired(request.model)
-    return request
+    return service.resolve(replace(request, service=""), prompt)
 
 
 def _generate(
@@ -196,7 +197,7 @@ def _generate(
     async def generate(numbered: tuple[int, str | Prompt]) -> Image:
         index, prompt = numbered
         with log_context(index=index):
-            return await calls.make_image(request_of(prompt, defaults))
+            return await calls.make_image(request_of(calls.service, prompt, defaults))
 
     return generate
 
@@ -212,7 +213,7 @@ def generate_once(
         plan = batch.recall(digest_of(prompt), index) if isinstance(prompt, str) else None
         if plan is not None and plan.saved is not None:
             return _resumed(index, plan.key, plan.saved)  # most of a resumed run, so first
-        request = request_of(prompt, defaults)
+        request = request_of(maker.service, prompt, defaults)
         with log_context(index=index), maker.breaker.observe_store():
             if plan is None:
                 plan = await batch.plan(index, request)

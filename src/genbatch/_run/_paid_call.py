@@ -22,16 +22,20 @@ from anyio import get_cancelled_exc_class
 from genbatch._logs import log, log_context
 from genbatch._money import Attempt, Budget
 from genbatch._store import PendingImage, Plan, Store
-from genbatch._values import Image, ImageRequest, SavedImage
-from genbatch.gemini import GeminiClient, asked_size, is_smaller
+from genbatch._values import Image, ImageRequest, SavedImage, asked_size, is_smaller
 
 from ._breaker import RunBreaker
+from ._service import Service
 
 _log = getLogger("genbatch.run")
 
 
 class ImageMaker(Protocol):
     """Makes images of requests that have none yet: PaidCalls, or a queue of batch jobs."""
+
+    @property
+    def service(self) -> Service:
+        """What it makes them with."""
 
     @property
     def breaker(self) -> RunBreaker:
@@ -46,13 +50,13 @@ class PaidCalls:
     """What all calls of a batch share.
 
     Attributes:
-        client: Makes the images.
+        service: Makes the images.
         budget: What they are paid from.
         price: US dollars an image, in place of the price table's.
         breaker: What has stopped the batch.
     """
 
-    client: GeminiClient
+    service: Service
     budget: Budget
     price: float | None
     breaker: RunBreaker = field(default_factory=RunBreaker)
@@ -76,7 +80,7 @@ class PaidCalls:
         self.breaker.check(request.model)
         attempts = _Attempts(self, request.model, pending)
         with self.breaker.observe(request.model):
-            image = await self.client.generate_image(request, budget=attempts, price=self.price)
+            image = await self.service.generate_image(request, attempts, self.price)
         warn_if_smaller(request, image)
         return image
 

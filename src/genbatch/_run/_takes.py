@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from genbatch._core import OutcomeStream, Workers, open_stream
@@ -12,9 +12,9 @@ from genbatch._logs import log_context
 from genbatch._money import Budget
 from genbatch._store import Plan, Store
 from genbatch._values import ImageRequest, Prompt, SavedImage
-from genbatch.gemini import GeminiClient, model_id, resolve
 
 from ._paid_call import PaidCalls
+from ._service import Generate, ImageClient, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,17 @@ class Take:
 
 
 async def plan_takes(
-    store: Store, indices: Iterable[int], *, namespace: str = "", **changes: Any
+    client: ImageClient | Generate,
+    store: Store,
+    indices: Iterable[int],
+    *,
+    namespace: str = "",
+    **changes: Any,
 ) -> list[Take]:
     """Plan a further take of each prompt, without a call.
 
     Args:
+        client: That is to make them.
         store: That has the prompts; open.
         indices: Positions of the prompts in the latest input.
         namespace: Of that input.
@@ -48,19 +54,18 @@ async def plan_takes(
             do what is asked for.
         StoreError: If the journal cannot be read.
     """
-    if "model" in changes:
-        changes["model"] = model_id(changes["model"])
+    service = Service(client)
     takes = []
     for index in indices:
         plan, request = await store.further(index, namespace, **changes)
         # The level of the first take is not asked of another model that does not have it.
         prompt = request.prompt if "thinking" not in changes else None
-        takes.append(Take(index, resolve(request, prompt), plan))
+        takes.append(Take(index, service.resolve(replace(request, service=""), prompt), plan))
     return takes
 
 
 def make_takes(
-    client: GeminiClient,
+    client: ImageClient | Generate,
     store: Store,
     takes: Sequence[Take],
     *,
@@ -71,7 +76,7 @@ def make_takes(
     """Make planned takes and stream the outcomes, whose index is that in takes.
 
     Args:
-        client: An open GeminiClient.
+        client: As for generate_images.
         store: That has planned them.
         takes: Those to make.
         max_concurrent: Most calls in flight, at least 1.
@@ -80,7 +85,7 @@ def make_takes(
 
     Stopping, cancellation, failure: as generate_images.
     """
-    calls = PaidCalls(client, Budget() if budget is None else budget, price)
+    calls = PaidCalls(Service(client), Budget() if budget is None else budget, price)
 
     async def make(numbered: tuple[int, Prompt]) -> SavedImage:
         take = takes[numbered[0]]

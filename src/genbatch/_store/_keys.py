@@ -16,6 +16,9 @@ from pathlib import Path
 
 from genbatch._values import ImageRequest
 
+# The first service, which is not named in the keys of folders that knew no other.
+_UNNAMED = ("", "gemini")
+
 
 def content_digest(namespace: str, request: ImageRequest) -> str:
     """Return the SHA-256, in hex, of all that a request asks for.
@@ -60,6 +63,8 @@ def digests_of_texts(namespace: str, like: ImageRequest) -> Callable[[str], str]
     ]
     if options := like.options:  # as values of any type, which JSON may not have
         parts.append(_text(json.dumps(options, sort_keys=True, default=_plain)))
+    if like.service not in _UNNAMED:
+        parts.append(_text(f"of {like.service}"))
     after = f", {', '.join(parts)}]"
     return lambda text: _sha256(before + encode_basestring_ascii(text) + after)
 

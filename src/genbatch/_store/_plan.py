@@ -34,7 +34,7 @@ from ._keys import DEFAULT_TEMPLATE, SHORT_KEY, candidates, folded, key_of
 # The same request would only fail again: not asked, nor paid, twice.
 _FINAL: tuple[type[GenbatchError], ...] = (Blocked, NoImage, Rejected, DamagedImage)
 FINAL = {kind.__name__: kind for kind in _FINAL}
-_KEPT = ("id", "filename", "model", "aspect_ratio", "image_size", "seed")
+_KEPT = ("id", "filename", "model", "aspect_ratio", "image_size", "seed", "service")
 _ATTEMPTS = """
 SELECT attempt.id, item, attempt.name, attempt.prompt, price, job, digest, ordinal
 FROM attempt JOIN item ON item.id = attempt.item
@@ -173,7 +173,7 @@ def request_to_json(request: ImageRequest) -> str:
         "images": [None if isinstance(image, bytes) else image for image in images],
         "settings": request.options,
     }
-    given = {name: value for name, value in own.items() if value not in (None, [], {})}
+    given = {name: value for name, value in own.items() if value not in (None, [], {}, "")}
     return json.dumps({"text": request.text, **given}, default=_no_json)
 
 

@@ -29,7 +29,14 @@ from ._image import (
     sniff_input_type,
     sniff_mime_type,
 )
-from ._request import ImageRequest, ImageSettings, Prompt, takes_settings
+from ._request import (
+    ImageRequest,
+    ImageSettings,
+    Prompt,
+    asked_size,
+    is_smaller,
+    takes_settings,
+)
 
 __all__ = [
     "EXTENSIONS",
@@ -55,8 +62,10 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Usage",
+    "asked_size",
     "dimensions",
     "extension_of",
+    "is_smaller",
     "is_whole",
     "sniff_input_type",
     "sniff_mime_type",

@@ -177,7 +177,7 @@ class Image:
     Attributes:
         data: The bytes exactly as the model sent them.
         mime_type: True type, read from the bytes.
-        model: Full id of the model asked.
+        model: Full id of the model asked; a run fills it in.
         usage: Tokens billed, None where the answer does not say.
         text: What the model wrote beside the image.
         cost: US dollars for the whole answer: by its usage and the published prices, or what was
@@ -188,7 +188,7 @@ class Image:
 
     data: bytes = field(repr=False)
     mime_type: str
-    model: str
+    model: str = ""
     usage: Usage | None = None
     text: str = ""
     cost: float | None = None

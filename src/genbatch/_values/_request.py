@@ -10,6 +10,8 @@ from typing import Any, TypedDict, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_SIDES = {"1K": 1024, "2K": 2048, "4K": 4096}  # pixels of a square image
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -125,6 +127,7 @@ class ImageRequest:
         id: The caller's name for the prompt.
         filename: Name of the image file without its extension.
         metadata: Anything else that the prompt carries along.
+        service: Name of the service that is asked; a client's resolve sets it.
 
     The other attributes are those of ImageSettings.
 
@@ -146,6 +149,7 @@ class ImageRequest:
     id: str | None = None
     filename: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+    service: str = ""
 
     def __post_init__(self) -> None:
         check_text(self.text)
@@ -207,3 +211,23 @@ def takes_settings(function: F) -> F:
     spelled_out = signature.replace(parameters=[*own, *settings])
     function.__signature__ = spelled_out  # type: ignore[attr-defined]  # inspect looks for it
     return function
+
+
+def asked_size(request: ImageRequest) -> str | None:
+    """Return the name of the size that is asked for, None where that is left to the model."""
+    config = request.generation_config or {}
+    given = config.get("image_config", config.get("imageConfig"))
+    if isinstance(given, Mapping):
+        size = given.get("image_size", given.get("imageSize"))
+    else:
+        size = getattr(given, "image_size", None)  # of google-genai's own type
+    return request.image_size or (size if isinstance(size, str) else None)
+
+
+def is_smaller(size: str | None, width: int | None, height: int | None) -> bool:
+    """Return whether an image has less than half the pixels that the name of a size stands for.
+
+    1K stands for 1024 x 1024 in whatever aspect ratio; each further size has four times as many.
+    """
+    side = _SIDES.get(size or "")
+    return bool(side and width and height) and 2 * width * height < side**2  # type: ignore[operator]

@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from genbatch._core import OutcomeStream, T, Workers, open_stream
 from genbatch._money import Budget
-from genbatch._run import PaidCalls, defaults_of, generate_once, inside
+from genbatch._run import PaidCalls, Service, defaults_of, generate_once, inside
 from genbatch._store import Batch, Store
 from genbatch._values import ImageSettings, Prompt, SavedImage, takes_settings
 from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient
@@ -106,10 +106,10 @@ def generate_images(
             raise ValueError(f"{name} must be > 0, got {number}")
     if max_concurrent < 1:
         raise ValueError(f"max_concurrent must be >= 1, got {max_concurrent}")
-    defaults = defaults_of(settings, budget, price)
-    client.check(defaults)
+    service = Service(client)
+    defaults = defaults_of(service, settings, budget, price)
     place = Store(save_dir) if store is None else store  # type: ignore[arg-type]  # one is given
-    calls = PaidCalls(client, Budget() if budget is None else budget, price)
+    calls = PaidCalls(service, Budget() if budget is None else budget, price)
     context = JobContext(place, calls, poll, watch)
     queue = Queue(context, job_size=job_size, live=max_concurrent if live else 0)
     batch = Batch(place, namespace)

@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 
 from genbatch._core import waiting, without_cancellation
 from genbatch._logs import log, log_context
-from genbatch._run import RunBreaker, warn_if_smaller
+from genbatch._run import RunBreaker, Service, warn_if_smaller
 from genbatch._store import BegunCall, Plan, Store
 from genbatch._values import (
     DamagedImage,
@@ -78,6 +78,11 @@ class Queue:
         self._arriving = 0  # calls on their way to a file: a quiet job waits for them
         self._open: dict[str, LiveJob] = {}  # by model: jobs that take further requests
         self._failed: dict[int, Exception] = {}  # why live jobs were given up
+
+    @property
+    def service(self) -> Service:
+        """What makes live calls."""
+        return self._calls.service
 
     @property
     def breaker(self) -> RunBreaker:

@@ -28,7 +28,8 @@ from genbatch import (
     Unauthorized,
 )
 from genbatch._store import FINAL, RunCost, Spent
-from genbatch.gemini import JOB_SHARE, is_smaller, price
+from genbatch._values import is_smaller
+from genbatch.gemini import JOB_SHARE, price
 from genbatch.inputs import InputError
 
 from ._console import QuietConsole, clock, count, plain

@@ -42,8 +42,9 @@ from genbatch import (
 )
 from genbatch._run import make_takes, plan_takes
 from genbatch._store import export
+from genbatch._values import asked_size
 from genbatch.batch_api import Jobs
-from genbatch.gemini import asked_size, excess_price
+from genbatch.gemini import excess_price
 from genbatch.inputs import InputError, PromptFiles, StandardInput
 from genbatch.testing import FakeGemini
 
@@ -208,10 +209,11 @@ async def make_more_takes(
     options, result = batch.options, batch.result
     await check_folder(options.output, options.namespace)
     async with Store(options.output) as store:
-        takes = await plan_takes(store, indices, namespace=options.namespace, **changes)
+        client, namespace = batch.client, options.namespace
+        takes = await plan_takes(client, store, indices, namespace=namespace, **changes)
         await _count_earlier_runs(store, batch)
         outcomes = make_takes(
-            batch.client,
+            client,
             store,
             takes,
             max_concurrent=options.max_concurrent,

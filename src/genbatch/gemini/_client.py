@@ -31,7 +31,16 @@ from genbatch._values import (
 )
 
 from ._answer import image_from, served_tier
-from ._models import TIMEOUT, asked_tier, makes_images, model_id, reserved_price, resolve
+from ._models import (
+    TIMEOUT,
+    asked_tier,
+    makes_images,
+    model_id,
+    refuse_retired,
+    reserved_price,
+    resolve,
+)
+from ._models import price as price_of
 from ._retry import with_retries
 from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
@@ -87,6 +96,9 @@ class GeminiClient:
             the file that GENBATCH_PRICES names is not one of prices.
         TypeError: If http_client is not asynchronous.
     """
+
+    service = "gemini"
+    default_model = "flash"
 
     def __init__(
         self,
@@ -228,6 +240,44 @@ class GeminiClient:
         admitted = partial(self.throttle(request.model).run, attempt)
         with log_context(model=request.model):
             return await with_retries(admitted, self._max_retries, _image_or_error)
+
+    @staticmethod
+    def resolve(
+        request: ImageRequest, prompt: str | Prompt | ImageRequest | None = None
+    ) -> ImageRequest:
+        """Return a request with the model's full id, its settings checked, without a call.
+
+        Args:
+            request: For one image.
+            prompt: What it was made of. If that names its own model, a thinking level given for
+                all prompts is left out where its model does not have it.
+
+        Raises:
+            ValueError: If the model id is malformed, or the model does not support a setting.
+            TypeError: If generation_config is not a mapping.
+            Rejected: If the model is known to have been shut down.
+        """
+        request = resolve(request, prompt)
+        refuse_retired(request.model)
+        return replace(request, service=GeminiClient.service)
+
+    @staticmethod
+    def price(request: ImageRequest) -> float | None:
+        """Return the most US dollars that an answer with one image should cost, None if unknown.
+
+        Args:
+            request: With the model's full id.
+        """
+        return reserved_price(request)
+
+    @staticmethod
+    def expected_price(request: ImageRequest) -> float | None:
+        """Return the US dollars that one image is expected to cost, None if unknown.
+
+        Args:
+            request: With the model's full id.
+        """
+        return price_of(request.model, request.image_size)
 
     def check(self, request: ImageRequest) -> None:
         """Refuse a request that google-genai would not send; a closed client refuses none.

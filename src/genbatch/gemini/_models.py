@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from genbatch._money import ModelPrice, model_price
-from genbatch._values import ImageRequest, Prompt, Rejected, Usage
+from genbatch._values import ImageRequest, Prompt, Rejected, Usage, asked_size
 
 _CLASSIC = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 _ALL_RATIOS = (*_CLASSIC, "1:4", "1:8", "4:1", "8:1")
@@ -67,8 +67,6 @@ _GONE = re.compile(r"gemini-2\.5-flash-image(-preview)?|imagen-.*")  # for certa
 _RETIRED = re.compile(r"gemini-(3\.1|2\.5)-flash-image(-preview)?|imagen-.*")
 _SUCCESSOR = MODELS[0]
 _LEVELS = {level for model in MODELS for level in model.thinking}
-
-_SIDES = {"1K": 1024, "2K": 2048, "4K": 4096}  # pixels of a square image
 
 # The id becomes a part of the URL's path.
 _MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", re.ASCII)
@@ -325,26 +323,6 @@ def _most_of_tier(published: ModelPrice, tier: str | None) -> float:
     if tier in (None, "standard", "unspecified"):
         return 1.0
     return published.tiers.get(tier or "", max(1.0, *published.tiers.values()))
-
-
-def asked_size(request: ImageRequest) -> str | None:
-    """Return the name of the size that is asked for, None where that is left to the model."""
-    config = request.generation_config or {}
-    given = config.get("image_config", config.get("imageConfig"))
-    if isinstance(given, Mapping):
-        size = given.get("image_size", given.get("imageSize"))
-    else:
-        size = getattr(given, "image_size", None)  # of google-genai's own type
-    return request.image_size or (size if isinstance(size, str) else None)
-
-
-def is_smaller(size: str | None, width: int | None, height: int | None) -> bool:
-    """Return whether an image has less than half the pixels that the name of a size stands for.
-
-    1K stands for 1024 x 1024 in whatever aspect ratio; each further size has four times as many.
-    """
-    side = _SIDES.get(size or "")
-    return bool(side and width and height) and 2 * width * height < side**2  # type: ignore[operator]
 
 
 def default_timeout(request: ImageRequest) -> float:

@@ -14,9 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import ray
 from genbatch._money import Budget
-from genbatch._run import defaults_of
+from genbatch._run import Service, defaults_of
 from genbatch._values import ImageSettings, Stopped, takes_settings
-from genbatch.gemini import reserved_price
+from genbatch.gemini import GeminiClient, reserved_price
 
 from ._coordinator import Bounds, Coordinator
 from ._objects import Objects
@@ -95,7 +95,7 @@ def generate(
     row is looked up before it is paid for, so only what was in flight at a crash is paid twice.
     """
     _check_counts(max_concurrent, workers)
-    defaults = defaults_of(settings, Budget(budget), price)
+    defaults = defaults_of(Service(GeminiClient), settings, Budget(budget), price)
     expected = reserved_price(defaults) if price is None else price
     requests = RowRequests(prompt_column, id_column, namespace, defaults)
     _check_columns(dataset, requests)

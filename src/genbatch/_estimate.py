@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Unpack
 
+from genbatch._run import Generate, ImageClient, Service, defaults_of, request_of
 from genbatch._store import content_digest, made_in
 from genbatch._values import ImageRequest, ImageSettings, Prompt, takes_settings
-from genbatch.gemini import input_price, reserved_price
-from genbatch.gemini import price as price_of
+from genbatch.gemini import GeminiClient
 from genbatch.inputs import PromptFiles
-
-from ._images import defaults_of, request_of
 
 _ANY = "any"
 
@@ -50,6 +48,7 @@ class Estimate:
 def estimate(
     prompts: Iterable[str | Prompt],
     *,
+    client: ImageClient | Generate | type = GeminiClient,
     save_dir: str | os.PathLike[str] | None = None,
     namespace: str = "",
     price: float | None = None,
@@ -63,6 +62,7 @@ def estimate(
 
     Args:
         prompts: Finite; read once, and so are their input images.
+        client: As for generate_images; it need not be open. The class GeminiClient needs no key.
         save_dir: Directory that images are saved in; what it has is not made again.
         namespace: As for generate_images.
         price: US dollars an image, in place of the price table's.
@@ -80,7 +80,8 @@ def estimate(
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
-    terms_of = cache(partial(_terms, defaults_of(settings, None, price), price))
+    service = Service(client)
+    terms_of = cache(partial(_terms, service, defaults_of(service, settings, None, price), price))
     made = Counter({} if save_dir is None else made_in(save_dir))
     number = done = 0
     cost: float | None = 0.0
@@ -123,14 +124,14 @@ class _Terms:
     Attributes:
         like: The request of one with any text.
         expected: US dollars expected for each, None where unknown.
-        base: US dollars to reserve for each but for its text and input images, None where unknown.
-        is_flat: Whether those cost nothing: the price of an image was given.
+        service: That is to make them.
+        price: US dollars given for an image, None where the service has its own.
     """
 
     like: ImageRequest
     expected: float | None
-    base: float | None
-    is_flat: bool = False
+    service: Service
+    price: float | None
 
     def request(self, prompt: Prompt) -> ImageRequest:
         """Return the request of a prompt, but for what no digest needs."""
@@ -139,21 +140,20 @@ class _Terms:
 
     def reserved(self, prompt: Prompt) -> float | None:
         """Return the US dollars to reserve for a prompt, None where unknown."""
-        if self.base is None or self.is_flat:
-            return self.base
-        return self.base + input_price(self.like.model, prompt.text, len(prompt.images))
+        if self.price is not None:
+            return self.price
+        images = prompt.images or self.like.images
+        return self.service.price(replace(self.like, text=prompt.text, images=images))
 
 
 def _terms(
+    service: Service,
     defaults: ImageRequest,
     price: float | None,
     model: str | None,
     aspect_ratio: str | None,
     image_size: str | None,
 ) -> _Terms:
-    like = request_of(_any_with(model, aspect_ratio, image_size), defaults)
-    if price is not None:
-        return _Terms(like, price, price, is_flat=True)
-    most = reserved_price(like)
-    base = None if most is None else most - input_price(like.model, _ANY)
-    return _Terms(like, price_of(like.model, like.image_size), base)
+    like = request_of(service, _any_with(model, aspect_ratio, image_size), defaults)
+    expected = service.expected_price(like) if price is None else price
+    return _Terms(like, expected, service, price)
