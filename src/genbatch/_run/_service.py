@@ -14,6 +14,7 @@ from genbatch._values import (
     DamagedImage,
     Image,
     ImageRequest,
+    InvalidResponse,
     Prompt,
     sniff_mime_type,
 )
@@ -173,15 +174,18 @@ def _image(made: object, request: ImageRequest, service: str) -> Image:
     """Return what a client has made as an image of the request's model.
 
     Raises:
-        DamagedImage: If it is empty, or bytes that are no image.
+        DamagedImage: If its bytes are no image.
+        InvalidResponse: If there are none.
         TypeError: If it is neither bytes nor an Image.
     """
     if isinstance(made, bytes):
-        made = Image(made, sniff_mime_type(made) or "")
+        made = Image(made, "")
     if not isinstance(made, Image):
         raise TypeError(f"{service} must return an Image or bytes, got {type(made).__name__}")
-    if not made.data or not made.mime_type:
-        error = DamagedImage(f"{service} made an invalid image", maybe_paid=True)
-        error.data, error.cost = made.data or None, made.cost
+    if not made.data:
+        raise InvalidResponse(f"{service} made an image without bytes", maybe_paid=True)
+    if (mime_type := sniff_mime_type(made.data)) is None:
+        error = DamagedImage(f"{service} made no PNG, JPEG, WebP or GIF", maybe_paid=True)
+        error.data, error.cost = made.data, made.cost
         raise error
-    return made if made.model else replace(made, model=request.model)
+    return replace(made, mime_type=mime_type, model=made.model or request.model)

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from genbatch import Failure, Outcome, Progress, Prompt, SavedImage, Success, Throttle
-from genbatch.gemini import model_id
+from genbatch.gemini import MODELS
 
 from ._bar import GAP, Area, Finished, Snapshot, Speed, held_by, lines_of, reason_of, spent_of
 from ._console import QuietConsole, Writer, plain, why
@@ -27,6 +27,7 @@ _MINUTE = 60.0  # seconds; at least one line, and at most one about a pause
 _RECENT = 3  # prompts above the bar
 _POLL = 0.05  # seconds between checks whether rows have been read
 _SHORTEST_PROMPT = 12  # characters
+_IDS = {model.alias: model.id for model in MODELS}
 
 _dump = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
@@ -213,7 +214,7 @@ def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
         "mime_type": None,
         "width": None,
         "height": None,
-        "model": model_id(prompt.model or model),
+        "model": _IDS.get(prompt.model or model, prompt.model or model),
         "cost": None,
         "usage": None,
         "text": "",

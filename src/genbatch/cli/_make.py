@@ -18,9 +18,10 @@ from typing import Annotated
 import anyio
 import typer
 
-from genbatch import ImageRequest, Prompt, estimate, inputs
+from genbatch import ImageRequest, Prompt, Rejected, estimate, inputs
+from genbatch._store import export
 from genbatch._throttle import parse_interval
-from genbatch.gemini import JOB_SHARE, default_size, model_id, price, resolve
+from genbatch.gemini import JOB_SHARE, default_size
 
 from ._console import QuietConsole, clock, plain
 from ._folder import add_gallery
@@ -35,6 +36,7 @@ from ._run import (
     parse_indices,
     run_batch,
 )
+from ._services import Clients, Services
 
 _EXPENSIVE = 10.0  # US dollars above which to ask first
 _FEW = 10  # images that are not worth waiting for a job
@@ -104,14 +106,16 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     """
     if options.demo and options.base_url:
         raise typer.BadParameter("--demo has its own server: leave out --base-url")
+    options, clients = clients_of(options, _is_given("model", context))
+    services = clients.services
     names, axes = parted(prompts or [], options.matrix or [])
-    batch = read_inputs(names, recipe_of(options, axes), options)
+    batch = read_inputs(names, recipe_of(options, axes, services), options)
     messages = QuietConsole(stderr=options.as_json)
     if why := nothing_in(names, batch, options.limit):
         messages.say(f"Nothing to do: {why}.")
         return 0
     if options.dry_run:
-        plan = preview(read_to_end(batch), options)
+        plan = preview(read_to_end(batch), options, services)
         out = QuietConsole()
         out.data(plan.row) if options.as_json else out.say(plan.line)
         if plan.reserved and not options.as_json:
@@ -119,12 +123,14 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
         return 0
 
     def is_wanted() -> bool:
-        if _is_confirmed(batch, options, can_ask=STDIN not in names):
+        if _is_confirmed(batch, options, services, can_ask=STDIN not in names):
             return True
         messages.say("Nothing was made.")
         return False
 
-    return _make(partial(make_images, batch), options, context.obj.debug, is_wanted)
+    models = {model or options.model for model in _models_in(batch)} or {options.model}
+    work = partial(make_images, batch)
+    return _make(work, options, clients, models, context.obj.debug, is_wanted)
 
 
 @command("backend")
@@ -152,7 +158,7 @@ def demo_command(
 
 
 @command(
-    *("thinking", "system", "image", "config"),
+    *("service", "thinking", "system", "image", "config"),
     *("gallery", "max_concurrent", "pace", "budget", "max_images", "price", "prices", "timeout"),
     *("deadline", "patience", "quiet", "as_json", "log_file", "demo", "base_url", "backend"),
 )
@@ -189,16 +195,58 @@ def redo_command(
         "generation_config": parse_config(options.config or ()),
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    work = partial(make_more_takes, parse_indices(prompts), given)
-    return _make(work, replace(options, output=folder), context.obj.debug)
+    indices = parse_indices(prompts)
+    options, clients = clients_of(replace(options, output=folder), has_model=True)
+    models = {model} if model else _models_of(folder, indices, options.namespace)
+    work = partial(make_more_takes, indices, given)
+    return _make(work, options, clients, models, context.obj.debug)
+
+
+def _is_given(name: str, context: typer.Context) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def clients_of(options: Options, has_model: bool) -> tuple[Options, Clients]:
+    """Return the clients that options name, and the options, with the model of the first of them.
+
+    Args:
+        options: Of a run.
+        has_model: Whether the user has named a model.
+    """
+    if options.service and options.demo:
+        raise typer.BadParameter("--demo has its own service: leave out --service")
+    clients = Clients(options.service or ())
+    if options.service and not has_model:
+        options = replace(options, model=clients.services.default_model)
+    return options, clients
+
+
+def _models_in(prompts: Prompts) -> set[str | None]:
+    """Return the models that prompts name, None among them where one names none."""
+    if isinstance(prompts, inputs.PromptFiles):
+        return {model for (model, _, _), count in prompts.asked.items() if count}
+    return {None}
+
+
+def _models_of(folder: Path, indices: Sequence[int], namespace: str) -> set[str]:
+    """Return the models that made prompts of a folder."""
+    wanted = set(indices)
+    rows = (row for row in export(folder) if row["namespace"] == namespace)
+    return {row["model"] for row in rows if row["index"] in wanted and row["model"]}
 
 
 def _make(
-    work: Work, options: Options, debug: bool, is_wanted: Callable[[], bool] = lambda: True
+    work: Work,
+    options: Options,
+    clients: Clients,
+    models: set[str],
+    debug: bool,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> int:
-    """Make images with the fake or the real service, unless the user declines the cost."""
+    """Make images with the fake or the real services, unless the user declines the cost."""
     with log_to(options.log_file, everything=debug) if options.log_file else nullcontext():
-        client = None if options.demo else client_for(options)
+        client = None if options.demo else client_for(options, clients, models)
         if client is not None and not is_wanted():
             return 0
         code = run_batch(work, options, client, _LATENCY)
@@ -207,9 +255,9 @@ def _make(
     return code
 
 
-def _is_confirmed(prompts: Prompts, options: Options, *, can_ask: bool) -> bool:
+def _is_confirmed(prompts: Prompts, options: Options, services: Services, *, can_ask: bool) -> bool:
     """Show what a run will cost, and ask before an expensive one if someone can answer."""
-    plan = preview(prompts, options)
+    plan = preview(prompts, options, services)
     can_ask = can_ask and sys.stdin is not None and sys.stdin.isatty()
     asks = plan.is_expensive and options.budget is None and not options.yes and can_ask
     if asks or not options.quiet:
@@ -232,15 +280,17 @@ def parted(names: Sequence[str], matrix: Sequence[str]) -> tuple[list[str], list
     return [name for name in names if name not in axes], [*matrix, *axes]
 
 
-def recipe_of(options: Options, matrix: Sequence[str]) -> inputs.Recipe:
+def recipe_of(options: Options, matrix: Sequence[str], services: Services) -> inputs.Recipe:
     """Return how rows become prompts.
 
     Args:
         options: The options of the run; the settings of its images are checked.
         matrix: Axes of a grid, such as ``style=ink,oil``.
+        services: Those of the run.
 
     Raises:
         ValueError: If one is malformed, or column and template are both given.
+        Rejected: If the model of the options is known to have been shut down.
     """
     column, template = options.column, options.template
     if column is not None and template is not None:
@@ -250,7 +300,11 @@ def recipe_of(options: Options, matrix: Sequence[str]) -> inputs.Recipe:
 
     def check(model: str | None, aspect_ratio: str | None, image_size: str | None) -> None:
         prompt = Prompt("any text", model=model, aspect_ratio=aspect_ratio, image_size=image_size)
-        resolve(defaults.with_prompt(prompt), prompt)
+        try:
+            services.resolve(defaults.with_prompt(prompt), prompt)
+        except Rejected:
+            if model is None:
+                raise  # that of a row is the row's own failure
 
     check(None, None, None)  # before any row is blamed for a mistake in the options
     return inputs.Recipe(
@@ -332,25 +386,27 @@ class Preview:
     is_expensive: bool
 
 
-def preview(prompts: Prompts, options: Options) -> Preview:
+def preview(prompts: Prompts, options: Options, services: Services) -> Preview:
     """Return what a run will do and cost, without a call; this may read all prompts."""
     pace = options.pace
     if isinstance(prompts, inputs.StandardInput):
-        return _preview_each(options)
+        return _preview_each(options, services)
     plan = estimate(
         prompts,
+        client=services,
         save_dir=options.output,
         rate=None if pace is None else 1 / parse_interval(pace),
         reserve=options.dry_run,
         **options.of_images,
     )
     parts = [f"{plan.prompts:,} prompts", f"{plan.done:,} done", f"{plan.calls:,} to make"]
-    parts.append(_models(prompts, options))
+    parts.append(_models(prompts, options, services))
     parts.append("price unknown" if plan.cost is None else _both_prices(plan.cost, plan.calls))
     if plan.seconds is not None and pace is not None:
         parts.append(f"about {clock(plan.seconds)} at {pace}")
     by_batch = None if plan.cost is None else JOB_SHARE * plan.cost
-    known = {"calls": plan.calls, "batch_cost": by_batch, "model": model_id(options.model)}
+    model = _defaults(options, services).model
+    known = {"calls": plan.calls, "batch_cost": by_batch, "model": model}
     row = json.dumps({**asdict(plan), **known})
     cost = plan.cost if options.via == "live" else by_batch
     is_expensive = cost is not None and cost > _EXPENSIVE
@@ -369,10 +425,12 @@ def _reserved(most: float | None, options: Options) -> str:
     return f"reserved: at most {_dollars(most)}, for {what}"
 
 
-def _preview_each(options: Options) -> Preview:
+def _preview_each(options: Options, services: Services) -> Preview:
     """Return the price per prompt, for prompts whose number is not known yet."""
-    each = price(options.model, options.image_size) if options.price is None else options.price
-    parts = ["prompts as they arrive", _name(options)]
+    each = options.price
+    if each is None:
+        each = services.expected_price(_defaults(options, services))
+    parts = ["prompts as they arrive", _name(options, services)]
     parts.append("price unknown" if each is None else f"about ${each:,.3f} each")
     if options.pace is not None:
         parts.append(f"at {options.pace}")
@@ -389,18 +447,26 @@ def _dollars(cost: float) -> str:
     return f"${cost:,.0f}" if cost >= 100 else f"${cost:,.2f}"
 
 
-def _models(prompts: inputs.PromptFiles | Sequence[str | Prompt], options: Options) -> str:
+def _models(
+    prompts: inputs.PromptFiles | Sequence[str | Prompt], options: Options, services: Services
+) -> str:
     if isinstance(prompts, inputs.PromptFiles):
-        own = {model for (model, _, _), count in prompts.asked.items() if model and count}
+        own = _models_in(prompts)
     else:
-        own = {each.model for each in prompts if isinstance(each, Prompt) and each.model}
-    is_mixed = own - {options.model, model_id(options.model)}
-    return f"{_name(options)} and per-prompt models" if is_mixed else _name(options)
+        own = {each.model for each in prompts if isinstance(each, Prompt)}
+    is_mixed = own - {None, options.model, _defaults(options, services).model}
+    name = _name(options, services)
+    return f"{name} and per-prompt models" if is_mixed else name
 
 
-def _name(options: Options) -> str:
+def _defaults(options: Options, services: Services) -> ImageRequest:
+    """Return the request of prompts that name no settings of their own."""
+    return services.resolve(ImageRequest("any text", **options.settings))
+
+
+def _name(options: Options, services: Services) -> str:
     """Return the model and image size of prompts that do not name their own."""
-    model = model_id(options.model)
+    model = _defaults(options, services).model
     name = model if model == options.model else f"{options.model} = {model}"
     size = options.image_size or default_size(model)
     return f"{name} {size}" if size else name

@@ -217,6 +217,12 @@ class Options:
         "MODEL",
         env=True,
     )
+    service: list[str] | None = _field(  # noqa: RUF009
+        None,
+        IMAGES,
+        "Your own image client: a function that returns it; repeatable.",
+        "MODULE:FUNCTION",
+    )
     aspect_ratio: str | None = _field(None, IMAGES, "Aspect ratio, such as 16:9.", "W:H", env=True)
     image_size: str | None = _field(None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True)
     thinking: str | None = _field(

@@ -197,7 +197,7 @@ def _print_figures(out: QuietConsole, result: Result, options: Options) -> None:
     out.say((line, "bold"))
     figures = [_duration(result.seconds), f"{result.size_mb:.1f} MB"]
     if result.server and result.made:
-        expected = price(options.model, options.image_size)
+        expected = price(options.model, options.image_size)  # a demo is of Gemini
         each = (expected or 0) * (1 if options.via == "live" else JOB_SHARE)
         figures.append(f"${result.made * each:.2f} on the real service")
     elif result.cost:

@@ -12,7 +12,15 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -52,6 +60,7 @@ from ._console import count, plain
 from ._display import Display
 from ._options import DEMO, Options, kinds_to_retry
 from ._result import Result, by_run, is_not_made, report
+from ._services import Clients, Services
 
 _REDRAW = 0.1  # seconds
 _SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
@@ -68,7 +77,7 @@ Work: TypeAlias = Callable[["ShownBatch"], Awaitable[None]]
 class ShownBatch:
     """A batch that is shown as it runs."""
 
-    client: GeminiClient
+    client: GeminiClient | Services
     options: Options
     display: Display
     result: Result
@@ -105,23 +114,41 @@ def client_of(base_url: str | None, otherwise: str = "", **settings: Any) -> Gem
         ) from error
 
 
-def client_for(options: Options) -> GeminiClient:
-    """Return the client of a batch against the service; as client_of."""
-    return client_of(
-        options.base_url,
-        ", or try --demo without one",
-        timeout=options.timeout,
-        throttle=_throttles(options),
-    )
+def client_for(
+    options: Options, clients: Clients, models: Collection[str]
+) -> AbstractAsyncContextManager[Any]:
+    """Return what opens the clients of a batch against the services; as client_of.
+
+    Args:
+        options: The options of the run.
+        clients: Those of its services.
+        models: Those that its prompts name.
+    """
+
+    def make(name: str) -> GeminiClient:
+        return client_of(
+            options.base_url,
+            ", or try --demo without one",
+            timeout=options.timeout,
+            throttle=_throttles(options),
+        )
+
+    if clients.are_only_gemini(models):
+        return make("gemini")
+    if options.via != "live":
+        raise ValueError(f"--via {options.via}: only Gemini's models have batch jobs")
+    return clients.entered(models, make)
 
 
-def run_batch(work: Work, options: Options, client: GeminiClient | None, latency: float) -> int:
+def run_batch(
+    work: Work, options: Options, client: AbstractAsyncContextManager[Any] | None, latency: float
+) -> int:
     """Run a batch, report it, and return the exit code.
 
     Args:
         work: What the batch makes.
         options: The options of the run.
-        client: The client of the service; None starts a fake of the service for this run.
+        client: Opens the client of the service; None starts a fake of it for this run.
         latency: Duration of a call to that fake, in seconds.
     """
     result = Result()
@@ -182,7 +209,7 @@ async def make_images(prompts: Prompts, batch: ShownBatch) -> None:
         generate: Callable[..., AbstractAsyncContextManager[Images]] = generate_images
         if options.via != "live":
             generate = partial(
-                batch_api.generate_images,
+                batch_api.generate_images,  # client_for has refused any other client
                 live=options.via != "batch",
                 watch=batch.display.show_jobs,
             )

@@ -1,0 +1,172 @@
+"""``--service``: one's own client beside Gemini, in one run and one folder."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from support.commands import Genbatch, Serve, images, started, write_prompts
+
+MINE = '''
+from genbatch import Image
+from genbatch.testing._pictures import draw
+
+
+class Local:
+    """A model of one's own."""
+
+    service = "mine"
+
+    def price(self, request):
+        return 0.1
+
+    async def generate_image(self, request, /):
+        with open("calls.txt", "a") as calls:
+            calls.write(request.text + "\\n")
+        data = draw(request.text, model="mine", seed=request.seed, width=8, height=8)
+        return Image(data, "image/png", cost=0.1)
+
+
+def make():
+    return Local()
+
+
+class Entered(Local):
+    service = "entered"
+
+    async def __aenter__(self):
+        print("entered")
+        return self
+
+    async def __aexit__(self, *_):
+        print("left")
+
+
+def broken():
+    return 7
+'''
+
+
+@pytest.fixture(autouse=True)
+def module(genbatch: Genbatch) -> None:
+    Path("my_module.py").write_text(MINE)
+
+
+def calls() -> list[str]:
+    path = Path("calls.txt")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_a_client_of_one_s_own_is_a_run_like_any_other(genbatch: Genbatch) -> None:
+    write_prompts(6)
+    run = ("run", "prompts.txt", "--service", "my_module:make")
+    plan = json.loads(genbatch(*run, "--dry-run", "--json").stdout)
+    assert (plan["calls"], plan["cost"], plan["model"]) == (6, pytest.approx(0.6), "mine")
+    assert calls() == []
+    done = genbatch(*run, "--budget", "0.35")
+    assert done.returncode == 3
+    assert "the budget of $0.35 is used up" in done.stderr
+    assert len(calls()) == len(images("genbatch-out")) == 3
+    done = genbatch(*run, "--gallery")
+    assert done.returncode == 0, done.stderr
+    assert len(calls()) == len(images("genbatch-out")) == 6
+    assert genbatch(*run).returncode == 0
+    assert len(calls()) == 6
+    assert "a fox, number 5" in Path("genbatch-out/index.html").read_text()
+    spent = json.loads(genbatch("status", "--json").stdout)["spent"]
+    assert (spent["usd"], spent["images"]) == (pytest.approx(0.6), 6)
+
+
+def test_rows_name_the_service_by_their_model(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve(image_size=8)
+    models = ("flash", "mine", None)
+    rows = [{"prompt": f"a fox {n}", "model": models[n % 3]} for n in range(9)]
+    Path("p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = ("run", "p.jsonl", "--service", "my_module:make")
+    done = genbatch(*run)
+    assert done.returncode == 0, done.stderr
+    assert (fake.stats.calls, len(calls()), len(images("genbatch-out"))) == (3, 6, 9)
+    made = [json.loads(line)["model"] for line in genbatch("export").stdout.splitlines()]
+    assert made == ["gemini-nano-banana-2.1", "mine", "mine"] * 3
+    assert genbatch(*run).returncode == 0
+    assert (fake.stats.calls, len(calls())) == (3, 6)
+    assert genbatch("verify").returncode == 0
+
+
+def test_models_are_compared_in_one_folder(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve(image_size=8)
+    write_prompts(2)
+    done = genbatch(
+        *("run", "prompts.txt", "--matrix", "model=flash,mine", "--service", "my_module:make")
+    )
+    assert done.returncode == 0, done.stderr
+    assert (fake.stats.calls, len(calls()), len(images("genbatch-out"))) == (2, 2, 4)
+
+
+def test_a_take_is_made_by_the_service_of_its_prompt(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve(image_size=8)
+    Path("p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "model": "flash"}\n')
+    service = ("--service", "my_module:make")
+    assert genbatch("run", "p.jsonl", *service).returncode == 0
+    done = genbatch("redo", "genbatch-out", "0-1", *service)
+    assert done.returncode == 0, done.stderr
+    assert (fake.stats.calls, calls()) == (2, ["a", "a"])
+
+
+def test_no_key_is_needed_for_services_that_are_not_asked(
+    genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    write_prompts(1)
+    service = ("--service", "my_module:make")
+    assert genbatch("run", "prompts.txt", *service).returncode == 0
+    Path("p.jsonl").write_text('{"prompt": "a", "model": "flash"}\n')
+    done = genbatch("run", "p.jsonl", *service)
+    assert done.returncode == 2
+    assert "no API key: set GEMINI_API_KEY" in done.stderr
+
+
+def test_a_client_that_is_a_context_is_entered(genbatch: Genbatch) -> None:
+    write_prompts(1)
+    done = genbatch("run", "prompts.txt", "--service", "my_module:Entered")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("entered\nleft\n")
+
+
+def test_ctrl_c_drains(genbatch: Genbatch) -> None:
+    slow = MINE.replace("data = draw", "await anyio.sleep(0.2)\n        data = draw")
+    Path("my_module.py").write_text("import anyio\n" + slow)
+    write_prompts(500)
+    run = ["run", "prompts.txt", "--service", "my_module:make", "-k", "4"]
+    with started(run) as process:
+        while len(calls()) < 8:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert len(calls()) == len(images("genbatch-out")) < 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--service", "my_module"), "--service must be like my_module:make, got 'my_module'"),
+        (("--service", "no_module:make"), "--service no_module:make: No module named 'no_module'"),
+        (("--service", "my_module:none"), "has no attribute 'none'"),
+        (("--service", "my_module:broken"), "broken() failed: TypeError: client must have"),
+        (("--service", "my_module:make", "--demo"), "--demo has its own service"),
+        (("--service", "my_module:make", "--via", "batch"), "only Gemini's models have batch jobs"),
+        (("--service", "my_module:Local", "--model", "flash", "--image-size", "9K"), "9K"),
+    ],
+)
+def test_mistakes_are_told(
+    genbatch: Genbatch, serve: Serve, arguments: tuple[str, ...], message: str
+) -> None:
+    serve()
+    write_prompts(1)
+    done = genbatch("run", "prompts.txt", *arguments)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
