@@ -40,8 +40,6 @@ PACKAGE = Path("src", "genbatch", "_core")
 CORE = [
     "_outcome.py",
     "_progress.py",
-    "_parking.py",
-    "_limiter.py",
     "_calls.py",
     "_waiting.py",
     "_source.py",

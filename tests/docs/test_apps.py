@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import runpy
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +14,6 @@ import httpx
 import pytest
 from litestar import Litestar
 
-from fake_openai import serving
 from genbatch.testing import Call, FakeGemini, Fault, blocked, rate_limited
 from support.backends import until
 from support.pages import DOCS, blocks_of
@@ -121,26 +118,6 @@ async def test_a_job_may_be_asked_for_twice_and_its_name_is_checked(opened: Open
         assert fake.stats.calls == 1
         assert (await browser.put("/jobs/..%5Cfoxes", json=["a fox"])).status_code == 400
         assert (await browser.get("/jobs/owls")).status_code == 404
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_images_of_another_provider_come_over_httpx(
-    backend: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(anyio, "run", partial(anyio.run, backend=backend))
-    monkeypatch.setattr(random, "uniform", lambda low, high: low)  # pauses between attempts
-    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-    Path("other_images.py").write_text(app_of("other_images.py"), encoding="utf-8")
-    with serving([500, 400]) as url:
-        monkeypatch.setenv("OPENAI_BASE_URL", url)
-        runpy.run_path("other_images.py")
-    printed = capsys.readouterr().out
-    assert printed.count(".png: ") == len(list(tmp_path.glob("*.png"))) == 2
-    assert printed.count("400 Bad Request") == 1
 
 
 async def test_an_app_that_ends_drains_its_jobs(opened: Open) -> None:

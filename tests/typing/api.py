@@ -17,6 +17,8 @@ from genbatch import (
     GeminiClient,
     GenbatchError,
     Image,
+    ImageClient,
+    ImageRequest,
     Outcome,
     OutcomeStream,
     Progress,
@@ -167,3 +169,20 @@ async def fake() -> None:
     async with FakeGemini(latency=0.1, faults=[None, rate_limited(2)]) as server:
         assert_type(server.url, str)
         assert_type(server.stats.images, int)
+
+
+class Local:
+    async def generate_image(self, request: ImageRequest) -> Image:
+        return Image(request.text.encode(), "image/png")
+
+
+async def clients_of_ones_own(prompts: list[str]) -> None:
+    client: ImageClient = Local()
+    async with generate_images(client, prompts, save_dir="out") as outcomes:
+        assert_type(outcomes, OutcomeStream[str, SavedImage])
+
+    async def generate(prompt: str) -> bytes:
+        return prompt.encode()
+
+    async with generate_images(generate, prompts) as images:
+        assert_type(images, OutcomeStream[str, Image])

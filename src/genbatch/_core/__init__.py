@@ -39,7 +39,7 @@ A finished outcome goes into an unbounded memory object stream by send_nowait, s
 ever blocks or is cancelled halfway; what bounds it is a window, the count of prompts pulled and not
 handed over. The reader (_stream.py) takes outcomes only by receive_nowait and awaits nothing after
 it, which is why a cancelled read loses nothing. Whoever has to wait, a reader for an outcome or a
-worker for room in the window, parks in a parking lot (_parking.py). An outcome wakes one reader,
+worker for room in the window, parks in a parking lot (_waiting.py). An outcome wakes one reader,
 and that wakes the next if there is more to read.
 
 Two task groups are nested. The outer one holds the reader's block and one task, which hosts the
@@ -54,10 +54,9 @@ and is dropped where the batch drains.
 from ._calls import without_cancellation
 from ._errors import GenbatchError, Stopped
 from ._outcome import Failure, Outcome, P, Success, T
-from ._parking import ParkingLot
 from ._progress import Progress
 from ._stream import OutcomeStream, collect, open_stream, stream
-from ._waiting import Turn, Waits, current_turn, waiting
+from ._waiting import ParkingLot, Turn, Waits, current_turn, waiting
 from ._workers import Workers
 
 __all__ = [

@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from ._calls import as_failure
 from ._outcome import P
-from ._parking import ParkingLot
+from ._waiting import ParkingLot
 
 CHECKPOINT_EVERY = 64
 CLOSE_TIMEOUT = 5.0  # seconds that an asynchronous source has to close

@@ -23,9 +23,9 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 
 from ._calls import sole_exit, undisturbed, without_cancellation
 from ._outcome import Outcome, P, P_co, Success, T, T_co
-from ._parking import ParkingLot
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY
+from ._waiting import ParkingLot
 from ._workers import Workers
 
 

@@ -1,19 +1,115 @@
-"""Waiting is not running: how a call tells its batch that it only waits for its turn.
+"""Where tasks wait: a parking lot, the limiter of a batch, and how a call says that it waits.
 
-A call that waits is not in flight: its wait does not count towards its outcome's elapsed, and a
-batch that drains drops it, since nothing was sent and nothing is lost.
+Waiting is not running. A call that waits is not in flight: its wait does not count towards its
+outcome's elapsed, and a batch that drains drops it, since nothing was sent and nothing is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from time import perf_counter
+from typing import Any
 
-from anyio import CancelScope
+from anyio import CancelScope, CapacityLimiter, Event
 
 from ._errors import Stopped
+
+
+class ParkingLot:
+    """Tasks waiting in line; nearly free while no task waits.
+
+    Being unparked promises nothing: look again, and park again where there is nothing yet.
+
+    Attributes:
+        parked: Those who wait.
+        waking: How many were unparked and have not run yet.
+    """
+
+    def __init__(self) -> None:
+        self.parked: deque[Event] = deque()
+        self.waking = 0
+
+    async def park(self) -> None:
+        """Wait to be unparked."""
+        event = Event()
+        self.parked.append(event)
+        try:
+            await event.wait()
+            self.waking -= 1
+        except BaseException:
+            if event.is_set():
+                self.waking -= 1
+                self.unpark(1)  # pass the wake-up on: this task will not use it
+            else:
+                self.parked.remove(event)
+            raise
+
+    def unpark(self, most: int = sys.maxsize) -> None:
+        """Wake the parked tasks, or at most so many of them, longest parked first."""
+        while self.parked and most:
+            self.parked.popleft().set()
+            self.waking += 1
+            most -= 1
+
+
+def open_limiter(total: int, resized: Callable[[], None]) -> CapacityLimiter:
+    """Return a limiter of the running backend.
+
+    A batch has to start more workers when there are more tokens, even if no task waits for one.
+
+    Args:
+        total: Its tokens.
+        resized: Called after each change of its total_tokens, until close_limiter.
+    """
+    backend: Any = type(CapacityLimiter(total))
+    limiter = _kind(backend)(total)
+    limiter._resized = resized
+    return limiter  # type: ignore[no-any-return]
+
+
+def close_limiter(limiter: Any) -> None:
+    """Stop notifying of changes."""
+    del limiter._resized
+
+
+@cache
+def _kind(backend: Any) -> Any:
+    class BatchLimiter(backend):  # type: ignore[misc]
+        _resized: Callable[[], None] = staticmethod(lambda: None)
+        _waiting = 0  # tasks waiting for a token; one may count twice
+
+        async def __aenter__(self) -> None:
+            await self.acquire()
+
+        async def acquire(self) -> None:
+            self._waiting += 1
+            try:
+                await super().acquire()
+            finally:
+                self._waiting -= 1
+
+        async def acquire_on_behalf_of(self, borrower: object) -> None:
+            self._waiting += 1
+            try:
+                await super().acquire_on_behalf_of(borrower)
+            finally:
+                self._waiting -= 1
+
+        @property
+        def total_tokens(self) -> float:
+            return backend.total_tokens.fget(self)  # type: ignore[no-any-return]
+
+        @total_tokens.setter
+        def total_tokens(self, value: float) -> None:
+            backend.total_tokens.fset(self, value)
+            self._resized()
+
+    return BatchLimiter
 
 
 class Waits:

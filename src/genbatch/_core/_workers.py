@@ -34,11 +34,10 @@ from ._calls import (
     without_core_frames,
 )
 from ._errors import Stopped
-from ._limiter import close_limiter, open_limiter
 from ._outcome import Failure, Outcome, P, Success, T, succeed
 from ._progress import Progress
 from ._source import CHECKPOINT_EVERY, Source
-from ._waiting import Turn, Waits, current_turn, stopped
+from ._waiting import Turn, Waits, close_limiter, current_turn, open_limiter, stopped
 
 INFINITE = 1_000  # calls at once where total_tokens is infinite
 
