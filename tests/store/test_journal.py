@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -306,6 +307,34 @@ def test_a_second_runner_is_refused_and_told_who_is_there(tmp_path: Path) -> Non
     assert status_of_runner(tmp_path) is None
     with opened(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("then", ["deleted", "replaced"])
+def test_a_second_runner_is_refused_though_the_file_of_the_lock_is_gone(
+    tmp_path: Path, then: str
+) -> None:
+    lock = tmp_path / ".genbatch" / "lock"
+    with opened(tmp_path):
+        lock.unlink()
+        if then == "replaced":
+            lock.write_text("")
+        with pytest.raises(StoreError, match="in use by another process: wait until it ends"):
+            open_archive(tmp_path)
+        assert str(status(tmp_path).runner) == "another process"
+    assert status(tmp_path).runner is None
+    with opened(tmp_path):
+        assert status_of_runner(tmp_path) == os.getpid()
+
+
+def test_a_runner_of_an_earlier_version_is_seen(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
+    lock = tmp_path / ".genbatch" / "lock"
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match=f"in use by process {os.getpid()} on"):
+            open_archive(tmp_path)
+        assert status_of_runner(tmp_path) == os.getpid()
 
 
 def status_of_runner(directory: Path) -> int | None:

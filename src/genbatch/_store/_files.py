@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -13,7 +14,6 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from io import BufferedReader
 from itertools import count
 from pathlib import Path
 
@@ -96,18 +96,30 @@ def find(directory: Path, stem: str, *extensions: str) -> str | None:
 def read(path: Path) -> bytes | None:
     """Return the bytes of the regular file at path, None if it is anything else."""
     try:
-        with _open(path) as file:
-            return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        with open(open_file(path, os.O_RDONLY), "rb") as file:
+            return file.read()
     except OSError:
         return None
+
+
+def open_file(path: Path, flags: int) -> int:
+    """Open the regular file at path, created for its owner only; return the descriptor.
+
+    Raises:
+        OSError: If it cannot be opened, or is anything else.
+    """
+    # Not through a link, and not waiting for the other end of a pipe.
+    descriptor = os.open(path, flags | _SAFE | getattr(os, "O_NONBLOCK", 0), 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return descriptor
 
 
 def digest(path: Path) -> tuple[str, int] | None:
     """Return SHA-256, in hex, and size of the regular file at path, None if there is none."""
     try:
-        with _open(path) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return None
+        with open(open_file(path, os.O_RDONLY), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     except OSError:
         return None
@@ -152,11 +164,6 @@ def _temporary(directory: Path) -> Path:
 def _create(path: Path) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     return os.open(path, flags | _SAFE, 0o666)
-
-
-def _open(path: Path) -> BufferedReader:
-    # Not through a link, and not waiting for the other end of a pipe.
-    return open(os.open(path, os.O_RDONLY | _SAFE | getattr(os, "O_NONBLOCK", 0)), "rb")
 
 
 def _write(path: Path, data: bytes) -> None:
