@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from genbatch import Blocked, ImageMissing, ImageRequest, NoImage, StoreError, TimedOut, Unavailable
+from genbatch._store._keys import DEFAULT_TEMPLATE
 from genbatch._store._reports import export, status, verify
 from genbatch._values import Rejected
 from support.archives import begin, fail, image, make_all, open_archive, opened, plan_all
@@ -283,13 +284,16 @@ def test_where_every_name_is_taken_planning_refuses(tmp_path: Path) -> None:
         plan_all(archive, ["a cup"])
 
 
-def test_images_of_a_directory_without_a_journal_are_taken_up(tmp_path: Path) -> None:
-    with opened(tmp_path) as archive:
+@pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, "{key}_{slug}"])
+def test_images_of_a_directory_without_a_journal_are_taken_up(
+    tmp_path: Path, template: str
+) -> None:
+    with opened(tmp_path, template=template) as archive:
         plan = make_all(archive, ["a cup"])[0]
     (path,) = tmp_path.glob("*.png")
     (tmp_path / f"{path.stem}-2.png").write_bytes(image(7).data)
     shutil.rmtree(tmp_path / ".genbatch")
-    with opened(tmp_path) as archive:
+    with opened(tmp_path, template=template) as archive:
         (again,) = plan_all(archive, ["a cup"])
     assert again.key == plan.key
     assert again.saved is not None
@@ -307,6 +311,48 @@ def test_a_second_runner_is_refused_and_told_who_is_there(tmp_path: Path) -> Non
     assert status_of_runner(tmp_path) is None
     with opened(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("other", ["cat 2", "cat take2"])
+def test_an_image_beside_the_first_is_never_that_of_another_prompt(
+    tmp_path: Path, other: str
+) -> None:
+    with opened(tmp_path, template="{slug}") as archive:
+        plans = plan_all(archive, ["cat", other])
+        archive.save(begin(archive, plans[0]), image(1, extras=(image(2),)), 1.0)
+        begin(archive, plans[1])
+        call = begin(archive, archive.further(0, "", {})[0])
+    (tmp_path / f"{call.name}.png").write_bytes(image(3).data)
+    with opened(tmp_path, template="{slug}") as archive:
+        assert plan_all(archive, ["cat", other])[1].saved is None
+    assert list(verify(tmp_path)) == []
+    assert len(images_in(tmp_path)) == 3
+
+
+def test_an_extra_of_an_earlier_version_is_never_that_of_another_prompt(tmp_path: Path) -> None:
+    with opened(tmp_path, template="{slug}") as archive:
+        plans = plan_all(archive, ["cat", "cat 2"])
+        archive.save(begin(archive, plans[0]), image(1), 1.0)
+        begin(archive, plans[1])
+        (tmp_path / "cat-2.png").write_bytes(image(2).data)
+        with archive.journal.writing() as journal:
+            journal.execute("UPDATE image SET extras = ?", ('["cat-2.png"]',))
+    with opened(tmp_path, template="{slug}") as archive:
+        assert plan_all(archive, ["cat", "cat 2"])[1].saved is None
+
+
+def test_what_is_in_the_way_when_a_call_begins_is_never_its_image(tmp_path: Path) -> None:
+    with opened(tmp_path, template="{slug}") as archive:
+        (plan,) = plan_all(archive, ["a cup"])
+        (tmp_path / "a-cup.png").write_bytes(image(1).data)
+        call = begin(archive, plan)
+    with opened(tmp_path, template="{slug}") as archive:
+        assert plan_all(archive, ["a cup"])[0].saved is None
+    (tmp_path / f"{call.name}.png").write_bytes(image(2).data)
+    with opened(tmp_path, template="{slug}") as archive:
+        saved = plan_all(archive, ["a cup"])[0].saved
+    assert saved is not None
+    assert saved.path.name == f"a-cup-{plan.key[:6]}.png"
 
 
 @pytest.mark.parametrize("then", ["deleted", "replaced"])

@@ -44,7 +44,9 @@ from ._plan import (
     adopt_lost,
     adopt_orphans,
     at,
+    choose_file,
     damaged_stem,
+    extra_stem,
     find_or_add,
     further,
     has_file,
@@ -176,8 +178,7 @@ class Archive:
                 if saved is not None:
                     return saved
             take = journal.next_take(plan.item)
-            name = plan.stem if take == 1 else f"{plan.stem}-take{take}"
-            return BegunCall(plan, take, name)
+            return BegunCall(plan, take, choose_file(self.directory, plan, take))
 
     def send(self, call: BegunCall, price: float | None) -> None:
         """Note that an attempt of a call is about to be sent.
@@ -288,7 +289,8 @@ class Archive:
         self, call: BegunCall, image: Image, elapsed: float, arrived: list[str]
     ) -> SavedImage:
         """Save an image; arrived are those of its files that an earlier try has written."""
-        stems = [f"{call.name}-{number}" for number, _ in enumerate(image.extras, 2)]
+        key = call.plan.key
+        stems = [extra_stem(call.name, key, number) for number, _ in enumerate(image.extras, 2)]
         parts = list(zip([*stems, call.name], [*image.extras, image], strict=True))
         # The image after its extras: where it exists, the answer is complete.
         for stem, part in parts[len(arrived) :]:

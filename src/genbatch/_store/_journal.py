@@ -321,6 +321,11 @@ class Transaction:
         """Return whether a file is the image of a row."""
         return self.first("SELECT 1 FROM image WHERE file = ?", file) is not None
 
+    def is_known(self, file: str) -> bool:
+        """Return whether a file is an image, or a further one of its answer, of a row."""
+        sql = "SELECT 1 FROM image, json_each(extras) WHERE extras IS NOT NULL AND value = ?"
+        return self.has_file(file) or self.first(sql, file) is not None
+
     def is_attempted(self, name: str) -> bool:
         """Return whether an attempt was sent whose image is to have that name."""
         return self.first("SELECT 1 FROM attempt WHERE name = ?", name) is not None

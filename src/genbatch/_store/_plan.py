@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -273,7 +273,7 @@ def _choose_name(
             continue
         if files.find(policy.directory, name) is None:
             return name, None
-        if name.endswith(key[:SHORT_KEY]) and (image := _look(journal, policy.directory, name)):
+        if name == with_key(name, key) and (image := _look(journal, policy.directory, name, key)):
             return name, image  # its row was lost, or there was no journal yet
     raise StoreError(f"{policy.directory / name} and others are in the way: move them elsewhere")
 
@@ -320,8 +320,25 @@ def further(
     return plan, request
 
 
+def with_key(name: str, key: str) -> str:
+    """Return name, with a part of the key where it has none: no other request gets that."""
+    return name if key[:SHORT_KEY] in name else f"{name}-{key[:SHORT_KEY]}"
+
+
+def choose_file(directory: Path, plan: Plan, take: int) -> str:
+    """Return the name of the file of a take: what is in the way now is not taken for it later."""
+    name = with_key(plan.stem, plan.key)
+    first, name = (plan.stem, name) if take == 1 else (f"{name}-take{take}",) * 2
+    names = chain((first, name), (f"{name}.{turn}" for turn in count(2)))
+    return next(each for each in names if files.find(directory, each) is None)
+
+
 def adopt_orphans(journal: Transaction, directory: Path) -> None:
-    """Give their rows to images that were published and whose runner died before it noted it."""
+    """Give their rows to images that were published and whose runner died before it noted it.
+
+    Their names are those of attempts, which were noted first. Of an answer that was cut off there
+    are only further images: one of them is taken, and the attempt is still one of no known end.
+    """
     rows = journal.execute(_ATTEMPTS).fetchall()
     for number, item, name, prompt, price, job, digest, ordinal in rows:
         key = key_of(digest, ordinal)
@@ -330,33 +347,34 @@ def adopt_orphans(journal: Transaction, directory: Path) -> None:
             error = DamagedImage("an invalid image came")
             error.file = file
             note_failure(journal, BegunCall(Plan(key, name, item=item), 1, name, number), error)
-        elif (image := _look(journal, directory, name)) is not None:
+        elif (image := _look(journal, directory, name, key)) is not None:
             take = journal.next_take(item)
             images = 1 + len(json.loads(image["extras"] or "[]"))
             cost = None if price is None else price * images
             journal.add_image(item, take, pick=False, prompt=prompt, cost=cost, **image)
-            journal.execute("DELETE FROM attempt WHERE id = ?", (number,))
+            if Path(image["file"]).stem == name:
+                journal.execute("DELETE FROM attempt WHERE id = ?", (number,))
 
 
 def adopt_lost(journal: Transaction, directory: Path, plan: Plan) -> None:
     """Add the lost row of an image that exists where a call is about to begin."""
     if journal.job_of(plan.item) is not None:
         return  # which may have published it just now, and notes it next
-    if plan.stem.endswith(plan.key[:SHORT_KEY]) and journal.next_take(plan.item) == 1:
-        if (image := _look(journal, directory, plan.stem)) is not None:
+    if plan.stem == with_key(plan.stem, plan.key) and journal.next_take(plan.item) == 1:
+        if (image := _look(journal, directory, plan.stem, plan.key)) is not None:
             journal.add_image(plan.item, 1, **image)
 
 
-def _look(journal: Transaction, directory: Path, name: str) -> dict[str, Any] | None:
-    """Return the row for the image with this name, extension aside, if there is one."""
-    file = files.find(directory, name)
-    if file is None or journal.has_file(file) or (data := files.read(directory / file)) is None:
+def _look(journal: Transaction, directory: Path, name: str, key: str) -> dict[str, Any] | None:
+    """Return the row for the images of an answer with this name, if there are any without one."""
+    further = (files.find(directory, extra_stem(name, key, number)) for number in count(2))
+    found = [files.find(directory, name), *takewhile(bool, further)]
+    file, *extras = [each for each in found if each and not journal.is_known(each)] or [None]
+    if file is None or (data := files.read(directory / file)) is None:
         return None
     if (mime_type := sniff_mime_type(data)) is None:
         return None
     width, height = dimensions(data) or (None, None)
-    numbered = (files.find(directory, f"{name}-{number}") for number in count(2))
-    extras = [extra for extra in takewhile(bool, numbered) if extra]
     return {
         "file": file,
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -366,3 +384,8 @@ def _look(journal: Transaction, directory: Path, name: str) -> dict[str, Any] | 
         "height": height,
         "extras": json.dumps(extras) if extras else None,
     }
+
+
+def extra_stem(name: str, key: str, number: int) -> str:
+    """Return the name of a further image, counted from 2, of the answer whose image has a name."""
+    return f"{with_key(name, key)}-{number}"

@@ -179,7 +179,9 @@ def verify(directory: str | os.PathLike[str]) -> Iterator[str]:
                     yield f"{path / entry.name} is left from a write that was cut off"
                 elif Path(entry.name).suffix in EXTENSIONS.values() and entry.name not in extras:
                     if not journal.has_file(entry.name):
-                        waits = journal.is_attempted(Path(entry.name).stem)
+                        stem = Path(entry.name).stem
+                        names = stem, stem.rpartition("-")[0]  # of a further image of an answer
+                        waits = any(map(journal.is_attempted, names))
                         what = "waits for the next run to note it" if waits else _STRAY
                         yield f"{path / entry.name} {what}"
 
