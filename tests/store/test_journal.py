@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -416,6 +417,30 @@ def test_a_journal_is_for_its_owner_only(tmp_path: Path) -> None:
         }
     assert set(modes.values()) == {0o600}
     assert "journal.sqlite-wal" in modes
+
+
+@pytest.mark.parametrize("made", ["", "PRAGMA journal_mode = WAL"])
+def test_a_journal_that_an_earlier_version_died_over_is_usable(tmp_path: Path, made: str) -> None:
+    journal_of(tmp_path).parent.mkdir()
+    journal_of(tmp_path).touch()
+    with closing(sqlite3.connect(journal_of(tmp_path))) as connection:
+        connection.execute(made)
+    for report in (status, lambda path: list(export(path)), lambda path: list(verify(path))):
+        with pytest.raises(StoreError, match="has no journal: nothing was run into it"):
+            report(tmp_path)
+    with opened(tmp_path) as archive:
+        make_all(archive, PROMPTS)
+    assert status(tmp_path).done == 3
+
+
+def test_a_log_that_a_journal_has_left_is_no_part_of_the_next(tmp_path: Path) -> None:
+    with opened(tmp_path / "out") as archive:
+        plan_all(archive, PROMPTS)
+        shutil.copytree(tmp_path / "out", tmp_path / "left")
+    journal_of(tmp_path / "left").unlink()
+    with opened(tmp_path / "left") as archive:
+        plan_all(archive, ["a pot"])
+    assert shown(tmp_path / "left") == [(0, "a pot", "to do")]
 
 
 def test_a_newer_journal_is_refused(tmp_path: Path) -> None:

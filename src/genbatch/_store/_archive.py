@@ -94,7 +94,8 @@ class Archive:
             with ExitStack() as undo:
                 self._lock = Lock(hidden / LOCK)
                 undo.callback(self._lock.release)
-                files.sweep(directory)
+                for each in (directory, hidden):
+                    files.sweep(each)
                 files.sync_directory(directory)
                 self.journal = Journal(hidden / JOURNAL)
                 undo.callback(self.journal.close)

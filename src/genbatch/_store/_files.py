@@ -22,18 +22,18 @@ from genbatch._values import EXTENSIONS, StoreError
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
-def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
+def publish(directory: Path, stem: str, extension: str, data: bytes | bytearray, mode: int = 0o666) -> str:
     """Write data durably under a free name and return that: stem, or ``stem.2`` where it is taken.
 
-    Where stem names a directory too, that is created.
+    Where stem names a directory too, that is created. The mode is one before the umask.
 
     Raises:
         StoreError: If it cannot be written; no part of it has a final name then.
     """
-    temporary = _temporary(directory)
+    temporary = name_temporary(directory)
     try:
         try:
-            _write(temporary, data)
+            _write(temporary, data, mode)
             make_directory((directory / stem).parent)
             for turn in count(1):
                 name = f"{stem}{'' if turn == 1 else f'.{turn}'}{extension}"
@@ -57,7 +57,7 @@ def replace(path: Path, lines: Iterator[str]) -> None:
     Raises:
         StoreError: If it cannot be written; the old file is unchanged then.
     """
-    temporary = _temporary(path.parent)
+    temporary = name_temporary(path.parent)
     try:
         try:
             with open(_create(temporary), "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -157,17 +157,18 @@ def disk_error(what: str, directory: Path, exc: Exception) -> StoreError:
     return StoreError(f"{what}: {why} (disk {disk}{free})")
 
 
-def _temporary(directory: Path) -> Path:
+def name_temporary(directory: Path) -> Path:
+    """Return the path of a new file on its way to its final name."""
     return directory / f".{secrets.token_hex(8)}.part"
 
 
-def _create(path: Path) -> int:
+def _create(path: Path, mode: int = 0o666) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    return os.open(path, flags | _SAFE, 0o666)
+    return os.open(path, flags | _SAFE, mode)
 
 
-def _write(path: Path, data: bytes) -> None:
-    descriptor = _create(path)
+def _write(path: Path, data: bytes | bytearray, mode: int) -> None:
+    descriptor = _create(path, mode)
     try:
         left = memoryview(data)
         while left:  # a full disk may take a part without an error

@@ -6,14 +6,14 @@ import os
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
 from genbatch._values import StoreError
 
-from ._files import disk_error, sync_directory
+from ._files import disk_error, name_temporary, publish
 
 VERSION = 3
 
@@ -59,6 +59,8 @@ PIXELS = """
 ALTER TABLE image ADD COLUMN width INTEGER;
 ALTER TABLE image ADD COLUMN height INTEGER;
 """
+_BESIDE = ("-wal", "-shm", "-journal")
+_WRITE_AHEAD = b"\2\2"  # in the header: versions to write and to read it, with the log
 _ADDED = (SCHEMA, JOBS, PIXELS)  # by each version
 # Readers see the columns of an older journal so: theirs is not to change it.
 AS_TODAY = "CREATE TEMP VIEW image AS SELECT *, NULL AS width, NULL AS height FROM main.image"
@@ -197,7 +199,8 @@ class Journal:
         self.path = path
         self._lock = Lock()
         try:
-            _create(path)
+            if not os.path.lexists(path):
+                _create(path)
             self._connection = sqlite3.connect(
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
@@ -216,8 +219,7 @@ class Journal:
         if mode != "wal":
             raise StoreError(f"the file system of {self.path} cannot hold a journal: use another")
         if found < VERSION:
-            tables = "".join(_ADDED[found:])
-            connection.executescript(f"BEGIN; {tables} PRAGMA user_version = {VERSION}; COMMIT")
+            connection.executescript(_upgrade(found))
 
     def close(self) -> None:
         """Close it; without effect on what is committed."""
@@ -386,12 +388,27 @@ def storable(value: object) -> object:
 
 
 def _create(path: Path) -> None:
-    """Create the file readable for its owner only; SQLite gives its others the same mode."""
+    """Create it whole from its first moment on, readable for its owner only.
+
+    Its name is given to it when it has its tables and no descriptor is open: closing one would drop
+    the locks that SQLite has on it in this process. SQLite gives the files beside it its mode.
+    """
+    for name in _BESIDE:  # a journal that was moved away may have left them
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    temporary = name_temporary(path.parent)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        return
-    sync_directory(path.parent)
+        with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+            connection.executescript(f"PRAGMA journal_mode = OFF; {_upgrade(0)}")
+        content = bytearray(temporary.read_bytes())
+    finally:
+        temporary.unlink(missing_ok=True)
+    content[18:20] = _WRITE_AHEAD
+    publish(path.parent, path.stem, path.suffix, content, 0o600)
+
+
+def _upgrade(found: int) -> str:
+    """Return the SQL that makes a journal of a version one of today, in one transaction."""
+    return f"BEGIN; {''.join(_ADDED[found:])} PRAGMA user_version = {VERSION}; COMMIT"
 
 
 def _error(path: Path, exc: Exception) -> StoreError:

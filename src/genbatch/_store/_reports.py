@@ -220,14 +220,17 @@ def reading(directory: Path) -> Iterator[Transaction]:
         StoreError: If there is none, or it cannot be read.
     """
     path = directory / HIDDEN / JOURNAL
+    none = StoreError(f"{directory} has no journal: nothing was run into it")
     if not path.is_file():
-        raise StoreError(f"{directory} has no journal: nothing was run into it")
+        raise none
     # Where the disk is read-only, SQLite cannot make the files that readers and writers share.
     wal = path.with_name(path.name + "-wal")
     frozen = not wal.exists() and not os.access(path.parent, os.W_OK)
     uri = f"{path.absolute().as_uri()}?{'immutable=1' if frozen else 'mode=ro'}"
     try:
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise none  # an earlier version died while it made it
             if check_version(connection, path) < PIXELS_SINCE:
                 connection.execute(AS_TODAY)
             connection.execute("BEGIN")
