@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 from logging import ERROR, INFO, getLogger
 from threading import Lock as ThreadLock
@@ -34,7 +34,18 @@ from genbatch._values import (
 )
 
 from . import _files as files
-from ._journal import ItemRow, Journal, Row, RunCost, Spent, storable
+from ._journal import (
+    HIDDEN,
+    JOURNAL,
+    LOCK,
+    ItemRow,
+    Journal,
+    Row,
+    RunCost,
+    Spent,
+    storable,
+    strangers,
+)
 from ._lock import Lock
 from ._plan import (
     BegunCall,
@@ -51,16 +62,13 @@ from ._plan import (
     further,
     has_file,
     note_failure,
+    request_to_json,
     saved_image,
 )
 
 _log = getLogger("genbatch.store")
 
 R = TypeVar("R")
-
-HIDDEN = ".genbatch"  # the directory of what is not for the eye
-JOURNAL = "journal.sqlite"
-LOCK = "lock"
 
 # Columns, as an Image has them.
 _SAME = ("mime_type", "model", "text", "cost", "response_id", "width", "height")
@@ -90,7 +98,10 @@ class Archive:
             files.make_directory(directory)
             if fresh and any(directory.iterdir()):
                 raise StoreError(f"{directory} is not empty, and was to be fresh")
-            hidden.mkdir(mode=0o700, exist_ok=True)
+            if not hidden.is_dir():  # it may be a link, to a disk that can hold a journal
+                files.make_private(hidden)
+            for problem in strangers(directory):
+                raise StoreError(problem)
             with ExitStack() as undo:
                 self._lock = Lock(hidden / LOCK)
                 undo.callback(self._lock.release)
@@ -335,7 +346,19 @@ class Archive:
             ValueError: If there is no such prompt, or not all of its request is known.
         """
         with self.journal.writing() as journal:
-            return further(journal, index, namespace, changes)
+            found = further(journal, index, namespace)
+        if found is None:
+            raise _no_prompt(index, namespace)
+        plan, request = found
+        if request is None:
+            raise ValueError(
+                f"prompt {index} cannot be asked for again: it was asked for with bytes or settings "
+                "that the journal does not keep"
+            )
+        if changes:
+            request = replace(request, **changes)
+            plan = plan._replace(asked=request_to_json(request))
+        return plan, request
 
     def pick(self, index: int, take: int, namespace: str) -> None:
         """Choose the take that is shown.
@@ -344,5 +367,14 @@ class Archive:
             ValueError: If there is no such prompt or take.
         """
         with self.journal.writing() as journal:
-            if not journal.pick(at(journal, index, namespace).item, take):
-                raise ValueError(f"prompt {index} has no take {take}")
+            known = at(journal, index, namespace)
+            is_picked = known is not None and journal.pick(known.item, take)
+        if known is None:
+            raise _no_prompt(index, namespace)
+        if not is_picked:
+            raise ValueError(f"prompt {index} has no take {take}")
+
+
+def _no_prompt(index: int, namespace: str) -> ValueError:
+    where = f" of namespace {namespace!r}" if namespace else ""
+    return ValueError(f"there is no prompt {index} in the latest input{where}")

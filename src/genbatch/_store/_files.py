@@ -14,11 +14,19 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from genbatch._values import EXTENSIONS, StoreError
 
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+}
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
@@ -52,7 +60,7 @@ def publish(directory: Path, stem: str, extension: str, data: bytes | bytearray,
 
 
 def replace(path: Path, lines: Iterator[str]) -> None:
-    """Write lines durably in place of the file at path, which is ours.
+    """Write lines durably in place of the file at path, which is ours, and whose mode is kept.
 
     Raises:
         StoreError: If it cannot be written; the old file is unchanged then.
@@ -61,6 +69,8 @@ def replace(path: Path, lines: Iterator[str]) -> None:
     try:
         try:
             with open(_create(temporary), "w", encoding="utf-8", errors="backslashreplace") as file:
+                with suppress(FileNotFoundError):
+                    os.chmod(temporary, stat.S_IMODE(os.lstat(path).st_mode))
                 file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
@@ -72,10 +82,38 @@ def replace(path: Path, lines: Iterator[str]) -> None:
         raise disk_error(f"cannot write {path}", path.parent, exc) from exc
 
 
+def wrong_kind(path: Path, wanted: str = "file") -> str | None:
+    """Return what is wrong with what is at path, None if it is a file, or there is nothing.
+
+    Args:
+        path: Looked at, not through: a link is none of what it leads to.
+        wanted: ``"file"`` or ``"directory"``.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    found = _KINDS.get(stat.S_IFMT(mode), "device")
+    return None if found == wanted else f"is a {found}, not a {wanted}: move it elsewhere"
+
+
+def make_private(directory: Path) -> None:
+    """Create a directory for our own files, in one that exists.
+
+    Raises:
+        StoreError: If something else is there, such as a link to a directory of others.
+        OSError: If it cannot be created.
+    """
+    if what := wrong_kind(directory, "directory"):
+        raise StoreError(f"{directory} {what}")
+    directory.mkdir(mode=0o700, exist_ok=True)
+
+
 def sweep(directory: Path) -> None:
     """Remove the temporary files that a killed process has left."""
     with os.scandir(directory) as entries:
-        left = [entry.path for entry in entries if is_temporary(entry.name)]
+        files = (entry for entry in entries if not entry.is_dir(follow_symlinks=False))
+        left = [entry.path for entry in files if is_temporary(entry.name)]
     for path in left:
         os.unlink(path)
 
