@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,38 @@ class Runs(RuleBasedStateMachine):
 
 Runs.TestCase.settings = settings(max_examples=20, stateful_step_count=6, deadline=None)
 TestRuns = Runs.TestCase
+
+
+@pytest.mark.parametrize("template", ["{index}-{slug}-{key}", "{slug}"])
+@pytest.mark.parametrize("power", [False, True])
+def test_an_answer_of_many_images_that_is_cut_off_belongs_to_its_prompt_alone(
+    tmp_path: Path, template: str, power: bool
+) -> None:
+    answer = image(1, extras=(image(2), image(3)))
+    digests = {hashlib.sha256(image(number).data).hexdigest() for number in (1, 2, 3)}
+    found: set[int] = set()  # how many images of the answer a cut has left
+    for cut in count():
+        directory = tmp_path / str(cut)
+        with opened(directory, template=template) as archive:
+            plans = plan_all(archive, ["cat", "cat 2", "cat 3"])
+            calls = [begin(archive, plan) for plan in plans]
+            disk = _Disk(directory, cut=cut, full=range(0), power=power)
+            try:
+                with simulated(disk):
+                    archive.save(calls[0], answer, 1.0)
+            except _Cut:
+                pass
+        if disk.left is None:
+            break
+        for _ in range(2):
+            with opened(disk.left, template=template) as archive:
+                first, *others = plan_all(archive, ["cat", "cat 2", "cat 3"])
+                spent = archive.spent()
+            assert [plan.saved for plan in others] == [None, None]
+            assert first.saved is None or first.saved.sha256 in digests
+            assert list(verify(disk.left)) == []
+        images = len(list(disk.left.glob("*.png")))
+        assert spent.images == images
+        assert spent.maybe_images == 2 + (images < 3)
+        found.add(images)
+    assert found == {0, 1, 2, 3}

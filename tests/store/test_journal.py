@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -9,12 +10,14 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genbatch import Blocked, ImageMissing, ImageRequest, NoImage, StoreError, TimedOut, Unavailable
+from genbatch._store._keys import DEFAULT_TEMPLATE
 from genbatch._store._reports import export, status, verify
 from genbatch._values import Rejected
 from support.archives import begin, fail, image, make_all, open_archive, opened, plan_all
@@ -282,13 +285,16 @@ def test_where_every_name_is_taken_planning_refuses(tmp_path: Path) -> None:
         plan_all(archive, ["a cup"])
 
 
-def test_images_of_a_directory_without_a_journal_are_taken_up(tmp_path: Path) -> None:
-    with opened(tmp_path) as archive:
+@pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, "{key}_{slug}"])
+def test_images_of_a_directory_without_a_journal_are_taken_up(
+    tmp_path: Path, template: str
+) -> None:
+    with opened(tmp_path, template=template) as archive:
         plan = make_all(archive, ["a cup"])[0]
     (path,) = tmp_path.glob("*.png")
     (tmp_path / f"{path.stem}-2.png").write_bytes(image(7).data)
     shutil.rmtree(tmp_path / ".genbatch")
-    with opened(tmp_path) as archive:
+    with opened(tmp_path, template=template) as archive:
         (again,) = plan_all(archive, ["a cup"])
     assert again.key == plan.key
     assert again.saved is not None
@@ -306,6 +312,76 @@ def test_a_second_runner_is_refused_and_told_who_is_there(tmp_path: Path) -> Non
     assert status_of_runner(tmp_path) is None
     with opened(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("other", ["cat 2", "cat take2"])
+def test_an_image_beside_the_first_is_never_that_of_another_prompt(
+    tmp_path: Path, other: str
+) -> None:
+    with opened(tmp_path, template="{slug}") as archive:
+        plans = plan_all(archive, ["cat", other])
+        archive.save(begin(archive, plans[0]), image(1, extras=(image(2),)), 1.0)
+        begin(archive, plans[1])
+        call = begin(archive, archive.further(0, "", {})[0])
+    (tmp_path / f"{call.name}.png").write_bytes(image(3).data)
+    with opened(tmp_path, template="{slug}") as archive:
+        assert plan_all(archive, ["cat", other])[1].saved is None
+    assert list(verify(tmp_path)) == []
+    assert len(images_in(tmp_path)) == 3
+
+
+def test_an_extra_of_an_earlier_version_is_never_that_of_another_prompt(tmp_path: Path) -> None:
+    with opened(tmp_path, template="{slug}") as archive:
+        plans = plan_all(archive, ["cat", "cat 2"])
+        archive.save(begin(archive, plans[0]), image(1), 1.0)
+        begin(archive, plans[1])
+        (tmp_path / "cat-2.png").write_bytes(image(2).data)
+        with archive.journal.writing() as journal:
+            journal.execute("UPDATE image SET extras = ?", ('["cat-2.png"]',))
+    with opened(tmp_path, template="{slug}") as archive:
+        assert plan_all(archive, ["cat", "cat 2"])[1].saved is None
+
+
+def test_what_is_in_the_way_when_a_call_begins_is_never_its_image(tmp_path: Path) -> None:
+    with opened(tmp_path, template="{slug}") as archive:
+        (plan,) = plan_all(archive, ["a cup"])
+        (tmp_path / "a-cup.png").write_bytes(image(1).data)
+        call = begin(archive, plan)
+    with opened(tmp_path, template="{slug}") as archive:
+        assert plan_all(archive, ["a cup"])[0].saved is None
+    (tmp_path / f"{call.name}.png").write_bytes(image(2).data)
+    with opened(tmp_path, template="{slug}") as archive:
+        saved = plan_all(archive, ["a cup"])[0].saved
+    assert saved is not None
+    assert saved.path.name == f"a-cup-{plan.key[:6]}.png"
+
+
+@pytest.mark.parametrize("then", ["deleted", "replaced"])
+def test_a_second_runner_is_refused_though_the_file_of_the_lock_is_gone(
+    tmp_path: Path, then: str
+) -> None:
+    lock = tmp_path / ".genbatch" / "lock"
+    with opened(tmp_path):
+        lock.unlink()
+        if then == "replaced":
+            lock.write_text("")
+        with pytest.raises(StoreError, match="in use by another process: wait until it ends"):
+            open_archive(tmp_path)
+        assert str(status(tmp_path).runner) == "another process"
+    assert status(tmp_path).runner is None
+    with opened(tmp_path):
+        assert status_of_runner(tmp_path) == os.getpid()
+
+
+def test_a_runner_of_an_earlier_version_is_seen(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
+    lock = tmp_path / ".genbatch" / "lock"
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match=f"in use by process {os.getpid()} on"):
+            open_archive(tmp_path)
+        assert status_of_runner(tmp_path) == os.getpid()
 
 
 def status_of_runner(directory: Path) -> int | None:
@@ -341,6 +417,30 @@ def test_a_journal_is_for_its_owner_only(tmp_path: Path) -> None:
         }
     assert set(modes.values()) == {0o600}
     assert "journal.sqlite-wal" in modes
+
+
+@pytest.mark.parametrize("made", ["", "PRAGMA journal_mode = WAL"])
+def test_a_journal_that_an_earlier_version_died_over_is_usable(tmp_path: Path, made: str) -> None:
+    journal_of(tmp_path).parent.mkdir()
+    journal_of(tmp_path).touch()
+    with closing(sqlite3.connect(journal_of(tmp_path))) as connection:
+        connection.execute(made)
+    for report in (status, lambda path: list(export(path)), lambda path: list(verify(path))):
+        with pytest.raises(StoreError, match="has no journal: nothing was run into it"):
+            report(tmp_path)
+    with opened(tmp_path) as archive:
+        make_all(archive, PROMPTS)
+    assert status(tmp_path).done == 3
+
+
+def test_a_log_that_a_journal_has_left_is_no_part_of_the_next(tmp_path: Path) -> None:
+    with opened(tmp_path / "out") as archive:
+        plan_all(archive, PROMPTS)
+        shutil.copytree(tmp_path / "out", tmp_path / "left")
+    journal_of(tmp_path / "left").unlink()
+    with opened(tmp_path / "left") as archive:
+        plan_all(archive, ["a pot"])
+    assert shown(tmp_path / "left") == [(0, "a pot", "to do")]
 
 
 def test_a_newer_journal_is_refused(tmp_path: Path) -> None:

@@ -1,11 +1,18 @@
 """The durable store: a directory of images and its journal."""
 
-from ._archive import HIDDEN, JOURNAL, Archive
+from ._archive import Archive
 from ._batch import Batch
-from ._files import disk_error, is_temporary, make_directory, sync_directory
+from ._files import (
+    disk_error,
+    is_temporary,
+    make_directory,
+    make_private,
+    sync_directory,
+    wrong_kind,
+)
 from ._files import read as read_file
 from ._files import replace as replace_file
-from ._journal import RunCost, Spent
+from ._journal import HIDDEN, JOURNAL, RunCost, Spent, check_types
 from ._keys import DEFAULT_TEMPLATE, check_template, content_digest, digests_of_texts, key_of
 from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
@@ -26,6 +33,7 @@ __all__ = [
     "Status",
     "Store",
     "check_template",
+    "check_types",
     "content_digest",
     "digests_of_texts",
     "disk_error",
@@ -35,6 +43,7 @@ __all__ = [
     "key_of",
     "made_in",
     "make_directory",
+    "make_private",
     "note_failure",
     "open_in_jobs",
     "read_file",
@@ -44,4 +53,5 @@ __all__ = [
     "status",
     "sync_directory",
     "verify",
+    "wrong_kind",
 ]

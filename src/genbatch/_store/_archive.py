@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 from logging import ERROR, INFO, getLogger
 from threading import Lock as ThreadLock
@@ -34,7 +34,19 @@ from genbatch._values import (
 )
 
 from . import _files as files
-from ._journal import MOST_OF_ANSWERS, ItemRow, Journal, Row, RunCost, Spent, storable
+from ._journal import (
+    HIDDEN,
+    JOURNAL,
+    LOCK,
+    MOST_OF_ANSWERS,
+    ItemRow,
+    Journal,
+    Row,
+    RunCost,
+    Spent,
+    storable,
+    strangers,
+)
 from ._lock import Lock
 from ._plan import (
     BegunCall,
@@ -44,21 +56,20 @@ from ._plan import (
     adopt_lost,
     adopt_orphans,
     at,
+    choose_file,
     damaged_stem,
+    extra_stem,
     find_or_add,
     further,
     has_file,
     note_failure,
+    request_to_json,
     saved_image,
 )
 
 _log = getLogger("genbatch.store")
 
 R = TypeVar("R")
-
-HIDDEN = ".genbatch"  # the directory of what is not for the eye
-JOURNAL = "journal.sqlite"
-LOCK = "lock"
 
 # Columns, as an Image has them.
 _SAME = ("mime_type", "model", "text", "cost", "response_id", "width", "height")
@@ -88,11 +99,15 @@ class Archive:
             files.make_directory(directory)
             if fresh and any(directory.iterdir()):
                 raise StoreError(f"{directory} is not empty, and was to be fresh")
-            hidden.mkdir(mode=0o700, exist_ok=True)
+            if not hidden.is_dir():  # it may be a link, to a disk that can hold a journal
+                files.make_private(hidden)
+            for problem in strangers(directory):
+                raise StoreError(problem)
             with ExitStack() as undo:
                 self._lock = Lock(hidden / LOCK)
                 undo.callback(self._lock.release)
-                files.sweep(directory)
+                for each in (directory, hidden):
+                    files.sweep(each)
                 files.sync_directory(directory)
                 self.journal = Journal(hidden / JOURNAL)
                 undo.callback(self.journal.close)
@@ -176,8 +191,7 @@ class Archive:
                 if saved is not None:
                     return saved
             take = journal.next_take(plan.item)
-            name = plan.stem if take == 1 else f"{plan.stem}-take{take}"
-            return BegunCall(plan, take, name)
+            return BegunCall(plan, take, choose_file(self.directory, plan, take))
 
     def send(self, call: BegunCall, price: float | None) -> None:
         """Note that an attempt of a call is about to be sent.
@@ -288,7 +302,8 @@ class Archive:
         self, call: BegunCall, image: Image, elapsed: float, arrived: list[str]
     ) -> SavedImage:
         """Save an image; arrived are those of its files that an earlier try has written."""
-        stems = [f"{call.name}-{number}" for number, _ in enumerate(image.extras, 2)]
+        key = call.plan.key
+        stems = [extra_stem(call.name, key, number) for number, _ in enumerate(image.extras, 2)]
         parts = list(zip([*stems, call.name], [*image.extras, image], strict=True))
         # The image after its extras: where it exists, the answer is complete.
         for stem, part in parts[len(arrived) :]:
@@ -337,7 +352,19 @@ class Archive:
             ValueError: If there is no such prompt, or not all of its request is known.
         """
         with self.journal.writing() as journal:
-            return further(journal, index, namespace, changes)
+            found = further(journal, index, namespace)
+        if found is None:
+            raise _no_prompt(index, namespace)
+        plan, request = found
+        if request is None:
+            raise ValueError(
+                f"prompt {index} cannot be asked for again: it was asked for with bytes or settings "
+                "that the journal does not keep"
+            )
+        if changes:
+            request = replace(request, **changes)
+            plan = plan._replace(asked=request_to_json(request))
+        return plan, request
 
     def pick(self, index: int, take: int, namespace: str) -> None:
         """Choose the take that is shown.
@@ -346,5 +373,14 @@ class Archive:
             ValueError: If there is no such prompt or take.
         """
         with self.journal.writing() as journal:
-            if not journal.pick(at(journal, index, namespace).item, take):
-                raise ValueError(f"prompt {index} has no take {take}")
+            known = at(journal, index, namespace)
+            is_picked = known is not None and journal.pick(known.item, take)
+        if known is None:
+            raise _no_prompt(index, namespace)
+        if not is_picked:
+            raise ValueError(f"prompt {index} has no take {take}")
+
+
+def _no_prompt(index: int, namespace: str) -> ValueError:
+    where = f" of namespace {namespace!r}" if namespace else ""
+    return ValueError(f"there is no prompt {index} in the latest input{where}")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -13,27 +14,34 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from io import BufferedReader
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from genbatch._values import EXTENSIONS, StoreError
 
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+}
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
-def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
+def publish(directory: Path, stem: str, extension: str, data: bytes | bytearray, mode: int = 0o666) -> str:
     """Write data durably under a free name and return that: stem, or ``stem.2`` where it is taken.
 
-    Where stem names a directory too, that is created.
+    Where stem names a directory too, that is created. The mode is one before the umask.
 
     Raises:
         StoreError: If it cannot be written; no part of it has a final name then.
     """
-    temporary = _temporary(directory)
+    temporary = name_temporary(directory)
     try:
         try:
-            _write(temporary, data)
+            _write(temporary, data, mode)
             make_directory((directory / stem).parent)
             for turn in count(1):
                 name = f"{stem}{'' if turn == 1 else f'.{turn}'}{extension}"
@@ -52,15 +60,17 @@ def publish(directory: Path, stem: str, extension: str, data: bytes) -> str:
 
 
 def replace(path: Path, lines: Iterator[str]) -> None:
-    """Write lines durably in place of the file at path, which is ours.
+    """Write lines durably in place of the file at path, which is ours, and whose mode is kept.
 
     Raises:
         StoreError: If it cannot be written; the old file is unchanged then.
     """
-    temporary = _temporary(path.parent)
+    temporary = name_temporary(path.parent)
     try:
         try:
             with open(_create(temporary), "w", encoding="utf-8", errors="backslashreplace") as file:
+                with suppress(FileNotFoundError):
+                    os.chmod(temporary, stat.S_IMODE(os.lstat(path).st_mode))
                 file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
@@ -72,10 +82,38 @@ def replace(path: Path, lines: Iterator[str]) -> None:
         raise disk_error(f"cannot write {path}", path.parent, exc) from exc
 
 
+def wrong_kind(path: Path, wanted: str = "file") -> str | None:
+    """Return what is wrong with what is at path, None if it is a file, or there is nothing.
+
+    Args:
+        path: Looked at, not through: a link is none of what it leads to.
+        wanted: ``"file"`` or ``"directory"``.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    found = _KINDS.get(stat.S_IFMT(mode), "device")
+    return None if found == wanted else f"is a {found}, not a {wanted}: move it elsewhere"
+
+
+def make_private(directory: Path) -> None:
+    """Create a directory for our own files, in one that exists.
+
+    Raises:
+        StoreError: If something else is there, such as a link to a directory of others.
+        OSError: If it cannot be created.
+    """
+    if what := wrong_kind(directory, "directory"):
+        raise StoreError(f"{directory} {what}")
+    directory.mkdir(mode=0o700, exist_ok=True)
+
+
 def sweep(directory: Path) -> None:
     """Remove the temporary files that a killed process has left."""
     with os.scandir(directory) as entries:
-        left = [entry.path for entry in entries if is_temporary(entry.name)]
+        files = (entry for entry in entries if not entry.is_dir(follow_symlinks=False))
+        left = [entry.path for entry in files if is_temporary(entry.name)]
     for path in left:
         os.unlink(path)
 
@@ -96,18 +134,30 @@ def find(directory: Path, stem: str, *extensions: str) -> str | None:
 def read(path: Path) -> bytes | None:
     """Return the bytes of the regular file at path, None if it is anything else."""
     try:
-        with _open(path) as file:
-            return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        with open(open_file(path, os.O_RDONLY), "rb") as file:
+            return file.read()
     except OSError:
         return None
+
+
+def open_file(path: Path, flags: int) -> int:
+    """Open the regular file at path, created for its owner only; return the descriptor.
+
+    Raises:
+        OSError: If it cannot be opened, or is anything else.
+    """
+    # Not through a link, and not waiting for the other end of a pipe.
+    descriptor = os.open(path, flags | _SAFE | getattr(os, "O_NONBLOCK", 0), 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return descriptor
 
 
 def digest(path: Path) -> tuple[str, int] | None:
     """Return SHA-256, in hex, and size of the regular file at path, None if there is none."""
     try:
-        with _open(path) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return None
+        with open(open_file(path, os.O_RDONLY), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     except OSError:
         return None
@@ -145,22 +195,18 @@ def disk_error(what: str, directory: Path, exc: Exception) -> StoreError:
     return StoreError(f"{what}: {why} (disk {disk}{free})")
 
 
-def _temporary(directory: Path) -> Path:
+def name_temporary(directory: Path) -> Path:
+    """Return the path of a new file on its way to its final name."""
     return directory / f".{secrets.token_hex(8)}.part"
 
 
-def _create(path: Path) -> int:
+def _create(path: Path, mode: int = 0o666) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    return os.open(path, flags | _SAFE, 0o666)
+    return os.open(path, flags | _SAFE, mode)
 
 
-def _open(path: Path) -> BufferedReader:
-    # Not through a link, and not waiting for the other end of a pipe.
-    return open(os.open(path, os.O_RDONLY | _SAFE | getattr(os, "O_NONBLOCK", 0)), "rb")
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor = _create(path)
+def _write(path: Path, data: bytes | bytearray, mode: int) -> None:
+    descriptor = _create(path, mode)
     try:
         left = memoryview(data)
         while left:  # a full disk may take a part without an error

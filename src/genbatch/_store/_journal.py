@@ -6,14 +6,21 @@ import os
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, TypeAlias
+from types import NoneType
+from typing import Any, NamedTuple, TypeAlias, get_type_hints
 
 from genbatch._values import StoreError
 
-from ._files import disk_error, sync_directory
+from ._files import disk_error, name_temporary, publish, wrong_kind
+
+HIDDEN = ".genbatch"  # the directory of what is not for the eye
+JOURNAL = "journal.sqlite"
+LOCK = "lock"
+RESULTS = "results.jsonl"
 
 VERSION = 3
 
@@ -59,6 +66,7 @@ PIXELS = """
 ALTER TABLE image ADD COLUMN width INTEGER;
 ALTER TABLE image ADD COLUMN height INTEGER;
 """
+_WRITE_AHEAD = b"\2\2"  # in the header: versions to write and to read it, with the log
 _ADDED = (SCHEMA, JOBS, PIXELS)  # by each version
 # Readers see the columns of an older journal so: theirs is not to change it.
 AS_TODAY = "CREATE TEMP VIEW image AS SELECT *, NULL AS width, NULL AS height FROM main.image"
@@ -66,6 +74,15 @@ AS_TODAY = "CREATE TEMP VIEW image AS SELECT *, NULL AS width, NULL AS height FR
 # Where what came in place of images is kept. Of such an attempt, name and price are those of the
 # file and what it cost; no image has a slash in its name.
 DAMAGED = "damaged/"
+
+_BESIDE = ("-wal", "-shm", "-journal")  # the files of SQLite beside a journal
+_OURS = (
+    (LOCK, "file"),
+    ("jobs", "directory"),
+    ("thumbs", "directory"),
+    (f"../{RESULTS}", "file"),
+    (f"../{DAMAGED}", "directory"),
+)
 
 COLUMNS = """item.id, digest, ordinal, name, metadata, kind, message, detail,
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras, width, height"""
@@ -106,6 +123,23 @@ class ItemRow(NamedTuple):
     height: int | None
 
 
+_ITEM = tuple(get_type_hints(ItemRow).values())
+# What is raised by values that a damaged journal has in place of those that were written.
+ROW_ERRORS = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
+
+
+def check_types(row: Iterable[object], kinds: tuple[Any, ...] = _ITEM) -> None:
+    """Raise TypeError if a value of a row is neither None nor of its kind."""
+    if not _are_of(tuple(map(type, row)), kinds):
+        raise TypeError("values of other types")
+
+
+@lru_cache
+def _are_of(types: tuple[type, ...], kinds: tuple[Any, ...]) -> bool:
+    pairs = zip(types, kinds, strict=True)
+    return all(found is NoneType or issubclass(found, kind) for found, kind in pairs)
+
+
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
     """Return the version of the schema of a journal, 0 if it is empty.
 
@@ -116,7 +150,7 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
     if found > VERSION:
         raise StoreError(
             f"{path} was written by a newer genbatch (schema {found}, this one knows {VERSION}): "
-            "update genbatch"
+            "update genbatch; if none is newer, move it elsewhere and run again"
         )
     return int(found)
 
@@ -185,7 +219,8 @@ class RunCost(NamedTuple):
                     strftime('%s', made) + 1 AS later FROM image
                 UNION ALL SELECT price, 1, began FROM attempt WHERE name GLOB ?)
             ON id = (SELECT max(id) FROM session WHERE began < later) GROUP BY id ORDER BY id"""
-        return list(map(cls._make, journal.execute(sql, (f"{DAMAGED}*",))))
+        rows = journal.execute(sql, (f"{DAMAGED}*",))
+        return [cls(float(began), usd, images) for began, usd, images in rows]
 
 
 _PICKED = "image ON image.item = item.id AND image.take = item.pick"
@@ -205,7 +240,9 @@ class Journal:
         self.path = path
         self._lock = Lock()
         try:
-            _create(path)
+            check_files(path)
+            if not os.path.lexists(path):
+                _create(path)
             self._connection = sqlite3.connect(
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
@@ -214,8 +251,8 @@ class Journal:
             except BaseException:
                 self._connection.close()
                 raise
-        except (OSError, sqlite3.Error) as exc:
-            raise _error(path, exc) from exc
+        except (OSError, sqlite3.Error, *ROW_ERRORS) as exc:
+            raise journal_error("write", path, exc) from exc
 
     def _prepare(self) -> None:
         connection = self._connection
@@ -224,8 +261,7 @@ class Journal:
         if mode != "wal":
             raise StoreError(f"the file system of {self.path} cannot hold a journal: use another")
         if found < VERSION:
-            tables = "".join(_ADDED[found:])
-            connection.executescript(f"BEGIN; {tables} PRAGMA user_version = {VERSION}; COMMIT")
+            connection.executescript(_upgrade(found))
 
     def close(self) -> None:
         """Close it; without effect on what is committed."""
@@ -250,8 +286,8 @@ class Journal:
                 connection.execute("BEGIN IMMEDIATE")
                 yield Transaction(connection)
                 connection.execute("COMMIT")
-            except sqlite3.Error as exc:
-                raise _error(self.path, exc) from exc
+            except (sqlite3.Error, *ROW_ERRORS) as exc:
+                raise journal_error("write", self.path, exc) from exc
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -329,6 +365,11 @@ class Transaction:
         """Return whether a file is the image of a row."""
         return self.first("SELECT 1 FROM image WHERE file = ?", file) is not None
 
+    def is_known(self, file: str) -> bool:
+        """Return whether a file is an image, or a further one of its answer, of a row."""
+        sql = "SELECT 1 FROM image, json_each(extras) WHERE extras IS NOT NULL AND value = ?"
+        return self.has_file(file) or self.first(sql, file) is not None
+
     def is_attempted(self, name: str) -> bool:
         """Return whether an attempt was sent whose image is to have that name."""
         return self.first("SELECT 1 FROM attempt WHERE name = ?", name) is not None
@@ -389,18 +430,72 @@ def storable(value: object) -> object:
 
 
 def _create(path: Path) -> None:
-    """Create the file readable for its owner only; SQLite gives its others the same mode."""
+    """Create it whole from its first moment on, readable for its owner only.
+
+    Its name is given to it when it has its tables and no descriptor is open: closing one would drop
+    the locks that SQLite has on it in this process. SQLite gives the files beside it its mode.
+    """
+    for name in _BESIDE:  # a journal that was moved away may have left them
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    temporary = name_temporary(path.parent)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        return
-    sync_directory(path.parent)
+        with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+            connection.executescript(f"PRAGMA journal_mode = OFF; {_upgrade(0)}")
+        content = bytearray(temporary.read_bytes())
+    finally:
+        temporary.unlink(missing_ok=True)
+    content[18:20] = _WRITE_AHEAD
+    publish(path.parent, path.stem, path.suffix, content, 0o600)
 
 
-def _error(path: Path, exc: Exception) -> StoreError:
-    if type(exc) is sqlite3.DatabaseError:  # not one of its subclasses
-        return StoreError(
-            f"{path} is damaged ({exc}): move it elsewhere and run again, "
-            "which takes the images up whose names have their key"
-        )
-    return disk_error(f"cannot write {path}", path.parent, exc)
+def _upgrade(found: int) -> str:
+    """Return the SQL that makes a journal of a version one of today, in one transaction."""
+    return f"BEGIN; {''.join(_ADDED[found:])} PRAGMA user_version = {VERSION}; COMMIT"
+
+
+def check_files(path: Path) -> None:
+    """Raise StoreError where a journal, or a file of SQLite beside it, is to be and is no file."""
+    for each in (path, *(path.with_name(path.name + name) for name in _BESIDE)):
+        if what := wrong_kind(each):
+            raise StoreError(f"{each} {what} and run again")
+
+
+def strangers(directory: Path) -> Iterator[str]:
+    """Yield what is in the place of one of our files and is none, a line each."""
+    for name, wanted in _OURS:
+        path = Path(os.path.normpath(directory / HIDDEN / name))
+        if what := wrong_kind(path, wanted):
+            yield f"{path} {what}"
+
+
+def journal_error(what: str, path: Path, exc: Exception) -> StoreError:
+    """Return the error of a journal that is damaged, or that its disk does not let us read."""
+    code = getattr(exc, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    is_whole = isinstance(exc, OSError) or primary in _OF_THE_DISK and code not in _CUT_SHORT
+    if primary == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
+        if os.path.lexists(left := f"{path}-journal"):  # readers do not roll it back
+            return StoreError(f"{left} is left from a cut-off run: move it elsewhere, or run again")
+        is_whole = False  # the header says that it is of another format
+    if is_whole:
+        return disk_error(f"cannot {what} {path}", path.parent, exc)
+    why = " ".join(str(exc).split()) if isinstance(exc, sqlite3.Error) else "a row cannot be read"
+    return StoreError(
+        f"{path} is damaged ({why:.80}): move it elsewhere and run again, "
+        "which takes the images up whose names have their key"
+    )
+
+
+_CUT_SHORT = (sqlite3.SQLITE_IOERR_SHORT_READ,)
+_OF_THE_DISK = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_MISUSE,
+)

@@ -1,4 +1,9 @@
-"""Lock: one runner at a time in a directory; the system frees it, however the runner dies."""
+"""Lock: one runner at a time in a directory; the system frees it, however the runner dies.
+
+Locked is the directory that the lock's file is in, for the file can be deleted while it is held;
+the file too, where directories cannot be locked, and against runners that lock it alone. It tells
+who holds it.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,20 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from stat import S_ISDIR
 from typing import NamedTuple
 
 from genbatch._values import StoreError
 
+from ._files import open_file
+
 _MOST_BYTES = 4096
 _TRIES = 5
 _PAUSE = 0.02  # seconds
+_IS_WINDOWS = sys.platform == "win32"  # where a directory cannot be opened
 
 
 class Holder(NamedTuple):
@@ -31,7 +42,12 @@ class Holder(NamedTuple):
     since: str
 
     def __str__(self) -> str:
+        if not self.pid:
+            return "another process"
         return f"process {self.pid} on {self.host} since {self.since}"
+
+
+_UNKNOWN = Holder(0, "", "")  # its file was deleted, or not signed yet
 
 
 class Lock:
@@ -43,26 +59,18 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        self._descriptor = os.open(path, flags, 0o600)
-        try:
-            if not _lock_soon(self._descriptor):
-                who = _read(self._descriptor) or "another process"
-                raise StoreError(f"{path.parent.parent} is in use by {who}: wait until it ends")
-            self._sign()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+        with ExitStack() as held:
+            for descriptor in _descriptors(path, os.O_RDWR | os.O_CREAT):
+                held.callback(os.close, descriptor)
+                if not _lock_soon(descriptor):
+                    where = path.parent.parent
+                    raise StoreError(f"{where} is in use by {_read(path)}: wait until it ends")
+            _sign(descriptor)
+            self._held = held.pop_all()
 
     def release(self) -> None:
         """Let the next one in."""
-        os.close(self._descriptor)
-
-    def _sign(self) -> None:
-        holder = Holder(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.write(self._descriptor, json.dumps(holder).encode())
+        self._held.close()
 
 
 def holder(path: Path) -> Holder | None:
@@ -71,11 +79,25 @@ def holder(path: Path) -> Holder | None:
     Raises:
         OSError: If it cannot be read, FileNotFoundError if nobody ever held it.
     """
-    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
-    try:
-        return None if _try_lock(descriptor, shared=True) else _read(descriptor)
-    finally:
-        os.close(descriptor)
+    with ExitStack() as opened:
+        for descriptor in _descriptors(path, os.O_RDWR if _IS_WINDOWS else os.O_RDONLY):
+            opened.callback(os.close, descriptor)
+            if not _try_lock(descriptor, shared=True):
+                return _read(path)
+    return None
+
+
+def _descriptors(path: Path, flags: int) -> Iterator[int]:
+    """Open what is locked, one after the other; the last is the file."""
+    if not _IS_WINDOWS:
+        yield os.open(path.parent, os.O_RDONLY)
+    yield open_file(path, flags)
+
+
+def _sign(descriptor: int) -> None:
+    holder = Holder(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps(holder).encode())
 
 
 def _lock_soon(descriptor: int) -> bool:
@@ -87,12 +109,12 @@ def _lock_soon(descriptor: int) -> bool:
     return False
 
 
-def _read(descriptor: int) -> Holder | None:
-    os.lseek(descriptor, 0, os.SEEK_SET)
+def _read(path: Path) -> Holder:
     try:
-        return Holder(*json.loads(os.read(descriptor, _MOST_BYTES)))
-    except (ValueError, TypeError):
-        return None  # taken this moment, and not signed yet
+        with open(open_file(path, os.O_RDONLY), "rb") as file:
+            return Holder(*json.loads(file.read(_MOST_BYTES)))
+    except (OSError, ValueError, TypeError):
+        return _UNKNOWN
 
 
 if sys.platform == "win32":
@@ -118,4 +140,7 @@ else:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError:
+            if not S_ISDIR(os.fstat(descriptor).st_mode):
+                raise
         return True

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from itertools import count, takewhile
+from dataclasses import dataclass
+from itertools import chain, count, takewhile
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from genbatch._values import (
@@ -28,7 +29,17 @@ from genbatch._values import (
 )
 
 from . import _files as files
-from ._journal import DAMAGED, ItemRow, Transaction, storable
+from ._journal import (
+    DAMAGED,
+    HIDDEN,
+    JOURNAL,
+    ROW_ERRORS,
+    ItemRow,
+    Transaction,
+    check_types,
+    journal_error,
+    storable,
+)
 from ._keys import DEFAULT_TEMPLATE, SHORT_KEY, candidates, folded, key_of
 
 # The same request would only fail again: not asked, nor paid, twice.
@@ -95,6 +106,13 @@ class Policy:
 
     def plan(self, known: ItemRow, is_there: bool | None = None) -> Plan:
         """Return the plan of a request; this looks for its file if that is not known."""
+        try:
+            check_types(known)
+            return self._plan(known, is_there)
+        except ROW_ERRORS as exc:
+            raise journal_error("read", self.directory / HIDDEN / JOURNAL, exc) from exc
+
+    def _plan(self, known: ItemRow, is_there: bool | None) -> Plan:
         if is_there is None:
             is_there = has_file(known.file, f"{self.directory}{os.sep}")
         saved: SavedImage | None = None
@@ -103,7 +121,9 @@ class Policy:
             if is_there:
                 saved = saved_image(known, self.directory, resumed=True)
             elif not self.redo_missing:
-                error = ImageMissing(f"{self.directory / known.file} is gone, but it was paid for")
+                path = self.directory / known.file
+                what = files.wrong_kind(path) or "is gone, but it was paid for"
+                error = ImageMissing(f"{path} {what}")
         elif known.kind in FINAL and not self._retries(known.kind):
             error = FINAL[known.kind](known.message or "", **json.loads(known.detail or "{}"))
         return Plan(
@@ -123,7 +143,10 @@ class Policy:
 
 def has_file(name: str | None, prefix: str) -> bool:
     """Return whether a file, if there is to be one, is there: a directory before its name."""
-    return name is not None and os.access(prefix + name, os.F_OK)  # faster than stat
+    try:
+        return name is not None and S_ISREG(os.lstat(prefix + name).st_mode)
+    except OSError:
+        return False
 
 
 def saved_image(known: ItemRow, directory: Path, *, resumed: bool) -> SavedImage:
@@ -177,15 +200,11 @@ def request_to_json(request: ImageRequest) -> str:
     return json.dumps({"text": request.text, **given}, default=_no_json)
 
 
-def request_from_json(content: str, metadata: str) -> ImageRequest:
-    """Return the request that was asked for.
-
-    Raises:
-        ValueError: If it worked from bytes, or with a setting, that are not kept.
-    """
+def request_from_json(content: str, metadata: str) -> ImageRequest | None:
+    """Return the request that was asked for, None if it had bytes or a setting that are not kept."""
     request = kept_request(content)
     if b"" in request.images or _is_marked(request.options):
-        raise ValueError("it was asked for with bytes or settings that the journal does not keep")
+        return None
     return replace(request, metadata=json.loads(metadata) if metadata else {})
 
 
@@ -265,7 +284,7 @@ def _add(journal: Transaction, namespace: str, wanted: PlanRequest, policy: Poli
         metadata=wanted.metadata,
     )
     if image is not None:
-        journal.add_image(item, 1, **image)
+        _add_lost(journal, policy.directory, Plan(key, name, item=item), image)
     return journal.item(item)
 
 
@@ -278,55 +297,62 @@ def _choose_name(
             continue
         if files.find(policy.directory, name) is None:
             return name, None
-        if name.endswith(key[:SHORT_KEY]) and (image := _look(journal, policy.directory, name)):
+        if name == with_key(name, key) and (image := _look(journal, policy.directory, name, key)):
             return name, image  # its row was lost, or there was no journal yet
     raise StoreError(f"{policy.directory / name} and others are in the way: move them elsewhere")
 
 
-def at(journal: Transaction, index: int, namespace: str) -> ItemRow:
-    """Return the item at an index of the latest input of a namespace.
-
-    Raises:
-        ValueError: If there is none.
-    """
+def at(journal: Transaction, index: int, namespace: str) -> ItemRow | None:
+    """Return the item at an index of the latest input of a namespace, None if there is none."""
     row = journal.first(
         """SELECT item FROM place JOIN batch ON batch.id = place.batch
         WHERE namespace = ? AND position = ? ORDER BY batch DESC""",
         namespace,
         index,
     )
-    if row is None:
-        where = f" of namespace {namespace!r}" if namespace else ""
-        raise ValueError(f"there is no prompt {index} in the latest input{where}")
-    return journal.item(*row)
+    return None if row is None else journal.item(*row)
 
 
 def further(
-    journal: Transaction, index: int, namespace: str, changes: Mapping[str, Any]
-) -> tuple[Plan, ImageRequest]:
-    """Plan a further take of the prompt at an index, and return it with what to ask for.
+    journal: Transaction, index: int, namespace: str
+) -> tuple[Plan, ImageRequest | None] | None:
+    """Plan a further take of the prompt at an index, and return it with what was asked for.
 
-    Raises:
-        ValueError: If there is no such prompt, or not all of its request is known.
+    Returns:
+        None in place of what was asked for where that is not kept, None if there is no such prompt.
     """
     known = at(journal, index, namespace)
+    if known is None:
+        return None
     (content,) = journal.first("SELECT prompt FROM item WHERE id = ?", known.item)
-    try:
-        request = request_from_json(content, known.metadata)
-    except ValueError as exc:
-        raise ValueError(f"prompt {index} cannot be asked for again: {exc}") from exc
-    asked = None
-    if changes:
-        request = replace(request, **changes)
-        asked = request_to_json(request)
-    plan = Plan(
-        key_of(known.digest, known.ordinal), known.name, item=known.item, asked=asked, further=True
-    )
-    return plan, request
+    plan = Plan(key_of(known.digest, known.ordinal), known.name, item=known.item, further=True)
+    return plan, request_from_json(content, known.metadata)
+
+
+def with_key(name: str, key: str) -> str:
+    """Return name, with a part of the key where it has none: no other request gets that."""
+    return name if key[:SHORT_KEY] in name else f"{name}-{key[:SHORT_KEY]}"
+
+
+def choose_file(directory: Path, plan: Plan, take: int) -> str:
+    """Return the name of the file of a take: what is in the way now is not taken for it later."""
+    first = plan.stem if take == 1 else _take_stem(plan, take)
+    name = with_key(first, plan.key)
+    names = chain((first, name), (f"{name}.{turn}" for turn in count(2)))
+    return next(each for each in names if files.find(directory, each) is None)
+
+
+def _take_stem(plan: Plan, take: int) -> str:
+    """Return the name of the file of a take but the first."""
+    return f"{with_key(plan.stem, plan.key)}-take{take}"
 
 
 def adopt_orphans(journal: Transaction, directory: Path) -> None:
-    """Give their rows to images that were published and whose runner died before it noted it."""
+    """Give their rows to images that were published and whose runner died before it noted it.
+
+    Their names are those of attempts, which were noted first. Of an answer that was cut off there
+    are only further images: one of them is taken, and the attempt is still one of no known end.
+    """
     rows = journal.execute(_ATTEMPTS).fetchall()
     for number, item, name, prompt, price, job, digest, ordinal in rows:
         key = key_of(digest, ordinal)
@@ -335,33 +361,45 @@ def adopt_orphans(journal: Transaction, directory: Path) -> None:
             error = DamagedImage("an invalid image came")
             error.file = file
             note_failure(journal, BegunCall(Plan(key, name, item=item), 1, name, number), error)
-        elif (image := _look(journal, directory, name)) is not None:
+        elif (image := _look(journal, directory, name, key)) is not None:
             take = journal.next_take(item)
             images = 1 + len(json.loads(image["extras"] or "[]"))
             cost = None if price is None else price * images
             journal.add_image(item, take, pick=False, prompt=prompt, cost=cost, **image)
-            journal.execute("DELETE FROM attempt WHERE id = ?", (number,))
+            if Path(image["file"]).stem == name:
+                journal.execute("DELETE FROM attempt WHERE id = ?", (number,))
 
 
 def adopt_lost(journal: Transaction, directory: Path, plan: Plan) -> None:
     """Add the lost row of an image that exists where a call is about to begin."""
     if journal.job_of(plan.item) is not None:
         return  # which may have published it just now, and notes it next
-    if plan.stem.endswith(plan.key[:SHORT_KEY]) and journal.next_take(plan.item) == 1:
-        if (image := _look(journal, directory, plan.stem)) is not None:
-            journal.add_image(plan.item, 1, **image)
+    if plan.stem == with_key(plan.stem, plan.key) and journal.next_take(plan.item) == 1:
+        if (image := _look(journal, directory, plan.stem, plan.key)) is not None:
+            _add_lost(journal, directory, plan, image)
 
 
-def _look(journal: Transaction, directory: Path, name: str) -> dict[str, Any] | None:
-    """Return the row for the image with this name, extension aside, if there is one."""
-    file = files.find(directory, name)
-    if file is None or journal.has_file(file) or (data := files.read(directory / file)) is None:
+def _add_lost(
+    journal: Transaction, directory: Path, plan: Plan, image: dict[str, Any] | None
+) -> None:
+    """Add the row of the first take of an item, and those of the further ones that there are."""
+    for take in count(2):
+        if image is None:
+            return
+        journal.add_image(plan.item, take - 1, pick=take == 2, **image)
+        image = _look(journal, directory, _take_stem(plan, take), plan.key)
+
+
+def _look(journal: Transaction, directory: Path, name: str, key: str) -> dict[str, Any] | None:
+    """Return the row for the images of an answer with this name, if there are any without one."""
+    further = (files.find(directory, extra_stem(name, key, number)) for number in count(2))
+    found = [files.find(directory, name), *takewhile(bool, further)]
+    file, *extras = [each for each in found if each and not journal.is_known(each)] or [None]
+    if file is None or (data := files.read(directory / file)) is None:
         return None
     if (mime_type := sniff_mime_type(data)) is None:
         return None
     width, height = dimensions(data) or (None, None)
-    numbered = (files.find(directory, f"{name}-{number}") for number in count(2))
-    extras = [extra for extra in takewhile(bool, numbered) if extra]
     return {
         "file": file,
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -371,3 +409,8 @@ def _look(journal: Transaction, directory: Path, name: str) -> dict[str, Any] | 
         "height": height,
         "extras": json.dumps(extras) if extras else None,
     }
+
+
+def extra_stem(name: str, key: str, number: int) -> str:
+    """Return the name of a further image, counted from 2, of the answer whose image has a name."""
+    return f"{with_key(name, key)}-{number}"

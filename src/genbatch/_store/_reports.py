@@ -13,19 +13,36 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
+from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
 
+from genbatch._logs import log
 from genbatch._values import EXTENSIONS, StoreError, Usage
 
 from . import _files as files
-from ._archive import HIDDEN, JOURNAL, LOCK
-from ._journal import AS_TODAY, PIXELS_SINCE, RunCost, Spent, Transaction, check_version
+from ._journal import (
+    AS_TODAY,
+    HIDDEN,
+    JOURNAL,
+    LOCK,
+    PIXELS_SINCE,
+    RESULTS,
+    ROW_ERRORS,
+    RunCost,
+    Spent,
+    Transaction,
+    check_files,
+    check_types,
+    check_version,
+    journal_error,
+    strangers,
+)
 from ._keys import key_of
 from ._lock import Holder, holder
 from ._plan import FINAL
 
-RESULTS = "results.jsonl"
+_log = getLogger("genbatch.store")
 
 _ROW = """
 SELECT now.position, item.digest, item.ordinal, item.namespace, coalesce(image.prompt, item.prompt),
@@ -34,6 +51,8 @@ SELECT now.position, item.digest, item.ordinal, item.namespace, coalesce(image.p
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, elapsed, response_id,
     extras, made, width, height
 """
+_TYPES = (int, str, int, str, str, str, str, str, int, int, int, str, str, int, str, str, str, str,
+    float, float, str, str, str, int, int)  # fmt: skip
 _ONE = "LEFT JOIN image ON image.item = item.id AND image.take = item.pick"
 _EVERY = "LEFT JOIN image ON image.item = item.id"
 # An item is shown where the last input that had it had it.
@@ -99,7 +118,7 @@ def status(directory: str | os.PathLike[str]) -> Status:
     """
     path = Path(directory)
     with reading(path) as journal:
-        counts = dict(journal.execute(_COUNTS).fetchall())
+        counts = {str(kind): number for kind, number in journal.execute(_COUNTS)}
         spent, runs = Spent.read(journal), RunCost.read(journal)
         in_jobs = open_in_jobs(journal)
     done, to_do = counts.pop("done", 0), counts.pop("", 0)
@@ -144,7 +163,7 @@ def made_in(directory: str | os.PathLike[str]) -> dict[str, int]:
         StoreError: If the journal in directory cannot be read; without one there are none.
     """
     path = Path(directory)
-    if not (path / HIDDEN / JOURNAL).is_file():
+    if not os.path.lexists(path / HIDDEN / JOURNAL):
         return {}
     with reading(path) as journal:
         return dict(journal.execute(_MADE).fetchall())
@@ -161,27 +180,35 @@ def verify(directory: str | os.PathLike[str]) -> Iterator[str]:
     """
     path = Path(directory)
     with reading(path) as journal:
+        yield from strangers(path)
         extras: set[str] = set()  # rare, so few
         rows = journal.execute("SELECT file, sha256, bytes, extras FROM image ORDER BY item, take")
         for file, sha256, size, names in rows:
             found = files.digest(path / file)
             if found is None:
-                yield f"{path / file} is missing"
+                yield _without_file(path / file)
             elif found != (sha256, size):
                 yield f"{path / file} has changed: {found[1]} bytes, {size} were saved"
             for extra in json.loads(names or "[]"):
                 extras.add(extra)
                 if files.digest(path / extra) is None:
-                    yield f"{path / extra} is missing"
+                    yield _without_file(path / extra)
         with os.scandir(path) as entries:
             for entry in entries:
                 if files.is_temporary(entry.name):
                     yield f"{path / entry.name} is left from a write that was cut off"
                 elif Path(entry.name).suffix in EXTENSIONS.values() and entry.name not in extras:
                     if not journal.has_file(entry.name):
-                        waits = journal.is_attempted(Path(entry.name).stem)
+                        stem = Path(entry.name).stem
+                        names = stem, stem.rpartition("-")[0]  # of a further image of an answer
+                        waits = any(map(journal.is_attempted, names))
                         what = "waits for the next run to note it" if waits else _STRAY
                         yield f"{path / entry.name} {what}"
+
+
+def _without_file(path: Path) -> str:
+    is_there = os.path.lexists(path)
+    return f"{path} {files.wrong_kind(path) or ('cannot be read' if is_there else 'is missing')}"
 
 
 def write_results(directory: Path) -> None:
@@ -192,7 +219,9 @@ def write_results(directory: Path) -> None:
     """
     path = directory / RESULTS
     rows = export(directory)
-    if _is_ours(path) and (first := next(rows, None)):
+    if not _is_ours(path):
+        log(_log, WARNING, "%s is none of ours: move it elsewhere, and the next run writes it", path)
+    elif first := next(rows, None):
         files.replace(path, (f"{_dump(row)}\n" for row in chain([first], rows)))
 
 
@@ -201,7 +230,7 @@ _dump = json.JSONEncoder(ensure_ascii=False).encode
 
 def _is_ours(path: Path) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open(files.open_file(path, os.O_RDONLY), "rb") as file:
             row = json.loads(file.readline(1 << 20) or "null")
     except FileNotFoundError:
         return True
@@ -218,24 +247,30 @@ def reading(directory: Path) -> Iterator[Transaction]:
         StoreError: If there is none, or it cannot be read.
     """
     path = directory / HIDDEN / JOURNAL
-    if not path.is_file():
-        raise StoreError(f"{directory} has no journal: nothing was run into it")
+    none = StoreError(f"{directory} has no journal: nothing was run into it")
+    check_files(path)
+    if not path.exists():
+        raise none
     # Where the disk is read-only, SQLite cannot make the files that readers and writers share.
     wal = path.with_name(path.name + "-wal")
     frozen = not wal.exists() and not os.access(path.parent, os.W_OK)
     uri = f"{path.absolute().as_uri()}?{'immutable=1' if frozen else 'mode=ro'}"
     try:
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-            if check_version(connection, path) < PIXELS_SINCE:
+            version = check_version(connection, path)
+            if not version and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise none  # an earlier version died while it made it
+            if version < PIXELS_SINCE:
                 connection.execute(AS_TODAY)
             connection.execute("BEGIN")
             yield Transaction(connection)
-    except sqlite3.Error as exc:
-        raise StoreError(f"cannot read {path}: {exc}") from exc
+    except (sqlite3.Error, *ROW_ERRORS) as exc:
+        raise journal_error("read", path, exc) from exc
 
 
 def _row(row: tuple[Any, ...]) -> dict[str, Any]:
     """Return a row of the journal as a row of results.jsonl."""
+    check_types(row, _TYPES)
     (index, digest, ordinal, namespace, prompt, metadata, kind, message, pick, takes, *image) = row
     (take, file, sha256, size, mime_type, model, usage, text, cost, elapsed, response, extras, made,
      width, height) = image  # fmt: skip

@@ -27,8 +27,10 @@ from genbatch._store import (
     Archive,
     BegunCall,
     Plan,
+    check_types,
     disk_error,
     key_of,
+    make_private,
     note_failure,
     open_in_jobs,
     reading,
@@ -37,6 +39,9 @@ from genbatch._values import GenbatchError
 
 _SPOOLS = "jobs"  # the directory of unsent requests, in the hidden one
 
+_OF_LIVE = (int, str, str, str, str, str, float)
+_OF_JOB = (str, str, str, str, int, int, float, float)
+_OF_PENDING = (int, int, str, int, str, str, float, int)
 _LIVE = ("id", "label", "model", "file", "name", "state", "began")
 _JOBS = """
 SELECT label, job.name, model, state, requests, count(attempt.id), job.began, ended
@@ -113,11 +118,11 @@ class Jobs:
             journal.execute(f"DELETE FROM job WHERE id IN ({unsent})")  # noqa: S608
             columns = ", ".join(_LIVE)
             rows = journal.execute(f"SELECT {columns} FROM job WHERE ended IS NULL ORDER BY id")  # noqa: S608
-            return [dict(zip(_LIVE, row, strict=True)) for row in rows]
+            return [dict(zip(_LIVE, _sound(row, _OF_LIVE), strict=True)) for row in rows]
 
     def _sweep(self) -> None:
         try:
-            self.spools.mkdir(mode=0o700, exist_ok=True)
+            make_private(self.spools)
             for path in self.spools.iterdir():
                 path.unlink()
         except OSError as exc:
@@ -170,7 +175,7 @@ class Jobs:
     def pending(self, job: int) -> dict[str, JobRequest]:
         """Return the requests of a job that have no image yet, by their keys."""
         with self._journal.writing(durable=False) as journal:
-            rows = journal.execute(_PENDING, (job,)).fetchall()
+            rows = [_sound(row, _OF_PENDING) for row in journal.execute(_PENDING, (job,))]
         found: dict[str, JobRequest] = {}
         for attempt, item, digest, ordinal, name, asked, price, content, take in rows:
             key = key_of(digest, ordinal)
@@ -241,13 +246,18 @@ def jobs(directory: str | os.PathLike[str]) -> list[Job]:
         StoreError: If the journal in directory cannot be read; without one there are no jobs.
     """
     directory = Path(directory)
-    if not (directory / HIDDEN / JOURNAL).is_file():
+    if not os.path.lexists(directory / HIDDEN / JOURNAL):
         return []
     with reading(directory) as journal:
         if journal.first("SELECT 1 FROM sqlite_master WHERE name = 'job'") is None:
             return []  # of an earlier genbatch
-        rows = journal.execute(_JOBS).fetchall()
-    return [Job(*row[:6], *map(_time, row[6:])) for row in rows]
+        rows = [_sound(row, _OF_JOB) for row in journal.execute(_JOBS)]
+        return [Job(*row[:6], *map(_time, row[6:])) for row in rows]
+
+
+def _sound(row: tuple[Any, ...], types: tuple[Any, ...]) -> tuple[Any, ...]:
+    check_types(row, types)
+    return row
 
 
 def _time(seconds: Any) -> Any:

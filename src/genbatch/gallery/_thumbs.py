@@ -20,10 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple, TypeAlias
 
-from genbatch._store import disk_error, is_temporary, read_file
-from genbatch._values import sniff_mime_type
+from genbatch._store import disk_error, is_temporary, make_private, read_file, wrong_kind
+from genbatch._values import StoreError, sniff_mime_type
 
 try:
     from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
@@ -81,10 +82,12 @@ def make_thumbs(
     """
     thumbs = directory / DIRECTORY
     try:
-        thumbs.mkdir(exist_ok=True)
+        make_private(thumbs)
         sizes = _tidy(thumbs, {each.sha256 for each in pictures})
-        there = set(os.listdir(directory))
-        problems = {each.file: "is missing" for each in pictures if each.file not in there}
+        with os.scandir(directory) as entries:
+            there = {each.name for each in entries if each.is_file(follow_symlinks=False)}
+        gone = [each.file for each in pictures if each.file not in there]
+        problems = {file: wrong_kind(directory / file) or "is missing" for file in gone}
         new = [each for each in pictures if each.sha256 not in sizes]
         make = partial(_make, directory, thumbs)
         # Closing the results cancels those not begun; the executor alone would wait for them all.
@@ -112,11 +115,13 @@ def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:
         with suppress(FileNotFoundError):  # another gallery may be tidying up too
             about = path.lstat()
             if name := _NAME.fullmatch(path.name):
-                if name[1] in wanted and about.st_size:
+                if name[1] in wanted and about.st_size and S_ISREG(about.st_mode):
                     sizes[name[1]] = int(name[2]), int(name[3])
                     continue
             elif not is_temporary(path.name) or about.st_mtime > time.time() - _LEFT_BEHIND:
                 continue  # not a thumbnail, or in use by another gallery
+            if S_ISDIR(about.st_mode):
+                raise StoreError(f"{path} {wrong_kind(path)}")
             path.unlink()
     return sizes
 
@@ -128,6 +133,8 @@ def _make(directory: Path, thumbs: Path, picture: Picture) -> Size | str:
         found = path.lstat().st_size
     except OSError:
         return "is missing"
+    if what := wrong_kind(path):
+        return what
     if found != picture.bytes:
         return f"has changed: {found} bytes, {picture.bytes} were saved"
     try:
