@@ -16,6 +16,7 @@ from genbatch.gemini import GeminiClient
 from genbatch.inputs import PromptFiles
 
 _ANY = "any"
+_SHORT = 80  # characters: so long a text is expected to cost what any short one does
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ def estimate(
             made[digest] -= 1
             done += 1
             continue
-        cost = None if cost is None or terms.expected is None else cost + count * terms.expected
+        expected = terms.expected(prompt)
+        cost = None if cost is None or expected is None else cost + count * expected
         if reserve:
             reserved = terms.reserved(prompt)
             most = None if most is None or reserved is None else most + reserved
@@ -123,13 +125,13 @@ class _Terms:
 
     Attributes:
         like: The request of one with any text.
-        expected: US dollars expected for each, None where unknown.
+        base: US dollars expected for each with a short text, None where unknown.
         service: That is to make them.
         price: US dollars given for an image, None where the service has its own.
     """
 
     like: ImageRequest
-    expected: float | None
+    base: float | None
     service: Service
     price: float | None
 
@@ -138,12 +140,21 @@ class _Terms:
         seed = self.like.seed if prompt.seed is None else prompt.seed
         return replace(self.like, text=prompt.text, id=prompt.id, images=prompt.images, seed=seed)
 
+    def expected(self, prompt: Prompt) -> float | None:
+        """Return the US dollars expected for a prompt, None where unknown."""
+        if self.price is not None or (len(prompt.text) <= _SHORT and not prompt.images):
+            return self.base
+        return self.service.expected_price(self._with_inputs(prompt))
+
     def reserved(self, prompt: Prompt) -> float | None:
         """Return the US dollars to reserve for a prompt, None where unknown."""
         if self.price is not None:
             return self.price
+        return self.service.price(self._with_inputs(prompt))
+
+    def _with_inputs(self, prompt: Prompt) -> ImageRequest:
         images = prompt.images or self.like.images
-        return self.service.price(replace(self.like, text=prompt.text, images=images))
+        return replace(self.like, text=prompt.text, images=images)
 
 
 def _terms(

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from genbatch import Budget, Failure, Prompt, Store, generate_images
-from genbatch.gemini import excess_price
+from genbatch._money import Overrun
 from genbatch.testing import Call, FakeGemini, Fault, not_an_image, several_images
 from support.archives import begin, image, opened, plan_all
 from support.batch_runs import Got, client_of, images, kinds, prompts, run, spent_in
@@ -185,9 +185,9 @@ async def budget_after(directory: Path, usd: float) -> Budget:
     budget = Budget(usd)
     if directory.exists():
         async with Store(directory) as store:
-            most = await store.run_in_thread(store.archive.most_of_answers)
-        for model, count, text_tokens in most:
-            budget.expect(model, images=count, excess=excess_price(model, text_tokens))
+            overruns = await store.run_in_thread(store.archive.overruns)
+        for model, *overrun in overruns:
+            budget.expect(model, Overrun(*overrun))
         spent = await spent_in(directory)
         budget.spent, budget.maybe_spent, budget.images, budget.maybe_images = spent
     return budget

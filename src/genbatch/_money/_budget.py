@@ -17,7 +17,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from logging import WARNING, getLogger
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from genbatch._core import ParkingLot, waiting
 from genbatch._logs import log
@@ -26,6 +27,33 @@ from genbatch._values import BudgetExhausted, DamagedImage, GenbatchError
 _log = getLogger("genbatch.run")
 
 _ROUNDING = 1e-9  # US dollars: sums of prices are not exact
+
+
+class Overrun(NamedTuple):
+    """How far answers of a model have exceeded what they were to bring and to cost at most.
+
+    Attributes:
+        images: Most images in one answer.
+        ratio: Of the dearest answer to its price.
+        excess: US dollars of the dearest answer beyond its price.
+    """
+
+    images: int = 1
+    ratio: float = 1.0
+    excess: float = 0.0
+
+    def raised(self, price: float) -> float:
+        """Return what to reserve where an answer should cost a price at most."""
+        # Further images cost the same beside any prompt; a larger image costs its share more.
+        return max(price * self.ratio, price + self.excess)
+
+    def joined(self, other: Overrun) -> Overrun:
+        """Return the larger of both in all respects."""
+        return Overrun(
+            max(self.images, other.images),
+            max(self.ratio, other.ratio),
+            max(self.excess, other.excess),
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +83,15 @@ class Attempt:
             return None
         return max(self.price, self.expected * images)
 
+    @property
+    def overrun(self) -> Overrun | None:
+        """How far what came exceeds one image and its price, None where it does not."""
+        excess = self.cost - self.expected if self.expected else 0.0
+        if self.images <= 1 and excess <= _ROUNDING:
+            return None
+        ratio = self.cost / self.expected if self.expected else 1.0
+        return Overrun(max(1, self.images), max(1.0, ratio), max(0.0, excess))
+
     def paid(self, cost: float | None, images: int = 1) -> None:
         """Say that images came, even damaged ones, and what they cost together if it is known."""
         self.images, self.maybe_images = images, 0
@@ -75,33 +112,6 @@ class Account(Protocol):
         """Reserve the price of one attempt of a model around the block."""
 
 
-@dataclass(slots=True)
-class _Overrun:
-    """How far the answers of a model have exceeded what they were to cost at most.
-
-    Attributes:
-        ratio: Of the dearest to its price.
-        excess: US dollars of the dearest beyond its price.
-        images: Most images in one answer.
-    """
-
-    ratio: float = 1.0
-    excess: float = 0.0
-    images: int = 1
-
-    def raised(self, price: float) -> float:
-        """Return what to reserve where an answer should cost a price at most."""
-        # Further images cost the same beside any prompt; a larger image costs its share more.
-        return max(price * self.ratio, price + self.excess)
-
-    def learn(self, price: float, attempt: Attempt) -> None:
-        """Learn from what came for a price."""
-        self.images = max(self.images, attempt.images)
-        if 0 < price < attempt.cost - _ROUNDING:
-            self.excess = max(self.excess, attempt.cost - price)
-            self.ratio = max(self.ratio, attempt.cost / price)
-
-
 class Budget:
     """What calls have cost and may cost; share one among batches to bound them together.
 
@@ -114,6 +124,8 @@ class Budget:
         maybe_spent: US dollars of attempts that may have been billed but returned no image.
         images: Images paid for.
         maybe_images: Attempts that may have been billed but returned no image.
+        in_jobs: Those of them that are in batch jobs, by directory and number: another batch with
+            this budget does not count them again.
 
     Raises:
         ValueError: If a bound is negative.
@@ -130,25 +142,22 @@ class Budget:
         self.maybe_spent = 0.0
         self.images = 0
         self.maybe_images = 0
+        self.in_jobs: set[tuple[Path, int]] = set()
         self._running = 0
         self._reserved = 0.0
         self._reserved_images = 0
-        self._overruns: dict[str, _Overrun] = {}
+        self._overruns: dict[str, Overrun] = {}
         self._settled = ParkingLot()
         self._is_told = False
 
-    def expect(self, model: str, *, images: int = 1, excess: float = 0.0) -> None:
+    def expect(self, model: str, overrun: Overrun) -> None:
         """Reserve for a model what its answers have brought elsewhere, such as in earlier runs.
 
         Args:
             model: Full id.
-            images: Most images in one answer.
-            excess: US dollars that an answer with one image has cost beyond its price.
+            overrun: How far they have exceeded what was reserved for them.
         """
-        overrun = self._overruns.setdefault(model, _Overrun())
-        overrun.images = max(overrun.images, images)
-        overrun.ratio = max(overrun.ratio, float(images))
-        overrun.excess = max(overrun.excess, excess)
+        self._overruns[model] = self._overruns.get(model, Overrun()).joined(overrun)
 
     @asynccontextmanager
     async def attempt(self, price: float | None, model: str = "") -> AsyncIterator[Attempt]:
@@ -164,8 +173,7 @@ class Budget:
         """
         if price is None and self.usd is not None:
             raise ValueError("a budget needs a price: give the price of an image of this model")
-        overrun = self._overruns.setdefault(model, _Overrun())
-        reserved, images = await self._make_room(price or 0.0, overrun)
+        reserved, images = await self._make_room(price or 0.0, model)
         attempt = Attempt(price, None if price is None else reserved, images)
         self._running += 1
         self._reserved += reserved
@@ -179,7 +187,8 @@ class Budget:
             self._running -= 1
             self._reserved = self._reserved - reserved if self._running else 0.0
             self._reserved_images -= images
-            overrun.learn(price or 0.0, attempt)
+            if attempt.overrun is not None:
+                self.expect(model, attempt.overrun)
             self.images += attempt.images
             self.spent += attempt.cost
             self.maybe_images += attempt.maybe_images
@@ -189,10 +198,11 @@ class Budget:
                 message = "a call may have been paid without an image, $%.4f"
                 log(_log, WARNING, message, reserved, price=reserved)
 
-    async def _make_room(self, price: float, overrun: _Overrun) -> tuple[float, int]:
+    async def _make_room(self, price: float, model: str) -> tuple[float, int]:
         """Wait until there is room for an attempt; return US dollars and images to reserve."""
         while True:
             # Anew after each wait: what has come meanwhile may have raised them.
+            overrun = self._overruns.get(model, Overrun())
             dollars, images = overrun.raised(price), overrun.images
             if self._has_room(dollars + self._reserved, images + self._reserved_images):
                 return dollars, images

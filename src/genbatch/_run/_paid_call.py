@@ -104,18 +104,22 @@ class _Attempts:
     @asynccontextmanager
     async def attempt(self, price: float | None, model: str = "") -> AsyncIterator[Attempt]:
         self.calls.breaker.check(self.model)
-        pending, attempt = self.pending, None
+        pending, attempt, is_noted = self.pending, None, False
         try:
             async with self.calls.budget.attempt(price, model) as attempt:
+                self.calls.breaker.check(self.model)  # again: it may have waited for room
                 if pending is not None:
                     await pending.note_attempt(attempt.price)
+                    is_noted = True
                 with self._observed(attempt):
                     yield attempt
         finally:
-            # Neither paid nor possibly paid. A cancelled one may have been.
-            is_free = attempt is not None and not (attempt.images or attempt.maybe_images)
-            if pending is not None and is_free:
-                await pending.forget_attempt()
+            if pending is not None and attempt is not None and is_noted:
+                if attempt.overrun is not None:
+                    pending.call.overrun = (self.model, *attempt.overrun)
+                # Neither paid nor possibly paid. A cancelled one may have been.
+                if not (attempt.images or attempt.maybe_images):
+                    await pending.forget_attempt()
 
     @contextmanager
     def _observed(self, attempt: Attempt) -> Iterator[None]:

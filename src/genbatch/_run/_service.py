@@ -152,10 +152,9 @@ class Service:
         asked = request if self._takes_request else _prompt_of(request)
         async with account.attempt(expected, request.model) as attempt:
             image = _image(await self._generate(asked), request, self.name)
-            images = 1 + len(image.extras)
-            cost = image.cost if price is None else price * images
-            cost = attempt.cost_of(images) if cost is None else cost
-            attempt.paid(cost, images)
+            cost = image.cost if price is None else price * image.images
+            cost = attempt.cost_of(image.images) if cost is None else cost
+            attempt.paid(cost, image.images)
             return replace(image, cost=cost)
 
 

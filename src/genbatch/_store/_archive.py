@@ -38,7 +38,6 @@ from ._journal import (
     HIDDEN,
     JOURNAL,
     LOCK,
-    MOST_OF_ANSWERS,
     ItemRow,
     Journal,
     Row,
@@ -304,12 +303,21 @@ class Archive:
         """Save an image; arrived are those of its files that an earlier try has written."""
         key = call.plan.key
         stems = [extra_stem(call.name, key, number) for number, _ in enumerate(image.extras, 2)]
-        parts = list(zip([*stems, call.name], [*image.extras, image], strict=True))
+        kept = f"{damaged_stem(key, call.attempt)}-"
         # The image after its extras: where it exists, the answer is complete.
-        for stem, part in parts[len(arrived) :]:
-            file = files.publish(self.directory, stem, part.extension, part.data)
+        parts = [
+            *(
+                (stem, each.extension, each.data)
+                for stem, each in zip(stems, image.extras, strict=True)
+            ),
+            (call.name, image.extension, image.data),
+            *((f"{kept}{n}", extension_of(each), each) for n, each in enumerate(image.damaged, 1)),
+        ]
+        for part in parts[len(arrived) :]:
+            file = files.publish(self.directory, *part)
             arrived.append(file)
-        *extras, file = arrived
+        extras, file = arrived[: len(stems)], arrived[len(stems)]
+        damaged = arrived[len(stems) + 1 :]
         with self.journal.writing() as journal:
             journal.add_image(
                 call.plan.item,
@@ -325,8 +333,15 @@ class Archive:
                 **{name: getattr(image, name) for name in _SAME},
             )
             journal.execute("DELETE FROM attempt WHERE id = ?", (call.attempt,))
+            for each in damaged:  # its cost is in that of the answer
+                journal.insert(
+                    "attempt", item=call.plan.item, name=each, price=0.0, began=time.time()
+                )
+            if call.overrun is not None:
+                journal.note_overrun(*call.overrun)
             row = journal.item(call.plan.item, call.take)
-        return saved_image(row, self.directory, resumed=False)
+        saved = saved_image(row, self.directory, resumed=False)
+        return replace(saved, damaged=tuple(self.directory / each for each in damaged))
 
     def costs_by_run(self) -> list[RunCost]:
         """Return what each run in the directory has paid."""
@@ -338,10 +353,10 @@ class Archive:
         with self.journal.writing() as journal:
             return Spent.read(journal)
 
-    def most_of_answers(self) -> list[tuple[str, int, int]]:
-        """Return each model, and the most images, and tokens of text, that it has answered with."""
+    def overruns(self) -> list[Row]:
+        """Return, by model, how far its answers have exceeded their reservations; see Overrun."""
         with self.journal.writing(durable=False) as journal:
-            return journal.execute(MOST_OF_ANSWERS).fetchall()
+            return journal.overruns()
 
     def further(
         self, index: int, namespace: str, changes: Mapping[str, Any]

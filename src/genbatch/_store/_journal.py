@@ -87,12 +87,15 @@ _OURS = (
 COLUMNS = """item.id, digest, ordinal, name, metadata, kind, message, detail,
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras, width, height"""
 
-# Of each model; usage is five numbers, the last two of thoughts and of text.
-MOST_OF_ANSWERS = """
-SELECT model, 1 + max(coalesce(json_array_length(extras), 0)),
-    max(coalesce(json_extract(counts, '$[3]'), 0) + coalesce(json_extract(counts, '$[4]'), 0))
-FROM (SELECT *, '[' || replace(usage, ' ', ',') || ']' AS counts FROM image)
-WHERE model IS NOT NULL GROUP BY model
+# How far answers of each model have exceeded what was reserved for them; made when one first does.
+_OVERRUNS = """
+CREATE TABLE IF NOT EXISTS overrun (
+    model TEXT PRIMARY KEY, images INTEGER NOT NULL, ratio REAL NOT NULL, excess REAL NOT NULL)
+"""
+_OVERRUN = """
+INSERT INTO overrun VALUES (?, ?, ?, ?) ON CONFLICT (model) DO UPDATE SET
+    images = max(images, excluded.images), ratio = max(ratio, excluded.ratio),
+    excess = max(excess, excluded.excess)
 """
 
 Row: TypeAlias = tuple[Any, ...]
@@ -401,6 +404,17 @@ class Transaction:
             (take, item, pick),
         )
 
+    def note_overrun(self, model: str, images: int, ratio: float, excess: float) -> None:
+        """Note how far an answer of a model has exceeded what was reserved for it."""
+        self.execute(_OVERRUNS)
+        self.execute(_OVERRUN, (model, images, ratio, excess))
+
+    def overruns(self) -> list[Row]:
+        """Return model, images, ratio and excess of each model with an overrun."""
+        if self.first("SELECT 1 FROM sqlite_master WHERE name = 'overrun'") is None:
+            return []
+        return self.execute("SELECT model, images, ratio, excess FROM overrun").fetchall()
+
     def supersede(self, batch: int) -> None:
         """Forget earlier inputs of the namespace of a batch that was read to its end."""
         old = """SELECT old.id FROM batch AS old JOIN batch AS now USING (namespace)
@@ -472,7 +486,7 @@ def journal_error(what: str, path: Path, exc: Exception) -> StoreError:
     """Return the error of a journal that is damaged, or that its disk does not let us read."""
     code = getattr(exc, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
-    is_whole = isinstance(exc, OSError) or primary in _OF_THE_DISK and code not in _CUT_SHORT
+    is_whole = isinstance(exc, OSError) or (primary in _OF_THE_DISK and code not in _CUT_SHORT)
     if primary == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
         if os.path.lexists(left := f"{path}-journal"):  # readers do not roll it back
             return StoreError(f"{left} is left from a cut-off run: move it elsewhere, or run again")

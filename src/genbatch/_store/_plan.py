@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, takewhile
 from pathlib import Path
 from stat import S_ISREG
@@ -79,12 +79,18 @@ class Plan(NamedTuple):
 
 @dataclass(slots=True)
 class BegunCall:
-    """A call that was begun: what it is to make, and the row of its latest attempt."""
+    """A call that was begun: what it is to make, and the row of its latest attempt.
+
+    Attributes:
+        overrun: The model, and how far its answer has exceeded what was reserved: most images,
+            ratio, excess in US dollars.
+    """
 
     plan: Plan
     take: int
     name: str
     attempt: int | None = None
+    overrun: tuple[str, int, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +180,14 @@ def note_failure(journal: Transaction, call: BegunCall, error: Exception) -> Non
             "UPDATE attempt SET name = ?, price = coalesce(?, price) WHERE id = ?",
             (error.file, error.cost, call.attempt),
         )
+        for _ in range(error.images - 1):  # their cost is in that of the first
+            journal.execute(
+                """INSERT INTO attempt (item, name, price, began)
+                SELECT item, name, 0.0, began FROM attempt WHERE id = ?""",
+                (call.attempt,),
+            )
+    if isinstance(error, DamagedImage) and call.overrun is not None:
+        journal.note_overrun(*call.overrun)
     if call.plan.further:
         return
     found = {name: getattr(error, name, None) for name in _DETAILS}
@@ -393,8 +407,9 @@ def _add_lost(
 def _look(journal: Transaction, directory: Path, name: str, key: str) -> dict[str, Any] | None:
     """Return the row for the images of an answer with this name, if there are any without one."""
     further = (files.find(directory, extra_stem(name, key, number)) for number in count(2))
-    found = [files.find(directory, name), *takewhile(bool, further)]
-    file, *extras = [each for each in found if each and not journal.is_known(each)] or [None]
+    found: list[str | None] = [files.find(directory, name), *takewhile(bool, further)]
+    new = [each for each in found if each and not journal.is_known(each)]
+    file, extras = (new[0], new[1:]) if new else (None, [])
     if file is None or (data := files.read(directory / file)) is None:
         return None
     if (mime_type := sniff_mime_type(data)) is None:

@@ -184,6 +184,7 @@ class Image:
             reserved for it where it has no usage. None where no price is known.
         response_id: The service's id of this answer.
         extras: Further images of the same answer, seldom any; usage, text and cost are here.
+        damaged: What came in place of further images, cut off or fake; it is paid for too.
     """
 
     data: bytes = field(repr=False)
@@ -194,6 +195,12 @@ class Image:
     cost: float | None = None
     response_id: str | None = None
     extras: tuple[Image, ...] = ()
+    damaged: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def images(self) -> int:
+        """How many images the answer had, all of which are paid for."""
+        return 1 + len(self.extras) + len(self.damaged)
 
     @property
     def extension(self) -> str:
@@ -230,6 +237,7 @@ class SavedImage:
         usage: Tokens billed, None where unknown.
         text: What the model wrote beside the image.
         extras: Files of further images of the same answer, seldom any.
+        damaged: Files of what came in place of further ones; unknown where resumed.
         width: Pixels from left to right, None where unknown.
         height: Pixels from top to bottom, None where unknown.
     """
@@ -244,8 +252,14 @@ class SavedImage:
     usage: Usage | None = None
     text: str = ""
     extras: tuple[Path, ...] = ()
+    damaged: tuple[Path, ...] = ()
     width: int | None = None
     height: int | None = None
+
+    @property
+    def images(self) -> int:
+        """How many images the answer had, all of which are paid for."""
+        return 1 + len(self.extras) + len(self.damaged)
 
     @property
     def data(self) -> bytes:

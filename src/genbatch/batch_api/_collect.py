@@ -78,7 +78,7 @@ class Results:
                 image = self.context.service.read_result(line, asked, self.context.calls.price)
             except GenbatchError as error:
                 if isinstance(error, DamagedImage):
-                    self.context.keep_damaged(request, error)
+                    self.context.keep_damaged(self.job, request, error)
                 self.errors.setdefault(key, error)
                 continue
             saved.append((request, self.context.save(self.job, request, image)))
@@ -88,7 +88,7 @@ class Results:
     def settle(self, saved: list[tuple[JobRequest, SavedImage]]) -> None:
         """Wake the calls whose images are saved."""
         for request, image in saved:
-            images, cost = 1 + len(image.extras), image.cost or 0.0
+            images, cost = image.images, image.cost or 0.0
             self.context.settle_earlier(self.job, request, images, cost, maybe_paid=False)
             self.job.settle(request.call.plan.item, image)
 

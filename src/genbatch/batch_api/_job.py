@@ -15,8 +15,9 @@ from anyio import Event, Lock, sleep
 
 from genbatch._core import waiting
 from genbatch._logs import log
+from genbatch._money import Attempt, Overrun
 from genbatch._run import PaidCalls
-from genbatch._store import Store
+from genbatch._store import Store, kept_request
 from genbatch._values import (
     DamagedImage,
     Image,
@@ -28,7 +29,7 @@ from genbatch._values import (
     TimedOut,
     Unavailable,
 )
-from genbatch.gemini import JOB_SHARE
+from genbatch.gemini import job_price, job_share
 
 from ._journal import JobRequest, Jobs, Spool
 
@@ -103,6 +104,7 @@ class LiveJob:
         is_sent: Whether the service may have it.
         is_full: Set when no further request fits.
         waiters: The calls that wait for it, by their items.
+        has_images: Whether it has brought any: then refusals are of single prompts.
     """
 
     model: str
@@ -118,9 +120,11 @@ class LiveJob:
     is_sent: bool = False
     is_full: Event = field(default_factory=Event)
     waiters: dict[int, Waiter] = field(default_factory=dict)
+    has_images: bool = False
 
     def settle(self, item: int, result: SavedImage | Exception | None) -> None:
         """Wake the call that waits for an item, if there is one."""
+        self.has_images = self.has_images or isinstance(result, SavedImage)
         if (waiter := self.waiters.pop(item, None)) is not None:
             waiter.settle(result)
 
@@ -252,19 +256,37 @@ class JobContext:
         Raises:
             StoreError: If it cannot be written.
         """
-        image = replace(image, cost=_cost(request, image.cost, 1 + len(image.extras)))
+        attempt = self._paid(job.model, request, image.cost, image.images)
+        image = replace(image, cost=None if attempt.price is None else attempt.cost)
         elapsed = max(0.0, time.time() - job.began)
         return self.place.archive.save(request.call, image, elapsed)
 
-    def keep_damaged(self, request: JobRequest, error: DamagedImage) -> None:
+    def keep_damaged(self, job: LiveJob, request: JobRequest, error: DamagedImage) -> None:
         """Keep what came in place of the image of a request, in the folder only; this blocks.
 
         Raises:
             StoreError: If it cannot be written.
         """
-        error.cost = _cost(request, error.cost, error.images)
+        attempt = self._paid(job.model, request, error.cost, error.images)
+        error.cost = None if attempt.price is None else attempt.cost
         self.place.archive.keep_damaged(request.call, error)
         error.data = None  # a job may have thousands
+
+    def _paid(self, model: str, request: JobRequest, live: float | None, images: int) -> Attempt:
+        """Return the attempt of a request as it ended, and note how far it exceeded its price.
+
+        Args:
+            model: Full id.
+            request: Of a job that was sent.
+            live: US dollars that the images would cost in a live call, None where unknown.
+            images: How many came.
+        """
+        asked = replace(kept_request(request.content), model=model)
+        attempt = Attempt(job_price(asked, self.calls.price), request.price)
+        attempt.paid(None if live is None else live * job_share(model), images)
+        if attempt.overrun is not None:
+            request.call.overrun = (model, *attempt.overrun)
+        return attempt
 
     def settle_earlier(
         self,
@@ -290,21 +312,11 @@ class JobContext:
         if not maybe_paid:
             budget.maybe_images -= 1
             budget.maybe_spent = max(0.0, budget.maybe_spent - (request.price or 0.0))
+        if request.call.overrun is not None:
+            model, most, ratio, excess = request.call.overrun
+            budget.expect(model, Overrun(most, ratio, excess))
         budget.images += images
         budget.spent += cost
-
-
-def _cost(request: JobRequest, live: float | None, images: int) -> float | None:
-    """Return what the images of a request cost in a job.
-
-    Args:
-        request: The price reserved for it counts where that is not known.
-        live: US dollars that they would cost in a live call, None where unknown.
-        images: How many came.
-    """
-    if live is not None:
-        return live * JOB_SHARE
-    return None if request.price is None else request.price * images
 
 
 async def wait_for_end(context: JobContext, job: LiveJob) -> JobStatus:

@@ -41,7 +41,7 @@ _SPOOLS = "jobs"  # the directory of unsent requests, in the hidden one
 
 _OF_LIVE = (int, str, str, str, str, str, float)
 _OF_JOB = (str, str, str, str, int, int, float, float)
-_OF_PENDING = (int, int, str, int, str, str, float, int)
+_OF_PENDING = (int, int, str, int, str, str, float, str, int)
 _LIVE = ("id", "label", "model", "file", "name", "state", "began")
 _JOBS = """
 SELECT label, job.name, model, state, requests, count(attempt.id), job.began, ended
@@ -52,6 +52,10 @@ SELECT attempt.id, item, digest, ordinal, attempt.name, attempt.prompt, price,
     coalesce(attempt.prompt, item.prompt),
     (SELECT coalesce(max(take), 0) + 1 FROM image WHERE image.item = attempt.item)
 FROM attempt JOIN item ON item.id = attempt.item WHERE job = ?
+"""
+_OPEN = """
+SELECT attempt.id, coalesce(price, 0.0) FROM attempt JOIN job ON job.id = attempt.job
+WHERE ended IS NULL
 """
 
 
@@ -138,6 +142,11 @@ class Jobs:
         """Return how many requests of live jobs are open, and US dollars for them."""
         with self._journal.writing(durable=False) as journal:
             return open_in_jobs(journal)
+
+    def open_prices(self) -> list[tuple[int, float]]:
+        """Return the number of each attempt that is open in a live job, and US dollars for it."""
+        with self._journal.writing(durable=False) as journal:
+            return journal.execute(_OPEN).fetchall()
 
     def add(self, label: str, model: str, requests: Iterable[JobRequest]) -> int:
         """Record a job that is about to be submitted; return its number."""

@@ -27,6 +27,7 @@ from genbatch._values import (
     DamagedImage,
     GenbatchError,
     ImageRequest,
+    InvalidResponse,
     QuotaExhausted,
     Rejected,
     SavedImage,
@@ -34,7 +35,7 @@ from genbatch._values import (
     Unauthorized,
     Unavailable,
 )
-from genbatch.gemini import JOB_SHARE, reserved_price
+from genbatch.gemini import job_price
 
 from ._collect import collect
 from ._job import PASSING, JobContext, LiveJob, Waiter, wait_for_end
@@ -127,9 +128,11 @@ class Queue:
         self._context.service, self._context.jobs = service, jobs
         self._references = References(service)
         earlier = await self._place.run_in_thread(jobs.live)
-        number, usd = await self._place.run_in_thread(jobs.open_attempts)
-        budget.maybe_images += number
-        budget.maybe_spent += usd
+        for attempt, usd in await self._place.run_in_thread(jobs.open_prices):
+            if (self._place.directory, attempt) not in budget.in_jobs:
+                budget.in_jobs.add((self._place.directory, attempt))
+                budget.maybe_images += 1
+                budget.maybe_spent += usd
         self._has_earlier = bool(earlier)
         for columns in earlier:
             job = LiveJob(**columns, is_sent=True)
@@ -225,25 +228,36 @@ class Queue:
             raise copy(error)  # each call its own: a raised one grows its traceback
         if (job := self._context.live.get(number)) is None:
             return None
-        return await Waiter(call.plan.item, job).wait()
+        return await self._wait(Waiter(call.plan.item, job))
 
     async def _pay(self, call: BegunCall, request: ImageRequest) -> SavedImage | None:
         """Add the request to a job, paid from the budget, and wait for its result."""
-        price = self._calls.price
-        if price is None:
-            price = reserved_price(request)
-        price = None if price is None else price * JOB_SHARE
-        async with self._calls.budget.attempt(price, request.model) as attempt:
+        price, budget = job_price(request, self._calls.price), self._calls.budget
+        async with budget.attempt(price, request.model) as attempt:
             while True:
                 attempt.maybe_images = 0
                 waiter = await self._add(JobRequest(call, attempt.price), request)
                 attempt.maybe_images = 1  # from now on it may be sent
-                saved = await waiter.wait()
+                try:
+                    saved = await self._wait(waiter)
+                except BaseException:
+                    if call.attempt is not None:  # another batch with this budget may collect it
+                        budget.in_jobs.add((self._place.directory, call.attempt))
+                    raise
                 if saved is not None:
-                    attempt.paid(saved.cost, 1 + len(saved.extras))
+                    attempt.paid(saved.cost, saved.images)
                 if saved is not None or waiter.job.is_sent:
                     return saved
                 self.breaker.check(request.model)
+
+    async def _wait(self, waiter: Waiter) -> SavedImage | None:
+        try:
+            return await waiter.wait()
+        except Rejected:
+            if waiter.job.has_images:
+                with self.breaker.observe(waiter.job.model):
+                    pass  # it has answered: this is no row of equal refusals
+            raise
 
     async def _add(self, added: JobRequest, request: ImageRequest) -> Waiter:
         """Add a request to a job, and return the call's waiter."""
@@ -361,6 +375,12 @@ def _observe(breaker: RunBreaker, model: str) -> Iterator[None]:
     except (Rejected, Stopped, Unauthorized, QuotaExhausted):
         with breaker.observe(model):
             raise
+    except (InvalidResponse, Unavailable) as error:
+        is_reached = isinstance(error, InvalidResponse) or error.status or error.maybe_paid
+        if error.scope == "service" or not is_reached:  # a page in its place, or no network
+            with breaker.observe(model):
+                raise
+        raise
     else:
         with breaker.observe(model):
             pass

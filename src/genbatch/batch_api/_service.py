@@ -252,7 +252,11 @@ class BatchService:
         return self._parsed(body) if body.strip() else {}
 
     def _parsed(self, body: bytes) -> JsonObject:
-        return parse_answer(body, _SERVICE, self._hide)
+        try:
+            return parse_answer(body, _SERVICE, self._hide)
+        except InvalidResponse as error:
+            error.maybe_paid = False  # no image is made here
+            raise
 
     async def _send(
         self, method: str, url: str, content: bytes, headers: dict[str, str], what: str = _SERVICE

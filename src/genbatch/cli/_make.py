@@ -21,7 +21,7 @@ import typer
 from genbatch import ImageRequest, Prompt, Rejected, estimate, inputs
 from genbatch._store import export
 from genbatch._throttle import parse_interval
-from genbatch.gemini import JOB_SHARE, default_size
+from genbatch.gemini import default_size, job_share
 
 from ._console import QuietConsole, clock, plain
 from ._folder import add_gallery
@@ -40,6 +40,7 @@ from ._services import Clients, Services
 
 _EXPENSIVE = 10.0  # US dollars above which to ask first
 _FEW = 10  # images that are not worth waiting for a job
+_MANY = 20_000  # prompts: so many are not read again for the length of each
 
 STDIN = "-"
 _LATENCY = 0.25  # seconds per call under --demo
@@ -396,22 +397,23 @@ def preview(prompts: Prompts, options: Options, services: Services) -> Preview:
         client=services,
         save_dir=options.output,
         rate=None if pace is None else 1 / parse_interval(pace),
-        reserve=options.dry_run,
+        reserve=options.dry_run or len(prompts) <= _MANY,
         **options.of_images,
     )
     parts = [f"{plan.prompts:,} prompts", f"{plan.done:,} done", f"{plan.calls:,} to make"]
     parts.append(_models(prompts, options, services))
-    parts.append("price unknown" if plan.cost is None else _both_prices(plan.cost, plan.calls))
+    model = _defaults(options, services).model
+    in_jobs = job_share(model)
+    by_batch = None if plan.cost is None else in_jobs * plan.cost
+    parts.append("price unknown" if plan.cost is None else _prices(plan.cost, by_batch, plan.calls))
     if plan.seconds is not None and pace is not None:
         parts.append(f"about {clock(plan.seconds)} at {pace}")
-    by_batch = None if plan.cost is None else JOB_SHARE * plan.cost
-    model = _defaults(options, services).model
-    known = {"calls": plan.calls, "batch_cost": by_batch, "model": model}
+    share = 1 if options.via == "live" else in_jobs
+    most = None if plan.reserved is None or not options.dry_run else share * plan.reserved
+    known = {"calls": plan.calls, "batch_cost": by_batch, "model": model, "reserved": most}
     row = json.dumps({**asdict(plan), **known})
     cost = plan.cost if options.via == "live" else by_batch
     is_expensive = cost is not None and cost > _EXPENSIVE
-    share = 1 if options.via == "live" else JOB_SHARE
-    most = None if plan.reserved is None else share * plan.reserved
     return Preview(" · ".join(parts), _reserved(most, options), row, is_expensive)
 
 
@@ -437,10 +439,10 @@ def _preview_each(options: Options, services: Services) -> Preview:
     return Preview(" · ".join(parts), "", "", False)
 
 
-def _both_prices(cost: float, calls: int) -> str:
+def _prices(cost: float, by_batch: float | None, calls: int) -> str:
     """Return the cost of live calls, and of jobs if there is enough to make."""
     about = f"about {_dollars(cost)}"
-    return about if calls < _FEW else f"{about}, by batch {_dollars(JOB_SHARE * cost)}"
+    return about if calls < _FEW or by_batch is None else f"{about}, by batch {_dollars(by_batch)}"
 
 
 def _dollars(cost: float) -> str:

@@ -29,7 +29,7 @@ from genbatch import (
 )
 from genbatch._store import FINAL, RunCost, Spent
 from genbatch._values import is_smaller
-from genbatch.gemini import JOB_SHARE, price
+from genbatch.gemini import job_share, model_id, price
 from genbatch.inputs import InputError
 
 from ._console import QuietConsole, clock, count, plain
@@ -198,7 +198,9 @@ def _print_figures(out: QuietConsole, result: Result, options: Options) -> None:
     figures = [_duration(result.seconds), f"{result.size_mb:.1f} MB"]
     if result.server and result.made:
         expected = price(options.model, options.image_size)  # a demo is of Gemini
-        each = (expected or 0) * (1 if options.via == "live" else JOB_SHARE)
+        each = (expected or 0) * (
+            1 if options.via == "live" else job_share(model_id(options.model))
+        )
         figures.append(f"${result.made * each:.2f} on the real service")
     elif result.cost:
         figures.append(f"${result.cost:.2f}")

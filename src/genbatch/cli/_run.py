@@ -48,11 +48,11 @@ from genbatch import (
     batch_api,
     generate_images,
 )
+from genbatch._money import Overrun
 from genbatch._run import make_takes, plan_takes
 from genbatch._store import export
 from genbatch._values import asked_size
 from genbatch.batch_api import Jobs
-from genbatch.gemini import excess_price
 from genbatch.inputs import InputError, PromptFiles, StandardInput
 from genbatch.testing import FakeGemini
 
@@ -310,8 +310,8 @@ async def _count_earlier_runs(store: Store, batch: ShownBatch) -> None:
         )
     budget.maybe_spent, budget.maybe_images = spent.maybe_usd, spent.maybe_images
     result.earlier = spent
-    for model, images, text_tokens in await store.run_in_thread(store.archive.most_of_answers):
-        budget.expect(model, images=images, excess=excess_price(model, text_tokens))
+    for model, *overrun in await store.run_in_thread(store.archive.overruns):
+        budget.expect(model, Overrun(*overrun))
     runs = await store.run_in_thread(store.archive.costs_by_run)
     if runs and not options.quiet:
         earlier = f"${spent.usd:.2f} for {count(spent.images, 'image')}"

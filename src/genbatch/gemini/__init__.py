@@ -3,12 +3,12 @@
 from ._answer import JsonObject, excerpt, file_parts, image_from, mapping, objects, parse_answer
 from ._client import GeminiClient, read_images
 from ._models import (
-    JOB_SHARE,
     MODELS,
     Model,
     default_size,
-    excess_price,
     input_price,
+    job_price,
+    job_share,
     model_id,
     price,
     published_price,
@@ -20,7 +20,6 @@ from ._settings import DEFAULT_BASE_URL
 
 __all__ = [
     "DEFAULT_BASE_URL",
-    "JOB_SHARE",
     "MODELS",
     "GeminiClient",
     "JsonObject",
@@ -28,10 +27,11 @@ __all__ = [
     "backoff",
     "default_size",
     "excerpt",
-    "excess_price",
     "file_parts",
     "image_from",
     "input_price",
+    "job_price",
+    "job_share",
     "mapping",
     "model_id",
     "objects",

@@ -25,6 +25,7 @@ from genbatch._values import (
     NoImage,
     Unauthorized,
     Usage,
+    dimensions,
     is_whole,
     sniff_mime_type,
 )
@@ -152,18 +153,19 @@ def image_from(
     if not inline:
         raise _why_none(answer, text, model)
     images, reason, damaged = _images(inline, model)
+    came = len(images) + len(damaged)  # a damaged image is paid for too
     usage = _usage(answer)
-    if usage is not None and not is_plausible(usage, request, len(images), len(inline)):
+    pixels = dimensions(images[0].data) if images else None
+    if usage is not None and not is_plausible(usage, request, max(came, 1), pixels):
         usage = None
-    # A price is that of an image, and a damaged one is paid for too.
-    billed = cost(model, usage, tier, _searches(answer)) if price is None else price * len(inline)
+    billed = cost(model, usage, tier, _searches(answer)) if price is None else price * came
     if not images:
         message = f"{model} sent an invalid image: {reason}"
         details = _Details(status=200, request_id=_response_id(answer), maybe_paid=True)
-        if damaged is None:
+        if not damaged:
             raise InvalidResponse(message, **details)
         error = DamagedImage(message, **details)
-        error.data, error.cost, error.images = damaged, billed, len(inline)
+        error.data, error.cost, error.images = damaged[0], billed, came
         raise error
     return replace(
         images[0],
@@ -172,6 +174,7 @@ def image_from(
         cost=billed,
         response_id=_response_id(answer),
         extras=tuple(images[1:]),
+        damaged=tuple(damaged),
     )
 
 
@@ -203,14 +206,15 @@ def file_parts(answer: JsonObject) -> list[JsonObject]:
     return [part for part in _parts(answer) if "fileData" in part and "inlineData" not in part]
 
 
-def _images(inline: list[object], model: str) -> tuple[list[Image], str, bytes | None]:
+def _images(inline: list[object], model: str) -> tuple[list[Image], str, list[bytes]]:
     """Return the valid images, whatever types the answer claims.
 
     Returns:
-        The images; what is wrong with the first invalid one, and its bytes.
+        The images; what is wrong with the first invalid one; the bytes of those that have any.
     """
     images: list[Image] = []
-    reason, damaged = "", None
+    damaged: list[bytes] = []
+    reason = ""
     for encoded in inline:
         try:
             data = _decoded(encoded)
@@ -221,8 +225,9 @@ def _images(inline: list[object], model: str) -> tuple[list[Image], str, bytes |
             wrong = _what_is_wrong(data, mime_type)
         if mime_type and not wrong:
             images.append(Image(data, mime_type, model))
-        elif not reason:
-            reason, damaged = wrong, data or None
+        else:
+            reason = reason or wrong
+            damaged += [data] if data else []
     return images, reason, damaged
 
 

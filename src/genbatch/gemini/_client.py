@@ -34,13 +34,13 @@ from ._answer import image_from, served_tier
 from ._models import (
     TIMEOUT,
     asked_tier,
+    expected_price,
     makes_images,
     model_id,
     refuse_retired,
     reserved_price,
     resolve,
 )
-from ._models import price as price_of
 from ._retry import with_retries
 from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
@@ -277,7 +277,7 @@ class GeminiClient:
         Args:
             request: With the model's full id.
         """
-        return price_of(request.model, request.image_size)
+        return expected_price(request)
 
     def check(self, request: ImageRequest) -> None:
         """Refuse a request that google-genai would not send; a closed client refuses none.
@@ -378,10 +378,9 @@ async def _make_attempt(
             attempt.failed(error)
             _log_failure(error, began)
             return error
-        images = 1 + len(image.extras)
         if image.cost is None:
-            image = replace(image, cost=attempt.cost_of(images))
-        attempt.paid(image.cost, images)
+            image = replace(image, cost=attempt.cost_of(image.images))
+        attempt.paid(image.cost, image.images)
         _log_image(image, began)
         return image
 

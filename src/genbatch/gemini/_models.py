@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from genbatch._money import ModelPrice, model_price
-from genbatch._values import ImageRequest, Prompt, Rejected, Usage, asked_size
+from genbatch._values import ImageRequest, Prompt, Rejected, Usage, asked_size, is_smaller
 
 _CLASSIC = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 _ALL_RATIOS = (*_CLASSIC, "1:4", "1:8", "4:1", "8:1")
-JOB_SHARE = 0.5  # price of a batch request, as a share of a live one's
+_JOB_SHARE = 0.5  # price of a batch request as a share of a live one's, where no file tells it
+_BYTES_A_TOKEN = 4  # of text, in an expected price
 _PROMPT_TOKENS = 20  # assumed for the prompt in an expected price: a sentence or two
 # What an answer tells of its tokens is believed within these bounds.
 _LEAST_SHARE, _MOST_SHARE = 0.75, 2  # of those of the price file
@@ -184,7 +185,9 @@ def published_price(model: str) -> ModelPrice | None:
     return by_alias or model_price("gemini", model)
 
 
-def is_plausible(usage: Usage, request: ImageRequest, whole: int, images: int) -> bool:
+def is_plausible(
+    usage: Usage, request: ImageRequest, images: int, pixels: tuple[int, int] | None
+) -> bool:
     """Return whether an answer can have used the tokens that it tells.
 
     They are compared with those of the price file for what was asked for and what came. What is far
@@ -193,8 +196,9 @@ def is_plausible(usage: Usage, request: ImageRequest, whole: int, images: int) -
     Args:
         usage: As told.
         request: What was asked for, with the model's full id.
-        whole: How many whole images came.
         images: How many images came, damaged ones too.
+        pixels: Width and height of the first one, None where they are unknown: it may be smaller
+            than was asked for.
 
     Returns:
         True too for a model without a price.
@@ -203,13 +207,16 @@ def is_plausible(usage: Usage, request: ImageRequest, whole: int, images: int) -
     if published is None:
         return True
     sizes, size = published.image_tokens, asked_size(request) or default_size(request.model)
-    fitting = [sizes[size]] if size and size in sizes else list(sizes.values())
-    least, most = min(fitting) * max(whole, 1), max(fitting) * images
+    most = sizes[size] if size and size in sizes else max(sizes.values())
+    came = [tokens for name, tokens in sizes.items() if pixels and not is_smaller(name, *pixels)]
+    least = min(most, max(came, default=min(sizes.values())) if pixels else most)
     texts = (request.text, request.system_instruction or "", str(request.generation_config or ""))
     length = sum(map(_length, texts))
     prompt = _PROMPT_TOKENS + length + len(request.images) * published.input_image_tokens
     return (
-        least * _LEAST_SHARE <= usage.output_tokens - usage.text_tokens <= most * _MOST_SHARE
+        least * images * _LEAST_SHARE
+        <= usage.output_tokens - usage.text_tokens
+        <= most * images * _MOST_SHARE
         and length // _MOST_BYTES_A_TOKEN < usage.prompt_tokens <= prompt * _MOST_SHARE + _UNSEEN
         and usage.text_tokens + usage.thought_tokens <= _MOST_TEXT
     )
@@ -236,6 +243,33 @@ def price(model: str, image_size: str | None = None) -> float | None:
     if size not in published.image_tokens:
         return None
     return published.cost(prompt_tokens=_PROMPT_TOKENS, image_tokens=published.image_tokens[size])
+
+
+def expected_price(request: ImageRequest) -> float | None:
+    """Return the US dollars that one image of a request is expected to cost.
+
+    It counts a token for four bytes of text, each input image, and no thoughts.
+
+    Args:
+        request: With the model's full id.
+
+    Returns:
+        None where no price is known.
+    """
+    published = published_price(request.model)
+    size = asked_size(request) or default_size(request.model)
+    if published is None:
+        return None
+    sizes = published.image_tokens
+    if (size or next(iter(sizes))) not in sizes:
+        return None
+    text = _length(request.text) + _length(request.system_instruction or "")
+    prompt = max(_PROMPT_TOKENS, text // _BYTES_A_TOKEN)
+    tokens = published.cost(
+        prompt_tokens=prompt + len(request.images) * published.input_image_tokens,
+        image_tokens=sizes[size or next(iter(sizes))],
+    )
+    return _most_of_tier(published, asked_tier(request)) * tokens
 
 
 def reserved_price(request: ImageRequest) -> float | None:
@@ -272,6 +306,23 @@ def reserved_price(request: ImageRequest) -> float | None:
     return factor * tokens + searches * published.search
 
 
+def job_share(model: str) -> float:
+    """Return the price of a request in a batch job as a share of that of a live one."""
+    published = published_price(model)
+    return _JOB_SHARE if published is None else published.tiers.get("batch", _JOB_SHARE)
+
+
+def job_price(request: ImageRequest, each: float | None = None) -> float | None:
+    """Return the most that the answer of a batch request with one image should cost.
+
+    Args:
+        request: With the model's full id.
+        each: US dollars of a live image, in place of the published prices.
+    """
+    live = reserved_price(request) if each is None else each
+    return None if live is None else live * job_share(request.model)
+
+
 def input_price(model: str, text: str, images: int = 0) -> float:
     """Return the US dollars to reserve for the text and the input images of a request.
 
@@ -287,19 +338,6 @@ def input_price(model: str, text: str, images: int = 0) -> float:
         return 0.0
     tokens = _length(text) + images * published.input_image_tokens
     return published.cost(prompt_tokens=tokens)
-
-
-def excess_price(model: str, text_tokens: int) -> float:
-    """Return the US dollars of text and thoughts of an answer beyond those that are reserved.
-
-    Args:
-        model: Full id of a model; one without a price costs nothing.
-        text_tokens: Of text and thoughts together.
-    """
-    published = published_price(model)
-    if published is None:
-        return 0.0
-    return published.cost(text_tokens=max(0, text_tokens - published.thought_tokens))
 
 
 def _length(text: str) -> int:

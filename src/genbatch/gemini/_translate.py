@@ -57,6 +57,8 @@ _GARBAGE: tuple[type[Exception], ...] = (ValueError, RecursionError, *_named("De
 _MONEY = re.compile(
     r"prepa(id|yment)|credits? (are|is) depleted|spend(ing)? (cap|limit)|billing(?! details)", re.I
 )
+_LONG = 2_000  # characters of a message that are looked at
+_AROUND = 120  # characters shown before what was found in a long message
 # The request was not fully sent, so there was nothing to bill.
 _UNSENT = _named(
     "ConnectError",
@@ -114,7 +116,7 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
 
 
 def _from_status(exc: errors.APIError, model: str, secret: Secret) -> GenbatchError:
-    message = excerpt(secret.hide(str(exc.message or ""))) or "no message"
+    message = excerpt(secret.hide(str(exc.message or "")), _LONG) or "no message"
     details = objects(mapping(mapping(exc.details).get("error")).get("details"))
     headers: Mapping[str, str] = exc.response.headers if exc.response is not None else {}
     error = of_status(exc.code, message, details, model)
@@ -138,7 +140,7 @@ def error_within(answer: JsonObject, model: str) -> GenbatchError | None:
     code, details = told.get("code"), objects(told.get("details"))
     if objects(answer.get("candidates")) or type(code) is not int or not 400 <= code < 600:
         return None
-    message = excerpt(str(told.get("message") or "")) or "no message"
+    message = excerpt(str(told.get("message") or ""), _LONG) or "no message"
     error = of_status(code, message, details, model)
     error.status = code
     error.request_id = excerpt(_request_id(details, {}), 100) or None
@@ -148,19 +150,23 @@ def error_within(answer: JsonObject, model: str) -> GenbatchError | None:
 
 
 def of_status(status: int, message: str, details: list[JsonObject], model: str) -> GenbatchError:
-    """Return the error for an HTTP status and the message and details sent with it."""
+    """Return the error for an HTTP status and the message and details sent with it.
+
+    The message may be long: what matters often stands at its end, but only an excerpt is shown.
+    """
+    shown = excerpt(message)
     if status == 402:  # so the service's list of errors has it; users report 429
         return _unpaid(message, model)
     if status == 429:
         return _too_many(message, details, model)
     if status in (401, 403) or _key_is_invalid(message, details):
-        return Unauthorized(f"{model} refused the API key ({status}): {message}")
+        return Unauthorized(f"{model} refused the API key ({status}): {shown}")
     # 499 is what an overloaded service answers when it has cancelled the call.
     if status in (408, 499) or status >= 500:
-        return Unavailable(f"{model} is not available ({status}): {message}")
+        return Unavailable(f"{model} is not available ({status}): {shown}")
     if status < 300:
         return InvalidResponse(
-            f"{model} sent an unexpected answer ({status}): {message}", maybe_paid=True
+            f"{model} sent an unexpected answer ({status}): {shown}", maybe_paid=True
         )
     return _rejected(status, message, model)
 
@@ -171,9 +177,9 @@ def _rejected(status: int, message: str, model: str) -> Rejected:
         error = Rejected(f"a redirect of {model} ({status}) was not followed")
         error.scope = "service"
     elif hint:
-        error = Rejected(f"{model} {hint}; the service says (404): {message}")
+        error = Rejected(f"{model} {hint}; the service says (404): {excerpt(message)}")
     else:
-        error = Rejected(f"{model} refused the request ({status}): {message}")
+        error = Rejected(f"{model} refused the request ({status}): {excerpt(message)}")
     if status == 404:
         error.scope = "model"
     if "location is not supported" in message:
@@ -183,23 +189,24 @@ def _rejected(status: int, message: str, model: str) -> Rejected:
 
 def _too_many(message: str, details: list[JsonObject], model: str) -> GenbatchError:
     # First: such an answer may name a PerDay quota too, but waiting a day does not help.
-    if re.search(r"\blimit:\s*0(?!\.?\d)", message):
+    if no_quota := re.search(r"\blimit:\s*0(?!\.?\d)", message):
         why = "enable billing or choose another model"
-        return QuotaExhausted(f"no quota for {model}: {why}; the service says: {message}")
+        said = excerpt(message[max(0, no_quota.end() - _AROUND) :])
+        return QuotaExhausted(f"no quota for {model}: {why}; the service says: {said}")
     violations = (v for detail in details for v in objects(detail.get("violations")))
     # Even if there is a retryDelay of seconds, as such answers have.
     if any("PerDay" in str(violation.get("quotaId")) for violation in violations):
         why = "rerun after midnight Pacific"
         return QuotaExhausted(
-            f"daily quota of {model} is used up: {why}; the service says: {message}"
+            f"daily quota of {model} is used up: {why}; the service says: {excerpt(message)}"
         )
     if _MONEY.search(message) and not any("retryDelay" in detail for detail in details):
         return _unpaid(message, model)
-    return RateLimited(f"too many calls of {model}: {message}")
+    return RateLimited(f"too many calls of {model}: {excerpt(message)}")
 
 
 def _unpaid(message: str, model: str) -> QuotaExhausted:
-    return QuotaExhausted(f"{model} takes no more calls until it is paid for: {message}")
+    return QuotaExhausted(f"{model} takes no more calls until it is paid for: {excerpt(message)}")
 
 
 def _key_is_invalid(message: str, details: list[JsonObject]) -> bool:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from anyio import Lock
 
-from genbatch._money import Attempt, Budget
+from genbatch._money import Attempt, Budget, Overrun
 
 Spent: TypeAlias = dict[str, float]
 
@@ -25,7 +25,8 @@ class Ledger:
     Args:
         budget: The budget of all runs into the store.
         earlier: What each earlier run has spent or was granted: ``dollars`` and ``images``; and the
-            most that an answer has brought: ``most_images`` and ``excess`` dollars.
+            most that an answer has brought: ``most_images``, and by which ``ratio`` and ``excess``
+            dollars it has exceeded its price.
         note: Writes this run's record durably.
         step: Attempts per grant, so that not every attempt is a write.
         model: Full id.
@@ -43,8 +44,8 @@ class Ledger:
         budget.spent += math.fsum(each["dollars"] for each in earlier)
         budget.images += round(math.fsum(each["images"] for each in earlier))
         for each in earlier:
-            most = round(each.get("most_images", 1))
-            budget.expect(model, images=most, excess=each.get("excess", 0.0))
+            images, ratio = round(each.get("most_images", 1)), each.get("ratio", 1.0)
+            budget.expect(model, Overrun(images, ratio, each.get("excess", 0.0)))
         self._before = self._total()
         self._note = note
         self._step = step
@@ -104,10 +105,9 @@ class Ledger:
 
     def _learn(self, attempt: Attempt) -> None:
         """Remember what an answer has brought beyond one image and its price."""
-        excess = 0.0 if attempt.expected is None else attempt.cost - attempt.expected
-        for name, value, usual in (("most_images", attempt.images, 1), ("excess", excess, 1e-9)):
-            if value > usual:
-                self._most[name] = max(self._most.get(name, 0.0), value)
+        if (overrun := attempt.overrun) is not None:
+            for name, value in zip(("most_images", "ratio", "excess"), overrun, strict=True):
+                self._most[name] = max(self._most.get(name, 0.0), float(value))
 
     def _used(self) -> Spent:
         """Return what this run has spent, or may spend by what is running."""

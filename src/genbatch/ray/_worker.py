@@ -231,7 +231,7 @@ def _report(value: object) -> Report:
         return Report(_light(value), answered=True)
     if not isinstance(value, Image):
         return Report()
-    return Report(cost=value.cost, images=1 + len(value.extras))
+    return Report(cost=value.cost, images=value.images)
 
 
 def _light(error: Exception) -> Exception:
