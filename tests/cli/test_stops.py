@@ -12,6 +12,7 @@ import pytest
 from genbatch._store import status
 from genbatch.testing import (
     Call,
+    ControlCall,
     Fault,
     closed_port,
     disabled_account,
@@ -172,6 +173,78 @@ def test_equal_refusals_of_a_model_stop_it_beside_one_that_works(
     done = genbatch(*run)
     assert done.returncode == 0, done.stderr
     assert len(images("genbatch-out")) == 60
+
+
+@pytest.mark.parametrize("via", ["live", "batch"])
+def test_refusals_scattered_among_images_are_their_prompts(
+    genbatch: Genbatch, serve: Serve, via: str
+) -> None:
+    def fault(call: Call) -> Fault | None:
+        is_refused = int(call.prompt.split()[-1]) % 5 == 0
+        return refused(400, "INVALID_ARGUMENT", "No such thing.") if is_refused else None
+
+    fake = serve(faults=fault)
+    write_prompts(60)
+    for _ in range(2):
+        done = genbatch("run", "prompts.txt", "-k", "1", "--via", via)
+        assert done.returncode == 1
+        assert status(Path("genbatch-out")).failed == {"Rejected": 12}
+        assert (len(images("genbatch-out")), fake.stats.jobs) == (48, int(via == "batch"))
+
+
+def test_no_network_is_one_message_for_jobs_too(
+    genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch, unreachable: str
+) -> None:
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", unreachable)
+    monkeypatch.setenv("GEMINI_API_KEY", "some-key")
+    write_prompts(PROMPTS)
+    done = genbatch("run", "prompts.txt", "--via", "batch")
+    assert done.returncode == 3
+    assert len([line for line in done.stderr.splitlines() if "could not be reached" in line]) == 1
+    assert f"0 failed, {PROMPTS} not made" in done.stdout
+
+
+@pytest.mark.parametrize("action", ["start_upload", "create_batch"])
+def test_a_page_in_place_of_a_job_stops_the_run(
+    genbatch: Genbatch, serve: Serve, action: str
+) -> None:
+    is_broken = True
+
+    def page(call: ControlCall) -> Fault | None:
+        return html_page(200) if is_broken and call.action == action else None
+
+    serve(control_faults=page)
+    write_prompts(40)
+    run = ("run", "prompts.txt", "--via", "batch")
+    done = genbatch(*run)
+    assert done.returncode == 3
+    assert "the same command resumes" in done.stderr.splitlines()[-1]
+    assert status(Path("genbatch-out")).failed == {}
+    is_broken = False
+    assert genbatch(*run).returncode == 0
+    assert len(images("genbatch-out")) == 40
+
+
+REAL_WORDS = (
+    "You exceeded your current quota, please check your plan and billing details. For more "
+    "information on this error, head to: https://ai.google.dev/gemini-api/docs/rate-limits. To "
+    "monitor your current usage, head to: https://ai.dev/rate-limit. \n* Quota exceeded for "
+    "metric: generativelanguage.googleapis.com/generate_content_free_tier_requests, limit: 0, "
+    "model: gemini-3-pro-image\nPlease retry in 1.5s."
+)  # as users report it
+
+
+def test_no_quota_at_all_is_seen_wherever_the_message_tells_it(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.5s"}
+    error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": REAL_WORDS, "details": [delay]}
+    fake = serve(faults=lambda call: Fault(status=429, body={"error": error}))
+    write_prompts(PROMPTS)
+    done = genbatch("run", "prompts.txt", "-k", str(AT_ONCE))
+    assert done.returncode == 3
+    assert fake.stats.calls <= AT_ONCE + 10
+    assert "free_tier_requests, limit: 0, model" in done.stderr.splitlines()[-1]
 
 
 def test_refusals_of_other_words_are_their_prompts(genbatch: Genbatch, serve: Serve) -> None:

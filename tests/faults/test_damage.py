@@ -20,7 +20,7 @@ from genbatch._store import BegunCall
 from genbatch._store._reports import export, status, verify, write_results
 from genbatch.batch_api import jobs
 from genbatch.gallery import write_gallery
-from support.archives import begin, fail, make_all, opened, plan_all
+from support.archives import begin, fail, opened, plan_all
 from support.folders import picture
 
 PROMPTS: list[Any] = [

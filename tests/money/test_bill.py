@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from genbatch import Budget, Failure, Prompt, Store, generate_images
 from genbatch._money import Overrun
+from genbatch._store import verify
 from genbatch.testing import Call, FakeGemini, Fault, not_an_image, several_images
 from support.archives import begin, image, opened, plan_all
 from support.batch_runs import Got, client_of, images, kinds, prompts, run, spent_in
@@ -255,6 +257,71 @@ async def test_pairs_of_images_exceed_a_budget_by_the_first_calls_in_flight_at_m
             await run_live(fake, out, prompts(12), budget=budget, max_concurrent=3)
             assert till.billed <= 0.46  # the first pairs have room
     assert (await spent_in(out)).usd == pytest.approx(till.billed, abs=1e-6)
+
+
+def cut(answer: dict[str, Any], *numbers: int) -> dict[str, Any]:
+    """Cut the images of an answer with these numbers, from 0."""
+    parts = [p for p in answer["candidates"][0]["content"]["parts"] if "inlineData" in p]
+    for number in numbers:
+        parts[number]["inlineData"]["data"] = parts[number]["inlineData"]["data"][:40]
+    return answer
+
+
+@pytest.mark.parametrize("by", [run, run_live])
+@pytest.mark.parametrize("damaged", [(1,), (0, 1)], ids=["one", "both"])
+@pytest.mark.parametrize("usage", [True, False])
+async def test_every_image_of_an_answer_counts_whole_or_not(
+    tmp_path: Path, by: Callable[..., Any], damaged: tuple[int, ...], usage: bool
+) -> None:
+    def edit(answer: dict[str, Any]) -> dict[str, Any]:
+        assert PAIR.edit is not None
+        answer = cut(PAIR.edit(answer), *damaged)
+        return answer if usage else answer | {"usageMetadata": {}}
+
+    share, out = 1 if by is run_live else 2, tmp_path / "out"
+    async with FakeGemini(image_size=8, faults=lambda call: Fault(edit=edit)) as fake:
+        for wanted in (1, 4, 4):  # later runs know that answers have two
+            budget = await budget_after(out, 9.0)
+            budget.max_images = 3
+            await by(fake, out, prompts(wanted), budget=budget)
+            assert (budget.images, fake.stats.images) == (2, 2)
+            assert 2 * LEAST / share <= budget.spent <= 2 * MOST / share
+            assert await spent_in(out) == (pytest.approx(budget.spent), 0.0, 2, 0)
+    assert len([each async for each in anyio.Path(out / "damaged").iterdir()]) == 1
+    assert await anyio.to_thread.run_sync(lambda: list(verify(out))) == []
+
+
+async def test_a_smaller_image_than_was_asked_for_costs_what_its_answer_tells(
+    tmp_path: Path,
+) -> None:
+    small = told(5, 1120)
+    async with FakeGemini(image_size=1024, faults=lambda call: small) as fake:
+        outcomes = await run_live(fake, tmp_path, prompts(1), image_size="4K")
+    assert images(outcomes)[0].cost == pytest.approx(0.0336, rel=0.01)
+
+
+async def test_pairs_without_usage_are_not_counted_twice_over_runs(tmp_path: Path) -> None:
+    fault = Fault(edit=lambda answer: with_usage().edit(PAIR.edit(answer)))  # type: ignore[misc]
+    each = []
+    for number in (1, 2):
+        budget = await budget_after(tmp_path / "out", 9.0)
+        async with FakeGemini(image_size=8, faults=lambda call: fault) as fake:
+            outcomes = await run(fake, tmp_path / "out", prompts(number), budget=budget)
+        each.append(images(outcomes)[-1].cost)
+    assert each[0] == pytest.approx(each[1])
+
+
+async def test_a_budget_does_not_count_a_job_twice(tmp_path: Path) -> None:
+    budget = Budget(9.0)
+    async with FakeGemini(image_size=8, job_latency=0.2) as fake:
+        for _ in range(2):
+            with anyio.CancelScope() as scope:
+                watch = lambda line: scope.cancel() if "pending" in line else None  # noqa: E731
+                await run(fake, tmp_path, prompts(2), watch=watch, budget=budget)
+            assert budget.maybe_images == 2
+        assert kinds(await run(fake, tmp_path, prompts(2), budget=budget)) == {"image": 2}
+    assert (budget.images, budget.maybe_images, budget.maybe_spent) == (2, 0, 0.0)
+    assert await spent_in(tmp_path) == (pytest.approx(budget.spent), 0.0, 2, 0)
 
 
 def test_images_whose_run_died_before_their_row_count_each_as_reserved(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from genbatch._money import load_prices, model_price
-from genbatch.gemini import MODELS, price
+from genbatch.gemini import MODELS, job_share, price
 
 FLASH = "gemini-nano-banana-2.1"
 PUBLISHED = json.loads(files("genbatch._money").joinpath("prices.json").read_text("utf-8"))
@@ -79,6 +79,14 @@ def test_a_row_may_have_a_model_by_its_alias(
     path.write_text(json.dumps({"prices": [ROW | {"model": "flash", "image": 20.0}]}), "utf-8")
     monkeypatch.setenv("GENBATCH_PRICES", str(path))
     assert price(FLASH, "1K") == pytest.approx(0.02, rel=0.01)  # 1,000 tokens at $20 a million
+
+
+def test_a_file_tells_what_a_job_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "prices.json"
+    rows = [ROW | {"model": FLASH, "tiers": {"batch": 0.8}}, ROW | {"tiers": {}}]
+    path.write_text(json.dumps({"prices": rows}), "utf-8")
+    monkeypatch.setenv("GENBATCH_PRICES", str(path))
+    assert [job_share(each) for each in (FLASH, "gemini-9-image", "mine")] == [0.8, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from anyio import to_thread
 
-from genbatch import GeminiClient, Prompt, Success, estimate, generate_images
+from genbatch import (
+    GeminiClient,
+    ImageRequest,
+    Prompt,
+    Success,
+    estimate,
+    generate_images,
+)
+from genbatch.gemini import reserved_price
 from genbatch.inputs import Selection, read_prompts
 from genbatch.testing import FakeGemini, Fault
 
@@ -119,3 +127,26 @@ def test_what_a_budget_reserves_counts_each_prompt_by_its_length_and_input_image
     assert estimate(prompts).reserved is None
     assert estimate(prompts, reserve=True, price=0.1).reserved == pytest.approx(0.3)
     assert estimate(["a"], reserve=True, model="mine").reserved is None
+
+
+def test_long_prompts_input_images_tiers_and_sizes_cost_what_they_will() -> None:
+    # Per million tokens: $2 of input, $120 of image; a token for four bytes of text.
+    long = estimate(["x" * 900_000], model="pro")
+    assert long.cost == pytest.approx(0.1344 + 0.45, rel=0.01)
+    picture = Prompt("a", images=(b"\x89PNG\r\n\x1a\n",) * 14)
+    assert estimate([picture], model="pro").cost == pytest.approx(
+        0.1344 + 14 * 1120 * 2e-6, rel=0.01
+    )
+    large: dict[str, Any] = {"image_config": {"image_size": "4K"}}
+    assert estimate(["a"], model="pro", generation_config=large).cost == pytest.approx(
+        0.24, rel=0.01
+    )
+
+
+@pytest.mark.parametrize("tier", ["flex", "priority"])
+@pytest.mark.parametrize("length", [5, 900_000])
+def test_what_is_told_to_be_reserved_is_reserved(tier: str, length: int) -> None:
+    config, text = {"service_tier": tier}, "x" * length
+    plan = estimate([text], model="pro", generation_config=config, reserve=True)
+    request = ImageRequest(text, model="gemini-3-pro-image", generation_config=config)
+    assert plan.reserved == reserved_price(request)

@@ -180,7 +180,8 @@ def note_failure(journal: Transaction, call: BegunCall, error: Exception) -> Non
             "UPDATE attempt SET name = ?, price = coalesce(?, price) WHERE id = ?",
             (error.file, error.cost, call.attempt),
         )
-        for _ in range(error.images - 1):  # their cost is in that of the first
+        (known,) = journal.first("SELECT count(*) FROM attempt WHERE name = ?", error.file)
+        for _ in range(known, error.images):  # their cost is in that of the first
             journal.execute(
                 """INSERT INTO attempt (item, name, price, began)
                 SELECT item, name, 0.0, began FROM attempt WHERE id = ?""",

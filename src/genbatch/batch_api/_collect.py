@@ -140,7 +140,10 @@ async def _finish(results: Results, status: JobStatus, last: list[bytes]) -> Non
         log(_log, INFO, "ignored %d lines in the results of job %s", results.strays, job.label)
     pending = await context.place.run_in_thread(context.jobs.pending, job.id)
     missing = _missing(job, status)
-    failures = [(request, results.errors.get(key, missing)) for key, request in pending.items()]
+    failures = [
+        (results.pending.get(key, request), results.errors.get(key, missing))
+        for key, request in pending.items()
+    ]
     await context.place.run_in_thread(context.jobs.finish, job.id, status.state, failures)
     results.settle(saved)
     for request, error in failures:

@@ -241,7 +241,9 @@ class BatchService:
         """Return a URL given by the service, on the host that the key is for."""
         there, home = urlsplit(url), urlsplit(self._base)
         if not there.path:
-            raise InvalidResponse("the service did not say where to upload a file")
+            error = InvalidResponse("the service did not say where to upload a file")
+            error.scope = "service"  # something in between has answered
+            raise error
         return urlunsplit((home.scheme, home.netloc, there.path, there.query, ""))
 
     async def _json(
