@@ -142,7 +142,7 @@ class RunBreaker:
 
     def _count_unavailable(self, error: Exception) -> bool:
         self._unavailable += 1
-        is_reached = not isinstance(error, Unavailable) or error.maybe_paid or error.status
+        is_reached = not isinstance(error, Unavailable) or error.is_reached
         if not is_reached and not self._has_answered:  # no network, or not the right address
             self.stop(Stopped(str(error)))
             return True

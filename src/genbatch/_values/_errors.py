@@ -16,7 +16,13 @@ class QuotaExhausted(GenbatchError):
 
 
 class Unavailable(GenbatchError):
-    """The service could not be reached or failed on its side, retries included."""
+    """The service could not be reached or failed on its side, retries included.
+
+    Attributes:
+        is_reached: False where no connection to the service could be made: there may be no network.
+    """
+
+    is_reached = True
 
 
 class TimedOut(GenbatchError, TimeoutError):

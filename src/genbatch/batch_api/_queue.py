@@ -376,7 +376,7 @@ def _observe(breaker: RunBreaker, model: str) -> Iterator[None]:
         with breaker.observe(model):
             raise
     except (InvalidResponse, Unavailable) as error:
-        is_reached = isinstance(error, InvalidResponse) or error.status or error.maybe_paid
+        is_reached = isinstance(error, InvalidResponse) or error.is_reached
         if error.scope == "service" or not is_reached:  # a page in its place, or no network
             with breaker.observe(model):
                 raise

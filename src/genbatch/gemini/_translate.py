@@ -89,7 +89,9 @@ def translate(exc: Exception, *, model: str, timeout: float, secret: Secret) -> 
     if isinstance(exc, _GARBAGE):
         return InvalidResponse(f"{model} sent an unreadable answer: {reason}", maybe_paid=True)
     if isinstance(exc, _UNSENT):
-        return Unavailable(f"the service could not be reached: {reason}")
+        error = Unavailable(f"the service could not be reached: {reason}")
+        error.is_reached = False
+        return error
     return Unavailable(f"the connection to {model} was lost: {reason}", maybe_paid=True)
 
 
