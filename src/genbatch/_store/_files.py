@@ -30,7 +30,9 @@ _KINDS = {
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
-def publish(directory: Path, stem: str, extension: str, data: bytes | bytearray, mode: int = 0o666) -> str:
+def publish(
+    directory: Path, stem: str, extension: str, data: bytes | bytearray, mode: int = 0o666
+) -> str:
     """Write data durably under a free name and return that: stem, or ``stem.2`` where it is taken.
 
     Where stem names a directory too, that is created. The mode is one before the umask.

@@ -464,7 +464,7 @@ def journal_error(what: str, path: Path, exc: Exception) -> StoreError:
     """Return the error of a journal that is damaged, or that its disk does not let us read."""
     code = getattr(exc, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
-    is_whole = isinstance(exc, OSError) or primary in _OF_THE_DISK and code not in _CUT_SHORT
+    is_whole = isinstance(exc, OSError) or (primary in _OF_THE_DISK and code not in _CUT_SHORT)
     if primary == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
         if os.path.lexists(left := f"{path}-journal"):  # readers do not roll it back
             return StoreError(f"{left} is left from a cut-off run: move it elsewhere, or run again")
