@@ -1,4 +1,4 @@
-"""Folders whose files are damaged, or have something else in their places: named, never followed."""
+"""Folders whose files are damaged, or have something else in their places."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ def said(command: Callable[[Path], Any], folder: Path) -> str:
     except (StoreError, ImageMissing) as error:
         return str(error)
     except ValueError as error:
-        assert re.match(r"(there is no prompt|prompt) \d", str(error)), error
+        if not re.match(r"(there is no prompt|prompt) \d", str(error)):
+            raise
         return str(error)
     finally:
         signal.alarm(0)
@@ -127,8 +128,10 @@ def said(command: Callable[[Path], Any], folder: Path) -> str:
 # Something else in the place of a file
 
 
-def be_link(path: Path, target: Path) -> None:
-    path.symlink_to(target)
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 THINGS: dict[str, Callable[[Path, Path], object]] = {
@@ -141,7 +144,7 @@ THINGS: dict[str, Callable[[Path, Path], object]] = {
     "file": lambda path, _: path.write_bytes(b"something else"),
 }
 # Places, and the commands that name what is there
-IMAGE = "0001-a-cup-number-1-*.png"
+IMAGE = "0001-a-cup-number-1-??????.png"
 PLACES = {
     IMAGE: {"run", "verify"},
     "results.jsonl": {"run", "redo", "pick", "verify"},
@@ -160,6 +163,14 @@ RIGHT = {("damaged", "directory"), ("results.jsonl", "file"), (".genbatch/lock",
     *((f".genbatch/{name}", "directory") for name in ("thumbs", "jobs")),
     *((f".genbatch/journal.sqlite-{name}", "file") for name in ("wal", "shm", "journal")),
 }
+
+
+def is_named(command: str, place: str, thing: str) -> bool:
+    if (place, thing) == (IMAGE, "file"):
+        return command == "verify"  # bytes are not compared in a run
+    if (place, thing) == (".genbatch/journal.sqlite-journal", "file"):
+        return command != "run"  # which removes it
+    return command in PLACES[place] and (place, thing) not in RIGHT
 
 
 @pytest.fixture
@@ -183,18 +194,11 @@ def test_what_is_in_the_place_of_a_file_is_named_and_never_followed(
         folder = tmp_path / name
         shutil.copytree(whole, folder)
         path = next(folder.glob(place), folder / place)
-        if path.is_dir():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
+        remove(path)
         THINGS[thing](path, others)
         before = os.lstat(path)
         told = said(command, folder)
-        is_named = name in PLACES[place] and (place, thing) not in RIGHT
-        if thing == "file" and place == IMAGE:
-            is_named = name == "verify"  # bytes are not compared in a run
-        if thing == "file" and place.endswith("-journal"):
-            is_named = name != "run"  # which removes it
-        if is_named:
+        if is_named(name, place, thing):
             assert path.name in told
             assert "\n" not in told
             assert re.search("move it elsewhere|has changed", told)
@@ -202,17 +206,14 @@ def test_what_is_in_the_place_of_a_file_is_named_and_never_followed(
             assert told == ""
         if (place, thing) not in RIGHT:
             assert os.path.samestat(before, os.lstat(path))  # left as it was
-        if name != "run":
-            continue
-        # What was told to do helps.
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
-        if place == IMAGE:
-            shutil.copy(next(whole.glob(place)), path)
-        assert said(command, folder) == ""
-        resume(folder)
-        assert list(verify(folder)) == []
+    folder = tmp_path / "run"
+    path = next(folder.glob(place), folder / place)
+    # What was told to do helps.
+    remove(path)
+    if place == IMAGE:
+        shutil.copy(next(whole.glob(place)), path)
+    assert said(resume, folder) == ""
+    assert list(verify(folder)) == []
 
 
 @pytest.mark.parametrize("thing", THINGS)
@@ -239,7 +240,7 @@ def test_results_cut_short_are_left_and_logged(
     shutil.copytree(whole, folder)
     (folder / "results.jsonl").write_bytes(b'{"index": 0, "id')
     write_results(folder)
-    assert "results.jsonl is none of ours: move it elsewhere" in caplog.text
+    assert "results.jsonl is not ours: move it elsewhere" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["results.jsonl", "index.html"])
@@ -266,7 +267,7 @@ def flipped(content: bytes, choose: random.Random) -> bytes:
 
 
 def check_damaged(folder: Path, content: bytes, cause: str) -> None:
-    """Look at a folder with this journal in each way; each is told of damage in our words or not."""
+    """Look at a folder with this journal in each way; damage is told in our words."""
     journal = folder / ".genbatch" / "journal.sqlite"
     for name, command in COMMANDS.items():
         for path in journal.parent.glob("journal.sqlite*"):
@@ -284,16 +285,16 @@ def check_damaged(folder: Path, content: bytes, cause: str) -> None:
             assert len([row for row in export(folder) if row["file"]]) == len(PROMPTS)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_flipped_journal_is_named_with_a_remedy_that_works(
     whole: Path, tmp_path: Path, seed: int
 ) -> None:
-    flip_journals(whole, tmp_path / "out", seed, 10)
+    flip_journals(whole, tmp_path / "out", seed, 5)
 
 
 @pytest.mark.slow
-def test_thousands_of_flipped_journals_are_named(whole: Path, tmp_path: Path) -> None:
-    flip_journals(whole, tmp_path / "out", 100, 1000)
+def test_many_flipped_journals_are_named(whole: Path, tmp_path: Path) -> None:
+    flip_journals(whole, tmp_path / "out", 100, 100)
 
 
 def flip_journals(whole: Path, folder: Path, seed: int, times: int) -> None:

@@ -188,8 +188,8 @@ def test_as_many_pixels_as_models_make_are_decoded(tmp_path: Path) -> None:
             "cannot be shown: ",
         ),
         (lambda path: path.unlink(), "is missing"),
-        (lambda path: (path.unlink(), path.mkdir()), "has changed: "),
-        (lambda path: (path.unlink(), os.mkfifo(path)), "has changed: "),
+        (lambda path: (path.unlink(), path.mkdir()), "is a directory, not a file: "),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "is a pipe, not a file: "),
     ],
     ids=["shorter", "longer", "zeros", "garbage", "missing", "directory", "pipe"],
 )

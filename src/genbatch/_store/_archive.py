@@ -373,8 +373,8 @@ class Archive:
         plan, request = found
         if request is None:
             raise ValueError(
-                f"prompt {index} cannot be asked for again: it was asked for with bytes or settings "
-                "that the journal does not keep"
+                f"prompt {index} cannot be asked for again: it was asked for with bytes or "
+                "settings that the journal does not keep"
             )
         if changes:
             request = replace(request, **changes)

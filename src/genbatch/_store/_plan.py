@@ -216,7 +216,7 @@ def request_to_json(request: ImageRequest) -> str:
 
 
 def request_from_json(content: str, metadata: str) -> ImageRequest | None:
-    """Return the request that was asked for, None if it had bytes or a setting that are not kept."""
+    """Return what was asked for, None if it had bytes or settings that are not kept."""
     request = kept_request(content)
     if b"" in request.images or _is_marked(request.options):
         return None
@@ -408,11 +408,11 @@ def _add_lost(
 def _look(journal: Transaction, directory: Path, name: str, key: str) -> dict[str, Any] | None:
     """Return the row for the images of an answer with this name, if there are any without one."""
     further = (files.find(directory, extra_stem(name, key, number)) for number in count(2))
-    found: list[str | None] = [files.find(directory, name), *takewhile(bool, further)]
-    new = [each for each in found if each and not journal.is_known(each)]
-    file, extras = (new[0], new[1:]) if new else (None, [])
-    if file is None or (data := files.read(directory / file)) is None:
+    found = [files.find(directory, name), *takewhile(bool, further)]
+    unknown = [each for each in found if each and not journal.is_known(each)]
+    if not unknown or (data := files.read(directory / unknown[0])) is None:
         return None
+    file, *extras = unknown
     if (mime_type := sniff_mime_type(data)) is None:
         return None
     width, height = dimensions(data) or (None, None)

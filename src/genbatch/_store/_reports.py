@@ -220,9 +220,7 @@ def write_results(directory: Path) -> None:
     path = directory / RESULTS
     rows = export(directory)
     if not _is_ours(path):
-        log(
-            _log, WARNING, "%s is none of ours: move it elsewhere, and the next run writes it", path
-        )
+        log(_log, WARNING, "%s is not ours: move it elsewhere, and the next run writes it", path)
     elif first := next(rows, None):
         files.replace(path, (f"{_dump(row)}\n" for row in chain([first], rows)))
 
