@@ -53,7 +53,6 @@ PROMPTS = ["a fox", *(f"a fox {number}" for number in range(2, 57)), *["a fox"] 
 AT_ONCE = 8
 LATENCY = 0.12  # seconds of a call
 JOB_LATENCY = 0.15
-KILLS = 12  # of a folder, at most
 EARLY, LATE = (0.0, 0.3), (0.3, 1.3)  # seconds from a process's begin to its kill
 REAL = 0.15  # of the live commands start for real, and import
 REFERENCE = b"\x89PNG\r\n\x1a\n" + bytes(20_000)  # for jobs, which upload it
@@ -340,8 +339,8 @@ class Folder:
             return str(error)
 
 
-def hunt(kills: int, seed: int, ways: list[str]) -> Tally:
-    """Kill so many times."""
+def hunt(kills: int, each: int, seed: int, ways: list[str]) -> Tally:
+    """Kill so many times, each folder at most so often."""
     tally, choose = Tally(), random.Random(seed)
     turns = zip(itertools.cycle(ways), itertools.cycle(["asyncio", "trio"]), strict=False)
     for number in itertools.count():
@@ -349,7 +348,7 @@ def hunt(kills: int, seed: int, ways: list[str]) -> Tally:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / f"folder-{number // len(ways)}"
             path.mkdir()
-            _kill_until_done(path, way, backend, min(KILLS, kills - tally.kills), choose, tally)
+            _kill_until_done(path, way, backend, min(each, kills - tally.kills), choose, tally)
         print(f"{way}, {backend}: {tally}", file=sys.stderr, flush=True)
         if tally.kills >= kills:
             return tally
@@ -423,6 +422,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.crash", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--each", type=int, default=12, help="kills of a folder, at most")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args()
@@ -431,7 +431,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     seed = random.randrange(10**9) if options.seed is None else options.seed
     print(f"--seed {seed}", flush=True)
-    tally = hunt(options.kills, seed, options.ways)
+    tally = hunt(options.kills, options.each, seed, options.ways)
     print(tally)
     sys.exit(not tally.clean)
 
