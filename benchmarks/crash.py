@@ -401,7 +401,14 @@ async def _library(path: str, way: str) -> None:
                 print(json.dumps({"file": image.path.name, "sha256": image.sha256}), flush=True)
 
 
+def _heed_signals() -> None:
+    """Undo what a shell in the background or nohup has set; processes started would inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def _child(arguments: list[str]) -> None:
+    _heed_signals()
     batch_api._queue._LINGER = 0.05
     batch_api._job._FEWEST_TOKENS = TOKENS
     batch_api.generate_images = partial(batch_api.generate_images, poll=0.2)
@@ -426,9 +433,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args()
-    # A job in the background ignores them, and so would the processes that get them.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    _heed_signals()
     seed = random.randrange(10**9) if options.seed is None else options.seed
     print(f"--seed {seed}", flush=True)
     tally = hunt(options.kills, options.each, seed, options.ways)
