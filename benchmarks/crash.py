@@ -227,7 +227,8 @@ class Folder:
         is_cli = arguments[0] == "--cli"
         if (self.way != "run") if is_cli else (how is signal.SIGINT):
             allowed.append(1)  # rows of jobs have failed; KeyboardInterrupt comes in a group
-        is_raw = "Traceback" in text and is_cli
+        # Without frames of the command, it is this module that was interrupted as it was imported.
+        is_raw = is_cli and "Traceback" in text and f"{os.sep}genbatch{os.sep}" in text
         if code not in allowed or is_raw or (killed and how is None):
             self._problem(f"{ended}: {text[-600:]}")
         if how and code == 128 + how and self.way == "run" and arguments[1] in ("run", "redo"):

@@ -55,6 +55,7 @@ class Server:
         self.answers = iter(answers)
         self.requests: list[bytes] = []
         self.connections = 0
+        self.streams: list[anyio.abc.ByteStream] = []
         self.port = 0
 
     @property
@@ -63,6 +64,7 @@ class Server:
 
     async def converse(self, stream: anyio.abc.ByteStream) -> None:
         self.connections += 1
+        self.streams.append(stream)
         async with stream:
             while request := await self._request(stream):
                 self.requests.append(request)
@@ -216,6 +218,17 @@ async def test_connection_that_the_server_has_closed_meanwhile_is_replaced() -> 
             sock.shutdown(1)  # the server sees the end, and closes its side
         while await idle.can_carry(idle._http._origin):
             await anyio.lowlevel.checkpoint()
+        assert await post(client, server) == b"two"
+    assert server.connections == 2
+
+
+async def test_bytes_that_come_on_an_idle_connection_retire_it() -> None:
+    async with serving(answer(b"one"), answer(b"two")) as server, stack_client() as client:
+        assert await post(client, server) == b"one"
+        (idle,) = stack_of(client)._idle
+        await server.streams[0].send(answer(b"late"))
+        with socket_of(idle) as sock:
+            await anyio.wait_readable(sock)
         assert await post(client, server) == b"two"
     assert server.connections == 2
 

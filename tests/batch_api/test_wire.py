@@ -17,7 +17,7 @@ from genbatch import GeminiClient, InvalidResponse
 from genbatch.batch_api import _service
 from genbatch.batch_api._collect import Results, key_in
 from genbatch.batch_api._service import checked, lines_of, name_in, status_of
-from genbatch.testing import FakeGemini, Fault, dripping, redirect, reset, stalled
+from genbatch.testing import FakeGemini, Fault, dripping, redirect, reset, slow_headers, stalled
 from support.batch_runs import (
     KEY,
     check_whole,
@@ -75,7 +75,7 @@ async def test_a_file_is_uploaded_to_where_the_key_is_for(tmp_path: Path) -> Non
     assert kinds(outcomes) == {"Stopped": 1}  # the one that the key is for has no such upload
 
 
-@pytest.mark.parametrize("fault", [stalled(1000), dripping(1000, 3600)])
+@pytest.mark.parametrize("fault", [stalled(1000), dripping(1000, 3600), slow_headers()])
 async def test_results_that_stall_are_read_again(tmp_path: Path, fault: Fault) -> None:
     async with FakeGemini(image_size=4, control_faults={"download": [fault]}) as fake:
         async with client_of(fake, timeout=0.3) as client:

@@ -62,7 +62,7 @@ _MOST_PAGES = 100
 _TYPE = "application/jsonl"
 _SERVICE = "the service"
 _NAME = re.compile(r"(batches|files)/[\w.-]{1,200}", re.ASCII)  # it becomes a part of a path
-_LONGEST_LINE = 200_000_000  # bytes; the longest with images are about a tenth of it
+_LONGEST_LINE = 100_000_000  # bytes; the longest with images are about a fifth of it
 
 # HTTP statuses of the status codes in results, as a live call would be answered.
 _HTTP = {1: 503, 3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 400, 10: 503, 11: 400, 16: 401}
@@ -198,7 +198,10 @@ class BatchService:
         headers = {**self._key(), "accept-encoding": "identity"}
         error: GenbatchError | None = None
         try:
-            async with self._http.stream("GET", url, headers=headers, timeout=None) as answer:
+            asked = self._http.build_request("GET", url, headers=headers, timeout=None)
+            with fail_after(self._timeout):
+                answer = await self._http.send(asked, stream=True)
+            async with aclosing(answer):
                 if answer.status_code != 200:
                     with fail_after(self._timeout):
                         raise _refused(answer.status_code, await read_body(answer), answer)
