@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -115,3 +116,14 @@ def test_answer_of_far_too_many_values_is_refused_unparsed(
 
 def test_answer_of_many_values_is_read() -> None:
     assert read(json.dumps(answer(image(), {"list": [0] * 99_000})).encode())[0] == PNG
+
+
+def test_texts_of_answers_are_not_kept() -> None:
+    def parse(first: int) -> None:
+        for number in range(first, first + 1000):
+            parse_answer(json.dumps(answer({"text": f"text {number}"}, image())), MODEL)
+
+    parse(0)
+    before = sys.getallocatedblocks()
+    parse(1000)
+    assert sys.getallocatedblocks() - before < 500

@@ -78,7 +78,7 @@ def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str
         message = f"{model} sent an answer of more than {_MOST_COMMAS:,} values"
         raise InvalidResponse(message, status=200, maybe_paid=True)
     try:
-        return _object(_shown(from_json(body), hide))
+        return _object(_shown(from_json(body, cache_strings="keys"), hide))
     # The image is paid for: a stray byte or half a character in the text beside it, which the fast
     # and strict parser refuses, must not lose it. Garbage may be nested too deeply for either.
     except (ValueError, RecursionError):
