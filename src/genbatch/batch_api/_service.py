@@ -62,6 +62,7 @@ _MOST_PAGES = 100
 _TYPE = "application/jsonl"
 _SERVICE = "the service"
 _NAME = re.compile(r"(batches|files)/[\w.-]{1,200}", re.ASCII)  # it becomes a part of a path
+_STEADY = 64 * 1024
 _LONGEST_LINE = 100_000_000  # bytes; the longest with images are about a fifth of it
 
 # HTTP statuses of the status codes in results, as a live call would be answered.
@@ -332,6 +333,16 @@ def status_of(operation: JsonObject) -> JobStatus:
     return JobStatus(excerpt(state, 50), output, message, has_answers)
 
 
+async def _next_of(pieces: AsyncIterator[bytes]) -> bytes:
+    """Return what has come by the end of a line, by 64 KB, or by the end; nothing after that."""
+    come = bytearray()
+    async for piece in pieces:
+        come += piece
+        if b"\n" in piece or len(come) >= _STEADY:
+            break
+    return bytes(come)
+
+
 async def lines_of(pieces: AsyncIterator[bytes], timeout: float) -> AsyncGenerator[bytes]:
     """Yield the lines of a body without line ends, skipping blank ones.
 
@@ -339,16 +350,16 @@ async def lines_of(pieces: AsyncIterator[bytes], timeout: float) -> AsyncGenerat
 
     Args:
         pieces: The body.
-        timeout: Seconds per piece.
+        timeout: Seconds in which a line, or 64 KB of it, must arrive.
 
     Raises:
-        TimeoutError: If a piece does not arrive in time.
+        TimeoutError: If they do not, however steadily they drip.
         InvalidResponse: If a line is too long.
     """
     rest = bytearray()
     while True:
         with fail_after(timeout):
-            piece = await anext(pieces, b"")
+            piece = await _next_of(pieces)
         searched = len(rest)
         rest += piece
         begin = 0
