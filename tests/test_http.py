@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from genbatch import GeminiClient, _http
-from genbatch._http import ConnectionStack, captured_body
+from genbatch._http import ConnectionStack, body_pieces, captured_body
 from genbatch.gemini import image_from, parse_answer
 from genbatch.testing import FakeGemini
 from support.backends import until
@@ -286,6 +286,27 @@ async def test_packed_answer_is_unpacked_within_bounds(
         for _ in packed[1:]:
             with pytest.raises(httpx.DecodingError):
                 await post(client, server)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, bytes])
+async def test_streamed_body_comes_in_small_pieces_however_well_it_was_packed(pack: Any) -> None:
+    body = bytes(50 * 2**20) + BIG
+    coding = "identity" if pack is bytes else "gzip"
+
+    async def pieces_of(packed: bytes) -> list[bytes]:
+        async def sent() -> AsyncIterator[bytes]:
+            for start in range(0, len(packed), 65_536):
+                yield packed[start : start + 65_536]
+
+        answer = httpx.Response(200, headers={"content-encoding": coding}, content=sent())
+        return [piece async for piece in body_pieces(answer)]
+
+    pieces = await pieces_of(pack(body))
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= 2**20
+    if pack is not bytes:
+        with pytest.raises(httpx.DecodingError, match="cut off"):
+            await pieces_of(pack(body)[:-5])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import traceback
 from typing import Any
 
 import pytest
@@ -127,3 +128,14 @@ def test_texts_of_answers_are_not_kept() -> None:
     before = sys.getallocatedblocks()
     parse(1000)
     assert sys.getallocatedblocks() - before < 500
+
+
+def test_error_about_an_answer_does_not_keep_it() -> None:
+    with pytest.raises(InvalidResponse) as caught:
+        parse_answer(b"<html>" + b" " * 1_000_000, MODEL)
+    error: BaseException | None = caught.value
+    while error is not None:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
+        held = [getattr(error, "doc", ""), *(v for f in frames for v in f.f_locals.values())]
+        assert all(sys.getsizeof(each) < 100_000 for each in held)
+        error = error.__cause__ or error.__context__

@@ -258,6 +258,7 @@ def _images() -> dict[str, Row]:
     image = base64.b64decode(LARGE["inlineData"]["data"])
     twice = {"candidates": json.loads(WHOLE)["candidates"] * 2}
     split = http(body_of(part(image_of("hostile", 4_500_001), unpadded)))
+    local = {"fileData": {"fileUri": "file:///etc/passwd"}}
     elsewhere = {"fileData": {"fileUri": "http://192.0.2.1/x", "mimeType": "image/png"}}
     return {
         "data-of-0": (http(body_of({"inlineData": {"data": 0}}, {"data": 0}, LARGE)), FINE),
@@ -268,8 +269,8 @@ def _images() -> dict[str, Row]:
         "of-urls": (http(body_of(part(image, of_urls))), FINE),
         "in-lines": (http(body_of(part(image, in_lines))), FINE),
         "split": (in_pieces(split, 65_536, 3, 1, 1, 1, 1, 60), FINE),
-        "file-elsewhere": (http(body_of(elsewhere)), BAD),
-        "file-local": (http(body_of({"fileData": {"fileUri": "file:///etc/passwd"}})), BAD),
+        "file-elsewhere": (http(body_of(elsewhere)), "NoImage"),
+        "file-local": (http(body_of(local)), "NoImage"),
         "script": (http(body_of(part(b"\x89PNG\r\n\x1a\n<script>"))), "DamagedImage"),
         "cut": (http(body_of(part(PNG[:-1]))), "DamagedImage"),
         "no-base64": (http(body_of({"inlineData": {"data": "*" * 30_000_000}})), "DamagedImage"),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from anyio import fail_after, from_thread, to_thread
 from google.genai import errors
 
-from genbatch._http import read_body
+from genbatch._http import body_pieces, read_body
 from genbatch._values import GenbatchError, Image, ImageRequest, InvalidResponse, sniff_mime_type
 from genbatch.gemini import (
     DEFAULT_BASE_URL,
@@ -199,14 +199,13 @@ class BatchService:
         headers = {**self._key(), "accept-encoding": "identity"}
         error: GenbatchError | None = None
         try:
-            asked = self._http.build_request("GET", url, headers=headers, timeout=None)
-            with fail_after(self._timeout):
-                answer = await self._http.send(asked, stream=True)
-            async with aclosing(answer):
-                if answer.status_code != 200:
-                    with fail_after(self._timeout):
+            async with AsyncExitStack() as stack:
+                asked: Any = self._http.stream("GET", url, headers=headers, timeout=None)
+                with fail_after(self._timeout):
+                    answer = await stack.enter_async_context(asked)
+                    if answer.status_code != 200:
                         raise _refused(answer.status_code, await read_body(answer), answer)
-                lines = lines_of(answer.aiter_bytes(), self._timeout)
+                lines = lines_of(body_pieces(answer), self._timeout)
                 async with aclosing(lines):  # or trio warns of a generator left early
                     async for line in lines:
                         yield line
