@@ -88,7 +88,9 @@ def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str
         return _object(json.loads(text))
     except (ValueError, RecursionError) as exc:
         shown = excerpt(text) or "an empty body"
-        body = text = ""  # the error may be kept for long, and its traceback and cause with it
+        # The error may be kept for long, and with it its frames, its cause, and that one's frames.
+        body = text = ""
+        exc.__traceback__ = None
         if isinstance(exc, json.JSONDecodeError):
             exc.doc = ""
         message = f"{model} sent an answer that is not JSON: {shown}"
