@@ -133,9 +133,9 @@ def test_texts_of_answers_are_not_kept() -> None:
 def test_error_about_an_answer_does_not_keep_it() -> None:
     with pytest.raises(InvalidResponse) as caught:
         parse_answer(b"<html>" + b" " * 1_000_000, MODEL)
-    error: BaseException | None = caught.value
+    error: BaseException | None = caught.value.with_traceback(caught.tb.tb_next)
     while error is not None:
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         held = [getattr(error, "doc", ""), *(v for f in frames for v in f.f_locals.values())]
         assert all(sys.getsizeof(each) < 100_000 for each in held)
         error = error.__cause__ or error.__context__

@@ -90,7 +90,7 @@ def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str
         shown = excerpt(text) or "an empty body"
         # The error may be kept for long, and with it its frames, its cause, and that one's frames.
         body = text = ""
-        exc.__traceback__ = None
+        exc.__traceback__ = exc.__context__ = None
         if isinstance(exc, json.JSONDecodeError):
             exc.doc = ""
         message = f"{model} sent an answer that is not JSON: {shown}"
