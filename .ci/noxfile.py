@@ -87,7 +87,17 @@ def docs(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Measure the coverage of the tests, branches too."""
     session.chdir(ROOT)
-    session.run("coverage", "run", "-m", "pytest", "-n", "auto", "-m", "not browser", external=True)
+    session.run(
+        "coverage",
+        "run",
+        "-m",
+        "pytest",
+        "-n",
+        "auto",
+        "-m",
+        "not browser and not soak",
+        external=True,
+    )
     session.run("coverage", "combine", "--quiet", external=True)
     session.run("coverage", "report", external=True)
 
@@ -106,10 +116,14 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def kills(session: nox.Session) -> None:
-    """Kill runs, live ones and those by batch jobs, and count what that cost."""
-    session.chdir(ROOT)
-    session.run("python", "-m", "benchmarks.crash", "--kills", "120", external=True)
-    session.run("python", "-m", "benchmarks.job_crash", external=True)
+    """Kill runs of the library and the command line, and count what that cost."""
+    _run(session, "python", "-m", "benchmarks.crash", "--kills", "300")
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Make images for an hour from a service that goes wrong; nothing may be lost or grow."""
+    _run(session, "python", "-m", "pytest", "-m", "soak")
 
 
 @nox.session(default=False)

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from genbatch import GeminiClient, ImageRequest, _http
-from genbatch._http import ConnectionStack, captured_body
+from genbatch._http import ConnectionStack, body_pieces, captured_body
 from genbatch.gemini import image_from, parse_answer
 from genbatch.testing import FakeGemini
 from support.backends import until
@@ -55,6 +55,7 @@ class Server:
         self.answers = iter(answers)
         self.requests: list[bytes] = []
         self.connections = 0
+        self.streams: list[anyio.abc.ByteStream] = []
         self.port = 0
 
     @property
@@ -63,6 +64,7 @@ class Server:
 
     async def converse(self, stream: anyio.abc.ByteStream) -> None:
         self.connections += 1
+        self.streams.append(stream)
         async with stream:
             while request := await self._request(stream):
                 self.requests.append(request)
@@ -220,6 +222,17 @@ async def test_connection_that_the_server_has_closed_meanwhile_is_replaced() -> 
     assert server.connections == 2
 
 
+async def test_bytes_that_come_on_an_idle_connection_retire_it() -> None:
+    async with serving(answer(b"one"), answer(b"two")) as server, stack_client() as client:
+        assert await post(client, server) == b"one"
+        (idle,) = stack_of(client)._idle
+        await server.streams[0].send(answer(b"late"))
+        with socket_of(idle) as sock:
+            await anyio.wait_readable(sock)
+        assert await post(client, server) == b"two"
+    assert server.connections == 2
+
+
 async def test_connection_that_was_idle_for_long_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -273,6 +286,27 @@ async def test_packed_answer_is_unpacked_within_bounds(
         for _ in packed[1:]:
             with pytest.raises(httpx.DecodingError):
                 await post(client, server)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, bytes])
+async def test_streamed_body_comes_in_small_pieces_however_well_it_was_packed(pack: Any) -> None:
+    body = bytes(50 * 2**20) + BIG
+    coding = "identity" if pack is bytes else "gzip"
+
+    async def pieces_of(packed: bytes) -> list[bytes]:
+        async def sent() -> AsyncIterator[bytes]:
+            for start in range(0, len(packed), 65_536):
+                yield packed[start : start + 65_536]
+
+        answer = httpx.Response(200, headers={"content-encoding": coding}, content=sent())
+        return [piece async for piece in body_pieces(answer)]
+
+    pieces = await pieces_of(pack(body))
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= 2**20
+    if pack is not bytes:
+        with pytest.raises(httpx.DecodingError, match="cut off"):
+            await pieces_of(pack(body)[:-5])
 
 
 @pytest.mark.parametrize(

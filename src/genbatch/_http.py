@@ -17,7 +17,7 @@ import os
 import ssl
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -48,6 +48,8 @@ _READ = 64 * 1024  # h11 parses a whole read without yielding: larger ones would
 _MOST_LINES = 200  # in a read; where there are more, it is parsed in pieces of _LINES_READ
 _LINES_READ = 512
 _BODY_READ = 2**20  # where a length was announced, nothing is parsed
+_EITHER = zlib.MAX_WBITS | 32  # gzip or deflate
+_CUT_OFF = "its compressed body is cut off"
 _TURN = 2**20  # bytes that a call may read before it lets the others have a turn
 
 
@@ -484,21 +486,46 @@ async def read_body(answer: httpx.Response | httpx2.Response) -> bytes:
                 # An error raised here would leave httpx's generators behind, of which trio warns.
                 scope.cancel()
     _check_size(len(body))
-    is_packed = answer.headers.get("content-encoding", "identity").lower() != "identity"
-    return _unpacked(bytes(body)) if is_packed else bytes(body)
+    return _unpacked(bytes(body)) if _is_packed(answer) else bytes(body)
+
+
+async def body_pieces(answer: httpx.Response | httpx2.Response) -> AsyncGenerator[bytes]:
+    """Yield the body of a streamed answer as it comes, unpacked, in pieces of 1 MB at most.
+
+    Raises:
+        httpx.DecodingError: If it is packed, and cut off or malformed.
+    """
+    is_packed = _is_packed(answer)
+    unpacking = zlib.decompressobj(_EITHER)
+    async for piece in answer.aiter_raw():
+        while is_packed and (unpacked := _unpack(unpacking, piece, _BODY_READ)):
+            yield unpacked
+            piece = unpacking.unconsumed_tail
+        if not is_packed:
+            yield piece
+    if is_packed and not unpacking.eof:
+        raise httpx.DecodingError(_CUT_OFF)
+
+
+def _is_packed(answer: httpx.Response | httpx2.Response) -> bool:
+    return answer.headers.get("content-encoding", "identity").lower() != "identity"
 
 
 def _unpacked(body: bytes) -> bytes:
     """Return a gzip or deflate body decompressed: not asked for, but a server may send it."""
-    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # detects which of the two it is
-    try:
-        content = unpacking.decompress(body, LARGEST_ANSWER + 1)
-    except zlib.error as exc:
-        raise httpx.DecodingError(str(exc)) from exc
+    unpacking = zlib.decompressobj(_EITHER)
+    content = _unpack(unpacking, body, LARGEST_ANSWER + 1)
     _check_size(len(content))
     if not unpacking.eof:
-        raise httpx.DecodingError("its compressed body is cut off")
+        raise httpx.DecodingError(_CUT_OFF)
     return content
+
+
+def _unpack(unpacking: Any, body: bytes, most: int) -> bytes:
+    try:
+        return unpacking.decompress(body, most)  # type: ignore[no-any-return]
+    except zlib.error as exc:
+        raise httpx.DecodingError(str(exc)) from exc
 
 
 def _proxies_of_environment(certificates: ssl.SSLContext) -> dict[str, httpx.Proxy]:

@@ -28,7 +28,7 @@ def job_fault(job: Job) -> JobFault:
     return JobFault(state="EXPIRED" if job.number == 3 else "SUCCEEDED", after=None, shuffle=True)
 
 
-@only_trio  # benchmarks/job_crash.py has them on both, and killed
+@only_trio  # benchmarks/crash.py has jobs on both, and killed
 async def test_the_parti_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_api._queue, "_LINGER", 60)
     text = await anyio.Path(PARTI).read_text(encoding="utf-8")

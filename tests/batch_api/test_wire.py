@@ -8,6 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.from_thread
 import httpx
 import httpx2
@@ -17,7 +18,8 @@ from genbatch import GeminiClient, InvalidResponse
 from genbatch.batch_api import _service
 from genbatch.batch_api._collect import Results, key_in
 from genbatch.batch_api._service import checked, lines_of, name_in, status_of
-from genbatch.testing import FakeGemini, Fault, dripping, redirect, reset, stalled
+from genbatch.testing import FakeGemini, Fault, dripping, redirect, reset, slow_headers, stalled
+from support import virtual
 from support.batch_runs import (
     KEY,
     check_whole,
@@ -75,7 +77,7 @@ async def test_a_file_is_uploaded_to_where_the_key_is_for(tmp_path: Path) -> Non
     assert kinds(outcomes) == {"Stopped": 1}  # the one that the key is for has no such upload
 
 
-@pytest.mark.parametrize("fault", [stalled(1000), dripping(1000, 3600)])
+@pytest.mark.parametrize("fault", [stalled(1000), dripping(1000, 3600), slow_headers()])
 async def test_results_that_stall_are_read_again(tmp_path: Path, fault: Fault) -> None:
     async with FakeGemini(image_size=4, control_faults={"download": [fault]}) as fake:
         async with client_of(fake, timeout=0.3) as client:
@@ -161,6 +163,21 @@ async def test_a_line_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch
         async with aclosing(pieces_of(*[b"x" * 999_999] * 4)) as pieces:
             async for _ in lines_of(pieces, 1.0):
                 pass
+
+
+@pytest.mark.parametrize("backend", virtual.BACKENDS)
+def test_a_line_that_drips_runs_into_the_timeout(backend: str) -> None:
+    async def drip() -> AsyncGenerator[bytes]:
+        for _ in range(100):
+            await anyio.sleep(0.9)
+            yield b"x"
+
+    async def read() -> None:
+        async with aclosing(drip()) as pieces:
+            with pytest.raises(TimeoutError):
+                await anext(lines_of(pieces, 1.0))
+
+    virtual.run(backend, read)
 
 
 async def test_leaving_while_results_are_saved_leaves_no_generator_behind(

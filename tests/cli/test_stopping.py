@@ -7,13 +7,14 @@ import re
 import resource
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from genbatch import StoreError
 from genbatch.cli._main import _explain
-from genbatch.testing import Fault, blocked, rate_limited
+from genbatch.testing import Call, ControlCall, Fault, JobFault, blocked, rate_limited
 from support.commands import (
     CANARY,
     COMMAND,
@@ -24,6 +25,9 @@ from support.commands import (
     started,
     write_prompts,
 )
+from support.warm import start_module
+
+ROOT = Path(__file__).parents[2]
 
 # Exit code 3
 
@@ -142,6 +146,57 @@ def test_the_second_signal_cancels_and_the_same_command_resumes(
     assert again.returncode == 0
     assert "4 images in genbatch-out, 0 failed, 2 already there" in again.stdout
     assert fake.stats.calls == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("backend", ["asyncio", "trio", "uvloop"])
+@pytest.mark.parametrize("way", ["live", "redo", "batch", "batch,live"])
+def test_a_stop_saves_every_image_that_was_paid(
+    genbatch: Genbatch, serve: Serve, way: str, backend: str, number: signal.Signals
+) -> None:
+    under_way = threading.Event()
+    slow = Fault(drip=(200, 0.02))  # it is paid for when its answer begins
+
+    def live(call: Call) -> Fault | None:
+        if call.key:
+            return None
+        if call.number == (14 if way == "redo" else 3):
+            under_way.set()
+        return slow
+
+    def download(call: ControlCall) -> Fault | None:
+        if way == "batch" and call.action == "download":
+            under_way.set()
+            return slow
+        return None
+
+    half = JobFault(state="EXPIRED", after=0.5) if way == "batch,live" else None
+    fake = serve(faults=live, job_faults=[half], control_faults=download)
+    write_prompts(12)
+    out = str(Path("out").absolute())
+    command = ["run", str(Path("prompts.txt").absolute()), "-o", out, "-k", "2"]
+    if way == "redo":
+        assert genbatch(*command).returncode == 0
+        command = ["redo", out, "0-11", "-k", "2"]
+    else:
+        command += ["--via", way]
+    # Looks at jobs more often than the command does.
+    quickly = ["--cli", *command, "--backend", backend]
+    with start_module("benchmarks.crash", *quickly, cwd=ROOT) as process:
+        assert under_way.wait(60)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert f"interrupted by {number.name}" in err
+    if way != "batch":  # the job of which keeps its results at the service
+        assert fake.stats.images == len(images(out)) < 24
+    if way != "redo":
+        with start_module("benchmarks.crash", *quickly, cwd=ROOT) as again:
+            _, err = again.communicate(timeout=60)
+        assert again.returncode == 0, err
+        assert fake.stats.images == len(images(out)) == 12
+    assert genbatch("verify", out).returncode == 0
 
 
 # Streams that close, errors

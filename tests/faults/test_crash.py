@@ -14,10 +14,16 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-def test_killed_runs_lose_nothing_and_pay_at_most_what_was_in_flight() -> None:
-    command = [sys.executable, "-m", "benchmarks.crash", "--kills", "15", "--seed", "7"]
+@pytest.mark.parametrize("ways", ["run library", "batch library-batch mixed"])
+def test_killed_runs_lose_nothing_double_nothing_and_mix_nothing_up(ways: str) -> None:
+    hunt = f"-m benchmarks.crash --kills 15 --each 5 --seed 7 --ways {ways}"
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, *hunt.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^1[5-9] kills, .* lost/doubled/problems = 0/0/0$", done.stdout, re.M)
+    assert re.search(r"^15 kills .* lost/doubled/wrong/problems = 0/0/0/0$", done.stdout, re.M)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
+import traceback
 from typing import Any
 
 import pytest
@@ -115,3 +117,25 @@ def test_answer_of_far_too_many_values_is_refused_unparsed(
 
 def test_answer_of_many_values_is_read() -> None:
     assert read(json.dumps(answer(image(), {"list": [0] * 99_000})).encode())[0] == PNG
+
+
+def test_texts_of_answers_are_not_kept() -> None:
+    def parse(first: int) -> None:
+        for number in range(first, first + 1000):
+            parse_answer(json.dumps(answer({"text": f"text {number}"}, image())), MODEL)
+
+    parse(0)
+    before = sys.getallocatedblocks()
+    parse(1000)
+    assert sys.getallocatedblocks() - before < 500
+
+
+def test_error_about_an_answer_does_not_keep_it() -> None:
+    with pytest.raises(InvalidResponse) as caught:
+        parse_answer(b"<html>" + b" " * 1_000_000, MODEL)
+    error: BaseException | None = caught.value.with_traceback(caught.tb.tb_next)
+    while error is not None:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        held = [getattr(error, "doc", ""), *(v for f in frames for v in f.f_locals.values())]
+        assert all(sys.getsizeof(each) < 100_000 for each in held)
+        error = error.__cause__ or error.__context__

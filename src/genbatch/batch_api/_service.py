@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from anyio import fail_after, from_thread, to_thread
 from google.genai import errors
 
-from genbatch._http import read_body
+from genbatch._http import body_pieces, read_body
 from genbatch._values import GenbatchError, Image, ImageRequest, InvalidResponse, sniff_mime_type
 from genbatch.gemini import (
     DEFAULT_BASE_URL,
@@ -62,7 +62,8 @@ _MOST_PAGES = 100
 _TYPE = "application/jsonl"
 _SERVICE = "the service"
 _NAME = re.compile(r"(batches|files)/[\w.-]{1,200}", re.ASCII)  # it becomes a part of a path
-_LONGEST_LINE = 200_000_000  # bytes; the longest with images are about a tenth of it
+_STEADY = 64 * 1024
+_LONGEST_LINE = 100_000_000  # bytes; the longest with images are about a fifth of it
 
 # HTTP statuses of the status codes in results, as a live call would be answered.
 _HTTP = {1: 503, 3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 400, 10: 503, 11: 400, 16: 401}
@@ -199,11 +200,13 @@ class BatchService:
         headers = {**self._key(), "accept-encoding": "identity"}
         error: GenbatchError | None = None
         try:
-            async with self._http.stream("GET", url, headers=headers, timeout=None) as answer:
-                if answer.status_code != 200:
-                    with fail_after(self._timeout):
+            async with AsyncExitStack() as stack:
+                asked: Any = self._http.stream("GET", url, headers=headers, timeout=None)
+                with fail_after(self._timeout):
+                    answer = await stack.enter_async_context(asked)
+                    if answer.status_code != 200:
                         raise _refused(answer.status_code, await read_body(answer), answer)
-                lines = lines_of(answer.aiter_bytes(), self._timeout)
+                lines = lines_of(body_pieces(answer), self._timeout)
                 async with aclosing(lines):  # or trio warns of a generator left early
                     async for line in lines:
                         yield line
@@ -336,6 +339,16 @@ def status_of(operation: JsonObject) -> JobStatus:
     return JobStatus(excerpt(state, 50), output, message, has_answers)
 
 
+async def _next_of(pieces: AsyncIterator[bytes]) -> bytes:
+    """Return what has come by the end of a line, by 64 KB, or by the end; nothing after that."""
+    come = bytearray()
+    async for piece in pieces:
+        come += piece
+        if b"\n" in piece or len(come) >= _STEADY:
+            break
+    return bytes(come)
+
+
 async def lines_of(pieces: AsyncIterator[bytes], timeout: float) -> AsyncGenerator[bytes]:
     """Yield the lines of a body without line ends, skipping blank ones.
 
@@ -343,16 +356,16 @@ async def lines_of(pieces: AsyncIterator[bytes], timeout: float) -> AsyncGenerat
 
     Args:
         pieces: The body.
-        timeout: Seconds per piece.
+        timeout: Seconds in which a line, or 64 KB of it, must arrive.
 
     Raises:
-        TimeoutError: If a piece does not arrive in time.
+        TimeoutError: If they do not, however steadily they drip.
         InvalidResponse: If a line is too long.
     """
     rest = bytearray()
     while True:
         with fail_after(timeout):
-            piece = await anext(pieces, b"")
+            piece = await _next_of(pieces)
         searched = len(rest)
         rest += piece
         begin = 0

@@ -80,7 +80,7 @@ def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str
         message = f"{model} sent an answer of more than {_MOST_COMMAS:,} values"
         raise InvalidResponse(message, status=200, maybe_paid=True)
     try:
-        return _object(_shown(from_json(body), hide))
+        return _object(_shown(from_json(body, cache_strings="keys"), hide))
     # The image is paid for: a stray byte or half a character in the text beside it, which the fast
     # and strict parser refuses, must not lose it. Garbage may be nested too deeply for either.
     except (ValueError, RecursionError):
@@ -90,6 +90,11 @@ def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str
         return _object(json.loads(text))
     except (ValueError, RecursionError) as exc:
         shown = excerpt(text) or "an empty body"
+        # The error may be kept for long, and with it its frames, its cause, and that one's frames.
+        body = text = ""
+        exc.__traceback__ = exc.__context__ = None
+        if isinstance(exc, json.JSONDecodeError):
+            exc.doc = ""
         message = f"{model} sent an answer that is not JSON: {shown}"
         error = InvalidResponse(message, status=200, maybe_paid=True)
         if shown.startswith("<"):  # a page of something in between, such as a login
