@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,23 @@ def test_the_second_signal_cancels_and_the_same_command_resumes(
     assert again.returncode == 0
     assert "4 images in genbatch-out, 0 failed, 2 already there" in again.stdout
     assert fake.stats.calls == 6
+
+
+@pytest.mark.parametrize("module", ["genbatch._core", "anyio", "typer", "genbatch.cli._options"])
+def test_ctrl_c_while_modules_are_imported_is_quiet(module: str) -> None:
+    script = f"""
+import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("genbatch", run_name="__main__")
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "genbatch: interrupted\n")
 
 
 # Streams that close, errors

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
-from typing import NoReturn
+
+TYPE_CHECKING = False  # without typing and contextlib, during whose imports Ctrl-C would be told
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _EXTRA = {"PIL", "rich", "typer"}
 _MOST_FILES = 10_240  # that macOS lets a process open, where its hard limit says "unlimited"
@@ -41,6 +43,8 @@ def _raise_limit_of_files() -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in (hard, max(soft, _MOST_FILES)):
-        with suppress(OSError, ValueError):
+        try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-            return
+        except (OSError, ValueError):
+            continue
+        return
