@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -74,7 +75,7 @@ def test_an_impossible_folder_is_one_line_before_any_call(
     fake = serve()
     write_prompts()
     done = genbatch("run", "prompts.txt", "-o", folder)
-    assert done.returncode == 3
+    assert done.returncode == 2
     assert fake.stats.calls == 0
     assert re.fullmatch(rf"genbatch: .*{folder}.*", done.stderr.splitlines()[-1])
 
@@ -186,6 +187,16 @@ def test_closed_standard_streams_do_not_stop_a_run(serve: Serve) -> None:
     command = " ".join([*COMMAND, "run", "prompts.txt", "0<&-", "1>&-", "2>&-"])
     assert subprocess.run(command, shell=True, check=False).returncode == 1
     assert len(images("genbatch-out")) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, 3), (errno.EMFILE, 3), (errno.EAGAIN, 3), (errno.EROFS, 2), (errno.EACCES, 2)],
+)
+def test_a_folder_that_may_do_later_is_no_mistake(number: int, code: int) -> None:
+    error = StoreError("cannot save")
+    error.__cause__ = OSError(number, "why")
+    assert _explain(error) == ("cannot save", code)
 
 
 def test_what_is_told_of_a_group_is_its_error() -> None:

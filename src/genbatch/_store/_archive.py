@@ -90,7 +90,8 @@ class Archive:
         try:
             files.make_directory(directory)
             if fresh and any(directory.iterdir()):
-                raise StoreError(f"{directory} is not empty, and was to be fresh")
+                full = StoreError(f"{directory} is not empty, and was to be fresh")
+                raise full from FileExistsError(errno.EEXIST, "not empty")
             hidden.mkdir(mode=0o700, exist_ok=True)
             with ExitStack() as undo:
                 self._lock = Lock(hidden / LOCK)

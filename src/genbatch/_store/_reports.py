@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from errno import ENOENT
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -219,7 +220,8 @@ def reading(directory: Path) -> Iterator[Transaction]:
     """
     path = directory / HIDDEN / JOURNAL
     if not path.is_file():
-        raise StoreError(f"{directory} has no journal: nothing was run into it")
+        none = StoreError(f"{directory} has no journal: nothing was run into it")
+        raise none from FileNotFoundError(ENOENT, "no journal")
     # Where the disk is read-only, SQLite cannot make the files that readers and writers share.
     wal = path.with_name(path.name + "-wal")
     frozen = not wal.exists() and not os.access(path.parent, os.W_OK)
