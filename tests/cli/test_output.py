@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -76,6 +77,25 @@ def test_json_of_a_dry_run_is_what_it_would_do(genbatch: Genbatch) -> None:
         "seconds": None,
         "model": "gemini-3-pro-image",
     }
+
+
+@pytest.mark.parametrize("free", [5_900_000, 6_100_000])
+def test_a_disk_that_may_be_too_small_is_told_before_a_run(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    free: int,
+) -> None:
+    serve()
+    write_prompts(3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free))
+    warning = "Warning: the disk of a/b may be too small: about 6 MB of images, 6 MB free.\n"
+    is_told = free < 3 * 2_000_000
+    assert run(["run", "prompts.txt", "-o", "a/b", "--dry-run"]) == 0
+    assert (warning in capsys.readouterr().out) is is_told
+    assert run(["run", "prompts.txt", "-o", "a/b"]) == 0
+    assert (warning in capsys.readouterr().err) is is_told
+    assert len(images("a/b")) == 3
 
 
 def test_json_of_redo_has_the_numbers_of_the_prompts(genbatch: Genbatch, serve: Serve) -> None:
