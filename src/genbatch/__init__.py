@@ -26,12 +26,15 @@ For tests genbatch.testing has a server that speaks the service's wire, genbatch
 page of images, and ``genbatch --help`` tells of the command line.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from genbatch._core import Failure, Outcome, OutcomeStream, Progress, Success, collect, stream
-
+TYPE_CHECKING = False  # without typing, which takes longer than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
+    from ._core import Failure, Outcome, OutcomeStream, Progress, Success, collect, stream
     from ._estimate import Estimate, estimate
     from ._money import Budget
     from ._run import ImageClient, generate_images
@@ -102,8 +105,13 @@ __all__ = [
     "throttled",
 ]
 
-# What has to do with images is imported when it is first asked for: the core alone is light.
+# Imported when it is first asked for: the core alone is light, and the command line has to be there
+# before Ctrl-C.
 _HOMES = {
+    **dict.fromkeys(
+        ("Failure", "Outcome", "OutcomeStream", "Progress", "Success", "collect", "stream"),
+        "._core",
+    ),
     "Budget": "._money",
     "Estimate": "._estimate",
     "GeminiClient": ".gemini",

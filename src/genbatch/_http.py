@@ -2,6 +2,7 @@
 
 1. A call takes the connection that was put aside last, or opens one. There are never more
    connections than calls at once, and the cost of a call does not depend on how many there are.
+   Where the process may open no more files, calls wait for room.
 2. Once a read has returned the last byte of an answer, nothing is awaited, so that no cancellation
    can lose the answer. The connection is put aside as it is; a later call gives it back to
    httpcore, or closes it.
@@ -13,16 +14,18 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import ssl
 import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
 from io import BytesIO
-from logging import DEBUG, getLogger
+from logging import DEBUG, WARNING, getLogger
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -31,6 +34,7 @@ import httpcore
 import httpx
 from anyio.lowlevel import checkpoint
 
+from genbatch._core import waiting
 from genbatch._logs import log
 
 if TYPE_CHECKING:
@@ -51,10 +55,15 @@ _BODY_READ = 2**20  # where a length was announced, nothing is parsed
 _EITHER = zlib.MAX_WBITS | 32  # gzip or deflate
 _CUT_OFF = "its compressed body is cut off"
 _TURN = 2**20  # bytes that a call may read before it lets the others have a turn
+_RESERVE = 24  # files and sockets kept free: for saving, the journal, name servers, and an app
 
 
 class AnswerTooLarge(httpx.DecodingError):
     """An answer has more than LARGEST_ANSWER bytes. It came, so it is paid for."""
+
+
+class _OutOfFiles(httpcore.ConnectError):
+    """The process, or the system, may open no more files."""
 
 
 class CapturedBody:
@@ -107,6 +116,7 @@ class ConnectionStack(httpx.AsyncBaseTransport):
 
     Args:
         trust_env: Whether to use the proxies of the environment or the system.
+        most: Most connections at once.
 
     Attributes:
         certificates: The trusted ones: SSL_CERT_FILE's or SSL_CERT_DIR's where set, else the
@@ -116,12 +126,14 @@ class ConnectionStack(httpx.AsyncBaseTransport):
         ValueError: If a proxy of the environment is malformed or not supported.
     """
 
-    def __init__(self, *, trust_env: bool = False) -> None:
+    def __init__(self, *, trust_env: bool = False, most: float = math.inf) -> None:
         self.certificates = httpx.create_ssl_context()
         if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
             self.certificates.load_default_certs()
         self._proxies = _proxies_of_environment(self.certificates) if trust_env else {}
         self._turns = anyio.Lock()  # a fair one
+        self._room = anyio.CapacityLimiter(most)
+        self._was_full = False
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
         self._is_closed = False
@@ -132,6 +144,32 @@ class ConnectionStack(httpx.AsyncBaseTransport):
         return httpx.AsyncClient(
             transport=self, headers=headers, follow_redirects=False, trust_env=False
         )
+
+    @property
+    def most(self) -> float:
+        """Most connections at once, as far as is known."""
+        return self._room.total_tokens
+
+    @asynccontextmanager
+    async def room(self) -> AsyncGenerator[None]:
+        """Wait until there may be one more connection, and keep that for the block.
+
+        Raises:
+            Stopped: If the batch of this call drains meanwhile.
+        """
+        try:
+            self._room.acquire_nowait()
+        except anyio.WouldBlock:
+            if not self._was_full:
+                self._was_full = True
+                message = "calls wait: the limit of open files allows no more than %d at once"
+                log(_log, WARNING, message, self.most)
+            with waiting():
+                await self._room.acquire()
+        try:
+            yield
+        finally:
+            self._room.release()
 
     async def turn(self) -> None:
         """Wait for a pass of the event loop in which no other call takes a large step.
@@ -191,7 +229,10 @@ class ConnectionStack(httpx.AsyncBaseTransport):
         self._busy.add(connection)
         try:
             answer = await connection.exchange(asked)
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, _OutOfFiles):  # the rest of the process has opened more than before
+                others = len(self._busy) - 1 + len(self._idle)
+                self._room.total_tokens = min(self.most, others or self.most)
             await connection.aclose()
             raise
         finally:
@@ -294,7 +335,9 @@ class _Connection(httpcore.AsyncNetworkBackend):
         try:
             stream = await httpcore.AnyIOBackend().connect_tcp(host, port)
         except httpcore.ConnectError as exc:
-            raise httpcore.ConnectError(_first_reason(exc)) from exc
+            cause = _first_cause(exc)
+            is_full = getattr(cause, "errno", None) in (errno.EMFILE, errno.ENFILE)
+            raise (_OutOfFiles if is_full else httpcore.ConnectError)(str(cause)) from exc
         self._stream = _Stream(stream, self._turns)
         if self._is_closed:
             await self.aclose()
@@ -439,11 +482,27 @@ class _Content:
         raise StopAsyncIteration
 
 
-def _first_reason(exc: BaseException) -> str:
+def _first_cause(exc: BaseException) -> BaseException:
     """Return why connecting to the first address failed."""
     while cause := exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else exc.__cause__:
         exc = cause
-    return str(exc)
+    return exc
+
+
+def most_connections() -> float:
+    """Return how many connections the limit of open files allows this process; blocks."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return math.inf
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    try:
+        opened = len(os.listdir("/dev/fd"))
+    except OSError:
+        opened = 0
+    return max(1, limit - opened - _RESERVE)
 
 
 def _length_of(answer: httpcore.Response) -> int | None:

@@ -76,7 +76,7 @@ def test_without_a_browser_it_says_so(
 
 def test_a_folder_that_has_no_gallery_is_one_line(genbatch: Genbatch, serve: Serve) -> None:
     done = genbatch("gallery", "nowhere")
-    assert (done.returncode, done.stdout) == (3, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "genbatch: nowhere has no journal: nothing was run into it\n"
     serve()
     write_prompts(1)

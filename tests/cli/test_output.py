@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -76,6 +79,25 @@ def test_json_of_a_dry_run_is_what_it_would_do(genbatch: Genbatch) -> None:
     }
 
 
+@pytest.mark.parametrize("free", [5_900_000, 6_100_000])
+def test_a_disk_that_may_be_too_small_is_told_before_a_run(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    free: int,
+) -> None:
+    serve()
+    write_prompts(3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free))
+    warning = "Warning: the disk of a/b may be too small: about 6 MB of images, 6 MB free.\n"
+    is_told = free < 3 * 2_000_000
+    assert run(["run", "prompts.txt", "-o", "a/b", "--dry-run"]) == 0
+    assert (warning in capsys.readouterr().out) is is_told
+    assert run(["run", "prompts.txt", "-o", "a/b"]) == 0
+    assert (warning in capsys.readouterr().err) is is_told
+    assert len(images("a/b")) == 3
+
+
 def test_json_of_redo_has_the_numbers_of_the_prompts(genbatch: Genbatch, serve: Serve) -> None:
     serve()
     write_prompts(4)
@@ -93,6 +115,75 @@ def test_rows_that_cannot_be_written_are_told(genbatch: Genbatch, serve: Serve) 
     assert done.returncode == 3
     assert "genbatch: rows are missing from standard output: [Errno 28]" in done.stderr
     assert fake.stats.images == len(images("genbatch-out")) == 3
+
+
+# Streams
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])  # 0 is what PYTHONUNBUFFERED does
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-16", "utf-8"])
+def test_rows_are_json_in_any_encoding(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, encoding: str, buffering: int
+) -> None:
+    serve()
+    Path("prompts.txt").write_text(
+        "a fox \N{FOX FACE} in a caf\xe9\na \x80 cat\n", encoding="utf-8"
+    )
+    found = []
+    for command in (["run", "prompts.txt", "--json", "-q"], ["export", "genbatch-out"]):
+        binary: Any = open("rows", "wb", buffering)
+        with TextIOWrapper(binary, encoding, write_through=not buffering) as stream:
+            monkeypatch.setattr("sys.stdout", stream)
+            assert run(command) == 0
+        found.append(rows_of(Path("rows").read_text(encoding)))
+    texts = ["a fox \N{FOX FACE} in a caf\xe9", "a \x80 cat"]
+    assert [[row["prompt"] for row in rows] for rows in found] == [texts, texts]
+
+
+def test_csv_that_the_encoding_lacks_characters_for_is_escaped(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve()
+    Path("prompts.txt").write_text("a fox \N{FOX FACE}\n", encoding="utf-8")
+    assert run(["run", "prompts.txt", "-q"]) == 0
+    with open("rows.csv", "w", encoding="cp1252") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert run(["export", "genbatch-out", "--csv"]) == 0
+    assert ",a fox \\U0001f98a," in Path("rows.csv").read_text(encoding="cp1252")
+
+
+def test_a_full_disk_under_stdout_takes_neither_the_exit_code_nor_the_words(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    serve(faults=[blocked()])
+    write_prompts(3)
+    with open("/dev/full", "w") as full:
+        done = genbatch("run", "prompts.txt", "-k", "1", "--gallery", stdout=full)
+        lines = done.stderr.splitlines()
+        assert done.returncode == 1
+        assert "genbatch: 1 prompt failed, see above" in lines
+        assert Path("genbatch-out/index.html").exists()
+        for command in (["export", "genbatch-out"], ["status", "genbatch-out", "--json"]):
+            done = genbatch(*command, stdout=full)
+            said = "genbatch: [Errno 28] No space left on device\n"
+            assert (done.returncode, done.stderr) == (3, said)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--csv"]])
+def test_an_export_without_a_reader_is_quiet(
+    genbatch: Genbatch, serve: Serve, arguments: list[str]
+) -> None:
+    serve()
+    write_prompts(3)
+    genbatch("run", "prompts.txt")
+    read, written = os.pipe()
+    os.close(read)
+    done = genbatch("export", "genbatch-out", *arguments, stdout=written)
+    os.close(written)
+    assert (done.returncode, done.stderr) == (0, "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", None)  # closed by the shell
+        assert run(["export", "genbatch-out", *arguments]) == 0
 
 
 # --quiet

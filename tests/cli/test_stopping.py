@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -77,7 +79,7 @@ def test_an_impossible_folder_is_one_line_before_any_call(
     fake = serve()
     write_prompts()
     done = genbatch("run", "prompts.txt", "-o", folder)
-    assert done.returncode == 3
+    assert done.returncode == 2
     assert fake.stats.calls == 0
     assert re.fullmatch(rf"genbatch: .*{folder}.*", done.stderr.splitlines()[-1])
 
@@ -199,6 +201,23 @@ def test_a_stop_saves_every_image_that_was_paid(
     assert genbatch("verify", out).returncode == 0
 
 
+@pytest.mark.parametrize("module", ["genbatch._core", "anyio", "typer", "genbatch.cli._options"])
+def test_ctrl_c_while_modules_are_imported_is_quiet(module: str) -> None:
+    script = f"""
+import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("genbatch", run_name="__main__")
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "genbatch: interrupted\n")
+
+
 # Streams that close, errors
 
 
@@ -223,6 +242,16 @@ def test_closed_standard_streams_do_not_stop_a_run(serve: Serve) -> None:
     command = " ".join([*COMMAND, "run", "prompts.txt", "0<&-", "1>&-", "2>&-"])
     assert subprocess.run(command, shell=True, check=False).returncode == 1
     assert len(images("genbatch-out")) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, 3), (errno.EMFILE, 3), (errno.EAGAIN, 3), (errno.EROFS, 2), (errno.EACCES, 2)],
+)
+def test_a_folder_that_may_do_later_is_no_mistake(number: int, code: int) -> None:
+    error = StoreError("cannot save")
+    error.__cause__ = OSError(number, "why")
+    assert _explain(error) == ("cannot save", code)
 
 
 def test_what_is_told_of_a_group_is_its_error() -> None:

@@ -257,7 +257,7 @@ async def test_slow_headers_come_in_pieces_of_an_answer_that_is_billed() -> None
         assert url.hostname
         assert url.port
         body = json.dumps(asking())
-        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nx-goog-api-key: k\r\n"
+        head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nx-goog-api-key: k\r\n"
         async with await anyio.connect_tcp(url.hostname, url.port) as stream:
             await stream.send(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
             received = b""

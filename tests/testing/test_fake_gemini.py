@@ -63,7 +63,7 @@ async def connect(server: FakeGemini) -> SocketStream:
 
 def request_bytes(prompt: str = "a red fox") -> bytes:
     body = json.dumps(asking(prompt)).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nx-goog-api-key: canary\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nx-goog-api-key: canary\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -245,7 +245,9 @@ class TestAnswers:
 
     async def test_a_connection_is_closed_where_the_client_asks_for_it(self) -> None:
         async with FakeGemini(image_size=8) as server, await connect(server) as stream:
-            await stream.send(request_bytes().replace(b"host: x", b"host: x\r\nconnection: close"))
+            await stream.send(
+                request_bytes().replace(b"host: localhost", b"host: localhost\r\nconnection: close")
+            )
             assert (await read_to_end(stream)).startswith(b"HTTP/1.1 200 ")
 
     async def test_requests_sent_early_are_answered_in_turn(self) -> None:
@@ -783,6 +785,34 @@ class TestLeaving:
                 assert (await client.post(PATH, json=asking())).status_code == 200
         except OSError:
             pytest.skip("no IPv6 loopback")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "fake.example:8080"},
+        {"host": "127.0.0.1.example"},
+        {"host": "127.0.0.1:80@fake.example"},
+        {"host": ""},
+        {"origin": "https://page.example"},
+        {"origin": "http://localhost.example"},
+        {"origin": "null"},
+    ],
+)
+async def test_pages_and_names_of_other_sites_are_refused(headers: dict[str, str]) -> None:
+    async with FakeGemini(image_size=8) as server, client_of(server) as client:
+        refused = await client.post(PATH, json=asking(), headers=headers)
+        assert refused.status_code == 403
+        assert "example" not in refused.text + str(refused.headers)
+        assert server.stats.calls == 0
+        local = {"host": "localhost:8080", "origin": "http://127.0.0.1:3000"}
+        assert (await client.post(PATH, json=asking(), headers=local)).status_code == 200
+
+
+async def test_other_machines_are_not_served() -> None:
+    with pytest.raises(ValueError, match=r"host must be a loopback address such as 127\.0\.0\.1"):
+        async with FakeGemini(host="0.0.0.0"):
+            pass
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ECONNABORTED])

@@ -2,12 +2,13 @@
 
 1. A row of an image implies its file, complete; both are on disk when save returns.
 2. An image on its way to a disk that is full is kept, and written with the next one or at close;
-   so is what came in place of one.
+   so is what came in place of one. A descriptor is kept for a process that may open no more files.
 3. An attempt that was sent and never settled keeps its row: it may have been paid.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -92,12 +93,15 @@ class Archive:
         self._policy = policy
         self._unsaved: list[Callable[[], object]] = []
         self._unsaved_lock = ThreadLock()
+        self._spare: int | None = None
+        self._spare_lock = ThreadLock()
         self._forgotten: set[str] = set()  # messages of refusals that say nothing of a request
         hidden = directory / HIDDEN
         try:
             files.make_directory(directory)
             if fresh and any(directory.iterdir()):
-                raise StoreError(f"{directory} is not empty, and was to be fresh")
+                full = StoreError(f"{directory} is not empty, and was to be fresh")
+                raise full from FileExistsError(errno.EEXIST, "not empty")
             if not hidden.is_dir():  # it may be a link, to a disk that can hold a journal
                 files.make_private(hidden)
             for problem in strangers(directory):
@@ -110,6 +114,8 @@ class Archive:
                 files.sync_directory(directory)
                 self.journal = Journal(hidden / JOURNAL)
                 undo.callback(self.journal.close)
+                self._spare = _spare_descriptor()
+                undo.callback(self._close_spare)
                 with self.journal.writing() as journal:
                     self._session = journal.insert("session", began=time.time())
                     adopt_orphans(journal, directory)
@@ -126,6 +132,7 @@ class Archive:
         try:
             self._save_unsaved()
         finally:
+            self._close_spare()
             self.journal.close()
             self._lock.release()
 
@@ -278,7 +285,7 @@ class Archive:
     def _write(self, write: Callable[[], R]) -> R:
         """Write what is paid for, and keep it in memory where the disk does not take it now."""
         try:
-            written = write()
+            written = self._open_at_all_costs(write)
         except StoreError as error:
             with self._unsaved_lock:
                 self._unsaved.append(write)
@@ -293,9 +300,28 @@ class Archive:
             waiting, self._unsaved = self._unsaved, []
             for write in waiting:
                 try:
-                    write()
+                    self._open_at_all_costs(write)
                 except StoreError:
                     self._unsaved.append(write)
+
+    def _open_at_all_costs(self, write: Callable[[], R]) -> R:
+        """Write, where the process may open no more files with the descriptor kept for this."""
+        try:
+            return write()
+        except StoreError as error:
+            if getattr(error.__cause__, "errno", None) not in (errno.EMFILE, errno.ENFILE):
+                raise
+        with self._spare_lock:
+            self._close_spare()
+            try:
+                return write()  # has one file open at a time
+            finally:
+                self._spare = _spare_descriptor()
+
+    def _close_spare(self) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
 
     def _save(
         self, call: BegunCall, image: Image, elapsed: float, arrived: list[str]
@@ -399,3 +425,10 @@ class Archive:
 def _no_prompt(index: int, namespace: str) -> ValueError:
     where = f" of namespace {namespace!r}" if namespace else ""
     return ValueError(f"there is no prompt {index} in the latest input{where}")
+
+
+def _spare_descriptor() -> int | None:
+    try:
+        return os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return None

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from errno import ENOENT
 from itertools import chain
 from logging import WARNING, getLogger
 from pathlib import Path
@@ -248,6 +249,7 @@ def reading(directory: Path) -> Iterator[Transaction]:
     """
     path = directory / HIDDEN / JOURNAL
     none = StoreError(f"{directory} has no journal: nothing was run into it")
+    none.__cause__ = FileNotFoundError(ENOENT, "no journal")
     check_files(path)
     if not path.exists():
         raise none

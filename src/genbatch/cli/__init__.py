@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # without typing and contextlib, during whose imports Ctrl-C would be told
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _EXTRA = {"PIL", "rich", "typer"}
+_MOST_FILES = 10_240  # that macOS lets a process open, where its hard limit says "unlimited"
 
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    _raise_limit_of_files()
     try:
         from ._main import run
 
@@ -28,3 +33,18 @@ def _say(message: str, code: int) -> int:
     if sys.stderr is not None:  # None where the shell closed it; print would turn to stdout
         print(f"genbatch: {message}", file=sys.stderr)
     return code
+
+
+def _raise_limit_of_files() -> None:
+    """Let this process open as many files as it may: each call in flight has a connection."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (hard, max(soft, _MOST_FILES)):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        except (OSError, ValueError):
+            continue
+        return

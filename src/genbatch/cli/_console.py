@@ -11,13 +11,16 @@ for them, calls whose images are paid for would time out.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import time
-from contextlib import suppress
+from codecs import getincrementalencoder, lookup
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -34,7 +37,8 @@ class QuietConsole(Console):
         super().__init__(
             stderr=stderr, force_terminal=terminal, markup=False, emoji=False, highlight=False
         )
-        with suppress(AttributeError):  # a closed stream, or one without an encoding
+        # It may be closed, have no encoding, or have text that nobody takes.
+        with suppress(AttributeError, OSError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
     def on_broken_pipe(self) -> None:
@@ -44,20 +48,31 @@ class QuietConsole(Console):
             os.dup2(nowhere.fileno(), self.file.fileno())
 
     def say(self, *parts: str | tuple[str, str]) -> None:
-        """Print one line of parts, each a text or a pair of text and style."""
-        self._put(Text.assemble(*parts), soft_wrap=not self.is_terminal)
+        """Print one line of parts, each a text or a pair of text and style, if it can be."""
+        try:
+            self.print(Text.assemble(*parts), soft_wrap=not self.is_terminal)
+        except OSError:  # a full disk, a terminal that was closed
+            self.on_broken_pipe()
 
     def data(self, text: str) -> None:
-        """Print a line for a program to read, never wrapped."""
-        self._put(Text(text), soft_wrap=True)
+        """Print a line for a program to read, as it is."""
+        with self.writing() as stream:
+            print(text, file=stream)
 
-    def _put(self, text: Text, *, soft_wrap: bool) -> None:
+    @contextmanager
+    def writing(self) -> Iterator[IO[str]]:
+        """Give the block the stream for what a program reads; it ends where the reader is gone.
+
+        Raises:
+            OSError: If the stream takes no more.
+        """
         try:
-            self.print(text, soft_wrap=soft_wrap)
+            yield self.file
+            self.file.flush()
         except OSError as error:
-            if error.errno != errno.EIO:  # the error of a terminal that was closed
-                raise
             self.on_broken_pipe()
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: a terminal that was closed
+                raise
 
     def error(self, text: str) -> None:
         """Print the line that says why the program ended, or what it could not do."""
@@ -70,6 +85,12 @@ def plain(text: object, limit: int = 300) -> str:
     words = "".join(char if char.isprintable() else " " for char in start).split()
     line = " ".join(words)
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def to_json(encoding: str | None) -> Callable[[object], str]:
+    """Return what makes JSON, of ASCII alone for an encoding that lacks characters."""
+    is_whole = lookup(encoding or "utf-8").name.startswith("utf")
+    return json.JSONEncoder(ensure_ascii=not is_whole, default=str).encode
 
 
 def why(failure: Failure[Any]) -> str:
@@ -111,10 +132,12 @@ class Writer:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
-        self._raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        buffer = getattr(stream, "buffer", None)
+        self._raw = getattr(buffer, "raw", buffer)  # PYTHONUNBUFFERED leaves no buffer
+        self._encoder = getincrementalencoder(self.encoding)("backslashreplace")
         self._texts: SimpleQueue[str | None] = SimpleQueue()
         self._thread: Thread | None = None
-        self.error: OSError | None = None
+        self.error: Exception | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -159,14 +182,15 @@ class Writer:
                 continue
             try:
                 self._put(text)
-            except OSError as error:  # the reader is gone, or the disk is full
+            # The reader is gone, or the disk is full; an unknown error must not lose texts unseen.
+            except Exception as error:  # noqa: BLE001
                 self.error = error
 
     def _put(self, text: str) -> None:
         if self._raw is None:  # not one of the interpreter's own streams
             print(end=text, file=self._stream, flush=True)
             return
-        rest = memoryview(text.replace("\n", os.linesep).encode(self.encoding, "backslashreplace"))
+        rest = memoryview(self._encoder.encode(text.replace("\n", os.linesep)))
         while rest:
             written = self._raw.write(rest)
             if written is None:

@@ -5,7 +5,6 @@ Everything goes to stderr except the rows of --json, one per outcome, named as e
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import deque
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from genbatch import Failure, Outcome, Progress, Prompt, SavedImage, Success, Th
 from genbatch.gemini import MODELS
 
 from ._bar import GAP, Area, Finished, Snapshot, Speed, held_by, lines_of, reason_of, spent_of
-from ._console import QuietConsole, Writer, plain, why
+from ._console import QuietConsole, Writer, plain, to_json, why
 from ._options import Options
 from ._result import Result, is_not_made
 
@@ -28,8 +27,6 @@ _RECENT = 3  # prompts above the bar
 _POLL = 0.05  # seconds between checks whether rows have been read
 _SHORTEST_PROMPT = 12  # characters
 _IDS = {model.alias: model.id for model in MODELS}
-
-_dump = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class Display:
@@ -47,6 +44,7 @@ class Display:
         self._console = QuietConsole(stderr=True)
         self._messages = Writer(sys.stderr)
         self._rows = Writer(sys.stdout) if options.as_json else None
+        self._dump = to_json(getattr(sys.stdout, "encoding", None))
         self._area = Area(self._console) if self._has_room() else None
         self._lines = _Lines()
         self._recent: deque[Finished] = deque(maxlen=_RECENT)
@@ -85,7 +83,7 @@ class Display:
         self._lines.is_typed = True
 
     @property
-    def lost_rows(self) -> OSError | None:
+    def lost_rows(self) -> Exception | None:
         """Why rows could not be written, None if they were or the reader has left."""
         error = None if self._rows is None else self._rows.error
         return None if isinstance(error, BrokenPipeError) else error
@@ -130,7 +128,7 @@ class Display:
         A slow reader of the rows slows the batch, unless the batch is ending.
         """
         if self._rows is not None:
-            self._rows.write(row_of(outcome, self._options.model))
+            self._rows.write(self._dump(row_of(outcome, self._options.model)) + "\n")
             # The writer is a thread, which sets no event.
             while self._rows.is_full and not result.is_ending:  # noqa: ASYNC110
                 await anyio.sleep(_POLL)
@@ -194,8 +192,8 @@ class _Lines:
         return is_step
 
 
-def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
-    """Return an outcome as a line of JSON.
+def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> dict[str, Any]:
+    """Return an outcome as a row of JSON.
 
     Args:
         outcome: An outcome of the run.
@@ -231,4 +229,4 @@ def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> str:
         case Failure(error=error):
             row["status"] = "to do" if is_not_made(error) else "failed"
             row["error"] = {"kind": type(error).__name__, "message": str(error)}
-    return _dump(row) + "\n"
+    return row

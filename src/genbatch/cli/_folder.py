@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 import webbrowser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
@@ -21,7 +20,7 @@ from genbatch import GeminiClient, Store, batch_api
 from genbatch._store import Status, export, status, verify
 from genbatch.batch_api import Job
 
-from ._console import QuietConsole, count, plain
+from ._console import QuietConsole, count, plain, to_json
 from ._options import DEMO, ENVIRONMENT, Folder, OfDemo, Options, command, option
 from ._result import by_run
 from ._run import check_folder, client_of, run
@@ -111,19 +110,17 @@ def export_command(
     - `genbatch export out --csv > images.csv`
     """
     rows = export(folder, all=everything)
-    try:
+    out = QuietConsole()
+    with out.writing() as stream:
         if as_csv:
-            _write_csv(rows)
+            _write_csv(rows, stream)
         else:
-            for row in rows:
-                print(json.dumps(row, ensure_ascii=False))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        QuietConsole().on_broken_pipe()
+            dump = to_json(out.encoding)
+            stream.writelines(f"{dump(row)}\n" for row in rows)
     return 0
 
 
-def _write_csv(rows: Iterable[Mapping[str, Any]]) -> None:
+def _write_csv(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
     writer: csv.DictWriter[str] | None = None
     for row in rows:
         flat = {
@@ -131,7 +128,7 @@ def _write_csv(rows: Iterable[Mapping[str, Any]]) -> None:
             for name, value in row.items()
         }
         if writer is None:
-            writer = csv.DictWriter(sys.stdout, list(flat))
+            writer = csv.DictWriter(stream, list(flat))
             writer.writeheader()
         writer.writerow(flat)
 

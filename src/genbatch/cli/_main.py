@@ -1,18 +1,19 @@
 """The commands, and the way from arguments to an exit code.
 
-Every exception becomes one line on stderr. Exit codes: 0 all done; 1 some prompts failed; 2 usage
-or bad input; 3 stopped early; 128 + number of the signal that interrupted the run.
+Every exception becomes one line on stderr. Exit codes: 0 all done; 1 some prompts failed; 2 usage,
+bad input or the wrong folder; 3 stopped early; 128 + number of the signal that interrupted the run.
 """
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Sequence
 from types import SimpleNamespace
 
 import typer
 
-from genbatch import GenbatchError
+from genbatch import GenbatchError, StoreError
 
 from . import _folder, _make, _service
 from ._console import QuietConsole, plain
@@ -22,6 +23,13 @@ ENVIRONMENT = """Environment variables set defaults: GENBATCH_MAX_CONCURRENT set
 --max-concurrent, and likewise for --encoding, --model, --aspect-ratio, --image-size, --output,
 --name, --gallery, --pace, --budget, --max-images, --price, --prices, --timeout, --deadline,
 --patience, --quiet, --log-file and --backend. Options on the command line take precedence."""
+
+# Of a folder that cannot be written to, is none, has no run, or has one under --fresh: the same
+# command does not resume, unlike after a full disk or beside another run.
+_WRONG_FOLDER = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST),
+    *(errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
+)
 
 app = typer.Typer(
     name="genbatch",
@@ -99,6 +107,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
             return str(error), 2
         case OSError(filename=str(name), strerror=str(reason)):
             return f"{name}: {reason[:1].lower()}{reason[1:]}", 2
+        case StoreError(__cause__=OSError(errno=number)) if number in _WRONG_FOLDER:
+            return str(error), 2
         case GenbatchError() | OSError():
             return str(error), 3
     return f"internal error: {type(error).__name__}: {error} (--debug shows where)", 3

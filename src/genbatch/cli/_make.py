@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -41,6 +42,8 @@ from ._services import Clients, Services
 _EXPENSIVE = 10.0  # US dollars above which to ask first
 _FEW = 10  # images that are not worth waiting for a job
 _MANY = 20_000  # prompts: so many are not read again for the length of each
+_MEGABYTES = {"2K": 6, "4K": 20}  # of an image, roughly; others are of 1K
+_OF_1K = 2
 
 STDIN = "-"
 _LATENCY = 0.25  # seconds per call under --demo
@@ -119,8 +122,8 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
         plan = preview(read_to_end(batch), options, services)
         out = QuietConsole()
         out.data(plan.row) if options.as_json else out.say(plan.line)
-        if plan.reserved and not options.as_json:
-            out.say(plan.reserved)
+        for line in filter(None, () if options.as_json else (plan.reserved, plan.space)):
+            out.say(line)
         return 0
 
     def is_wanted() -> bool:
@@ -261,8 +264,8 @@ def _is_confirmed(prompts: Prompts, options: Options, services: Services, *, can
     plan = preview(prompts, options, services)
     can_ask = can_ask and sys.stdin is not None and sys.stdin.isatty()
     asks = plan.is_expensive and options.budget is None and not options.yes and can_ask
-    if asks or not options.quiet:
-        QuietConsole(stderr=True).say(plan.line)
+    for line in filter(None, (plan.line, plan.space) if asks or not options.quiet else ()):
+        QuietConsole(stderr=True).say(line)
     return not asks or typer.confirm("Continue?", err=True)
 
 
@@ -377,12 +380,14 @@ class Preview:
     Attributes:
         line: The plan on one line, for the user.
         reserved: What a budget must have room for, and what that is made of, for the user.
+        space: A warning if the disk may be too small for the images, else empty.
         row: Both as JSON.
         is_expensive: Whether to ask first.
     """
 
     line: str
     reserved: str
+    space: str
     row: str
     is_expensive: bool
 
@@ -414,7 +419,20 @@ def preview(prompts: Prompts, options: Options, services: Services) -> Preview:
     row = json.dumps({**asdict(plan), **known})
     cost = plan.cost if options.via == "live" else by_batch
     is_expensive = cost is not None and cost > _EXPENSIVE
-    return Preview(" · ".join(parts), _reserved(most, options), row, is_expensive)
+    space = _space(plan.calls, options)
+    return Preview(" · ".join(parts), _reserved(most, options), space, row, is_expensive)
+
+
+def _space(calls: int, options: Options) -> str:
+    """Return a warning if the images of calls may not fit on the disk, else an empty text."""
+    expected = 1e6 * calls * _MEGABYTES.get(options.image_size or "", _OF_1K)
+    folder = options.output.absolute()
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    free = shutil.disk_usage(place).free
+    if expected <= free:
+        return ""
+    sizes = f"about {expected / 1e6:,.0f} MB of images, {free / 1e6:,.0f} MB free"
+    return f"Warning: the disk of {plain(options.output)} may be too small: {sizes}."
 
 
 def _reserved(most: float | None, options: Options) -> str:
@@ -436,7 +454,7 @@ def _preview_each(options: Options, services: Services) -> Preview:
     parts.append("price unknown" if each is None else f"about ${each:,.3f} each")
     if options.pace is not None:
         parts.append(f"at {options.pace}")
-    return Preview(" · ".join(parts), "", "", False)
+    return Preview(" · ".join(parts), "", "", "", False)
 
 
 def _prices(cost: float, by_batch: float | None, calls: int) -> str:

@@ -97,7 +97,7 @@ class Result:
     stopped: Exception | None = None
     interrupted: int = 0
     rest: str = ""
-    lost: OSError | None = None
+    lost: Exception | None = None
     in_jobs: tuple[int, float] = (0, 0.0)
     server: str = ""
 

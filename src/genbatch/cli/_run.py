@@ -21,7 +21,12 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby
@@ -75,12 +80,21 @@ Work: TypeAlias = Callable[["ShownBatch"], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class ShownBatch:
-    """A batch that is shown as it runs."""
+    """A batch that is shown as it runs.
+
+    Attributes:
+        client: Makes the images.
+        options: The options of the run.
+        display: Shows it.
+        result: Counts it.
+        closed_last: What is entered in it is left after the client, whose connections are closed.
+    """
 
     client: GeminiClient | Services
     options: Options
     display: Display
     result: Result
+    closed_last: AsyncExitStack
 
 
 # Around a batch: the event loop and the client
@@ -156,8 +170,13 @@ def run_batch(
         options = replace(options, demo=True, price=0.0)
 
     async def batch() -> None:
-        async with client or _demo_client(options, latency, result) as entered:
-            await work(ShownBatch(entered, options, display, result))
+        async with (
+            AsyncExitStack() as last,
+            client or _demo_client(options, latency, result) as entered,
+        ):
+            await work(
+                ShownBatch(entered, _bounded(options, entered, display), display, result, last)
+            )
 
     with Display(options) as display:
         run(batch, options.backend)
@@ -165,6 +184,18 @@ def run_batch(
     if display.is_interrupted:
         result.interrupted = result.interrupted or signal.SIGINT
     return report(result, options)
+
+
+def _bounded(options: Options, client: GeminiClient, display: Display) -> Options:
+    """Return options with no more calls at once than there may be connections."""
+    ends = 2 if options.demo else 1  # the fake has the other ends
+    most = max(1, client.max_connections // ends)
+    if options.max_concurrent <= most:
+        return options
+    if not options.quiet:
+        calls = count(int(most), "call")
+        display.note(f"At most {calls} in flight: the limit of open files allows no more.")
+    return replace(options, max_concurrent=int(most))
 
 
 @asynccontextmanager
@@ -204,28 +235,28 @@ async def make_images(prompts: Prompts, batch: ShownBatch) -> None:
         redo_missing=options.redo_missing,
         retry_failed=kinds_to_retry(options.retry_failed),
     )
-    async with store:
-        await _count_earlier_runs(store, batch)
-        generate: Callable[..., AbstractAsyncContextManager[Images]] = generate_images
-        if options.via != "live":
-            generate = partial(
-                batch_api.generate_images,  # client_for has refused any other client
-                live=options.via != "batch",
-                watch=batch.display.show_jobs,
-            )
-        outcomes = generate(
-            batch.client,
-            prompts,
-            store=store,
-            max_concurrent=options.max_concurrent,
-            budget=result.budget,
-            **options.of_images,
+    await batch.closed_last.enter_async_context(store)
+    await _count_earlier_runs(store, batch)
+    generate: Callable[..., AbstractAsyncContextManager[Images]] = generate_images
+    if options.via != "live":
+        generate = partial(
+            batch_api.generate_images,  # client_for has refused any other client
+            live=options.via != "batch",
+            watch=batch.display.show_jobs,
         )
-        if isinstance(prompts, StandardInput) and prompts.is_terminal:
-            batch.display.make_room()
-        await _watch(outcomes, batch)
-        if options.via != "live":
-            result.in_jobs = await _in_jobs(store)
+    outcomes = generate(
+        batch.client,
+        prompts,
+        store=store,
+        max_concurrent=options.max_concurrent,
+        budget=result.budget,
+        **options.of_images,
+    )
+    if isinstance(prompts, StandardInput) and prompts.is_terminal:
+        batch.display.make_room()
+    await _watch(outcomes, batch)
+    if options.via != "live":
+        result.in_jobs = await _in_jobs(store)
     result.end(result.read if isinstance(prompts, StandardInput) else len(prompts))
 
 
@@ -235,27 +266,27 @@ async def make_more_takes(
     """Make another take of each prompt."""
     options, result = batch.options, batch.result
     await check_folder(options.output, options.namespace)
-    async with Store(options.output) as store:
-        client, namespace = batch.client, options.namespace
-        takes = await plan_takes(client, store, indices, namespace=namespace, **changes)
-        await _count_earlier_runs(store, batch)
-        outcomes = make_takes(
-            client,
-            store,
-            takes,
-            max_concurrent=options.max_concurrent,
-            budget=result.budget,
-            price=options.price,
-        )
-        left = dict.fromkeys(indices)
+    client, namespace = batch.client, options.namespace
+    store = await batch.closed_last.enter_async_context(Store(options.output))
+    takes = await plan_takes(client, store, indices, namespace=namespace, **changes)
+    await _count_earlier_runs(store, batch)
+    outcomes = make_takes(
+        client,
+        store,
+        takes,
+        max_concurrent=options.max_concurrent,
+        budget=result.budget,
+        price=options.price,
+    )
+    left = dict.fromkeys(indices)
 
-        def at_its_index(outcome: Any) -> Any:
-            index = indices[outcome.index]
-            if isinstance(outcome, Success):
-                del left[index]
-            return replace(outcome, index=index)
+    def at_its_index(outcome: Any) -> Any:
+        index = indices[outcome.index]
+        if isinstance(outcome, Success):
+            del left[index]
+        return replace(outcome, index=index)
 
-        await _watch(outcomes, batch, at_its_index)
+    await _watch(outcomes, batch, at_its_index)
     result.end(len(takes))
     result.rest = f"genbatch redo {plain(options.output)} {spans_of(list(left))}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -314,6 +315,14 @@ class GeminiClient:
         """The throttles of the models called so far, by full id."""
         return self._throttles
 
+    @property
+    def max_connections(self) -> float:
+        """Most connections at once, by the limit of open files; further calls wait.
+
+        Infinite while the client is not open, and with an http_client of one's own.
+        """
+        return math.inf if self._wire is None else self._wire.most_connections
+
     async def models(self) -> list[str]:
         """Return the ids of the models that this key can make images with.
 
@@ -358,7 +367,8 @@ async def _make_attempt(
         GenbatchError: If there was no answer, or one that is not paid for.
     """
     expected = reserved_price(request) if price is None else price
-    async with account.attempt(expected, request.model) as attempt:
+    # Before it is paid for: a call without a connection may wait for long.
+    async with wire.room(), account.attempt(expected, request.model) as attempt:
         log(_log, DEBUG, "asking for an image")
         began = perf_counter()
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from google.oauth2.credentials import Credentials
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from genbatch._http import AnswerTooLarge, ConnectionStack, captured_body
+from genbatch._http import AnswerTooLarge, ConnectionStack, captured_body, most_connections
 from genbatch._values import GenbatchError, ImageRequest, InvalidResponse, sniff_input_type
 
 from ._answer import TIER, JsonObject, excerpt, file_parts, parse_answer
@@ -90,7 +90,7 @@ class Wire:
         self._owned: httpx.AsyncClient | None = None
         self.stack: ConnectionStack | None = None
         if http_client is None:
-            self.stack = ConnectionStack(trust_env=trust_env)
+            self.stack = ConnectionStack(trust_env=trust_env, most=most_connections())
             self._owned = self.stack.client()
         self.http: Any = self._owned or http_client
         self._home = base_url if access is None else None  # Vertex keeps files elsewhere
@@ -116,6 +116,15 @@ class Wire:
                     credentials=access.for_sdk,
                     http_options=options,
                 )
+
+    @property
+    def most_connections(self) -> float:
+        """Most connections at once, infinite where they are the caller's."""
+        return math.inf if self.stack is None else self.stack.most
+
+    def room(self) -> AbstractAsyncContextManager[None]:
+        """Wait until there may be one more connection, and keep that for the block."""
+        return nullcontext() if self.stack is None else self.stack.room()
 
     def check(self, request: ImageRequest) -> None:
         """Refuse a request that the SDK would not send.

@@ -148,10 +148,11 @@ class FakeGemini:
         control_faults: What goes wrong with requests about files and batches: by action, such as
             ``{"create_batch": [reset()]}``, one after the other; or a function.
         port: Port to listen on, 0 for a free one.
-        host: Address to listen on.
+        host: Loopback address to listen on: the fake serves this machine only.
 
     Raises:
-        ValueError: If an argument is malformed or out of range.
+        ValueError: If an argument is malformed or out of range; on entering, if host is not a
+            loopback address.
         OSError: On entering, if host and port cannot be listened on.
 
     Cancellation: leaving the block cancels every call and batch, closes every connection and

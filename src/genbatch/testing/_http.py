@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import socket
 import struct
 import sys
@@ -31,6 +32,9 @@ _BACKLOG = 2048
 _LARGEST_BODY = 100_000_000  # bytes of a request
 _CHUNK = 64 * 1024
 _PIECE = 1024 * 1024  # bytes of a file that are in memory at once
+# Browsers tell the site of the page that sends a request, and the server's name as that page has
+# it.
+_LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\])(:\d{1,5})?")
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -116,6 +120,12 @@ class Request:
     def query(self) -> dict[str, str]:
         """Fields of the query."""
         return dict(parse_qsl(self.target.partition("?")[2]))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is for this machine, and not from a page of a web site elsewhere."""
+        origin = self.headers.get("origin", "http://localhost").partition("://")[2]
+        return all(map(_LOOPBACK.fullmatch, (self.host, origin)))
 
     @property
     def host(self) -> str:
@@ -338,7 +348,7 @@ async def serving(
     """Serve while the block runs, in one task group, so that leaving it leaves nothing behind.
 
     Args:
-        host: Address to listen on.
+        host: Loopback address to listen on.
         port: Port to listen on, 0 for a free one.
         answer: Called with each request and the connection to answer it on.
         error_reply: Makes the reply to a request that is not HTTP or too large.
@@ -346,8 +356,14 @@ async def serving(
     Yields:
         The base URL, and the task group.
 
+    Raises:
+        ValueError: If host is not a loopback address.
+
     Failure: an error in the block arrives bare, one in answer in an ExceptionGroup.
     """
+    name = f"[{host}]" if ":" in host else host
+    is_loopback = _LOOPBACK.fullmatch(name) is not None
+    check(is_loopback, f"host must be a loopback address such as 127.0.0.1, got {host!r}")
     failure: BaseException | None = None
     with _listen(host, port) as listener:
         bound, port = listener.getsockname()[:2]
@@ -392,7 +408,10 @@ async def _converse(answer: Answer, error_reply: ErrorReply, sock: socket.socket
         connection = ServerConnection(sock, error_reply)
         try:
             while request := await connection.next_request():
-                await answer(request, connection)
+                if request.is_local:
+                    await answer(request, connection)
+                else:
+                    await connection.send(error_reply(403, "The fake serves this machine only."))
         except* Disconnected:
             pass  # the client's choice, at any time
 
