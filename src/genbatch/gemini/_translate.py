@@ -1,71 +1,33 @@
-"""The one boundary where errors of google-genai and the HTTP libraries become genbatch's."""
+"""The one boundary where errors of google-genai become genbatch's."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
 
-import httpcore
-import httpcore2
-import httpx
-import httpx2
 from google.genai import errors
 
+from genbatch._client import JsonObject, Secret, excerpt, mapping, objects
+from genbatch._client.http_errors import LOST, delay_in, error_of, seconds_of
 from genbatch._values import (
     GenbatchError,
     InvalidResponse,
     QuotaExhausted,
     RateLimited,
     Rejected,
-    TimedOut,
     Unauthorized,
     Unavailable,
 )
 
-from ._answer import JsonObject, excerpt, mapping, objects
 from ._models import advice
-from ._settings import Secret
 
-
-def _named(*names: str) -> tuple[type[Exception], ...]:
-    """Return the exceptions of these names in every HTTP library.
-
-    httpcore's too: a caller's own transport may let them through.
-    """
-    libraries = (httpx, httpx2, httpcore, httpcore2)
-    return tuple(
-        getattr(library, name) for library in libraries for name in names if hasattr(library, name)
-    )
-
-
-# What an attempt may raise. ValueError and RecursionError: the SDK reads the JSON of error
-# answers and lets through what it cannot. OSError: timeouts, and sockets httpx left untranslated.
-THIRD_PARTY: tuple[type[Exception], ...] = (
-    errors.APIError,
-    OSError,
-    ValueError,
-    RecursionError,
-    *_named("HTTPError", "NetworkError", "ProtocolError", "ProxyError", "TimeoutException"),
-    *_named("UnsupportedProtocol"),
-)
-_TIMEOUTS: tuple[type[Exception], ...] = (TimeoutError, *_named("TimeoutException"))
-_GARBAGE: tuple[type[Exception], ...] = (ValueError, RecursionError, *_named("DecodingError"))
+# What an attempt may raise. The SDK reads the JSON of error answers and lets through what it
+# cannot.
+THIRD_PARTY: tuple[type[Exception], ...] = (errors.APIError, *LOST)
 # What a 429 says that only a person can mend.
 # "Check your plan and billing details" is how each 429 about a quota begins.
 _MONEY = re.compile(
     r"prepa(id|yment)|credits? (are|is) depleted|spend(ing)? (cap|limit)|billing(?! details)", re.I
-)
-# The request was not fully sent, so there was nothing to bill.
-_UNSENT = _named(
-    "ConnectError",
-    "ConnectTimeout",
-    "PoolTimeout",
-    "ProxyError",
-    "UnsupportedProtocol",
-    "WriteError",
-    "WriteTimeout",
 )
 
 
@@ -80,37 +42,7 @@ def translate(exc: Exception, *, model: str, timeout: float, secret: Secret) -> 
     """
     if isinstance(exc, errors.APIError):
         return _from_status(exc, model, secret)
-    if isinstance(exc, _TIMEOUTS):
-        message = f"no answer from {model} within {timeout:g} s"
-        return TimedOut(message, maybe_paid=not isinstance(exc, _UNSENT))
-    reason = excerpt(secret.hide(str(exc))) or type(exc).__name__
-    if isinstance(exc, _GARBAGE):
-        return InvalidResponse(f"{model} sent an unreadable answer: {reason}", maybe_paid=True)
-    if isinstance(exc, _UNSENT):
-        return Unavailable(f"the service could not be reached: {reason}")
-    return Unavailable(f"the connection to {model} was lost: {reason}", maybe_paid=True)
-
-
-def showable(exc: BaseException, secret: Secret) -> bool:
-    """Return whether neither exc nor its causes show the key, so that it can be chained."""
-    return all(secret.hide(text) == text for text in map(str, _chain(exc)))
-
-
-def without_frames(exc: BaseException) -> BaseException:
-    """Remove the tracebacks of exc and its causes, and return it.
-
-    The SDK's frames hold the request with its input images, and show the key to any tool that
-    prints local variables.
-    """
-    for each in _chain(exc):
-        each.__traceback__ = None
-    return exc
-
-
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__ or exc.__context__
+    return error_of(exc, model=model, timeout=timeout, secret=secret)
 
 
 def _from_status(exc: errors.APIError, model: str, secret: Secret) -> GenbatchError:
@@ -216,24 +148,8 @@ def _request_id(details: list[JsonObject], headers: Mapping[str, str]) -> str:
 
 def _retry_after(details: list[JsonObject], headers: Mapping[str, str]) -> float | None:
     """Return the longest delay asked for, in seconds, or None."""
-    asked = [_seconds(str(d["retryDelay"]).removesuffix("s")) for d in details if "retryDelay" in d]
-    header = headers.get("retry-after", "")
-    asked += [_seconds(header), _seconds_between(headers.get("date", ""), header)]
+    asked = [
+        seconds_of(str(d["retryDelay"]).removesuffix("s")) for d in details if "retryDelay" in d
+    ]
+    asked.append(delay_in(headers))
     return max((seconds for seconds in asked if seconds is not None), default=None)
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        seconds = float(text)
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _seconds_between(date: str, later: str) -> float | None:
-    """Return the seconds between two HTTP dates of the server, whose clock may differ from ours."""
-    try:
-        delta = parsedate_to_datetime(later) - parsedate_to_datetime(date)
-    except (TypeError, ValueError):
-        return None
-    return max(0.0, delta.total_seconds())
