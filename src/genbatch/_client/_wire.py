@@ -22,6 +22,7 @@ from anyio import to_thread
 from pydantic_core import from_json
 
 from genbatch._values import (
+    DamagedImage,
     Image,
     ImageRequest,
     InvalidResponse,
@@ -263,6 +264,32 @@ def images_of(inline: list[object], model: str) -> tuple[list[Image], str, bytes
         elif not reason:
             reason, damaged = wrong, data or None
     return images, reason, damaged
+
+
+def no_whole_image(
+    model: str,
+    reason: str,
+    damaged: bytes | None,
+    cost: float | None,
+    images: int,
+    request_id: str | None,
+) -> InvalidResponse:
+    """Return the error of an answer all of whose images are invalid.
+
+    Args:
+        model: Full id, for the message.
+        reason: What is wrong with the first, as images_of returns it.
+        damaged: Its bytes, None where it has none.
+        cost: US dollars for all that came, None where unknown.
+        images: How many came.
+        request_id: The service's id of the answer.
+    """
+    message = f"{model} sent an invalid image: {reason}"
+    kind = InvalidResponse if damaged is None else DamagedImage
+    error = kind(message, status=200, request_id=request_id, maybe_paid=True)
+    if isinstance(error, DamagedImage):
+        error.data, error.cost, error.images = damaged, cost, images
+    return error
 
 
 def _what_is_wrong(data: bytes, mime_type: str | None) -> str:

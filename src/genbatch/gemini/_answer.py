@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypedDict
 
-from genbatch._client import MOST_TOKENS, JsonObject, excerpt, images_of, mapping, objects
+from genbatch._client import (
+    MOST_TOKENS,
+    JsonObject,
+    excerpt,
+    images_of,
+    mapping,
+    no_whole_image,
+    objects,
+)
 from genbatch._values import (
     Blocked,
-    DamagedImage,
     GenbatchError,
     Image,
     ImageRequest,
-    InvalidResponse,
     NoImage,
     Unauthorized,
     Usage,
@@ -78,13 +84,7 @@ def image_from(
     # A price is that of an image, and a damaged one is paid for too.
     billed = cost(model, usage, tier, _searches(answer)) if price is None else price * len(inline)
     if not images:
-        message = f"{model} sent an invalid image: {reason}"
-        details = _Details(status=200, request_id=_response_id(answer), maybe_paid=True)
-        if damaged is None:
-            raise InvalidResponse(message, **details)
-        error = DamagedImage(message, **details)
-        error.data, error.cost, error.images = damaged, billed, len(inline)
-        raise error
+        raise no_whole_image(model, reason, damaged, billed, len(inline), _response_id(answer))
     return replace(
         images[0],
         usage=usage,
