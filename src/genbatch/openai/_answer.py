@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from genbatch._client import (
@@ -17,6 +16,7 @@ from genbatch._client import (
     parse_answer,
 )
 from genbatch._client.http_errors import delay_in, seconds_of
+from genbatch._http import CapturedBody
 from genbatch._values import (
     Blocked,
     GenbatchError,
@@ -108,17 +108,17 @@ def _shown(answer: JsonObject) -> int:
 
 
 def error_of_status(
-    status: int, body: str | bytes, headers: Mapping[str, str], model: str, secret: Secret
+    status: int, captured: CapturedBody, model: str, secret: Secret
 ) -> GenbatchError:
     """Return the error that an answer of another status than 200 is.
 
     Args:
         status: HTTP status.
-        body: Of the answer, JSON or not.
-        headers: Of the answer.
+        captured: The body of the answer, JSON or not, and its headers.
         model: Full id of the model, for the message.
         secret: The key, masked in the message.
     """
+    body, headers = captured.take(), captured.headers
     try:
         answer = parse_answer(body, model, secret.hide)
     except InvalidResponse:

@@ -30,7 +30,7 @@ _OURS = ("image", "model", "partial_images", "prompt", "response_format", "strea
 
 _PIXELS = {"1K": 1024 * 1024, "2K": 2048 * 2048, "4K": 3840 * 2160}
 _RATIO = re.compile(r"([1-9]\d?):([1-9]\d?)")
-_SIZE = re.compile(r"([1-9]\d*)x([1-9]\d*)")
+_SIZE = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
 _STEP = 16
 _LONGEST_SIDE = 3840
 _FEWEST_PIXELS, _MOST_PIXELS = 655_360, 8_294_400
@@ -120,11 +120,12 @@ def _sides(aspect_ratio: str | None, image_size: str | None) -> tuple[int, int]:
         raise ValueError(f"aspect_ratio must be from 1:3 to 3:1, got {aspect_ratio!r}")
     if (pixels := _PIXELS.get(image_size or "1K")) is None:
         raise ValueError(f"image_size must be one of {', '.join(_PIXELS)}, got {image_size!r}")
-    long = min(math.sqrt(pixels * max(ratio, 1 / ratio)), _LONGEST_SIDE)
-    # So that the shape is never too wide, and the shorter side is rounded up.
-    longer = int(long / _STEP) * _STEP
-    shorter = math.ceil(long / max(ratio, 1 / ratio) / _STEP - 1e-9) * _STEP
-    return (longer, shorter) if ratio >= 1 else (shorter, longer)
+    width = max(ratio, 1 / ratio)
+    steps = min(math.sqrt(pixels * width), _LONGEST_SIDE) / _STEP
+    # Rounded down, for fewer pixels, but not so far that the shape gets too wide.
+    long, short = int(steps), max(int(steps / width + 1e-9), math.ceil(int(steps) / _WIDEST))
+    sides = long * _STEP, short * _STEP
+    return sides if ratio >= 1 else sides[::-1]
 
 
 def _check_choices(model: str, config: Mapping[str, Any]) -> None:

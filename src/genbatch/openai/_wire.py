@@ -80,11 +80,11 @@ class Wire:
             if isinstance(exc, AnswerTooLarge) and isinstance(error, InvalidResponse):
                 return error
         else:
-            headers = captured.headers
             if status == 200:
                 answer = parse_answer(captured.take(), request.model, self._secret.hide)
-                return {**answer, REQUEST_ID: headers.get(REQUEST_ID)}
-            error = error_of_status(status, captured.take(), headers, request.model, self._secret)
+                named = captured.headers.get(REQUEST_ID, "")
+                return {**answer, REQUEST_ID: self._secret.hide(named) or None}
+            error = error_of_status(status, captured, request.model, self._secret)
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -32,11 +33,11 @@ from ._server import (
 )
 from ._wire import Call
 
-_MODELS = tuple(f"gpt-image-2.{n}-{name}" for n in (6, 5) for name in ("flare", "sunburst"))
 _PATHS = ("/v1/images/generations", "/v1/images/edits")
 # Sides of the grid that a quality is billed by. Never read from the price file: tests compare the
 # two.
 _GRIDS = {"low": 16, "medium": 24, "high": 48, "xhigh": 64, "max": 96}
+_SIZE = re.compile(r"[1-9]\d{0,3}x[1-9]\d{0,3}", re.ASCII)
 _TOKENS_PER_INPUT_IMAGE = 1024
 _KNOWN = frozenset(
     "background complexity frame_count frame_duration_ms image image[] input_fidelity markup mask "
@@ -62,8 +63,8 @@ def openai_error(status: int, code: str | None = None, message: str = "", **more
 class FakeOpenAI:
     """A server on this machine that answers image generations and edits with drawn PNGs.
 
-    Enter it with ``async with``, under asyncio or trio, and point a client at ``url``. It lists
-    models too; ``GET /stats`` answers the stats.
+    Enter it with ``async with``, under asyncio or trio, and point a client at ``url``;
+    ``GET /stats`` answers the stats.
 
     Args:
         latency: Seconds each call takes, or a function of the call that returns them.
@@ -73,7 +74,7 @@ class FakeOpenAI:
         retry_info: Whether a refusal says when there is quota again.
         speed: Run the service's clock this many times faster than real time.
         api_keys: Keys that are valid, looked up at every request; None for any that is not empty.
-        models: Ids of the available models; None for any, some of them listed.
+        models: Ids of the available models; None for any.
         port: Port to listen on, 0 for a free one.
         host: Address to listen on.
 
@@ -94,7 +95,7 @@ class FakeOpenAI:
         retry_info: bool = True,
         speed: float = 1.0,
         api_keys: Container[str] | None = None,
-        models: Iterable[str] | None = None,
+        models: Container[str] | None = None,
         port: int = 0,
         host: str = "127.0.0.1",
     ) -> None:
@@ -105,7 +106,7 @@ class FakeOpenAI:
         self._fault = scripted(faults, NO_FAULT)
         self._image_size = image_size
         self._api_keys = api_keys
-        self._models = None if models is None else tuple(models)
+        self._models = models
         self._address = host, port
         self._threads = Threads()
         self._url: str | None = None
@@ -157,7 +158,8 @@ class FakeOpenAI:
         elif request.method == "GET" and request.path == "/stats":
             await connection.send(json_reply(asdict(self.stats)))
         else:
-            await connection.send(*await unless_refused(self._page(request)))
+            text = f"Invalid URL ({request.method} {request.path})"
+            await connection.send(_error_reply(404, text))
 
     async def _serve_call(self, request: Request, connection: ServerConnection) -> None:
         self._counts.received += 1
@@ -198,14 +200,6 @@ class FakeOpenAI:
             raise _refused(401, None, "You didn't provide an API key.")
         if self._api_keys is not None and key not in self._api_keys:
             raise _refused(401, "invalid_api_key", f"Incorrect API key provided: {key}.")
-
-    async def _page(self, request: Request) -> tuple[Reply, Fault]:
-        if request.method != "GET" or request.path != "/v1/models":
-            raise _refused(404, None, f"Invalid URL ({request.method} {request.path})")
-        self._check_caller(request)
-        ids = _MODELS if self._models is None else self._models
-        listed = [{"id": each, "object": "model", "created": 0, "owned_by": "x"} for each in ids]
-        return json_reply({"object": "list", "data": listed}), NO_FAULT
 
 
 def _error_reply(status: int, message: str) -> Reply:
@@ -263,7 +257,7 @@ def _check_body(call: Call) -> None:
         "image": call.path.endswith("edits") and not _inputs(call),
         "n": str(body.get("n", 1)) not in map(str, range(1, 11)),
         "quality": (body.get("quality") or "auto") not in ("auto", *_GRIDS),
-        "size": size != "auto" and not all(map(str.isdecimal, size.split("x", 1))),
+        "size": size != "auto" and not _SIZE.fullmatch(size),
     }
     if unknown := sorted(body.keys() - _KNOWN):
         text = f"Unknown parameter: '{unknown[0]}'."
