@@ -11,7 +11,16 @@ import httpcore2
 import httpx
 import httpx2
 
-from genbatch._values import GenbatchError, InvalidResponse, TimedOut, Unavailable
+from genbatch._values import (
+    GenbatchError,
+    InvalidResponse,
+    QuotaExhausted,
+    RateLimited,
+    Rejected,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+)
 
 from ._wire import Secret, excerpt
 
@@ -68,6 +77,30 @@ def error_of(exc: Exception, *, model: str, timeout: float, secret: Secret) -> G
     if isinstance(exc, _UNSENT):
         return Unavailable(f"the service could not be reached: {reason}")
     return Unavailable(f"the connection to {model} was lost: {reason}", maybe_paid=True)
+
+
+def error_of_status(status: int, message: str, model: str) -> GenbatchError:
+    """Return the error for an HTTP status, as every service means it, and the message with it."""
+    if status == 402:
+        return QuotaExhausted(f"{model} takes no more calls until it is paid for: {message}")
+    if status == 429:
+        return RateLimited(f"too many calls of {model}: {message}")
+    if status in (401, 403):
+        return Unauthorized(f"{model} refused the API key ({status}): {message}")
+    if status == 408 or status >= 500:
+        return Unavailable(f"{model} is not available ({status}): {message}")
+    if status < 300:
+        return InvalidResponse(
+            f"{model} sent an unexpected answer ({status}): {message}", maybe_paid=True
+        )
+    if status < 400:
+        error = Rejected(f"a redirect of {model} ({status}) was not followed")
+        error.scope = "service"
+        return error
+    error = Rejected(f"{model} refused the request ({status}): {message}")
+    if status == 404:
+        error.scope = "model"
+    return error
 
 
 def cause_of(exc: Exception, secret: Secret) -> BaseException | None:

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from google.genai import errors
 
 from genbatch._client import JsonObject, Secret, excerpt, mapping, objects
-from genbatch._client.http_errors import LOST, delay_in, error_of, seconds_of
+from genbatch._client.http_errors import LOST, delay_in, error_of, error_of_status, seconds_of
 from genbatch._values import (
     GenbatchError,
-    InvalidResponse,
     QuotaExhausted,
     RateLimited,
     Rejected,
@@ -81,34 +80,17 @@ def error_within(answer: JsonObject, model: str) -> GenbatchError | None:
 
 def of_status(status: int, message: str, details: list[JsonObject], model: str) -> GenbatchError:
     """Return the error for an HTTP status and the message and details sent with it."""
-    if status == 402:  # so the service's list of errors has it; users report 429
-        return _unpaid(message, model)
     if status == 429:
         return _too_many(message, details, model)
-    if status in (401, 403) or _key_is_invalid(message, details):
+    if _key_is_invalid(message, details):
         return Unauthorized(f"{model} refused the API key ({status}): {message}")
-    # 499 is what an overloaded service answers when it has cancelled the call.
-    if status in (408, 499) or status >= 500:
+    if status == 499:  # what an overloaded service answers when it has cancelled the call
         return Unavailable(f"{model} is not available ({status}): {message}")
-    if status < 300:
-        return InvalidResponse(
-            f"{model} sent an unexpected answer ({status}): {message}", maybe_paid=True
-        )
-    return _rejected(status, message, model)
-
-
-def _rejected(status: int, message: str, model: str) -> Rejected:
-    hint = advice(model) if status == 404 else None
-    if status < 400:
-        error = Rejected(f"a redirect of {model} ({status}) was not followed")
-        error.scope = "service"
-    elif hint:
+    error = error_of_status(status, message, model)
+    if status == 404 and (hint := advice(model)):
         error = Rejected(f"{model} {hint}; the service says (404): {message}")
-    else:
-        error = Rejected(f"{model} refused the request ({status}): {message}")
-    if status == 404:
         error.scope = "model"
-    if "location is not supported" in message:
+    if isinstance(error, Rejected) and "location is not supported" in message:
         error.scope = "service"
     return error
 
@@ -126,12 +108,8 @@ def _too_many(message: str, details: list[JsonObject], model: str) -> GenbatchEr
             f"daily quota of {model} is used up: {why}; the service says: {message}"
         )
     if _MONEY.search(message) and not any("retryDelay" in detail for detail in details):
-        return _unpaid(message, model)
+        return error_of_status(402, message, model)
     return RateLimited(f"too many calls of {model}: {message}")
-
-
-def _unpaid(message: str, model: str) -> QuotaExhausted:
-    return QuotaExhausted(f"{model} takes no more calls until it is paid for: {message}")
 
 
 def _key_is_invalid(message: str, details: list[JsonObject]) -> bool:

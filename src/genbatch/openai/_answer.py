@@ -15,7 +15,7 @@ from genbatch._client import (
     objects,
     parse_answer,
 )
-from genbatch._client.http_errors import delay_in, seconds_of
+from genbatch._client.http_errors import delay_in, error_of_status, seconds_of
 from genbatch._http import CapturedBody
 from genbatch._values import (
     Blocked,
@@ -25,9 +25,7 @@ from genbatch._values import (
     InvalidResponse,
     NoImage,
     QuotaExhausted,
-    RateLimited,
     Rejected,
-    Unauthorized,
     Unavailable,
     Usage,
 )
@@ -107,9 +105,7 @@ def _shown(answer: JsonObject) -> int:
     return shown
 
 
-def error_of_status(
-    status: int, captured: CapturedBody, model: str, secret: Secret
-) -> GenbatchError:
+def error_from(status: int, captured: CapturedBody, model: str, secret: Secret) -> GenbatchError:
     """Return the error that an answer of another status than 200 is.
 
     Args:
@@ -137,27 +133,16 @@ def error_of_status(
 
 def _error_of(status: int, told: JsonObject, message: str, model: str) -> GenbatchError:
     reasons = [str(told.get(name)) for name in ("code", "type")]
-    if status == 402 or not _UNPAID.isdisjoint(reasons):
-        return QuotaExhausted(f"{model} takes no more calls until it is paid for: {message}")
+    if not _UNPAID.isdisjoint(reasons):
+        return error_of_status(402, message, model)
     if not _BLOCKED.isdisjoint(reasons):
         reason = next(each for each in reasons if each in _BLOCKED)
         # Where the image itself was blocked, it had been made.
         made = mapping(told.get("moderation_details")).get("moderation_stage") == "output"
         return Blocked(f"{model} blocked it: {message}", reason=reason, maybe_paid=made)
-    if status == 429:
-        return RateLimited(f"too many calls of {model}: {message}")
-    if status in (401, 403):
-        return Unauthorized(f"{model} refused the API key ({status}): {message}")
-    if status in (408, 409) or status >= 500:  # OpenAI's own client repeats a 409
-        return Unavailable(f"{model} is not available ({status}): {message}")
-    if status < 300:
-        unexpected = f"{model} sent an unexpected answer ({status}): {message}"
-        return InvalidResponse(unexpected, maybe_paid=True)
-    if status < 400:
-        error = Rejected(f"a redirect of {model} ({status}) was not followed")
-        error.scope = "service"
-        return error
-    error = Rejected(f"{model} refused the request ({status}): {message}")
-    if status == 404 or told.get("param") == "model":
+    if status == 409:  # which OpenAI's own client repeats
+        return Unavailable(f"{model} is not available (409): {message}")
+    error = error_of_status(status, message, model)
+    if isinstance(error, Rejected) and told.get("param") == "model":
         error.scope = "model"
     return error

@@ -48,33 +48,22 @@ _INPUT_TYPES = ("image/png", "image/jpeg", "image/webp")
 class OpenAIClient:
     """Generates images with OpenAI's Images API, or a server that speaks it, one call per prompt.
 
-    Use it as a GeminiClient: with ``async with``, for any number of concurrent calls, under
-    asyncio, uvloop and trio. A prompt with input images is an edit. A size is made from
-    ``aspect_ratio`` and ``image_size``; ``size``, ``quality``, ``background``, ``output_format``
-    and all else goes into ``generation_config``. ``flare`` and ``sunburst`` stand for the newest
-    models of these names, and flare is the model of a request that names none.
+    Use it as a GeminiClient. A prompt with input images is an edit. ``aspect_ratio`` and
+    ``image_size`` make a size; ``size``, ``quality``, ``background``, ``output_format`` and all
+    else goes into ``generation_config``. ``flare`` and ``sunburst`` stand for the newest models of
+    these names; flare is the model of a request that names none.
 
     Args:
         api_key: Where blank, OPENAI_API_KEY. It is sent to base_url only, never after a redirect,
             and shown in no message, log or repr.
         base_url: An https URL, or http for a loopback host. Where None, OPENAI_BASE_URL, then
             OpenAI's own.
-        http_client: Used instead of the client's own connections and never closed here; its
-            timeouts do not apply.
-        trust_env: As for GeminiClient.
-        throttle: Keeps calls within the service's limits, as for GeminiClient.
-        max_retries: Most attempts of a call after its first, not counting those that a rate limit
-            rejects.
         timeout: Most seconds for each attempt, not counting waits for the throttle; 300 where None.
+
+    The others are GeminiClient's, and so is what it raises.
 
     Attributes:
         service: Whose images they are: ``"openai"``.
-
-    Raises:
-        Unauthorized: If there is no key.
-        ValueError: If a setting is out of range, or http_client follows redirects; on entering, if
-            the file that GENBATCH_PRICES names is not one of prices.
-        TypeError: If http_client is not asynchronous.
     """
 
     service = "openai"
@@ -148,24 +137,11 @@ class OpenAIClient:
     ) -> Image:
         """Generate one image.
 
-        Args:
-            prompt: What to draw. A Prompt's own settings override those given beside it; an
-                ImageRequest has them all.
-            budget: A Budget that each attempt is paid from.
-            price: US dollars an image, in place of the published prices.
-            settings: See ImageSettings.
-
-        Returns:
-            The image, its type read from the bytes.
+        Arguments, errors, retries and cancellation are those of GeminiClient.generate_image.
 
         Raises:
             ValueError: If the prompt is blank, a setting is none of this service's, or an input
                 image is not one that it takes; nothing has been sent.
-            OSError: If an input image cannot be read.
-            GenbatchError: As GeminiClient.generate_image.
-            RuntimeError: If the client is not open.
-
-        Retries, cancellation: As GeminiClient.generate_image.
         """
         if (wire := self._wire) is None:
             raise RuntimeError("OpenAIClient is not open: use 'async with OpenAIClient(...)'")
@@ -194,7 +170,6 @@ class OpenAIClient:
 
         Raises:
             ValueError: If the model id is malformed, or a setting is none of this service's.
-            TypeError: If generation_config is not a mapping.
         """
         return _models.resolve(request, prompt)
 
@@ -216,13 +191,10 @@ class OpenAIClient:
             raise ValueError(f"{nested[0]} cannot be sent beside input images")
 
     def price(self, request: ImageRequest) -> float | None:
-        """Return the most that an answer with one image should cost in US dollars.
-
-        Args:
-            request: As resolve returns it.
+        """Return the most that an answer to a resolved request with one image should cost.
 
         Returns:
-            None where no price is known.
+            US dollars, None where no price is known.
         """
         return _models.reserved_price(request)
 

@@ -48,17 +48,7 @@ _UNSEEN = 4096  # tokens that the service may add to a prompt
 def resolve(
     request: ImageRequest, prompt: str | Prompt | ImageRequest | None = None
 ) -> ImageRequest:
-    """Return a request with the model's full id, its settings checked.
-
-    Args:
-        request: For one image.
-        prompt: What it was made of. If that names its own model, a thinking level given for all
-            prompts is left out.
-
-    Raises:
-        ValueError: If the model id is malformed, or a setting is none of this service's.
-        TypeError: If generation_config is not a mapping.
-    """
+    """As OpenAIClient.resolve."""
     model = model_id(request.model)
     if isinstance(prompt, Prompt) and prompt.model is not None:
         request = replace(request, thinking=None)
@@ -74,11 +64,7 @@ def resolve(
 
 
 def model_id(model: str) -> str:
-    """Return the full id that a name stands for.
-
-    Raises:
-        ValueError: If it cannot be a model id.
-    """
+    """Return the full id that a name stands for; a ValueError if it cannot be a model's."""
     model = model.removeprefix("openai/")
     if not _MODEL_ID.fullmatch(model):
         raise ValueError(f"not a model id: {model!r}")

@@ -18,7 +18,7 @@ from genbatch._http import (
 )
 from genbatch._values import Image, ImageRequest, InvalidResponse, sniff_input_type
 
-from ._answer import REQUEST_ID, error_of_status, image_from
+from ._answer import REQUEST_ID, error_from, image_from
 from ._models import fields_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Wire:
                 answer = parse_answer(captured.take(), request.model, self._secret.hide)
                 named = captured.headers.get(REQUEST_ID, "")
                 return {**answer, REQUEST_ID: self._secret.hide(named) or None}
-            error = error_of_status(status, captured, request.model, self._secret)
+            error = error_from(status, captured, request.model, self._secret)
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
 
