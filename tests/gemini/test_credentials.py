@@ -25,8 +25,8 @@ from google.auth.exceptions import RefreshError, TransportError
 from genbatch import GeminiClient, Unauthorized, Unavailable
 from genbatch._client import Secret
 from genbatch.gemini import _credentials
+from genbatch.gemini._client import Vertex, find_vertex
 from genbatch.gemini._credentials import Access
-from genbatch.gemini._settings import Vertex, find_vertex
 from support.backends import only_asyncio, until
 
 pytestmark = pytest.mark.anyio

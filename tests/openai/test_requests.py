@@ -79,7 +79,6 @@ def test_key_and_url_come_from_arguments_then_the_environment(
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("flash", FLARE),  # that of a request that names none
         ("flare", FLARE),
         ("sunburst", "gpt-image-2.6-sunburst"),
         ("openai/gpt-image-2", "gpt-image-2"),
@@ -103,9 +102,9 @@ def test_settings_that_the_service_does_not_have_are_refused(
     settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        OpenAIClient(KEY).resolve(ImageRequest("a cat", **settings))
+        OpenAIClient.resolve(ImageRequest("a cat", **{"model": "flare", **settings}))
     with pytest.raises(TypeError, match="must be a mapping"):
-        OpenAIClient(KEY).resolve(ImageRequest("a cat", generation_config=[]))  # type: ignore[arg-type]
+        OpenAIClient.resolve(ImageRequest("a cat", generation_config=[]))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +145,9 @@ def test_every_shape_that_is_taken_makes_a_size_that_the_service_makes(image_siz
     for across in range(1, 33):
         for down in range(math.ceil(across / 3), min(3 * across, 32) + 1):
             ratio = f"{across}:{down}"
-            client.resolve(ImageRequest("a cat", aspect_ratio=ratio, image_size=image_size))
+            client.resolve(
+                ImageRequest("a cat", "flare", aspect_ratio=ratio, image_size=image_size)
+            )
 
 
 @pytest.mark.anyio

@@ -31,7 +31,7 @@ from google.auth.transport.requests import Request
 from genbatch._client import Secret, excerpt
 from genbatch._values import GenbatchError, Unauthorized, Unavailable
 
-from ._settings import Vertex, check_project
+from ._client import Vertex, check_project
 
 AHEAD = 600.0  # seconds between the replacement of a token and its expiry
 _REQUEST_TIMEOUT = (

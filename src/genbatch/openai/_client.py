@@ -51,7 +51,7 @@ class OpenAIClient:
     Use it as a GeminiClient. A prompt with input images is an edit. ``aspect_ratio`` and
     ``image_size`` make a size; ``size``, ``quality``, ``background``, ``output_format`` and all
     else goes into ``generation_config``. ``flare`` and ``sunburst`` stand for the newest models of
-    these names; flare is the model of a request that names none.
+    these names.
 
     Args:
         api_key: Where blank, OPENAI_API_KEY. It is sent to base_url only, never after a redirect,
@@ -64,9 +64,11 @@ class OpenAIClient:
 
     Attributes:
         service: Whose images they are: ``"openai"``.
+        default_model: The model of a prompt that names none.
     """
 
     service = "openai"
+    default_model = _models.DEFAULT_MODEL
 
     def __init__(
         self,
@@ -145,6 +147,8 @@ class OpenAIClient:
         """
         if (wire := self._wire) is None:
             raise RuntimeError("OpenAIClient is not open: use 'async with OpenAIClient(...)'")
+        if not isinstance(prompt, ImageRequest):
+            settings = {"model": self.default_model, **settings}
         resolved = self.resolve(ImageRequest.of(prompt, settings), prompt)
         request = await read_images(resolved, self._threads)
         self.check(request)
@@ -158,8 +162,9 @@ class OpenAIClient:
             max_retries=self._max_retries,
         )
 
+    @staticmethod
     def resolve(
-        self, request: ImageRequest, prompt: str | Prompt | ImageRequest | None = None
+        request: ImageRequest, prompt: str | Prompt | ImageRequest | None = None
     ) -> ImageRequest:
         """Return a request with the model's full id, its settings checked; no call is made.
 
@@ -190,7 +195,8 @@ class OpenAIClient:
         if request.images and nested:
             raise ValueError(f"{nested[0]} cannot be sent beside input images")
 
-    def price(self, request: ImageRequest) -> float | None:
+    @staticmethod
+    def price(request: ImageRequest) -> float | None:
         """Return the most that an answer to a resolved request with one image should cost.
 
         Returns:
@@ -198,7 +204,8 @@ class OpenAIClient:
         """
         return _models.reserved_price(request)
 
-    def expected_price(self, request: ImageRequest) -> float | None:
+    @staticmethod
+    def expected_price(request: ImageRequest) -> float | None:
         """Return what an answer is expected to cost, as price."""
         return _models.expected_price(request)
 

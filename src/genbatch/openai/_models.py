@@ -17,12 +17,7 @@ from genbatch._money import ModelPrice, model_price
 from genbatch._values import ImageRequest, Prompt, Usage
 
 DEFAULT_MODEL = "gpt-image-2.6-flare"
-# "flash" is the model of a request that names none.
-_ALIASES = {
-    "flash": DEFAULT_MODEL,
-    "flare": DEFAULT_MODEL,
-    "sunburst": "gpt-image-2.6-sunburst",
-}
+_ALIASES = {"flare": DEFAULT_MODEL, "sunburst": "gpt-image-2.6-sunburst"}
 _MODEL_ID = re.compile(r"[\w.:/-]+", re.ASCII)
 _SNAPSHOT = re.compile(r"-\d{4}-\d\d-\d\d$")
 _MAKES_ANY_SIZE = re.compile(r"gpt-image-2\b.*")
