@@ -67,20 +67,12 @@ class FakeOpenAI:
     ``GET /stats`` answers the stats.
 
     Args:
-        latency: Seconds each call takes, or a function of the call that returns them.
         image_size: Longer side of the images in pixels; the size asked for decides the other.
         faults: As for FakeGemini; errors in OpenAI's shape are openai_error's.
-        quota: Calls of each model in any 60 s, such as ``"60/min"``; None for any number.
-        retry_info: Whether a refusal says when there is quota again.
-        speed: Run the service's clock this many times faster than real time.
         api_keys: Keys that are valid, looked up at every request; None for any that is not empty.
         models: Ids of the available models; None for any.
-        port: Port to listen on, 0 for a free one.
-        host: Address to listen on.
 
-    Raises:
-        ValueError: If an argument is malformed or out of range.
-        OSError: On entering, if host and port cannot be listened on.
+    The others are as for FakeGemini, and so are errors.
 
     Cancellation, failure: as for FakeGemini.
     """
