@@ -39,6 +39,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"generation_config": {"size": "3840x1024"}}, "up to 3:1"),
     ({"generation_config": {"user": {1, 2}}}, "cannot be sent"),
     ({"generation_config": {"user": math.nan}}, "cannot be sent"),
+    ({"text": "half a character: \ud800"}, "surrogates not allowed"),
 ]
 
 
@@ -102,7 +103,7 @@ def test_settings_that_the_service_does_not_have_are_refused(
     settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        OpenAIClient.resolve(ImageRequest("a cat", **{"model": "flare", **settings}))
+        OpenAIClient.resolve(ImageRequest(**{"text": "a cat", "model": "flare", **settings}))
     with pytest.raises(TypeError, match="must be a mapping"):
         OpenAIClient.resolve(ImageRequest("a cat", generation_config=[]))  # type: ignore[arg-type]
 
@@ -153,7 +154,7 @@ def test_every_shape_that_is_taken_makes_a_size_that_the_service_makes(image_siz
 @pytest.mark.anyio
 async def test_settings_are_sent_under_their_names_and_the_key_in_its_header() -> None:
     async with FakeOpenAI(image_size=8) as server, OpenAIClient(KEY, base_url=server.url) as client:
-        config = {"quality": "low", "background": "opaque", "output_format": "webp"}
+        config = {"quality": "low", "background": "opaque", "output_format": "webp", "size": None}
         await client.generate_image(
             Prompt("a cat", model="sunburst", aspect_ratio="16:9"), generation_config=config
         )
@@ -162,7 +163,7 @@ async def test_settings_are_sent_under_their_names_and_the_key_in_its_header() -
     named = {"model": "gpt-image-2.6-sunburst", "prompt": "a cat", "size": "1360x768"}
     assert first.path == "/v1/images/generations"
     assert first.headers["authorization"] == f"Bearer {KEY}"
-    assert first.body == {**named, **config}
+    assert first.body == {**config, **named}
     assert second.body["response_format"] == "b64_json"
     assert second.body["size"] == "2048x2048"
 

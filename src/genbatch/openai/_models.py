@@ -70,10 +70,11 @@ def fields_of(request: ImageRequest) -> dict[str, Any]:
     """Return what is sent for a request beside its input images.
 
     Raises:
-        ValueError: If generation_config has a field that the client sets or that cannot be sent, or
-            the model does not make the size or the quality.
+        ValueError: If generation_config has a field that the client sets, something cannot be sent,
+            or the model does not make the size or the quality.
     """
-    config = dict(request.generation_config or {})
+    given = request.generation_config or {}
+    config = {name: value for name, value in given.items() if value is not None}
     for name in config:
         if name in _OURS:
             raise ValueError(f"generation_config must not have {name!r}: the client sets it")
@@ -84,11 +85,11 @@ def fields_of(request: ImageRequest) -> dict[str, Any]:
     if request.aspect_ratio is not None or request.image_size is not None:
         config["size"] = "{}x{}".format(*_sides(request.aspect_ratio, request.image_size))
     _check_choices(request.model, config)
-    try:
-        json.dumps(config, allow_nan=False)
-    except (TypeError, ValueError) as exc:
-        raise ValueError(f"generation_config cannot be sent: {exc}") from None
     fields = {"model": request.model, "prompt": request.text, **config}
+    try:
+        json.dumps(fields, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"the request cannot be sent: {exc}") from None
     if not request.model.startswith(("gpt-", "chatgpt-")):  # which send nothing else
         fields["response_format"] = "b64_json"
     return fields
@@ -205,7 +206,7 @@ def cost(
 def _choices(request: ImageRequest) -> dict[str, Any]:
     """Return the fields whose choice is not left to the service."""
     fields = fields_of(request)
-    return {name: value for name, value in fields.items() if value not in (None, "auto")}
+    return {name: value for name, value in fields.items() if value != "auto"}
 
 
 def _is_moving(choices: Mapping[str, Any]) -> bool:
