@@ -243,14 +243,15 @@ def excerpt(text: str, length: int = 200) -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-def images_of(inline: list[object], model: str) -> tuple[list[Image], str, bytes | None]:
+def images_of(inline: list[object], model: str) -> tuple[list[Image], str, list[bytes]]:
     """Return the valid ones of images in base64, whatever types the answer claims.
 
     Returns:
-        The images; what is wrong with the first invalid one, and its bytes.
+        The images; what is wrong with the first invalid one; the bytes of those that have any.
     """
     images: list[Image] = []
-    reason, damaged = "", None
+    damaged: list[bytes] = []
+    reason = ""
     for encoded in inline:
         try:
             data = _decoded(encoded)
@@ -261,15 +262,16 @@ def images_of(inline: list[object], model: str) -> tuple[list[Image], str, bytes
             wrong = _what_is_wrong(data, mime_type)
         if mime_type and not wrong:
             images.append(Image(data, mime_type, model))
-        elif not reason:
-            reason, damaged = wrong, data or None
+        else:
+            reason = reason or wrong
+            damaged += [data] if data else []
     return images, reason, damaged
 
 
 def no_whole_image(
     model: str,
     reason: str,
-    damaged: bytes | None,
+    damaged: list[bytes],
     cost: float | None,
     images: int,
     request_id: str | None,
@@ -279,16 +281,16 @@ def no_whole_image(
     Args:
         model: Full id, for the message.
         reason: What is wrong with the first, as images_of returns it.
-        damaged: Its bytes, None where it has none.
+        damaged: The bytes of those that have any.
         cost: US dollars for all that came, None where unknown.
         images: How many came.
         request_id: The service's id of the answer.
     """
     message = f"{model} sent an invalid image: {reason}"
-    kind = InvalidResponse if damaged is None else DamagedImage
+    kind = DamagedImage if damaged else InvalidResponse
     error = kind(message, status=200, request_id=request_id, maybe_paid=True)
     if isinstance(error, DamagedImage):
-        error.data, error.cost, error.images = damaged, cost, images
+        error.data, error.cost, error.images = damaged[0], cost, images
     return error
 
 

@@ -81,6 +81,7 @@ def error_of(exc: Exception, *, model: str, timeout: float, secret: Secret) -> G
 
 def error_of_status(status: int, message: str, model: str) -> GenbatchError:
     """Return the error for an HTTP status, as every service means it, and the message with it."""
+    message = excerpt(message)
     if status == 402:
         return QuotaExhausted(f"{model} takes no more calls until it is paid for: {message}")
     if status == 429:
