@@ -129,6 +129,18 @@ async def test_size_and_quality_that_the_service_has_chosen_are_believed() -> No
 
 
 @pytest.mark.anyio
+async def test_a_gif_costs_the_tokens_told_however_many_frames_it_has() -> None:
+    config = {"output_format": "gif", "quality": "low"}
+    frames = telling(output_tokens=9 * 196, output_tokens_details=None)
+    async with (
+        FakeOpenAI(image_size=8, faults=[frames]) as server,
+        OpenAIClient(KEY, base_url=server.url) as client,
+    ):
+        image = await client.generate_image("a cat", generation_config=config)
+    assert image.cost == pytest.approx(9 * 196 * A_TOKEN, rel=0.01)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("size", [7, [], "big", "0x0", f"{'9' * 5000}x1024"])
 async def test_what_is_told_of_the_choice_may_be_anything(size: object) -> None:
     fault = Fault(edit=lambda answer: {**answer, "size": size, "quality": size})
