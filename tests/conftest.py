@@ -17,7 +17,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from genbatch import _http
-from genbatch.gemini import _retry
+from genbatch._client import _retry
 from support.backends import BACKENDS
 
 # A job in the background ignores it, and so would the processes that tests send it.

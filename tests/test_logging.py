@@ -27,10 +27,10 @@ from genbatch import (
     Unavailable,
     generate_images,
 )
+from genbatch._client._retry import with_retries
 from genbatch._logs import log, log_context
 from genbatch._run._takes import make_takes, plan_takes
 from genbatch._store import _files as files
-from genbatch.gemini._retry import with_retries
 from genbatch.testing import FakeGemini, Fault, bad_key, blocked, rate_limited
 from support import virtual
 from support.backends import until

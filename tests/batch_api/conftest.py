@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio.lowlevel
 import pytest
 
+from genbatch._client import _retry
 from genbatch.batch_api import _collect, _queue, _submit
-from genbatch.gemini import _retry
 
 
 @pytest.fixture(autouse=True)

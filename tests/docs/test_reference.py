@@ -10,6 +10,7 @@ import pytest
 
 import genbatch
 import genbatch.gallery
+import genbatch.openai
 import genbatch.testing
 from genbatch.cli._main import app
 from support.pages import DOCS, PAGES, README, ROOT, read
@@ -21,7 +22,7 @@ DESCRIBED = re.findall(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)", ALL, re.MULTILIN
 
 
 def public_names() -> Iterator[str]:
-    for module in (genbatch, genbatch.testing, genbatch.gallery):
+    for module in (genbatch, genbatch.openai, genbatch.testing, genbatch.gallery):
         yield from (f"{module.__name__}.{name}" for name in module.__all__)
 
 
@@ -50,7 +51,9 @@ def test_every_command_has_a_section() -> None:
 
 def test_every_variable_that_is_read_is_in_the_table() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))
-    used = set(re.findall(r"\b(?:(?:GEMINI|GOOGLE|SSL_CERT)_[A-Z_]+|GENBATCH_PRICES)\b", code))
+    used = set(
+        re.findall(r"\b(?:(?:GEMINI|GOOGLE|OPENAI|SSL_CERT)_[A-Z_]+|GENBATCH_PRICES)\b", code)
+    )
     rows = re.findall(r"^\| (`[^|]*)", read(REFERENCE / "environment.md"), re.MULTILINE)
     table = set(re.findall(r"`([A-Z_]+)`", "".join(rows)))
     assert used == {name for name in table if not name.endswith("_PROXY")}

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from genbatch._client import excerpt, parse_answer
 from genbatch._values import Blocked, Image, ImageRequest, InvalidResponse, NoImage, Usage
-from genbatch.gemini._answer import excerpt, image_from, parse_answer
+from genbatch.gemini._answer import image_from
 
 PNG = b"\x89PNG\r\n\x1a\n the rest of a picture IEND\xaeB`\x82"
 JPEG = b"\xff\xd8\xff the rest of a picture \xff\xd9"

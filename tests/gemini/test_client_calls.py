@@ -17,6 +17,7 @@ import httpx
 import httpx2
 import pytest
 
+from genbatch._client import _retry
 from genbatch._http import ConnectionStack
 from genbatch._throttle._throttle import Throttle
 from genbatch._values import (
@@ -27,7 +28,7 @@ from genbatch._values import (
     Unauthorized,
     Unavailable,
 )
-from genbatch.gemini import GeminiClient, _retry, _sdk
+from genbatch.gemini import GeminiClient, _sdk
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,8 @@ import httpcore
 import httpx
 import pytest
 
-from genbatch.gemini import GeminiClient, _retry, _sdk
+from genbatch._client import _retry
+from genbatch.gemini import GeminiClient, _sdk
 from genbatch.testing import FakeGemini
 from support.backends import only_asyncio
 

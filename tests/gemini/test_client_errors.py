@@ -12,6 +12,8 @@ import pydantic
 import pytest
 from google.genai import errors
 
+from genbatch._client import Secret
+from genbatch._client.http_errors import showable
 from genbatch._values import (
     GenbatchError,
     InvalidResponse,
@@ -22,8 +24,7 @@ from genbatch._values import (
     Unauthorized,
     Unavailable,
 )
-from genbatch.gemini._settings import Secret
-from genbatch.gemini._translate import THIRD_PARTY, showable, translate
+from genbatch.gemini._translate import THIRD_PARTY, translate
 
 KEY = "AIza-canary-key-that-nobody-may-see"
 MODEL = "gemini-3-pro-image"

@@ -10,11 +10,17 @@ import httpx
 import httpx2
 import pytest
 
+from genbatch import _client
+from genbatch._client import Secret
 from genbatch._values import Unauthorized
-from genbatch.gemini import GeminiClient
-from genbatch.gemini._settings import Secret, find_base_url, find_key
+from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient
 
 KEY = "AIza-canary-key-that-nobody-may-see"
+NAMES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+
+
+def find_base_url(url: str | None, environ: dict[str, str]) -> str | None:
+    return _client.find_base_url(url, environ, "GOOGLE_GEMINI_BASE_URL", like=DEFAULT_BASE_URL)
 
 
 def test_importing_the_client_loads_neither_the_sdk_nor_httpx() -> None:
@@ -38,7 +44,7 @@ def test_importing_the_client_loads_neither_the_sdk_nor_httpx() -> None:
 def test_first_key_that_is_not_blank_is_taken(
     argument: str | None, environ: dict[str, str], expected: str
 ) -> None:
-    assert find_key(argument, environ).reveal() == expected
+    assert _client.find_key(argument, environ, *NAMES).reveal() == expected
 
 
 @pytest.mark.parametrize("environ", [{}, {"GEMINI_API_KEY": " ", "GOOGLE_API_KEY": ""}])
@@ -58,7 +64,7 @@ def test_missing_key_is_one_clear_line(
 @pytest.mark.parametrize("key", [f"{KEY}\r\nX-Evil: 1", f"{KEY} {KEY}", f"{KEY}é", f"{KEY}\x7f"])
 def test_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) -> None:
     with pytest.raises(ValueError, match="cannot be sent in an HTTP header") as caught:
-        find_key(key, {})
+        _client.find_key(key, {}, *NAMES)
     assert KEY not in str(caught.value)
 
 
@@ -121,11 +127,14 @@ def test_password_in_a_url_is_refused_and_not_shown() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_url_comes_from_argument_then_environment_then_default() -> None:
+def test_url_comes_from_argument_then_environment_then_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     environ = {"GOOGLE_GEMINI_BASE_URL": "https://env.example"}
     assert find_base_url("https://arg.example", environ) == "https://arg.example"
     assert find_base_url(None, environ) == "https://env.example"
-    assert find_base_url(None, {"GOOGLE_GEMINI_BASE_URL": ""}).endswith(".googleapis.com")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "")
+    assert ".googleapis.com'" in repr(GeminiClient(KEY))
     with pytest.raises(ValueError, match="https"):
         find_base_url(None, {"GOOGLE_GEMINI_BASE_URL": "http://env.example"})
 

@@ -23,9 +23,10 @@ from google.auth.credentials import Credentials
 from google.auth.exceptions import RefreshError, TransportError
 
 from genbatch import GeminiClient, Unauthorized, Unavailable
+from genbatch._client import Secret
 from genbatch.gemini import _credentials
+from genbatch.gemini._client import Vertex, find_vertex
 from genbatch.gemini._credentials import Access
-from genbatch.gemini._settings import Secret, Vertex, find_vertex
 from support.backends import only_asyncio, until
 
 pytestmark = pytest.mark.anyio

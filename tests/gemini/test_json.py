@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from genbatch._client import _wire, parse_answer
 from genbatch._values import ImageRequest, InvalidResponse
-from genbatch.gemini import _answer
-from genbatch.gemini._answer import image_from, parse_answer
+from genbatch.gemini._answer import image_from
 
 MODEL = "a-model"
 KEY = "AIza-a-key-that-is-echoed"
@@ -109,7 +109,7 @@ def test_answer_of_far_too_many_values_is_refused_unparsed(
     kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = json.dumps(answer(image(), {"list": [0] * 100_000}))
-    monkeypatch.setattr(_answer, "from_json", None)
+    monkeypatch.setattr(_wire, "from_json", None)
     with pytest.raises(InvalidResponse, match="more than 100,000 values") as caught:
         parse_answer(kind(body), MODEL)
     assert caught.value.maybe_paid

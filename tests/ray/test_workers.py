@@ -19,7 +19,7 @@ from genbatch import (
     StoreError,
     Unauthorized,
 )
-from genbatch.gemini import _retry
+from genbatch._client import _retry
 from genbatch.ray._objects import Objects, StoredImage
 from genbatch.ray._worker import Worker
 from genbatch.testing import (

@@ -15,11 +15,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+from anyio import to_thread
 
+from genbatch.testing import FakeOpenAI
+from support.backends import only_trio
 from support.commands import started
 from support.programs import environment
 from support.wire import PATH, asking, png_size
@@ -54,6 +58,14 @@ def output_of(*command: str | Path, **settings: str) -> str:
     return done.stdout
 
 
+def installed(folder: Path, package: str) -> Path:
+    """Return the Python of a new environment that has a package."""
+    output_of(sys.executable, "-m", "venv", folder)
+    python = folder / "bin" / "python"
+    output_of(python, "-m", "pip", "install", "-qq", "--no-compile", package)
+    return python
+
+
 def check_images(url: str, images: list[str]) -> None:
     """Check that images, in base64, are what the server made, and that it made no other."""
     stats = httpx.get(f"{url}/stats", trust_env=False).json()
@@ -69,6 +81,19 @@ def test_google_genai_gets_images_whole_and_streamed_with_and_without_asyncio(ur
     images = images_of(url, sys.executable, CLIENTS / "google_genai.py")
     assert len(images) == 4
     check_images(url, images)
+
+
+@others
+@only_trio  # once: each run installs it
+@pytest.mark.anyio
+async def test_openai_gets_images_from_its_own_fake(tmp_path: Path) -> None:
+    python = await to_thread.run_sync(installed, tmp_path, "openai")
+    async with FakeOpenAI() as server:
+        settings = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "a-key"}
+        program = partial(output_of, python, CLIENTS / "open_ai.py", **settings)
+        images = (await to_thread.run_sync(program)).splitlines()
+    assert server.stats.images == server.stats.calls == len(images) == 3
+    assert {png_size(base64.b64decode(image)) for image in images} == {(512, 512)}
 
 
 @others
@@ -98,9 +123,7 @@ def test_google_genai_of_npm_gets_images_whole_and_streamed(url: str, tmp_path: 
 
 @others
 def test_litellm_gets_images_whole_and_streamed(url: str, tmp_path: Path) -> None:
-    output_of(sys.executable, "-m", "venv", tmp_path)
-    python = tmp_path / "bin" / "python"
-    output_of(python, "-m", "pip", "install", "-qq", "--no-compile", "litellm")
+    python = installed(tmp_path, "litellm")
     images = images_of(url, python, CLIENTS / "lite_llm.py")
     assert len(images) == 2
     check_images(url, images)

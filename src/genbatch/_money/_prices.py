@@ -39,11 +39,14 @@ class ModelPrice:
         input: US dollars per million tokens of prompt and input images.
         text: US dollars per million tokens of text and thoughts in the answer.
         image: US dollars per million tokens of images in the answer.
-        image_tokens: Tokens billed per image, by size.
+        image_tokens: Tokens billed per image, by size, or for one of 1,024 by 1,024 pixels by
+            quality.
         input_image_tokens: Tokens billed per input image.
         thought_tokens: Most tokens of thoughts that an answer is expected to need.
         search: US dollars per search query.
         tiers: Factors of all prices, by service tier.
+        input_image: US dollars per million tokens of input images, where it is not that of the
+            prompt. The row may leave it out.
     """
 
     service: str
@@ -58,11 +61,23 @@ class ModelPrice:
     thought_tokens: int
     search: float
     tiers: Mapping[str, float]
+    input_image: float | None = None
 
-    def cost(self, *, prompt_tokens: int = 0, text_tokens: int = 0, image_tokens: int = 0) -> float:
-        """Return the price in US dollars of an answer's tokens; thoughts are text."""
+    def cost(
+        self,
+        *,
+        prompt_tokens: int = 0,
+        input_image_tokens: int = 0,
+        text_tokens: int = 0,
+        image_tokens: int = 0,
+    ) -> float:
+        """Return the price in US dollars of an answer's tokens; thoughts are text.
+
+        Input images are among the prompt's tokens, or have their own where they cost differently.
+        """
         tokens = prompt_tokens * self.input + text_tokens * self.text + image_tokens * self.image
-        return tokens / _MILLION
+        shown = self.input if self.input_image is None else self.input_image
+        return (tokens + input_image_tokens * shown) / _MILLION
 
 
 def model_price(service: str, model: str) -> ModelPrice | None:
@@ -120,11 +135,11 @@ def _price(row: Any, number: int) -> ModelPrice:
     if not isinstance(row, dict):
         raise ValueError(f"row {number}: it must be an object, got {row!r:.50}")
     names = {field.name for field in fields(ModelPrice)}
-    for name in sorted(names ^ row.keys()):
+    for name in sorted((names ^ row.keys()) - {"input_image"}):
         raise ValueError(f"row {number}: {name!r} is {'missing' if name in names else 'unknown'}")
     for field in fields(ModelPrice):
-        value, kind = row[field.name], str(field.type)
-        if not _fits(value, kind):
+        value, kind = row.get(field.name), str(field.type).removesuffix(" | None")
+        if (field.name in row or kind == field.type) and not _fits(value, kind):
             expected = _EXPECTED[kind]
             raise ValueError(f"row {number}: {field.name} must be {expected}, got {value!r:.50}")
     try:

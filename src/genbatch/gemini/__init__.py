@@ -1,7 +1,18 @@
 """The Gemini client: one prompt in, one image out, over google-genai."""
 
-from ._answer import JsonObject, excerpt, file_parts, image_from, mapping, objects, parse_answer
-from ._client import GeminiClient, read_images
+from genbatch._client import (
+    JsonObject,
+    backoff,
+    excerpt,
+    mapping,
+    objects,
+    parse_answer,
+    read_images,
+    with_retries,
+)
+
+from ._answer import file_parts, image_from
+from ._client import DEFAULT_BASE_URL, GeminiClient
 from ._models import (
     MODELS,
     Model,
@@ -15,8 +26,6 @@ from ._models import (
     reserved_price,
     resolve,
 )
-from ._retry import backoff, with_retries
-from ._settings import DEFAULT_BASE_URL
 
 __all__ = [
     "DEFAULT_BASE_URL",

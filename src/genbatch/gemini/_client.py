@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from logging import DEBUG, getLogger
-from pathlib import Path
-from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 import anyio
 from anyio import to_thread
 
-from genbatch._logs import log, log_context
-from genbatch._money import Account, Budget, load_prices
+from genbatch._client import (
+    JsonObject,
+    Secret,
+    Throttles,
+    check_options,
+    find_base_url,
+    find_key,
+    paid_image,
+    read_images,
+    with_retries,
+)
+from genbatch._money import Account, load_prices
 from genbatch._throttle import Throttle
 from genbatch._values import (
-    DamagedImage,
     GenbatchError,
     Image,
     ImageRequest,
     ImageSettings,
     InvalidResponse,
     Prompt,
-    sniff_input_type,
     takes_settings,
 )
 
@@ -42,8 +49,6 @@ from ._models import (
     reserved_price,
     resolve,
 )
-from ._retry import with_retries
-from ._settings import Secret, check_http_client, find_base_url, find_key, find_vertex
 
 if TYPE_CHECKING:
     import httpx
@@ -52,8 +57,11 @@ if TYPE_CHECKING:
 
     from ._sdk import Wire
 
-_log = getLogger("genbatch.client")
+DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
 
+# Both become parts of a URL, the location of its host.
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]*", re.ASCII)
+_LOCATION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 _FILE_THREADS = 4
 _MOST_PAGES = 100  # of a list of models; a server could send pages for ever
 
@@ -116,24 +124,21 @@ class GeminiClient:
         max_retries: int = 3,
         timeout: float | None = None,
     ) -> None:
-        if max_retries < 0:
-            raise ValueError(f"max_retries must be >= 0, got {max_retries}")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout must be > 0, got {timeout}")
-        if http_client is not None:
-            check_http_client(http_client)
-            if trust_env:
-                raise ValueError("give trust_env or http_client, not both")
+        check_options(max_retries, timeout, http_client, trust_env=trust_env)
         self._vertex = find_vertex(
             vertexai, project, location, credentials, api_key=api_key, environ=os.environ
         )
         vertex = self._vertex is not None
-        self._secret = Secret(name="token") if vertex else find_key(api_key, os.environ)
-        self._base_url = find_base_url(base_url, os.environ, vertex=vertex)
+        if vertex:
+            self._secret, variable = Secret(name="token"), "GOOGLE_VERTEX_BASE_URL"
+        else:
+            self._secret = find_key(api_key, os.environ, "GEMINI_API_KEY", "GOOGLE_API_KEY")
+            variable = "GOOGLE_GEMINI_BASE_URL"
+        url = find_base_url(base_url, os.environ, variable, like=DEFAULT_BASE_URL)
+        self._base_url = None if vertex and url is None else url or DEFAULT_BASE_URL
         self._http_client = http_client
         self._trust_env = trust_env
-        self._make_throttle = throttle
-        self._throttles: dict[str, Throttle] = {}
+        self._throttles = Throttles(throttle)
         self._max_retries = max_retries
         self._given_timeout = timeout
         self._timeout = TIMEOUT if timeout is None else timeout  # of what makes no image
@@ -236,11 +241,16 @@ class GeminiClient:
             await to_thread.run_sync(wire.check, request, limiter=self._threads)
         else:
             wire.check(request)
-        account = Budget() if budget is None else budget
-        attempt = partial(_make_attempt, wire, request, account, price)
-        admitted = partial(self.throttle(request.model).run, attempt)
-        with log_context(model=request.model):
-            return await with_retries(admitted, self._max_retries, _image_or_error)
+        return await paid_image(
+            partial(wire.ask, request),
+            lambda answer: _read(wire, answer, request, price),
+            model=request.model,
+            price=reserved_price(request) if price is None else price,
+            account=budget,
+            throttle=self.throttle(request.model),
+            max_retries=self._max_retries,
+            room=wire.room,
+        )
 
     @staticmethod
     def resolve(
@@ -295,15 +305,7 @@ class GeminiClient:
         Raises:
             ValueError: If model cannot be a model id.
         """
-        model = model_id(model)
-        if model not in self._throttles:
-            made = self._make_throttle
-            if made is None:
-                made = Throttle()
-            elif not isinstance(made, Throttle):
-                made = made(model)
-            self._throttles[model] = made
-        return self._throttles[model]
+        return self._throttles[model_id(model)]
 
     @property
     def is_vertex(self) -> bool:
@@ -352,91 +354,100 @@ class GeminiClient:
         return self._wire
 
 
-async def _make_attempt(
-    wire: Wire, request: ImageRequest, account: Account, price: float | None
-) -> Image | GenbatchError:
-    """Make one attempt and return its image, or the error of an answer that is paid for.
-
-    Args:
-        wire: Sends the request.
-        request: Its input images are bytes.
-        account: Pays for it.
-        price: US dollars an image, in place of the price table's.
+async def _read(
+    wire: Wire, answer: JsonObject | InvalidResponse, request: ImageRequest, price: float | None
+) -> Image:
+    """Return the image of an answer.
 
     Raises:
-        GenbatchError: If there was no answer, or one that is not paid for.
+        GenbatchError: If it has none.
     """
-    expected = reserved_price(request) if price is None else price
-    # Before it is paid for: a call without a connection may wait for long.
-    async with wire.room(), account.attempt(expected, request.model) as attempt:
-        log(_log, DEBUG, "asking for an image")
-        began = perf_counter()
-        try:
-            answer = await wire.ask(request)
-        except GenbatchError as error:
-            _log_failure(error, began)
-            raise
-        try:
-            if isinstance(answer, GenbatchError):
-                raise answer
-            await wire.fetch_images(answer)
-            tier = served_tier(answer) or asked_tier(request)
-            image = image_from(answer, request, price, tier)
-        except GenbatchError as error:
-            if isinstance(error, DamagedImage) and error.cost is None:
-                error.cost = attempt.cost_of(error.images)
-            attempt.failed(error)
-            _log_failure(error, began)
-            return error
-        if image.cost is None:
-            image = replace(image, cost=attempt.cost_of(image.images))
-        attempt.paid(image.cost, image.images)
-        _log_image(image, began)
-        return image
+    if isinstance(answer, GenbatchError):
+        raise answer
+    await wire.fetch_images(answer)
+    return image_from(answer, request, price, served_tier(answer) or asked_tier(request))
 
 
-def _image_or_error(result: Image | GenbatchError) -> Image:
-    """Return the image of an attempt, or raise its error."""
-    if isinstance(result, GenbatchError):
-        raise result
-    return result
+@dataclass(frozen=True, slots=True)
+class Vertex:
+    """Where on Vertex to call, and on whose account.
+
+    Attributes:
+        project: Id or number; None for the credentials' own.
+        location: Such as ``"global"`` or ``"europe-west4"``.
+        credentials: Of google-auth; None for the application default credentials.
+    """
+
+    project: str | None
+    location: str
+    credentials: Credentials | None = field(repr=False)
 
 
-def _log_image(image: Image, began: float) -> None:
-    size, elapsed = len(image.data), perf_counter() - began
-    message = "an image of %d bytes came after %.1f s"
-    log(_log, DEBUG, message, size, elapsed, elapsed=elapsed, bytes=size, cost=image.cost)
+def find_vertex(
+    vertexai: bool | None,
+    project: str | None,
+    location: str | None,
+    credentials: Credentials | None,
+    *,
+    api_key: str | None,
+    environ: Mapping[str, str],
+) -> Vertex | None:
+    """Return how to call Vertex, or None to call Gemini's own API.
 
-
-def _log_failure(error: GenbatchError, began: float) -> None:
-    elapsed = perf_counter() - began
-    log(_log, DEBUG, "no image after %.1f s", elapsed, error=error, elapsed=elapsed)
-
-
-async def read_images(request: ImageRequest, limiter: anyio.CapacityLimiter) -> ImageRequest:
-    """Return a request whose input images are bytes.
+    Arguments come first; with Vertex, GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_LOCATION replace those
+    that are blank.
 
     Args:
-        request: To be sent.
-        limiter: Bounds the threads that read files.
+        vertexai: None leaves it to GOOGLE_GENAI_USE_ENTERPRISE, then GOOGLE_GENAI_USE_VERTEXAI.
+        project: Id or number of a project.
+        location: Name of a region, or ``"global"``.
+        credentials: Credentials of google-auth.
+        api_key: Must be blank with Vertex: its express mode is not supported.
+        environ: The environment.
 
     Raises:
-        ValueError: If an input image is not an image.
-        OSError: If one cannot be read.
+        ValueError: If one is malformed or is given without Vertex, or a key is given with Vertex.
     """
-    if not request.images:
-        return request
-    images = await to_thread.run_sync(_read_images, request.images, limiter=limiter)
-    return replace(request, images=images)
+    if vertexai is None:
+        vertexai = _asks_for_vertex(environ)
+    if not vertexai:
+        given = {"project": project, "location": location, "credentials": credentials}
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name}= is for Vertex: pass vertexai=True too")
+        return None
+    if api_key and api_key.strip():
+        raise ValueError(
+            "Vertex takes credentials=, not api_key= (its express mode is not supported): set "
+            "GOOGLE_CLOUD_PROJECT and run 'gcloud auth application-default login', or pass "
+            "vertexai=False to use the key with the Gemini API"
+        )
+    project = project or environ.get("GOOGLE_CLOUD_PROJECT") or None
+    location = location or environ.get("GOOGLE_CLOUD_LOCATION") or "global"
+    if project is not None:
+        check_project(project)
+    if not _LOCATION.fullmatch(location):
+        raise ValueError(f"not a location: {location!r}")
+    return Vertex(project, location, credentials)
 
 
-def _read_images(sources: tuple[bytes | str | Path, ...]) -> tuple[bytes, ...]:
-    return tuple(_read_image(source, number) for number, source in enumerate(sources, 1))
+def _asks_for_vertex(environ: Mapping[str, str]) -> bool:
+    """Return whether Vertex is to be called, as google-genai reads it from the environment.
+
+    Google has renamed Vertex: the newer variable wins where both are set, even if it is blank.
+    """
+    names = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
+    values = [environ[name].strip().lower() in ("true", "1") for name in names if name in environ]
+    if len(set(values)) > 1:
+        warnings.warn(f"{' and '.join(names)} differ: the first is used", stacklevel=4)
+    return bool(values) and values[0]
 
 
-def _read_image(source: bytes | str | Path, number: int) -> bytes:
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    if sniff_input_type(data) is None:
-        name = f"input image {number}" if isinstance(source, bytes) else str(source)
-        raise ValueError(f"{name} is not a PNG, JPEG, WebP, HEIC or HEIF image")
-    return data
+def check_project(project: str) -> None:
+    """Refuse a project that cannot be part of a path.
+
+    Raises:
+        ValueError: If it cannot be a project.
+    """
+    if not _PROJECT.fullmatch(project):
+        raise ValueError(f"not a project: {project!r}")

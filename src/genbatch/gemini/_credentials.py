@@ -28,10 +28,10 @@ from google.auth.credentials import Credentials, with_scopes_if_required
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport.requests import Request
 
+from genbatch._client import Secret, excerpt
 from genbatch._values import GenbatchError, Unauthorized, Unavailable
 
-from ._answer import excerpt
-from ._settings import Secret, Vertex, check_project
+from ._client import Vertex, check_project
 
 AHEAD = 600.0  # seconds between the replacement of a token and its expiry
 _REQUEST_TIMEOUT = (

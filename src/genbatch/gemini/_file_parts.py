@@ -17,13 +17,13 @@ import pybase64
 from anyio import fail_after
 from google.genai import errors
 
+from genbatch._client import JsonObject, Secret, excerpt, mapping, with_retries
+from genbatch._client.http_errors import cause_of
 from genbatch._http import LARGEST_ANSWER, AnswerTooLarge
 from genbatch._values import GenbatchError, NoImage
 
-from ._answer import JsonObject, excerpt, file_parts, mapping
-from ._retry import with_retries
-from ._settings import Secret
-from ._translate import THIRD_PARTY, showable, translate, without_frames
+from ._answer import file_parts
+from ._translate import THIRD_PARTY, translate
 
 if TYPE_CHECKING:
     import httpx
@@ -88,7 +88,7 @@ async def fetch_file(
                 return await _body_of(answer)
     except THIRD_PARTY as exc:
         error = translate(exc, model=what, timeout=timeout, secret=secret)
-        error.__cause__ = without_frames(exc) if showable(exc, secret) else None
+        error.__cause__ = cause_of(exc, secret)
     raise error
 
 

@@ -22,14 +22,15 @@ from google.oauth2.credentials import Credentials
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
+from genbatch._client import JsonObject, Secret, excerpt, parse_answer
+from genbatch._client.http_errors import cause_of
 from genbatch._http import AnswerTooLarge, ConnectionStack, captured_body, most_connections
 from genbatch._values import GenbatchError, ImageRequest, InvalidResponse, sniff_input_type
 
-from ._answer import TIER, JsonObject, excerpt, file_parts, parse_answer
+from ._answer import TIER, file_parts
 from ._file_parts import fetch_file, fetch_images
 from ._models import TIMEOUT, default_timeout
-from ._settings import Secret
-from ._translate import THIRD_PARTY, error_within, showable, translate, without_frames
+from ._translate import THIRD_PARTY, error_within, translate
 
 if TYPE_CHECKING:
     import httpx2
@@ -231,7 +232,7 @@ class Wire:
 
     def _translate(self, exc: Exception, model: str, timeout: float) -> GenbatchError:
         error = translate(exc, model=model, timeout=timeout, secret=self._secret)
-        error.__cause__ = without_frames(exc) if showable(exc, self._secret) else None
+        error.__cause__ = cause_of(exc, self._secret)
         return error
 
     async def aclose(self) -> None:

@@ -1,7 +1,9 @@
 """What speaks with the service by google-genai and httpx, whose import takes a while."""
 
+from genbatch._client.http_errors import showable, without_frames
+
 from ._sdk import Wire, json_of
-from ._translate import THIRD_PARTY, error_within, of_status, showable, translate, without_frames
+from ._translate import THIRD_PARTY, error_within, of_status, translate
 
 __all__ = [
     "THIRD_PARTY",

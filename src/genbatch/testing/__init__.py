@@ -12,7 +12,8 @@ from ._faults import *  # noqa: F403 - named once, in its __all__
 from ._gemini import ControlCall, FakeGemini, Stats
 from ._http import Fault
 from ._jobs import Job, JobFault
+from ._openai import FakeOpenAI, openai_error
 from ._wire import Call
 
-__all__ = ["Call", "ControlCall", "FakeGemini", "Fault", "Job", "JobFault", "Stats"]
-__all__ += _faults.__all__
+__all__ = ["Call", "ControlCall", "FakeGemini", "FakeOpenAI", "Fault", "Job", "JobFault", "Stats"]
+__all__ += ["openai_error", *_faults.__all__]

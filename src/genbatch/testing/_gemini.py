@@ -38,6 +38,7 @@ from ._server import (
     reply_in_place,
     scripted,
     timed,
+    unless_refused,
 )
 from ._wire import Call
 
@@ -50,8 +51,8 @@ _BatchAction: TypeAlias = Literal[
 Action: TypeAlias = Literal[_FileAction, _BatchAction]
 _Handler: TypeAlias = Callable[[str, Request], Awaitable[Reply]]
 
-_KEPT_BODY = 16_000  # bytes of a request that the list of calls keeps
-_KEPT_CALLS = 10_000
+KEPT_BODY = 16_000  # bytes of a request that the list of calls keeps
+KEPT_CALLS = 10_000
 _MODELS = (
     "gemini-nano-banana-2.1",
     "gemini-3-pro-image",
@@ -199,7 +200,7 @@ class FakeGemini:
         self._controls: Counter[Action] = Counter()
         self._address = host, port
         self._url: str | None = None
-        self._calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
+        self._calls: deque[Call] = deque(maxlen=KEPT_CALLS)
         self._counts = CallCounts()
 
     @property
@@ -258,7 +259,7 @@ class FakeGemini:
         elif request.method == "GET" and request.target == "/stats":
             await connection.send(json_reply(asdict(self.stats)))
         else:
-            await connection.send(*await _unless_refused(self._answer_other(request)))
+            await connection.send(*await unless_refused(self._answer_other(request)))
 
     async def _serve_call(self, model: str, request: Request, connection: ServerConnection) -> None:
         self._counts.received += 1
@@ -266,10 +267,10 @@ class FakeGemini:
         with self._counts.counted(connection) as release:
             async with connection.watched(on_hang_up=release):
                 # Input images are slow enough to parse to hold up the event loop.
-                is_large = len(request.body) > _KEPT_BODY
+                is_large = len(request.body) > KEPT_BODY
                 call = await self._threads.run(parse) if is_large else parse()
                 self._calls.append(replace(call, body={}) if is_large else call)
-                reply, fault = await _unless_refused(self._answer(call, request))
+                reply, fault = await unless_refused(self._answer(call, request))
                 if ":stream" in call.path:
                     reply = await self._threads.run(_wire.streamed, reply, request)
                 await connection.send(reply, fault, before_last=release)
@@ -338,13 +339,6 @@ async def _controlled(handle: Callable[[], Awaitable[Reply]], fault: Fault) -> R
         edited = fault.edit(json.loads(reply.body or "{}"))
         reply = replace(reply, body=json.dumps(edited).encode())
     return replace(reply, status=fault.status or reply.status)
-
-
-async def _unless_refused(answer: Awaitable[tuple[Reply, Fault]]) -> tuple[Reply, Fault]:
-    try:
-        return await answer
-    except Refused as refused:
-        return refused.reply, NO_FAULT
 
 
 def _by_action(faults: ControlFaults | None) -> Callable[[ControlCall], Fault]:

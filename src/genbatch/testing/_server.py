@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 import anyio
 import anyio.to_thread
 
-from ._http import ErrorReply, Fault, Reply, ServerConnection, check, cuts_before_answer
+from ._http import NO_FAULT, ErrorReply, Fault, Reply, ServerConnection, check, cuts_before_answer
 
 C = TypeVar("C")
 F = TypeVar("F")
@@ -82,6 +82,14 @@ class Refused(Exception):
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
+
+
+async def unless_refused(answer: Awaitable[tuple[Reply, Fault]]) -> tuple[Reply, Fault]:
+    """Return an answer and what is to go wrong while it is sent, or the refusal of a request."""
+    try:
+        return await answer
+    except Refused as refused:
+        return refused.reply, NO_FAULT
 
 
 def json_reply(content: object, status: int = 200) -> Reply:

@@ -7,6 +7,8 @@ import pickle
 import pytest
 
 import genbatch
+from genbatch._client import _retry
+from genbatch._client._retry import backoff, with_retries
 from genbatch._values import (
     Blocked,
     GenbatchError,
@@ -20,8 +22,6 @@ from genbatch._values import (
     Unauthorized,
     Unavailable,
 )
-from genbatch.gemini import _retry
-from genbatch.gemini._retry import backoff, with_retries
 
 
 @pytest.fixture

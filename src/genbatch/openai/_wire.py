@@ -1,0 +1,146 @@
+"""Attempts over HTTP. Slow to import, so it is imported when a client is opened."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from anyio import fail_after
+
+from genbatch._client import JsonObject, Secret, parse_answer
+from genbatch._client.http_errors import LOST, cause_of, error_of
+from genbatch._http import (
+    AnswerTooLarge,
+    CapturedBody,
+    ConnectionStack,
+    captured_body,
+    most_connections,
+    read_body,
+)
+from genbatch._values import Image, ImageRequest, InvalidResponse, sniff_input_type
+
+from ._answer import REQUEST_ID, error_from, image_from
+from ._models import fields_of
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+class Wire:
+    """An open client's connections.
+
+    Args:
+        secret: The key.
+        base_url: Where to send it.
+        http_client: Stays the caller's; None opens one.
+        timeout: Most seconds for an attempt.
+        trust_env: Whether our own connections use the proxies of the environment.
+
+    Attributes:
+        stack: The connections, None where they are the caller's.
+
+    Raises:
+        ValueError: If a proxy of the environment cannot be used.
+    """
+
+    def __init__(
+        self,
+        secret: Secret,
+        base_url: str,
+        http_client: httpx.AsyncClient | httpx2.AsyncClient | None,
+        timeout: float,
+        *,
+        trust_env: bool,
+    ) -> None:
+        self._secret = secret
+        self._base_url = base_url.rstrip("/")
+        self._timeout = timeout
+        self.stack: ConnectionStack | None = None
+        if http_client is None:
+            self.stack = ConnectionStack(trust_env=trust_env, most=most_connections())
+        self._owned = None if self.stack is None else self.stack.client()
+        self._http: Any = self._owned or http_client
+
+    @property
+    def most_connections(self) -> float:
+        """Most connections at once, infinite where they are the caller's."""
+        return math.inf if self.stack is None else self.stack.most
+
+    def room(self) -> AbstractAsyncContextManager[None]:
+        """Wait until there may be one more connection, and keep that for the block."""
+        return nullcontext() if self.stack is None else self.stack.room()
+
+    async def ask(self, request: ImageRequest) -> JsonObject | InvalidResponse:
+        """Make one attempt; the request's input images are bytes.
+
+        Returns:
+            The answer's JSON, or the error of one that is too large but paid for. Nothing is
+            awaited after its last byte, so that no cancellation can lose it.
+
+        Raises:
+            TimedOut: If the answer is not complete in time, however steadily it drips.
+            GenbatchError: If the service or the connection failed.
+        """
+        if self.stack is not None:
+            await self.stack.turn()
+        try:
+            with fail_after(self._timeout), captured_body() as captured:
+                status = await self._send(request, captured)
+        except LOST as exc:
+            error = error_of(exc, model=request.model, timeout=self._timeout, secret=self._secret)
+            error.__cause__ = cause_of(exc, self._secret)
+            if isinstance(exc, AnswerTooLarge) and isinstance(error, InvalidResponse):
+                return error
+        else:
+            if status == 200:
+                answer = parse_answer(captured.take(), request.model, self._secret.hide)
+                named = captured.headers.get(REQUEST_ID, "")
+                return {**answer, REQUEST_ID: self._secret.hide(named) or None}
+            error = error_from(status, captured, request.model, self._secret)
+        # Outside the except clause, so that a cause that shows the key is not even the context.
+        raise error
+
+    async def read(
+        self, request: ImageRequest, price: float | None, answer: JsonObject | InvalidResponse
+    ) -> Image:
+        """Return the image of an answer; a price is that of an image.
+
+        Raises:
+            GenbatchError: If it has none.
+        """
+        if isinstance(answer, InvalidResponse):
+            raise answer
+        return image_from(answer, request, price)
+
+    async def _send(self, request: ImageRequest, captured: CapturedBody) -> int:
+        """Send a request, capture the body of its answer, and return the status."""
+        fields: dict[str, Any] = fields_of(request)
+        if request.images:
+            path, content = "edits", {"data": fields, "files": _files_of(request)}
+        else:
+            path, content = "generations", {"json": fields}
+        url = f"{self._base_url}/images/{path}"
+        headers = {"authorization": f"Bearer {self._secret.reveal()}"}
+        async with self._http.stream("POST", url, headers=headers, timeout=None, **content) as got:
+            if captured.body is None:  # an error, or a client that is not ours
+                captured.headers = got.headers
+                captured.body = await (got.aread() if got.is_stream_consumed else read_body(got))
+            status: int = got.status_code
+        return status
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they are the caller's."""
+        if self._owned is not None:
+            await self._owned.aclose()
+
+
+def _files_of(request: ImageRequest) -> list[tuple[str, tuple[str, object, str]]]:
+    """Return the input images as parts of a form."""
+    files: list[tuple[str, tuple[str, object, str]]] = []
+    for number, image in enumerate(request.images, 1):
+        mime_type = sniff_input_type(image) or ""  # type: ignore[arg-type]  # read
+        name = f"image-{number}.{mime_type.partition('/')[2]}"
+        files.append(("image[]", (name, image, mime_type)))
+    return files
