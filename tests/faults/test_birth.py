@@ -82,3 +82,33 @@ def test_a_runner_that_dies_at_any_step_of_its_start_leaves_a_usable_directory(
         assert status(directory).done == 1
         assert list(verify(directory)) == []
         write_gallery(directory)
+
+
+# Closing any descriptor of a file drops the locks that SQLite has on it in the same process.
+OPENING = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from genbatch._store._reports import export, status, verify, write_results
+from genbatch.gallery import write_gallery
+from support.archives import make_all, opened
+
+def see(event, args):
+    if event == "open" and str(args[0]).endswith("journal.sqlite"):
+        print("opened", args)
+
+sys.addaudithook(see)
+folder = Path(sys.argv[1])
+for _ in range(2):
+    with opened(folder) as archive:
+        make_all(archive, ["a cup"])
+        status(folder), list(export(folder)), list(verify(folder))
+        write_results(folder)
+        write_gallery(folder)
+print("done")
+"""
+
+
+def test_the_journal_is_never_opened_beside_sqlite(tmp_path: Path) -> None:
+    opening = [sys.executable, "-c", OPENING, str(tmp_path / "out")]
+    assert subprocess.run(opening, capture_output=True, text=True, check=True).stdout == "done\n"

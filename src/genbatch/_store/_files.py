@@ -128,7 +128,7 @@ def is_temporary(name: str) -> bool:
 def find(directory: Path, stem: str, *extensions: str) -> str | None:
     """Return the name of whatever has this stem and an extension of an image, or another given."""
     for extension in (*EXTENSIONS.values(), *extensions):
-        if os.path.lexists(directory / (stem + extension)):
+        if os.path.lexists(f"{directory}{os.sep}{stem}{extension}"):  # faster than a path
             return stem + extension
     return None
 

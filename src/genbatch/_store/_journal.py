@@ -126,7 +126,8 @@ class ItemRow(NamedTuple):
     height: int | None
 
 
-_ITEM = tuple(get_type_hints(ItemRow).values())
+# Without None: a union is hashed slowly, and this is looked up for every prompt of a resumed run.
+_ITEM = tuple(getattr(kind, "__args__", (kind,))[0] for kind in get_type_hints(ItemRow).values())
 # What is raised by values that a damaged journal has in place of those that were written.
 ROW_ERRORS = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
 
