@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
+from genbatch.testing import FakeOpenAI
 from support.commands import Genbatch, Serve, images, started, write_prompts
 
 MINE = '''
@@ -114,6 +117,47 @@ def test_a_take_is_made_by_the_service_of_its_prompt(genbatch: Genbatch, serve: 
     done = genbatch("redo", "genbatch-out", "0-1", *service)
     assert done.returncode == 0, done.stderr
     assert (fake.stats.calls, calls()) == (2, ["a", "a"])
+
+
+@pytest.fixture
+def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(FakeOpenAI(image_size=8)) as fake,
+    ):
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+        yield fake
+
+
+def test_openai_and_gemini_share_a_folder_not_their_images(
+    genbatch: Genbatch, serve: Serve, openai: FakeOpenAI
+) -> None:
+    gemini = serve(image_size=8)
+    write_prompts(3)
+    run = ("run", "prompts.txt", "--matrix", "model=flash,flare", "--budget", "2", "--gallery")
+    for _ in range(2):
+        done = genbatch(*run)
+        assert done.returncode == 0, done.stderr
+        assert (gemini.stats.images, openai.stats.images) == (3, 3)
+    assert len(images("genbatch-out")) == 6
+    models = [json.loads(line)["model"] for line in genbatch("export").stdout.splitlines()]
+    assert models == ["gemini-nano-banana-2.1", "gpt-image-2.6-flare"] * 3
+    assert genbatch("verify").returncode == 0
+    assert "gpt-image-2.6-flare" in Path("genbatch-out/index.html").read_text()
+    assert genbatch("redo", "genbatch-out", "0-1").returncode == 0
+    assert (gemini.stats.images, openai.stats.images) == (4, 4)
+
+
+def test_the_models_of_openai_are_listed_and_their_key_is_named(
+    genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "gpt-image-2.6-flare" in genbatch("models").stdout
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    write_prompts(1)
+    done = genbatch("run", "prompts.txt", "--model", "openai/gpt-image-9")
+    assert done.returncode == 2
+    assert "no API key: set OPENAI_API_KEY" in done.stderr
 
 
 def test_no_key_is_needed_for_services_that_are_not_asked(

@@ -1,6 +1,15 @@
 """Money: what calls may cost and have cost."""
 
 from ._budget import Account, Attempt, Budget, Overrun
-from ._prices import ModelPrice, load_prices, model_price
+from ._prices import ModelPrice, load_prices, model_price, models_of
 
-__all__ = ["Account", "Attempt", "Budget", "ModelPrice", "Overrun", "load_prices", "model_price"]
+__all__ = [
+    "Account",
+    "Attempt",
+    "Budget",
+    "ModelPrice",
+    "Overrun",
+    "load_prices",
+    "model_price",
+    "models_of",
+]

@@ -89,6 +89,16 @@ def model_price(service: str, model: str) -> ModelPrice | None:
     return _prices(os.environ.get("GENBATCH_PRICES") or None).get((service, model))
 
 
+def models_of(service: str) -> list[ModelPrice]:
+    """Return the prices of all models of a service.
+
+    Raises:
+        ValueError: As model_price.
+    """
+    prices = _prices(os.environ.get("GENBATCH_PRICES") or None)
+    return [each for each in prices.values() if each.service == service]
+
+
 def load_prices(newer: str | os.PathLike[str] | None = None) -> None:
     """Read the prices, which blocks, so that model_price does not.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -131,6 +132,11 @@ class Service:
     def throttles(self) -> Mapping[str, Throttle]:
         """The throttles of the models called so far."""
         return getattr(self._client, "throttles", self._throttles)
+
+    @property
+    def max_connections(self) -> float:
+        """Most connections at once, by the limit of open files, infinite where unknown."""
+        return getattr(self._client, "max_connections", math.inf)
 
     async def generate_image(
         self, request: ImageRequest, account: Account, price: float | None = None

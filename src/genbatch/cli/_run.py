@@ -59,6 +59,7 @@ from genbatch._store import export
 from genbatch._values import asked_size
 from genbatch.batch_api import Jobs
 from genbatch.inputs import InputError, PromptFiles, StandardInput
+from genbatch.openai import OpenAIClient
 from genbatch.testing import FakeGemini
 
 from ._console import count, plain
@@ -139,13 +140,15 @@ def client_for(
         models: Those that its prompts name.
     """
 
-    def make(name: str) -> GeminiClient:
-        return client_of(
-            options.base_url,
-            ", or try --demo without one",
-            timeout=options.timeout,
-            throttle=_throttles(options),
-        )
+    settings: Any = {"timeout": options.timeout, "throttle": _throttles(options)}
+
+    def make(name: str) -> GeminiClient | OpenAIClient:
+        if name != "openai":
+            return client_of(options.base_url, ", or try --demo without one", **settings)
+        try:
+            return OpenAIClient(trust_env=True, **settings)
+        except Unauthorized as error:
+            raise ValueError("no API key: set OPENAI_API_KEY") from error
 
     if clients.are_only_gemini(models):
         return make("gemini")
@@ -186,7 +189,7 @@ def run_batch(
     return report(result, options)
 
 
-def _bounded(options: Options, client: GeminiClient, display: Display) -> Options:
+def _bounded(options: Options, client: GeminiClient | Services, display: Display) -> Options:
     """Return options with no more calls at once than there may be connections."""
     ends = 2 if options.demo else 1  # the fake has the other ends
     most = max(1, client.max_connections // ends)

@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import anyio
 import typer
 
-from genbatch import GeminiClient
+from genbatch import GeminiClient, ImageRequest
+from genbatch._money import models_of
 from genbatch.gemini import MODELS, Model, price, published_price
+from genbatch.openai import OpenAIClient
 from genbatch.testing import FakeGemini
 
 from ._console import QuietConsole, plain
@@ -101,6 +103,27 @@ def _rows(usable: Sequence[str] | None) -> Iterator[dict[str, Any]]:
             "aspect_ratios": list(model.aspect_ratios),
             "thinking": list(model.thinking),
             "available": None if usable is None else model in others or model.id in usable,
+        }
+    if usable is None:  # Gemini's service was not asked
+        yield from _of_openai()
+
+
+def _of_openai() -> Iterator[dict[str, Any]]:
+    """Yield a row for each model of OpenAI that has a price, at its usual quality."""
+    for priced in models_of(OpenAIClient.service):
+        requests = {
+            size: ImageRequest("any text", model=priced.model, image_size=size)
+            for size in ("1K", "2K", "4K")
+        }
+        yield {
+            "id": priced.model,
+            "alias": None,
+            "prices": {size: OpenAIClient.expected_price(each) for size, each in requests.items()},
+            "prices_date": priced.date,
+            "prices_source": priced.source,
+            "aspect_ratios": [],
+            "thinking": [],
+            "available": None,
         }
 
 

@@ -15,9 +15,14 @@ from genbatch import Budget, GeminiClient, Image, ImageRequest, Prompt, Throttle
 from genbatch._money import Account
 from genbatch._run import Service
 from genbatch.gemini import MODELS
+from genbatch.openai import OpenAIClient
 
 _GEMINI = re.compile(r"(models/)?(gemini|imagen)\b.*|" + "|".join(each.alias for each in MODELS))
-_BUILT_IN: Mapping[str, tuple[re.Pattern[str], type]] = {"gemini": (_GEMINI, GeminiClient)}
+_OPENAI = re.compile(r"(chat)?gpt-image.*|flare|sunburst")
+_BUILT_IN: Mapping[str, tuple[re.Pattern[str], type]] = {
+    "gemini": (_GEMINI, GeminiClient),
+    "openai": (_OPENAI, OpenAIClient),
+}
 
 
 class Services:
@@ -75,6 +80,11 @@ class Services:
         """The throttles of all models called so far."""
         found = [each.throttles for each in self._by_name.values()]
         return {model: throttle for each in found for model, throttle in each.items()}
+
+    @property
+    def max_connections(self) -> float:
+        """Most connections at once, by the limit of open files."""
+        return min(each.max_connections for each in self._by_name.values())
 
     async def generate_image(
         self, request: ImageRequest, /, *, budget: Account | None = None, price: float | None = None
