@@ -26,8 +26,6 @@ For tests genbatch.testing has a server that speaks the service's wire, genbatch
 page of images, and ``genbatch --help`` tells of the command line.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 
 TYPE_CHECKING = False  # without typing, which takes longer than all of this
@@ -128,7 +126,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES.get(name, "._values"), __name__), name)
