@@ -21,6 +21,7 @@ from ._console import QuietConsole, plain
 from ._options import Options, command, option
 from ._run import client_of, counts_of, run
 
+_SHORT = ("flare", "sunburst")  # of OpenAI's models
 _NOTE = "Prices are US dollars per image, as published on the date given; billing may differ."
 
 
@@ -110,6 +111,7 @@ def _rows(usable: Sequence[str] | None) -> Iterator[dict[str, Any]]:
 
 def _of_openai() -> Iterator[dict[str, Any]]:
     """Yield a row for each model of OpenAI that has a price, at its usual quality."""
+    short = {OpenAIClient.resolve(ImageRequest("any", model=each)).model: each for each in _SHORT}
     for priced in models_of(OpenAIClient.service):
         requests = {
             size: ImageRequest("any text", model=priced.model, image_size=size)
@@ -117,7 +119,7 @@ def _of_openai() -> Iterator[dict[str, Any]]:
         }
         yield {
             "id": priced.model,
-            "alias": None,
+            "alias": short.get(priced.model),
             "prices": {size: OpenAIClient.expected_price(each) for size, each in requests.items()},
             "prices_date": priced.date,
             "prices_source": priced.source,
