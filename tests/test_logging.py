@@ -232,6 +232,8 @@ async def test_an_image_that_is_not_saved_is_an_error_and_stops_the_run(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    async with Store(tmp_path):
+        pass  # the journal is there
     monkeypatch.setattr(files, "_write", full)
     async with FakeGemini(image_size=8) as server:
         await run(server, ["a cup"], save_dir=tmp_path)

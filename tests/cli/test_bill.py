@@ -13,6 +13,7 @@ from support.commands import Genbatch, Serve, arrival, images, started, write_pr
 from support.till import Till
 
 BUDGET = 0.5
+JOBS = pytest.param("batch", marks=pytest.mark.slow)  # looks at a job some seconds apart
 
 
 def billed_by(genbatch: Genbatch) -> dict[str, float]:
@@ -20,7 +21,7 @@ def billed_by(genbatch: Genbatch) -> dict[str, float]:
     return spent
 
 
-@pytest.mark.parametrize("via", ["live", "batch"])
+@pytest.mark.parametrize("via", ["live", JOBS])
 def test_ten_runs_of_pro_never_pay_more_than_the_budget(
     genbatch: Genbatch, serve: Serve, via: str
 ) -> None:
@@ -36,7 +37,7 @@ def test_ten_runs_of_pro_never_pay_more_than_the_budget(
         assert spent["maybe_images"] == 0
 
 
-@pytest.mark.parametrize("via", ["live", "batch"])
+@pytest.mark.parametrize("via", ["live", JOBS])
 def test_a_run_expects_as_many_images_an_answer_as_earlier_ones_brought(
     genbatch: Genbatch, serve: Serve, via: str
 ) -> None:
@@ -71,7 +72,7 @@ def test_a_run_expects_the_thoughts_of_earlier_ones(genbatch: Genbatch, serve: S
         assert till.billed == pytest.approx(0.2784, abs=0.001)  # a second one may exceed $0.50
 
 
-@pytest.mark.parametrize("via", ["live", "batch"])
+@pytest.mark.parametrize("via", ["live", JOBS])
 @pytest.mark.parametrize("name", ["candidatesTokenCount", "promptTokenCount"])
 @pytest.mark.parametrize("tokens", [1, 1_900_000])
 def test_numbers_that_cannot_be_true_neither_open_nor_lock_a_folder(

@@ -25,7 +25,7 @@ def test_a_dry_run_says_what_it_would_do_and_makes_no_call(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
         "1,632 prompts · 0 done · 1,632 to make · flash = gemini-nano-banana-2.1 1K"
-        " · about $54.88, by batch $27.44"
+        " · about $54.89, by batch $27.44"
         " · about 2:43:12 at 10/min\n"
         "reserved: at most $79.48, for each prompt by its length, its input images,"
         " the longest thoughts and one image\n"

@@ -28,6 +28,7 @@ from genbatch.testing import (
 from support.commands import Genbatch, Serve, images, write_prompts
 
 PROMPTS, AT_ONCE = 60, 20
+JOBS = pytest.param("batch", marks=pytest.mark.slow)  # looks at a job some seconds apart
 
 
 def refused(code: int, status: str, message: str) -> Fault:
@@ -148,7 +149,7 @@ EQUAL = lambda call: STOPS["the same 400"][0]  # noqa: E731
 
 
 @pytest.mark.parametrize("fault", [EQUAL, NUMBERED], ids=["equal", "numbered"])
-@pytest.mark.parametrize("via", ["live", "batch"])
+@pytest.mark.parametrize("via", ["live", JOBS])
 def test_equal_refusals_of_a_model_stop_it_beside_one_that_works(
     genbatch: Genbatch, serve: Serve, fault: Callable[[Call], Fault], via: str
 ) -> None:
@@ -175,7 +176,7 @@ def test_equal_refusals_of_a_model_stop_it_beside_one_that_works(
     assert len(images("genbatch-out")) == 60
 
 
-@pytest.mark.parametrize("via", ["live", "batch"])
+@pytest.mark.parametrize("via", ["live", JOBS])
 def test_refusals_scattered_among_images_are_their_prompts(
     genbatch: Genbatch, serve: Serve, via: str
 ) -> None:
@@ -204,6 +205,7 @@ def test_no_network_is_one_message_for_jobs_too(
     assert f"0 failed, {PROMPTS} not made" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["start_upload", "create_batch"])
 def test_a_page_in_place_of_a_job_stops_the_run(
     genbatch: Genbatch, serve: Serve, action: str

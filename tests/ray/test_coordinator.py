@@ -153,7 +153,8 @@ async def test_a_run_that_ended_counts_with_what_it_spent(tmp_path: Path) -> Non
         await coordinator.report("a", 0, Report(cost=0.5))
         await coordinator.leave("a", [], stopped=False)
         spent = await ledger(tmp_path)
-    assert spent == {"dollars": 0.5, "images": 1.0, "excess": pytest.approx(0.5 - PRICE)}
+    overrun = {"ratio": pytest.approx(0.5 / PRICE), "excess": pytest.approx(0.5 - PRICE)}
+    assert spent == {"dollars": 0.5, "images": 1.0, "most_images": 1.0} | overrun
 
 
 async def test_a_grant_is_not_written_for_each_call(

@@ -237,9 +237,9 @@ class SavedImage:
         usage: Tokens billed, None where unknown.
         text: What the model wrote beside the image.
         extras: Files of further images of the same answer, seldom any.
-        damaged: Files of what came in place of further ones; unknown where resumed.
         width: Pixels from left to right, None where unknown.
         height: Pixels from top to bottom, None where unknown.
+        damaged: Files of what came in place of further ones; unknown where resumed.
     """
 
     path: Path
@@ -252,9 +252,9 @@ class SavedImage:
     usage: Usage | None = None
     text: str = ""
     extras: tuple[Path, ...] = ()
-    damaged: tuple[Path, ...] = ()
     width: int | None = None
     height: int | None = None
+    damaged: tuple[Path, ...] = ()
 
     @property
     def images(self) -> int:

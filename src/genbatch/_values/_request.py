@@ -225,9 +225,10 @@ def asked_size(request: ImageRequest) -> str | None:
 
 
 def is_smaller(size: str | None, width: int | None, height: int | None) -> bool:
-    """Return whether an image has less than half the pixels that the name of a size stands for.
+    """Return whether an image has less than 45 % of the pixels that a size's name stands for.
 
     1K stands for 1024 x 1024 in whatever aspect ratio; each further size has four times as many.
+    The largest that a service makes may be called 4K at half of that.
     """
     side = _SIDES.get(size or "")
-    return bool(side and width and height) and 2 * width * height < side**2  # type: ignore[operator]
+    return bool(side and width and height) and 20 * width * height < 9 * side**2  # type: ignore[operator]
