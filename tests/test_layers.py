@@ -48,6 +48,12 @@ def test_no_module_imports_a_backend(path: Path) -> None:
     assert {"asyncio", "trio", "sniffio"}.isdisjoint(name.split(".")[0] for name in imports(path))
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_client_of_gemini_imports_google(path: Path) -> None:
+    if PACKAGE / "gemini" not in path.parents:
+        assert not any(name.split(".")[0] == "google" for name in imports(path))
+
+
 def loaded_by(module: str, names: list[str]) -> str:
     """Return which of names a fresh interpreter has loaded after importing module."""
     script = f"import sys, {module}; print([name for name in {names} if name in sys.modules])"

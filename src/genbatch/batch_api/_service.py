@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from anyio import fail_after, from_thread, to_thread
-from google.genai import errors
 
 from genbatch._http import body_pieces, read_body
 from genbatch._values import GenbatchError, Image, ImageRequest, InvalidResponse, sniff_mime_type
@@ -44,6 +43,7 @@ from genbatch.gemini.wire import (
     error_within,
     json_of,
     of_status,
+    refused,
     showable,
     translate,
     without_frames,
@@ -205,7 +205,7 @@ class BatchService:
                 with fail_after(self._timeout):
                     answer = await stack.enter_async_context(asked)
                     if answer.status_code != 200:
-                        raise _refused(answer.status_code, await read_body(answer), answer)
+                        raise refused(answer.status_code, await read_body(answer), answer)
                 lines = lines_of(body_pieces(answer), self._timeout)
                 async with aclosing(lines):  # or trio warns of a generator left early
                     async for line in lines:
@@ -275,7 +275,7 @@ class BatchService:
                     body = await read_body(answer)
             if answer.status_code == 200:
                 return answer, body
-            raise _refused(answer.status_code, body, answer)
+            raise refused(answer.status_code, body, answer)
         except THIRD_PARTY as exc:
             error = self._translate(exc, what)
         raise error
@@ -291,15 +291,6 @@ class BatchService:
         error.maybe_paid = False  # no image is made here, and a lost job is asked for
         error.__cause__ = without_frames(exc) if showable(exc, self._secret) else None
         return error
-
-
-def _refused(status: int, body: bytes, answer: Any) -> errors.APIError:
-    """Return the SDK's error for a failed request."""
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        told = {"error": {"message": excerpt(body.decode("utf-8", "replace"))}}
-    return errors.APIError(status, told if isinstance(told, dict) else {}, answer)
 
 
 def _piece(path: Path, offset: int) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from google.genai import errors
 
@@ -44,6 +46,21 @@ def translate(exc: Exception, *, model: str, timeout: float, secret: Secret) -> 
     if isinstance(exc, errors.APIError):
         return _from_status(exc, model, secret)
     return error_of(exc, model=model, timeout=timeout, secret=secret)
+
+
+def refused(status: int, body: bytes, answer: Any) -> errors.APIError:
+    """Return the SDK's error for a request that it did not send.
+
+    Args:
+        status: Of the answer.
+        body: Of the answer, JSON or not.
+        answer: As httpx has it.
+    """
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        told = {"error": {"message": excerpt(body.decode("utf-8", "replace"))}}
+    return errors.APIError(status, told if isinstance(told, dict) else {}, answer)
 
 
 def _from_status(exc: errors.APIError, model: str, secret: Secret) -> GenbatchError:

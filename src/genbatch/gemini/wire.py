@@ -3,7 +3,7 @@
 from genbatch._client.http_errors import showable, without_frames
 
 from ._sdk import Wire, json_of
-from ._translate import THIRD_PARTY, error_within, of_status, translate
+from ._translate import THIRD_PARTY, error_within, of_status, refused, translate
 
 __all__ = [
     "THIRD_PARTY",
@@ -11,6 +11,7 @@ __all__ = [
     "error_within",
     "json_of",
     "of_status",
+    "refused",
     "showable",
     "translate",
     "without_frames",
