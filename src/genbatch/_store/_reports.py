@@ -74,6 +74,7 @@ _COUNTS = """
 SELECT iif(pick IS NULL, coalesce(kind, ''), 'done'), count(*) FROM item
 WHERE EXISTS (SELECT 1 FROM place WHERE place.item = item.id) GROUP BY 1
 """
+_OF_ROW = ("model", "service")  # of what is asked for: a row has the model, which tells the other
 _OPEN_IN_JOBS = """
 SELECT count(*), total(price) FROM attempt WHERE job IN (SELECT id FROM job WHERE ended IS NULL)
 """
@@ -240,6 +241,12 @@ def _is_ours(path: Path) -> bool:
     return row is None or (isinstance(row, dict) and {"key", "sha256"} <= row.keys())
 
 
+def _no_journal(directory: Path) -> StoreError:
+    error = StoreError(f"{directory} has no journal: nothing was run into it")
+    error.__cause__ = FileNotFoundError(ENOENT, "no journal")
+    return error
+
+
 @contextmanager
 def reading(directory: Path) -> Iterator[Transaction]:
     """Read the journal of a directory, as it is at one moment.
@@ -248,11 +255,9 @@ def reading(directory: Path) -> Iterator[Transaction]:
         StoreError: If there is none, or it cannot be read.
     """
     path = directory / HIDDEN / JOURNAL
-    none = StoreError(f"{directory} has no journal: nothing was run into it")
-    none.__cause__ = FileNotFoundError(ENOENT, "no journal")
     check_files(path)
     if not path.exists():
-        raise none
+        raise _no_journal(directory)
     # Where the disk is read-only, SQLite cannot make the files that readers and writers share.
     wal = path.with_name(path.name + "-wal")
     frozen = not wal.exists() and not os.access(path.parent, os.W_OK)
@@ -261,7 +266,7 @@ def reading(directory: Path) -> Iterator[Transaction]:
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
             version = check_version(connection, path)
             if not version and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise none  # an earlier version died while it made it
+                raise _no_journal(directory)  # an earlier version died while it made it
             if version < PIXELS_SINCE:
                 connection.execute(AS_TODAY)
             connection.execute("BEGIN")
@@ -291,7 +296,7 @@ def _row(row: tuple[Any, ...]) -> dict[str, Any]:
         "width": width,
         "height": height,
         "model": model or asked.pop("model", None),
-        "asked": {name: value for name, value in asked.items() if name != "model"},
+        "asked": {name: value for name, value in asked.items() if name not in _OF_ROW},
         "cost": cost,
         "usage": asdict(Usage(*map(int, usage.split()))) if usage else None,
         "text": text or "",

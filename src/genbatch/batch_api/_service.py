@@ -63,7 +63,7 @@ _TYPE = "application/jsonl"
 _SERVICE = "the service"
 _NAME = re.compile(r"(batches|files)/[\w.-]{1,200}", re.ASCII)  # it becomes a part of a path
 _STEADY = 64 * 1024
-_LONGEST_LINE = 100_000_000  # bytes; the longest with images are about a fifth of it
+_LONGEST_LINE = 80_000_000  # bytes; a live answer may have 64 MB
 
 # HTTP statuses of the status codes in results, as a live call would be answered.
 _HTTP = {1: 503, 3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 400, 10: 503, 11: 400, 16: 401}

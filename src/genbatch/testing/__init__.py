@@ -16,4 +16,5 @@ from ._openai import FakeOpenAI, openai_error
 from ._wire import Call
 
 __all__ = ["Call", "ControlCall", "FakeGemini", "FakeOpenAI", "Fault", "Job", "JobFault", "Stats"]
-__all__ += ["openai_error", *_faults.__all__]
+__all__ += ["openai_error"]
+__all__ += _faults.__all__
