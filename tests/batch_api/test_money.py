@@ -17,6 +17,7 @@ from genbatch import (
     batch_api,
     generate_images,
 )
+from genbatch.batch_api import _queue
 from genbatch.gemini import price, reserved_price, resolve
 from genbatch.testing import Call, FakeGemini, Fault, JobFault, blocked, rate_limited, reset
 from support.backends import until
@@ -214,7 +215,10 @@ async def test_draining_leaves_the_jobs_to_the_next_run(tmp_path: Path) -> None:
         assert (job.ended, job.open) == (None, 3)
 
 
-async def test_draining_before_a_job_is_sent_sends_none(tmp_path: Path) -> None:
+async def test_draining_before_a_job_is_sent_sends_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_queue, "_LINGER", 2.0)  # a slow disk must not have it sent before
     asked: list[Any] = []
     async with (
         FakeGemini(image_size=4, control_faults=asked.append) as fake,
@@ -225,7 +229,7 @@ async def test_draining_before_a_job_is_sent_sends_none(tmp_path: Path) -> None:
             await until(lambda: outcomes.progress.waiting == 3)
             outcomes.drain()
             got = [each async for each in outcomes]
-            await anyio.sleep(0.15)
+            await anyio.sleep(2.2)
         assert kinds(got) == {"Stopped": 3}
         assert not any(error.maybe_paid for error in errors(got))
         assert asked == []
