@@ -218,7 +218,13 @@ async def test_draining_leaves_the_jobs_to_the_next_run(tmp_path: Path) -> None:
 async def test_draining_before_a_job_is_sent_sends_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queue, "_LINGER", 2.0)  # a slow disk must not have it sent before
+    waits: list[anyio.CancelScope] = []  # for further requests, as long as the test likes
+
+    def wait(seconds: float) -> anyio.CancelScope:
+        waits.append(anyio.CancelScope())
+        return waits[-1]
+
+    monkeypatch.setattr(_queue, "move_on_after", wait)
     asked: list[Any] = []
     async with (
         FakeGemini(image_size=4, control_faults=asked.append) as fake,
@@ -229,7 +235,8 @@ async def test_draining_before_a_job_is_sent_sends_none(
             await until(lambda: outcomes.progress.waiting == 3)
             outcomes.drain()
             got = [each async for each in outcomes]
-            await anyio.sleep(2.2)
+            waits[0].cancel()
+            await anyio.wait_all_tasks_blocked()
         assert kinds(got) == {"Stopped": 3}
         assert not any(error.maybe_paid for error in errors(got))
         assert asked == []

@@ -31,6 +31,7 @@ from genbatch.testing import (
     retired_model,
     short_body,
 )
+from support.backends import until
 from support.batch_runs import kinds, prompts, spent_in
 from support.commands import arrival, images, started, write_prompts
 from support.warm import run_module
@@ -203,7 +204,7 @@ async def test_an_image_that_comes_is_saved_whatever_is_cancelled(
             async with generate_images(client, prompts(40), save_dir=tmp_path) as outcomes:
                 await outcomes.receive()
                 scope.cancel()
-        await anyio.sleep(0.05)  # what the fake still answers
+        await until(lambda: fake.stats.in_flight == 0)
         saved, paid = (await spent_in(tmp_path)).images, fake.stats.images
         left = (await spent_in(tmp_path)).maybe_images
         assert saved <= paid <= saved + left

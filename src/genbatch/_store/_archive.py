@@ -327,23 +327,11 @@ class Archive:
         self, call: BegunCall, image: Image, elapsed: float, arrived: list[str]
     ) -> SavedImage:
         """Save an image; arrived are those of its files that an earlier try has written."""
-        key = call.plan.key
-        stems = [extra_stem(call.name, key, number) for number, _ in enumerate(image.extras, 2)]
-        kept = f"{damaged_stem(key, call.attempt)}-"
-        # The image after its extras: where it exists, the answer is complete.
-        parts = [
-            *(
-                (stem, each.extension, each.data)
-                for stem, each in zip(stems, image.extras, strict=True)
-            ),
-            (call.name, image.extension, image.data),
-            *((f"{kept}{n}", extension_of(each), each) for n, each in enumerate(image.damaged, 1)),
-        ]
-        for part in parts[len(arrived) :]:
+        for part in _parts(call, image)[len(arrived) :]:
             file = files.publish(self.directory, *part)
             arrived.append(file)
-        extras, file = arrived[: len(stems)], arrived[len(stems)]
-        damaged = arrived[len(stems) + 1 :]
+        main = len(image.extras)
+        extras, file, damaged = arrived[:main], arrived[main], arrived[main + 1 :]
         with self.journal.writing() as journal:
             journal.add_image(
                 call.plan.item,
@@ -420,6 +408,23 @@ class Archive:
             raise _no_prompt(index, namespace)
         if not is_picked:
             raise ValueError(f"prompt {index} has no take {take}")
+
+
+def _parts(call: BegunCall, image: Image) -> list[tuple[str, str, bytes]]:
+    """Return name, extension and bytes of each file of an answer, in the order to publish them.
+
+    The image comes after its extras: where it exists, the answer is complete.
+    """
+    key = call.plan.key
+    kept = damaged_stem(key, call.attempt)
+    return [
+        *(
+            (extra_stem(call.name, key, number), each.extension, each.data)
+            for number, each in enumerate(image.extras, 2)
+        ),
+        (call.name, image.extension, image.data),
+        *((f"{kept}-{n}", extension_of(each), each) for n, each in enumerate(image.damaged, 1)),
+    ]
 
 
 def _no_prompt(index: int, namespace: str) -> ValueError:

@@ -175,9 +175,9 @@ def _response_id(answer: JsonObject) -> str | None:
 
 
 def _usage(answer: JsonObject) -> Usage | None:
-    """Return the tokens billed, None where they are not given or are not counts.
+    """Return the tokens billed, None where they are missing or any of them is not a valid count.
 
-    One that is none makes the others worthless: the call counts at its reserved price.
+    The call then counts at its reserved price.
     """
     counts = mapping(answer.get("usageMetadata"))
     names = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount")
