@@ -224,7 +224,16 @@ async def test_draining_before_a_job_is_sent_sends_none(
         waits.append(anyio.CancelScope())
         return waits[-1]
 
+    submitted, submit = anyio.Event(), _queue.submit
+
+    async def watched(*args: Any) -> bool:
+        try:
+            return await submit(*args)
+        finally:
+            submitted.set()
+
     monkeypatch.setattr(_queue, "move_on_after", wait)
+    monkeypatch.setattr(_queue, "submit", watched)
     asked: list[Any] = []
     async with (
         FakeGemini(image_size=4, control_faults=asked.append) as fake,
@@ -236,7 +245,7 @@ async def test_draining_before_a_job_is_sent_sends_none(
             outcomes.drain()
             got = [each async for each in outcomes]
             waits[0].cancel()
-            await anyio.wait_all_tasks_blocked()
+            await submitted.wait()
         assert kinds(got) == {"Stopped": 3}
         assert not any(error.maybe_paid for error in errors(got))
         assert asked == []

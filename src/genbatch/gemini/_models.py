@@ -294,14 +294,14 @@ def reserved_price(request: ImageRequest) -> float | None:
         size = default_size(request.model)
     if size is not None and size not in sizes:
         return None
-    given = sum(_length(text) for text in (request.system_instruction or "", config))
-    others = published.cost(
+    texts = (request.text, request.system_instruction or "", config)
+    given = sum(map(_length, texts)) + len(request.images) * published.input_image_tokens
+    tokens = published.cost(
         prompt_tokens=_PROMPT_TOKENS + given,
         text_tokens=published.thought_tokens,
         image_tokens=max(sizes.values()) if size is None else sizes[size],
     )
     factor = _most_of_tier(published, asked_tier(request))
-    tokens = others + input_price(request.model, request.text, len(request.images))
     searches = "googlesearch" in config.lower().replace("_", "")
     return factor * tokens + searches * published.search
 
@@ -321,23 +321,6 @@ def job_price(request: ImageRequest, each: float | None = None) -> float | None:
     """
     live = reserved_price(request) if each is None else each
     return None if live is None else live * job_share(request.model)
-
-
-def input_price(model: str, text: str, images: int = 0) -> float:
-    """Return the US dollars to reserve for the text and the input images of a request.
-
-    It counts a token for each byte of text.
-
-    Args:
-        model: Full id of a model; one without a price costs nothing.
-        text: Of the prompt.
-        images: Number of input images.
-    """
-    published = published_price(model)
-    if published is None:
-        return 0.0
-    tokens = _length(text) + images * published.input_image_tokens
-    return published.cost(prompt_tokens=tokens)
 
 
 def _length(text: str) -> int:
