@@ -18,6 +18,7 @@ from genbatch import (
     generate_images,
 )
 from genbatch.batch_api import _queue
+from genbatch.batch_api._queue import Queue
 from genbatch.gemini import price, reserved_price, resolve
 from genbatch.testing import Call, FakeGemini, Fault, JobFault, blocked, rate_limited, reset
 from support.backends import until
@@ -218,22 +219,25 @@ async def test_draining_leaves_the_jobs_to_the_next_run(tmp_path: Path) -> None:
 async def test_draining_before_a_job_is_sent_sends_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits: list[anyio.CancelScope] = []  # for further requests, as long as the test likes
+    waits: list[anyio.CancelScope] = []  # for further requests, until the test has drained
+    is_drained = False
 
     def wait(seconds: float) -> anyio.CancelScope:
         waits.append(anyio.CancelScope())
+        if is_drained:
+            waits[-1].cancel()
         return waits[-1]
 
-    submitted, submit = anyio.Event(), _queue.submit
+    ended, run_job = anyio.Event(), Queue._run
 
-    async def watched(*args: Any) -> bool:
+    async def watched(*args: Any) -> None:
         try:
-            return await submit(*args)
+            await run_job(*args)
         finally:
-            submitted.set()
+            ended.set()
 
     monkeypatch.setattr(_queue, "move_on_after", wait)
-    monkeypatch.setattr(_queue, "submit", watched)
+    monkeypatch.setattr(Queue, "_run", watched)
     asked: list[Any] = []
     async with (
         FakeGemini(image_size=4, control_faults=asked.append) as fake,
@@ -241,11 +245,13 @@ async def test_draining_before_a_job_is_sent_sends_none(
     ):
         batch = batch_api.generate_images(client, prompts(3), save_dir=tmp_path, poll=POLL)
         async with batch as outcomes:
-            await until(lambda: outcomes.progress.waiting == 3)
+            await until(lambda: outcomes.progress.waiting == 3 and bool(waits))
             outcomes.drain()
             got = [each async for each in outcomes]
-            waits[0].cancel()
-            await submitted.wait()
+            is_drained = True
+            for each in waits:
+                each.cancel()
+            await ended.wait()
         assert kinds(got) == {"Stopped": 3}
         assert not any(error.maybe_paid for error in errors(got))
         assert asked == []
