@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from genbatch.cli._run import parse_indices, spans_of
+from genbatch.cli._takes import parse_indices, spans_of
 from genbatch.testing import Fault, blocked
 from support.commands import Genbatch, Serve, arrival, images, started, write_prompts
 

@@ -313,6 +313,12 @@ class Options:
         False, LIMITS, "Show what the run would do and cost without making any calls."
     )
     yes: bool = _field(False, LIMITS, "Skip the cost confirmation.", "", "--yes", "-y")
+    look: int | None = _field(
+        None, LIMITS, "Make N images, show them, and ask before the rest.", "N", min=1
+    )
+    no_look: bool = _field(
+        False, LIMITS, "Start all calls at once; else the first one of a new model goes first."
+    )
     timeout: float | None = _field(
         None,
         LIMITS,

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from genbatch import Budget, GeminiClient, Image, ImageRequest, Prompt, Throttle, Unauthorized
+from genbatch._client import is_fake
 from genbatch._money import Account
 from genbatch._run import Service
 from genbatch.gemini import MODELS
@@ -32,11 +33,16 @@ class Services:
         own: The services that ``--service`` names: the first of them makes the images of models
             that no service claims.
         entered: Open clients of the others by name, where calls are to be made.
+        base_url: Where Gemini's models are called, if that is an option.
     """
 
     def __init__(
-        self, own: Sequence[Service] = (), entered: Mapping[str, Service] | None = None
+        self,
+        own: Sequence[Service] = (),
+        entered: Mapping[str, Service] | None = None,
+        base_url: str | None = None,
     ) -> None:
+        self._base_url = base_url
         self._own = own
         built_in = {name: Service(client) for name, (_, client) in _BUILT_IN.items()}
         others = built_in if entered is None else entered
@@ -81,6 +87,16 @@ class Services:
         found = [each.throttles for each in self._by_name.values()]
         return {model: throttle for each in found for model, throttle in each.items()}
 
+    def is_fake(self, request: ImageRequest) -> bool:
+        """Return whether a fake server makes the image of a request; this may block."""
+        if self._base_url and request.service == "gemini":
+            return is_fake(self._base_url)
+        return self._by_name[request.service].is_fake(request)
+
+    def fingerprint(self, salt: str, model: str, *with_it: object) -> str:
+        """Return what tells the account that a model is called with from others."""
+        return self._by_name[self.of(model)].fingerprint(salt, model, *with_it)
+
     @property
     def max_connections(self) -> float:
         """Most connections at once, by the limit of open files."""
@@ -99,6 +115,7 @@ class Clients:
 
     Args:
         factories: ``module:function`` of each service of one's own.
+        base_url: Of Gemini's server, as an option.
 
     Attributes:
         services: What they can do and cost, which takes no key.
@@ -107,9 +124,9 @@ class Clients:
         ValueError: If one cannot be imported, or makes no client.
     """
 
-    def __init__(self, factories: Sequence[str] = ()) -> None:
+    def __init__(self, factories: Sequence[str] = (), base_url: str | None = None) -> None:
         self._own = [_made_by(each) for each in factories]
-        self.services = Services([Service(each) for each in self._own])
+        self.services = Services([Service(each) for each in self._own], base_url=base_url)
 
     def are_only_gemini(self, models: Collection[str]) -> bool:
         """Return whether all models are Gemini's, and no other service was named."""

@@ -25,7 +25,13 @@ from pydantic.alias_generators import to_camel
 from genbatch._client import JsonObject, Secret, excerpt, parse_answer
 from genbatch._client.http_errors import cause_of
 from genbatch._http import AnswerTooLarge, ConnectionStack, captured_body, most_connections
-from genbatch._values import GenbatchError, ImageRequest, InvalidResponse, sniff_input_type
+from genbatch._values import (
+    FAKE_HEADER,
+    GenbatchError,
+    ImageRequest,
+    InvalidResponse,
+    sniff_input_type,
+)
 
 from ._answer import TIER, file_parts
 from ._file_parts import fetch_file, fetch_images
@@ -174,7 +180,8 @@ class Wire:
             parsed = parse_answer(captured.take(), request.model, self._secret.hide)
             told = error_within(parsed, request.model) if "error" in parsed else None
             if told is None:
-                return {**parsed, TIER: captured.headers.get(TIER)}
+                of_head = {name: captured.headers.get(name) for name in (TIER, FAKE_HEADER)}
+                return {**parsed, **of_head}
             error = told
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
