@@ -56,6 +56,7 @@ from ._plan import (
     adopt_lost,
     adopt_orphans,
     at,
+    changed,
     choose_file,
     damaged_stem,
     extra_stem,
@@ -393,7 +394,8 @@ class Archive:
             ValueError: If there is no such prompt, or not all of its request is known.
         """
         with self.journal.writing() as journal:
-            return further(journal, index, namespace, changes)
+            found = further(journal, index, namespace)
+        return changed(found, index, namespace, changes)
 
     def pick(self, index: int, take: int, namespace: str) -> None:
         """Choose the take that is shown.

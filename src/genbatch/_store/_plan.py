@@ -333,20 +333,36 @@ def at(journal: Transaction, index: int, namespace: str) -> ItemRow | None:
 
 
 def further(
-    journal: Transaction, index: int, namespace: str, changes: Mapping[str, Any]
+    journal: Transaction, index: int, namespace: str
+) -> tuple[Plan, ImageRequest | None] | None:
+    """Plan a further take of the prompt at an index, and return it with what was asked for.
+
+    Returns:
+        None in place of what was asked for where that is not kept, None if there is no such prompt.
+    """
+    known = at(journal, index, namespace)
+    if known is None:
+        return None
+    (content,) = journal.first("SELECT prompt FROM item WHERE id = ?", known.item)
+    key, is_fake = key_of(known.digest, known.ordinal), bool(known.fake)
+    plan = Plan(key, known.name, item=known.item, further=True, fake=is_fake)
+    return plan, request_from_json(content, known.metadata)
+
+
+def changed(
+    found: tuple[Plan, ImageRequest | None] | None,
+    index: int,
+    namespace: str,
+    changes: Mapping[str, Any],
 ) -> tuple[Plan, ImageRequest]:
-    """Plan a further take of the prompt at an index, and return it with what to ask for.
+    """Return what further has found with other fields of the request.
 
     Raises:
         ValueError: If there is no such prompt, or not all of its request is known.
     """
-    known = at(journal, index, namespace)
-    if known is None:
+    if found is None:
         raise no_prompt(index, namespace)
-    (content,) = journal.first("SELECT prompt FROM item WHERE id = ?", known.item)
-    key, is_fake = key_of(known.digest, known.ordinal), bool(known.fake)
-    plan = Plan(key, known.name, item=known.item, further=True, fake=is_fake)
-    request = request_from_json(content, known.metadata)
+    plan, request = found
     if request is None:
         raise ValueError(
             f"prompt {index} cannot be asked for again: it was asked for with bytes or "

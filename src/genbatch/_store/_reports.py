@@ -43,7 +43,7 @@ from ._journal import (
 )
 from ._keys import key_of
 from ._lock import Holder, holder
-from ._plan import FINAL, Plan, Policy, further, has_file, request_to_json
+from ._plan import FINAL, Plan, Policy, changed, further, has_file, request_to_json
 
 _log = getLogger("genbatch.store")
 
@@ -237,7 +237,8 @@ def further_in(
         StoreError: If there is no journal in directory, or it cannot be read.
     """
     with reading(Path(directory)) as journal:
-        first = [(index, *further(journal, index, namespace, changes)) for index in indices]
+        kept = [(index, further(journal, index, namespace)) for index in indices]
+    first = [(index, *changed(each, index, namespace, changes)) for index, each in kept]
     found = list(first)
     for number, (index, plan, request) in product(range(1, variants), first):
         if request.seed is not None:

@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import Any
 
 from genbatch import Budget, GeminiClient, Image, ImageRequest, Prompt, Throttle, Unauthorized
-from genbatch._client import is_fake
 from genbatch._money import Account
 from genbatch._run import Service
 from genbatch.gemini import MODELS
@@ -20,7 +19,7 @@ from genbatch.openai import OpenAIClient
 
 _GEMINI = re.compile(r"(models/)?(gemini|imagen)\b.*|" + "|".join(each.alias for each in MODELS))
 _OPENAI = re.compile(r"(chat)?gpt-image.*|flare|sunburst")
-_BUILT_IN: Mapping[str, tuple[re.Pattern[str], type]] = {
+_BUILT_IN: Mapping[str, tuple[re.Pattern[str], Any]] = {
     "gemini": (_GEMINI, GeminiClient),
     "openai": (_OPENAI, OpenAIClient),
 }
@@ -42,6 +41,7 @@ class Services:
         entered: Mapping[str, Service] | None = None,
         base_url: str | None = None,
     ) -> None:
+        self._is_open = entered is not None
         self._base_url = base_url
         self._own = own
         built_in = {name: Service(client) for name, (_, client) in _BUILT_IN.items()}
@@ -89,9 +89,14 @@ class Services:
 
     def is_fake(self, request: ImageRequest) -> bool:
         """Return whether a fake server makes the image of a request; this may block."""
-        if self._base_url and request.service == "gemini":
-            return is_fake(self._base_url)
-        return self._by_name[request.service].is_fake(request)
+        if self._is_open or request.service not in _BUILT_IN:
+            return self._by_name[request.service].is_fake(request)
+        _, client = _BUILT_IN[request.service]
+        where = {"base_url": self._base_url} if request.service == "gemini" else {}
+        try:
+            return bool(client("none", **where).is_fake())  # which sends no key
+        except ValueError:  # of the environment: the run says so
+            return False
 
     def fingerprint(self, salt: str, model: str, *with_it: object) -> str:
         """Return what tells the account that a model is called with from others."""
