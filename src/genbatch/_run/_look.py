@@ -45,6 +45,8 @@ class FirstLook:
     ) -> None:
         self._is_proven = is_proven
         self._most = most
+        self._begun = self._ended = 0
+        self._looked = ParkingLot()
         self._gates: dict[str, _Gate] = {}
 
     def is_first(self, model: str) -> bool:
@@ -67,18 +69,40 @@ class FirstLook:
             check: Raises what has stopped the calls of a model.
 
         Raises:
-            Looked: If no further call is to be made.
+            Looked: If no further call is to be made; those that are have ended then.
             Stopped: If the batch drains while this waits, and nothing has stopped the model.
         """
-        if self._most is not None:
-            if self._most <= 0:
-                raise Looked("as many images as were to be looked at are made")
-            self._most -= 1
         gate = self._gates.get(model)
         if gate is None:
             gate = self._gates[model] = _Gate(self._is_proven(model))
-        if not gate.is_open:
-            await self._wait(gate, model, check)
+        if self._most is None:
+            async with self._turn_at(gate, model, check):
+                yield
+            return
+        if self._begun >= self._most:
+            while self._ended < self._begun:
+                with waiting():
+                    await self._looked.park()
+            raise Looked("as many images as were to be looked at are made")
+        self._begun += 1
+        try:
+            async with self._turn_at(gate, model, check):
+                yield
+        finally:
+            self._ended += 1
+            self._looked.unpark()
+
+    @asynccontextmanager
+    async def _turn_at(
+        self, gate: _Gate, model: str, check: Callable[[str], None]
+    ) -> AsyncIterator[None]:
+        try:
+            while gate.is_taken and not gate.is_open:
+                with waiting():
+                    await gate.ended.park()
+        except Stopped:
+            check(model)
+            raise
         if gate.is_open:
             yield
             return
@@ -88,19 +112,8 @@ class FirstLook:
         except GenbatchError:
             gate.open()  # those that wait meet what it has told the breaker
             raise
-        except Exception:  # of a prompt, before anything was sent: the next one goes first
-            raise
         else:
             gate.open()
-        finally:
+        finally:  # any other error is a prompt's own, before anything was sent: the next goes first
             gate.is_taken = False
             gate.ended.unpark(1)
-
-    async def _wait(self, gate: _Gate, model: str, check: Callable[[str], None]) -> None:
-        try:
-            while gate.is_taken and not gate.is_open:
-                with waiting():
-                    await gate.ended.park()
-        except Stopped:
-            check(model)
-            raise

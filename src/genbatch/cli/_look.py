@@ -99,14 +99,11 @@ def can_ask() -> bool:
 
 
 def wants_the_rest(left: int, options: Options) -> bool:
-    """Ask whether to make the rest, after a look.
-
-    Raises:
-        ValueError: If nobody can answer, and the options do not.
-    """
+    """Ask whether to make the rest, after a look."""
     if options.yes:
         return True
     if not can_ask():
-        again = "the same command with --no-look makes it, and --yes goes on at once"
-        raise ValueError(f"{count(left, 'prompt')} to make after the look: {again}")
+        again = "the same command without --look makes them, --yes goes on at once"
+        QuietConsole(stderr=True).error(f"{count(left, 'prompt')} left after the look: {again}")
+        return False
     return typer.confirm(f"Make the other {left:,}?", err=True)
