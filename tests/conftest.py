@@ -27,6 +27,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "fixtures" / "authority.pem")
 
 
+# Where the event loop itself is what is tested; elsewhere a third loop is for the longer runs.
+_ABOUT_LOOPS = ("core", "faults", "property", "run", "throttle", "test_http.py")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Leave what runs on uvloop too to the slow tests, unless it is about event loops."""
+    room = item.path.relative_to(Path(__file__).parent).parts[0]
+    if room not in _ABOUT_LOOPS and "uvloop" in item.name.partition("[")[2]:
+        item.add_marker("slow")
+
+
 def pytest_collection_finish() -> None:
     """Take modules and tests out of the garbage collector's sight."""
     gc.collect()

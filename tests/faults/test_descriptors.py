@@ -15,8 +15,8 @@ import pytest
 
 import genbatch
 from genbatch import GeminiClient, StoreError, Success
+from genbatch._client import http
 from genbatch._store._reports import verify
-from genbatch.gemini import _sdk
 from genbatch.testing import FakeGemini
 from support.archives import begin, image, opened, plan_all
 
@@ -46,7 +46,7 @@ def all_descriptors_taken() -> Iterator[None]:
 async def test_calls_wait_for_a_connection_that_the_limit_of_open_files_allows(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_sdk, "most_connections", lambda: 3)
+    monkeypatch.setattr(http, "most_connections", lambda: 3)
     async with FakeGemini(image_size=8, latency=0.01) as server, client_for(server) as client:
         assert client.max_connections == 3
         outcomes = await genbatch.collect(client.generate_image, PROMPTS, max_concurrent=12)

@@ -17,7 +17,7 @@ import httpx
 import httpx2
 import pytest
 
-from genbatch._client import _retry
+from genbatch._client import _retry, http
 from genbatch._http import ConnectionStack
 from genbatch._throttle._throttle import Throttle
 from genbatch._values import (
@@ -28,7 +28,7 @@ from genbatch._values import (
     Unauthorized,
     Unavailable,
 )
-from genbatch.gemini import GeminiClient, _sdk
+from genbatch.gemini import GeminiClient
 
 pytestmark = pytest.mark.anyio
 
@@ -336,7 +336,7 @@ async def test_opening_leaves_the_event_loop_alone(monkeypatch: pytest.MonkeyPat
         threads.append(threading.get_ident())
         return ConnectionStack(**options)
 
-    monkeypatch.setattr(_sdk, "ConnectionStack", stack)
+    monkeypatch.setattr(http, "ConnectionStack", stack)
     async with GeminiClient(KEY):
         assert threads != [threading.get_ident()]
         assert len(threads) == 1

@@ -13,7 +13,7 @@ import pytest
 from google.genai import errors
 
 from genbatch._client import Secret
-from genbatch._client.http_errors import showable
+from genbatch._client.http import showable
 from genbatch._values import (
     GenbatchError,
     InvalidResponse,

@@ -1,11 +1,11 @@
 """What the clients of all services share: keys, JSON, input images, attempts and retries."""
 
+from ._http_client import HttpClient
 from ._retry import Throttles, backoff, paid_image, with_retries
 from ._wire import (
     MOST_TOKENS,
     JsonObject,
     Secret,
-    check_options,
     excerpt,
     find_base_url,
     find_key,
@@ -20,11 +20,11 @@ from ._wire import (
 
 __all__ = [
     "MOST_TOKENS",
+    "HttpClient",
     "JsonObject",
     "Secret",
     "Throttles",
     "backoff",
-    "check_options",
     "excerpt",
     "find_base_url",
     "find_key",

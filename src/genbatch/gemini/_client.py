@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-import anyio
 from anyio import to_thread
 
 from genbatch._client import (
+    HttpClient,
     JsonObject,
     Secret,
-    Throttles,
-    check_options,
     find_base_url,
     find_key,
     is_fake,
@@ -27,7 +23,7 @@ from genbatch._client import (
     read_images,
     with_retries,
 )
-from genbatch._money import Account, load_prices
+from genbatch._money import Account
 from genbatch._throttle import Throttle
 from genbatch._values import (
     GenbatchError,
@@ -63,11 +59,10 @@ DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
 # Both become parts of a URL, the location of its host.
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]*", re.ASCII)
 _LOCATION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
-_FILE_THREADS = 4
 _MOST_PAGES = 100  # of a list of models; a server could send pages for ever
 
 
-class GeminiClient:
+class GeminiClient(HttpClient["Wire"]):
     """Generates images with Gemini, one call per prompt.
 
     Use it with ``async with``; one client, and its connections, serve any number of concurrent
@@ -125,7 +120,13 @@ class GeminiClient:
         max_retries: int = 3,
         timeout: float | None = None,
     ) -> None:
-        check_options(max_retries, timeout, http_client, trust_env=trust_env)
+        super().__init__(
+            http_client=http_client,
+            trust_env=trust_env,
+            throttle=throttle,
+            max_retries=max_retries,
+            timeout=timeout,
+        )
         self._vertex = find_vertex(
             vertexai, project, location, credentials, api_key=api_key, environ=os.environ
         )
@@ -137,32 +138,16 @@ class GeminiClient:
             variable = "GOOGLE_GEMINI_BASE_URL"
         url = find_base_url(base_url, os.environ, variable, like=DEFAULT_BASE_URL)
         self._base_url = None if vertex and url is None else url or DEFAULT_BASE_URL
-        self._http_client = http_client
-        self._trust_env = trust_env
-        self._throttles = Throttles(throttle)
-        self._max_retries = max_retries
         self._given_timeout = timeout
         self._timeout = TIMEOUT if timeout is None else timeout  # of what makes no image
-        self._wire: Wire | None = None
 
     def __repr__(self) -> str:
         vertex = "" if self._vertex is None else f" {self._vertex!r}"
         return f"<GeminiClient base_url={self._base_url!r}{vertex}>"
 
-    async def __aenter__(self) -> Self:
-        if self._wire is not None:
-            raise RuntimeError("GeminiClient is open already")
-        # Not anyio's default limiter, which the whole app shares. Made here, since it belongs to
-        # the event loop that first uses it.
-        self._threads = anyio.CapacityLimiter(_FILE_THREADS)
-        # Imports and certificates take a second, too long for the event loop.
-        self._wire = await to_thread.run_sync(self._connect, limiter=self._threads)
-        return self
-
     def _connect(self) -> Wire:
         from ._sdk import Wire
 
-        load_prices()  # here, since calls may not block
         access = None
         if self._vertex is not None:
             from ._credentials import Access
@@ -176,18 +161,6 @@ class GeminiClient:
             access,
             trust_env=self._trust_env,
         )
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            # A cancelled app must not leave sockets open; closing waits for no peer.
-            with anyio.CancelScope(shield=True):
-                await wire.aclose()
 
     @takes_settings
     async def generate_image(
@@ -329,19 +302,6 @@ class GeminiClient:
         """Whether it calls Vertex."""
         return self._vertex is not None
 
-    @property
-    def throttles(self) -> Mapping[str, Throttle]:
-        """The throttles of the models called so far, by full id."""
-        return self._throttles
-
-    @property
-    def max_connections(self) -> float:
-        """Most connections at once, by the limit of open files; further calls wait.
-
-        Infinite while the client is not open, and with an http_client of one's own.
-        """
-        return math.inf if self._wire is None else self._wire.most_connections
-
     async def models(self) -> list[str]:
         """Return the ids of the models that this key can make images with.
 
@@ -364,11 +324,6 @@ class GeminiClient:
             if token is None:
                 return list(found)
         raise InvalidResponse(f"the service's list of models has more than {_MOST_PAGES} pages")
-
-    def _opened(self) -> Wire:
-        if self._wire is None:
-            raise RuntimeError("GeminiClient is not open: use 'async with GeminiClient(...)'")
-        return self._wire
 
 
 async def _read(

@@ -18,7 +18,7 @@ from anyio import fail_after
 from google.genai import errors
 
 from genbatch._client import JsonObject, Secret, excerpt, mapping, with_retries
-from genbatch._client.http_errors import cause_of
+from genbatch._client.http import cause_of
 from genbatch._http import LARGEST_ANSWER, AnswerTooLarge
 from genbatch._values import GenbatchError, NoImage
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from genbatch._client import JsonObject, Secret, excerpt, parse_answer
-from genbatch._client.http_errors import cause_of
-from genbatch._http import AnswerTooLarge, ConnectionStack, captured_body, most_connections
+from genbatch._client.http import HttpWire, cause_of
+from genbatch._http import AnswerTooLarge, captured_body
 from genbatch._values import (
     FAKE_HEADER,
     GenbatchError,
@@ -60,7 +60,7 @@ _INLINE: Mapping[int, str] = {}  # no image has a URI
 _NOT_TO_BE_GIVEN = {*_OURS, "http_options", "continuation_token"}
 
 
-class Wire:
+class Wire(HttpWire):
     """An open client of the SDK and its connections.
 
     Args:
@@ -72,8 +72,6 @@ class Wire:
         trust_env: Whether our own connections use the proxies of the environment.
 
     Attributes:
-        stack: The connections, None where they are the caller's.
-        http: Sends requests over them.
         timeout: Most seconds for a request that makes no image.
 
     Raises:
@@ -90,16 +88,11 @@ class Wire:
         *,
         trust_env: bool = False,
     ) -> None:
+        super().__init__(http_client, trust_env=trust_env)
         self._secret = secret
         self._access = access
         self._timeout = timeout
         self.timeout = TIMEOUT if timeout is None else timeout
-        self._owned: httpx.AsyncClient | None = None
-        self.stack: ConnectionStack | None = None
-        if http_client is None:
-            self.stack = ConnectionStack(trust_env=trust_env, most=most_connections())
-            self._owned = self.stack.client()
-        self.http: Any = self._owned or http_client
         self._home = base_url if access is None else None  # Vertex keeps files elsewhere
         options = types.HttpOptions(
             httpx_async_client=self.http,
@@ -124,15 +117,6 @@ class Wire:
                     http_options=options,
                 )
 
-    @property
-    def most_connections(self) -> float:
-        """Most connections at once, infinite where they are the caller's."""
-        return math.inf if self.stack is None else self.stack.most
-
-    def room(self) -> AbstractAsyncContextManager[None]:
-        """Wait until there may be one more connection, and keep that for the block."""
-        return nullcontext() if self.stack is None else self.stack.room()
-
     def check(self, request: ImageRequest) -> None:
         """Refuse a request that the SDK would not send.
 
@@ -156,8 +140,7 @@ class Wire:
         """
         if self._access is not None:
             await self._access.ensure_fresh()
-        if self.stack is not None:
-            await self.stack.turn()
+        await self.turn()
         # Built outside the try: a setting of the wrong type is the caller's mistake.
         timeout = default_timeout(request) if self._timeout is None else self._timeout
         contents = contents_of(request)
@@ -241,11 +224,6 @@ class Wire:
         error = translate(exc, model=model, timeout=timeout, secret=self._secret)
         error.__cause__ = cause_of(exc, self._secret)
         return error
-
-    async def aclose(self) -> None:
-        """Close the connections, unless they are the caller's."""
-        if self._owned is not None:
-            await self._owned.aclose()
 
 
 class _NotSent(Exception):

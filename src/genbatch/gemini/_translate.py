@@ -10,7 +10,7 @@ from typing import Any
 from google.genai import errors
 
 from genbatch._client import JsonObject, Secret, excerpt, mapping, objects
-from genbatch._client.http_errors import LOST, delay_in, error_of, error_of_status, seconds_of
+from genbatch._client.http import LOST, delay_in, error_of, error_of_status, seconds_of
 from genbatch._values import (
     GenbatchError,
     QuotaExhausted,

@@ -1,6 +1,6 @@
 """What speaks with the service by google-genai and httpx, whose import takes a while."""
 
-from genbatch._client.http_errors import showable, without_frames
+from genbatch._client.http import showable, without_frames
 
 from ._sdk import Wire, json_of
 from ._translate import THIRD_PARTY, error_within, of_status, refused, translate

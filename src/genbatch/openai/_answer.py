@@ -15,7 +15,7 @@ from genbatch._client import (
     objects,
     parse_answer,
 )
-from genbatch._client.http_errors import delay_in, error_of_status, seconds_of
+from genbatch._client.http import delay_in, error_of_status, seconds_of
 from genbatch._http import CapturedBody
 from genbatch._values import (
     FAKE_HEADER,

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
-
-import anyio
-from anyio import to_thread
+from typing import TYPE_CHECKING, Unpack
 
 from genbatch._client import (
-    Throttles,
-    check_options,
+    HttpClient,
     find_base_url,
     find_key,
     is_fake,
     paid_image,
     read_images,
 )
-from genbatch._money import Account, load_prices
+from genbatch._money import Account
 from genbatch._throttle import Throttle
 from genbatch._values import (
     Image,
@@ -42,12 +36,11 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _TIMEOUT = 300.0  # seconds: images of the highest quality take minutes
-_FILE_THREADS = 4
 _MOST_INPUTS = 16
 _INPUT_TYPES = ("image/png", "image/jpeg", "image/webp")
 
 
-class OpenAIClient:
+class OpenAIClient(HttpClient["Wire"]):
     """Generates images with OpenAI's Images API, or a server that speaks it, one call per prompt.
 
     Use it as a GeminiClient. A prompt with input images is an edit. ``aspect_ratio`` and
@@ -83,33 +76,24 @@ class OpenAIClient:
         max_retries: int = 3,
         timeout: float | None = None,
     ) -> None:
-        check_options(max_retries, timeout, http_client, trust_env=trust_env)
+        super().__init__(
+            http_client=http_client,
+            trust_env=trust_env,
+            throttle=throttle,
+            max_retries=max_retries,
+            timeout=timeout,
+        )
         self._secret = find_key(api_key, os.environ, "OPENAI_API_KEY")
         url = find_base_url(base_url, os.environ, "OPENAI_BASE_URL", like=DEFAULT_BASE_URL)
         self._base_url = url or DEFAULT_BASE_URL
-        self._http_client = http_client
-        self._trust_env = trust_env
-        self._throttles = Throttles(throttle)
-        self._max_retries = max_retries
         self._timeout = _TIMEOUT if timeout is None else timeout
-        self._wire: Wire | None = None
 
     def __repr__(self) -> str:
         return f"<OpenAIClient base_url={self._base_url!r}>"
 
-    async def __aenter__(self) -> Self:
-        if self._wire is not None:
-            raise RuntimeError("OpenAIClient is open already")
-        # Not anyio's default limiter, which the whole app shares.
-        self._threads = anyio.CapacityLimiter(_FILE_THREADS)
-        # Imports and certificates take a second, too long for the event loop.
-        self._wire = await to_thread.run_sync(self._connect, limiter=self._threads)
-        return self
-
     def _connect(self) -> Wire:
         from ._wire import Wire
 
-        load_prices()  # here, since calls may not block
         return Wire(
             self._secret,
             self._base_url,
@@ -117,18 +101,6 @@ class OpenAIClient:
             self._timeout,
             trust_env=self._trust_env,
         )
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            # A cancelled app must not leave sockets open; closing waits for no peer.
-            with anyio.CancelScope(shield=True):
-                await wire.aclose()
 
     @takes_settings
     async def generate_image(
@@ -147,8 +119,7 @@ class OpenAIClient:
             ValueError: If the prompt is blank, a setting is none of this service's, or an input
                 image is not one that it takes; nothing has been sent.
         """
-        if (wire := self._wire) is None:
-            raise RuntimeError("OpenAIClient is not open: use 'async with OpenAIClient(...)'")
+        wire = self._opened()
         if not isinstance(prompt, ImageRequest):
             settings = {"model": self.default_model, **settings}
         resolved = self.resolve(ImageRequest.of(prompt, settings), prompt)
@@ -227,13 +198,3 @@ class OpenAIClient:
     def fingerprint(self, salt: str, *with_it: object) -> str:
         """As that of GeminiClient."""
         return self._secret.fingerprint(salt, self._base_url, *with_it)
-
-    @property
-    def max_connections(self) -> float:
-        """As that of GeminiClient."""
-        return math.inf if self._wire is None else self._wire.most_connections
-
-    @property
-    def throttles(self) -> Mapping[str, Throttle]:
-        """The throttles of the models called so far, by full id."""
-        return self._throttles

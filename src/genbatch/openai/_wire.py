@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from anyio import fail_after
 
 from genbatch._client import JsonObject, Secret, parse_answer
-from genbatch._client.http_errors import LOST, cause_of, error_of
-from genbatch._http import (
-    AnswerTooLarge,
-    CapturedBody,
-    ConnectionStack,
-    captured_body,
-    most_connections,
-    read_body,
-)
+from genbatch._client.http import LOST, HttpWire, cause_of, error_of
+from genbatch._http import AnswerTooLarge, CapturedBody, captured_body, read_body
 from genbatch._values import FAKE_HEADER, Image, ImageRequest, InvalidResponse, sniff_input_type
 
 from ._answer import REQUEST_ID, error_from, image_from
@@ -28,7 +19,7 @@ if TYPE_CHECKING:
     import httpx2
 
 
-class Wire:
+class Wire(HttpWire):
     """An open client's connections.
 
     Args:
@@ -37,9 +28,6 @@ class Wire:
         http_client: Stays the caller's; None opens one.
         timeout: Most seconds for an attempt.
         trust_env: Whether our own connections use the proxies of the environment.
-
-    Attributes:
-        stack: The connections, None where they are the caller's.
 
     Raises:
         ValueError: If a proxy of the environment cannot be used.
@@ -54,23 +42,10 @@ class Wire:
         *,
         trust_env: bool,
     ) -> None:
+        super().__init__(http_client, trust_env=trust_env)
         self._secret = secret
         self._base_url = base_url.rstrip("/")
         self._timeout = timeout
-        self.stack: ConnectionStack | None = None
-        if http_client is None:
-            self.stack = ConnectionStack(trust_env=trust_env, most=most_connections())
-        self._owned = None if self.stack is None else self.stack.client()
-        self._http: Any = self._owned or http_client
-
-    @property
-    def most_connections(self) -> float:
-        """Most connections at once, infinite where they are the caller's."""
-        return math.inf if self.stack is None else self.stack.most
-
-    def room(self) -> AbstractAsyncContextManager[None]:
-        """Wait until there may be one more connection, and keep that for the block."""
-        return nullcontext() if self.stack is None else self.stack.room()
 
     async def ask(self, request: ImageRequest) -> JsonObject | InvalidResponse:
         """Make one attempt; the request's input images are bytes.
@@ -83,8 +58,7 @@ class Wire:
             TimedOut: If the answer is not complete in time, however steadily it drips.
             GenbatchError: If the service or the connection failed.
         """
-        if self.stack is not None:
-            await self.stack.turn()
+        await self.turn()
         try:
             with fail_after(self._timeout), captured_body() as captured:
                 status = await self._send(request, captured)
@@ -124,17 +98,12 @@ class Wire:
             path, content = "generations", {"json": fields}
         url = f"{self._base_url}/images/{path}"
         headers = {"authorization": f"Bearer {self._secret.reveal()}"}
-        async with self._http.stream("POST", url, headers=headers, timeout=None, **content) as got:
+        async with self.http.stream("POST", url, headers=headers, timeout=None, **content) as got:
             if captured.body is None:  # an error, or a client that is not ours
                 captured.headers = got.headers
                 captured.body = await (got.aread() if got.is_stream_consumed else read_body(got))
             status: int = got.status_code
         return status
-
-    async def aclose(self) -> None:
-        """Close the connections, unless they are the caller's."""
-        if self._owned is not None:
-            await self._owned.aclose()
 
 
 def _files_of(request: ImageRequest) -> list[tuple[str, tuple[str, object, str]]]:

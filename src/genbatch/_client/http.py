@@ -1,16 +1,22 @@
-"""What goes wrong in HTTP becomes genbatch's errors. Slow to import: the HTTP libraries are."""
+"""HTTP for the clients of services: connections, and what goes wrong as genbatch's errors.
+
+Slow to import: the HTTP libraries are.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpcore
 import httpcore2
 import httpx
 import httpx2
 
+from genbatch._http import ConnectionStack, most_connections
 from genbatch._values import (
     GenbatchError,
     InvalidResponse,
@@ -57,6 +63,50 @@ _UNSENT = _named(
     "WriteError",
     "WriteTimeout",
 )
+
+
+class HttpWire:
+    """The connections of an open client, its own ones or a caller's client.
+
+    Args:
+        http_client: Stays the caller's; None opens one.
+        trust_env: Whether our own connections use the proxies of the environment.
+
+    Attributes:
+        stack: The connections, None where they are the caller's.
+        http: Sends requests over them.
+
+    Raises:
+        ValueError: If a proxy of the environment cannot be used.
+    """
+
+    def __init__(
+        self, http_client: httpx.AsyncClient | httpx2.AsyncClient | None, *, trust_env: bool
+    ) -> None:
+        self.stack: ConnectionStack | None = None
+        self.http: Any = http_client
+        if http_client is None:
+            self.stack = ConnectionStack(trust_env=trust_env, most=most_connections())
+            self.http = self.stack.client()
+
+    @property
+    def most_connections(self) -> float:
+        """Most connections at once, infinite where they are the caller's."""
+        return math.inf if self.stack is None else self.stack.most
+
+    def room(self) -> AbstractAsyncContextManager[None]:
+        """Wait until there may be one more connection, and keep that for the block."""
+        return nullcontext() if self.stack is None else self.stack.room()
+
+    async def turn(self) -> None:
+        """Wait until a request may be made; see ConnectionStack.turn."""
+        if self.stack is not None:
+            await self.stack.turn()
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they are the caller's."""
+        if self.stack is not None:
+            await self.http.aclose()
 
 
 def error_of(exc: Exception, *, model: str, timeout: float, secret: Secret) -> GenbatchError:
