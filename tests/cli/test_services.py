@@ -14,6 +14,8 @@ from genbatch.testing import FakeOpenAI
 from support.commands import Genbatch, Serve, images, started, write_prompts
 
 MINE = '''
+from contextlib import asynccontextmanager
+
 from genbatch import Image
 from genbatch.testing._pictures import draw
 
@@ -50,6 +52,34 @@ class Entered(Local):
 
 def broken():
     return 7
+
+
+class Second(Local):
+    service = "second"
+
+
+class Named(Local):
+    service = "openai"
+
+
+class Left(Entered):
+    service = "left"
+
+    async def __aexit__(self, *_):
+        raise OSError("the disk is gone")
+
+
+@asynccontextmanager
+async def inside():
+    yield Second()
+
+
+async def coroutine():
+    return Local()
+
+
+def leaves():
+    raise SystemExit(0)
 '''
 
 
@@ -130,6 +160,98 @@ def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
         yield fake
 
 
+def test_the_prefix_of_a_model_says_the_service_of_every_prompt(
+    genbatch: Genbatch, serve: Serve, openai: FakeOpenAI
+) -> None:
+    gemini = serve(image_size=8)
+    Path("p.jsonl").write_text('{"prompt": "a", "id": "1"}\n{"prompt": "b"}\n')
+    run = ("run", "p.jsonl", "--model", "openai/some-new-model", "--price", "0.01")
+    done = genbatch(*run)
+    assert done.returncode == 0, done.stderr
+    assert (gemini.stats.calls, openai.stats.calls) == (0, 2)
+    done = genbatch("redo", "genbatch-out", "0", "--price", "0.01")
+    assert done.returncode == 0, done.stderr
+    assert (gemini.stats.calls, openai.stats.calls) == (0, 3)
+
+
+def test_a_take_by_a_service_that_is_not_given_is_refused(genbatch: Genbatch, serve: Serve) -> None:
+    gemini = serve(image_size=8)
+    Path("p.jsonl").write_text('{"prompt": "a", "model": "second/x"}\n')
+    services = ("--service", "my_module:make", "--service", "my_module:Second")
+    assert genbatch("run", "p.jsonl", *services).returncode == 0
+    done = genbatch("redo", "genbatch-out", "0")
+    assert done.returncode == 2
+    assert "x was made by the service 'second': give its --service" in done.stderr
+    assert genbatch("redo", "genbatch-out", "0", *services).returncode == 0
+    assert (gemini.stats.calls, calls()) == (0, ["a", "a"])
+
+
+def test_a_refused_key_says_nothing_of_another_service(
+    genbatch: Genbatch, serve: Serve, openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gemini = serve(image_size=8, latency=1)
+    monkeypatch.setenv("OPENAI_API_KEY", "refused-key")
+    monkeypatch.setattr(openai, "_api_keys", {"a-key"})
+    write_prompts(4)
+    done = genbatch("run", "prompts.txt", "--matrix", "model=flash,flare", "-k", "8", "--no-look")
+    assert done.returncode == 3, done.stderr
+    assert gemini.stats.images == len(images("genbatch-out")) > 0
+
+
+def test_a_server_is_given_for_the_one_service(
+    genbatch: Genbatch, serve: Serve, openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(image_size=8)
+    write_prompts(1)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
+    run = ("run", "prompts.txt", "--base-url", openai.url)
+    assert genbatch(*run, "--model", "flare").returncode == 0
+    assert openai.stats.images == 1
+    done = genbatch(*run, "--matrix", "model=flash,flare")
+    assert done.returncode == 2
+    assert "--base-url is of one service" in done.stderr
+
+
+def test_a_client_may_come_out_of_a_context(genbatch: Genbatch) -> None:
+    write_prompts(2)
+    run = ("run", "prompts.txt", "--service", "my_module:inside")
+    plan = json.loads(genbatch(*run, "--dry-run", "--json").stdout)
+    assert (plan["cost"], plan["model"]) == (pytest.approx(0.2), "second")
+    assert genbatch(*run).returncode == 0
+    assert genbatch(*run).returncode == 0
+    assert len(calls()) == 2
+
+
+def test_what_goes_wrong_when_a_client_is_left_loses_no_summary(genbatch: Genbatch) -> None:
+    write_prompts(1)
+    done = genbatch("run", "prompts.txt", "--service", "my_module:Left")
+    assert done.returncode == 0
+    assert "1 image in genbatch-out" in done.stdout
+    assert "--service my_module:Left: leaving it: OSError: the disk is gone" in done.stderr
+
+
+def test_one_s_own_service_keeps_the_pace_and_as_many_calls_as_were_asked_for(
+    genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    write_prompts(3)
+    run = ("run", "prompts.txt", "--service", "my_module:make")
+    done = genbatch(*run, "-k", "3", "--pace", "1/h", "--deadline", "0.5")
+    assert done.returncode == 3
+    assert len(calls()) == 1
+    assert "At most" not in done.stderr
+
+
+def test_only_gemini_has_jobs(genbatch: Genbatch, openai: FakeOpenAI) -> None:
+    write_prompts(20)
+    plan = genbatch("run", "prompts.txt", "--model", "flare", "--dry-run").stdout
+    assert "about" in plan
+    assert "by batch" not in plan
+    done = genbatch("run", "prompts.txt", "--model", "flare", "--dry-run", "--via", "batch")
+    assert done.returncode == 2
+
+
 def test_openai_and_gemini_share_a_folder_not_their_images(
     genbatch: Genbatch, serve: Serve, openai: FakeOpenAI
 ) -> None:
@@ -185,7 +307,7 @@ def test_ctrl_c_drains(genbatch: Genbatch) -> None:
     slow = MINE.replace("data = draw", "await anyio.sleep(0.2)\n        data = draw")
     Path("my_module.py").write_text("import anyio\n" + slow)
     write_prompts(500)
-    run = ["run", "prompts.txt", "--service", "my_module:make", "-k", "4"]
+    run = ["run", "prompts.txt", "--service", "my_module:make", "-k", "4", "--yes"]
     with started(run) as process:
         while len(calls()) < 8:
             assert process.poll() is None
@@ -201,6 +323,14 @@ def test_ctrl_c_drains(genbatch: Genbatch) -> None:
         (("--service", "no_module:make"), "--service no_module:make: No module named 'no_module'"),
         (("--service", "my_module:none"), "has no attribute 'none'"),
         (("--service", "my_module:broken"), "broken() failed: TypeError: client must have"),
+        (("--service", "my_module:coroutine"), "TypeError: it must not be async"),
+        (("--service", "my_module:leaves"), "leaves() failed: SystemExit: 0"),
+        (("--service", "my_module:Named"), "there is another service named 'openai'"),
+        (
+            ("--service", "my_module:Local", "--service", "my_module:make"),
+            "there is another service named 'mine'",
+        ),
+        (("--model", "second/x"), "no service is named 'second', as second/x asks"),
         (("--service", "my_module:make", "--demo"), "--demo has its own service"),
         (("--service", "my_module:make", "--via", "batch"), "only Gemini's models have batch jobs"),
         (("--service", "my_module:Local", "--model", "flash", "--image-size", "9K"), "9K"),

@@ -44,11 +44,14 @@ class RunBreaker:
 
     Attributes:
         drop_waiting: Called when the run is stopped: ends the waiting of calls that were not sent.
+        has_several_keys: Whether the run calls several services: one's refused key says nothing of
+            the calls of another.
         is_first: Whether the others of a model wait for a call that is in flight; see FirstLook.
     """
 
     def __init__(self, drop_waiting: Callable[[], None] = lambda: None) -> None:
         self.drop_waiting = drop_waiting
+        self.has_several_keys = False
         self.is_first: Callable[[str], bool] = lambda model: False
         self._run: Exception | None = None
         self._models: dict[str, Exception] = {}
@@ -68,7 +71,8 @@ class RunBreaker:
     @property
     def is_key_useless(self) -> bool:
         """Whether the key was refused, and no call of the run was answered before."""
-        return isinstance(self._run, Unauthorized) and not self._has_answered
+        is_refused = isinstance(self._run, Unauthorized) and not self.has_several_keys
+        return is_refused and not self._has_answered
 
     def take_refusals(self) -> list[str]:
         """Return, once, the messages of refusals that turned out to say nothing of the prompts."""

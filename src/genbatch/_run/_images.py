@@ -186,7 +186,9 @@ def request_of(service: Service, prompt: str | Prompt, defaults: ImageRequest) -
     request = defaults.with_prompt(prompt)
     if isinstance(prompt, str):
         return request
-    return service.resolve(replace(request, service=""), prompt)
+    if prompt.model is not None:  # it may be another service's
+        request = replace(request, service="")
+    return service.resolve(request, prompt)
 
 
 def _generate(

@@ -62,6 +62,7 @@ class PaidCalls:
     breaker: RunBreaker = field(default_factory=RunBreaker)
 
     def __post_init__(self) -> None:
+        self.breaker.has_several_keys = self.service.is_several
         if self.service.look is not None:
             self.breaker.is_first = self.service.look.is_first
 

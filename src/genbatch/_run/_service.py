@@ -67,9 +67,11 @@ class Service:
     Args:
         client: An ImageClient, the class of one whose methods need no open client, or a function
             that gets the prompt: a str, or a Prompt where it has settings.
+        throttle: Makes the throttle of a model, for a client that has none.
 
     Attributes:
         name: Of the service.
+        is_several: Whether the client stands for several services: its resolve says which.
         default_model: For requests that name no model.
         look: In which order its first calls are made, None where that does not matter.
 
@@ -77,7 +79,11 @@ class Service:
         TypeError: If it is neither.
     """
 
-    def __init__(self, client: ImageClient | Generate | type) -> None:
+    def __init__(
+        self,
+        client: ImageClient | Generate | type,
+        throttle: Callable[[str], Throttle] = lambda model: Throttle(),
+    ) -> None:
         made_by = getattr(client, "generate_image", client)
         if not callable(made_by):
             raise TypeError(f"client must have a generate_image, got {type(client).__name__}")
@@ -85,9 +91,13 @@ class Service:
         self._generate: Callable[..., Awaitable[bytes | Image]] = made_by
         self._takes_request = made_by is not client
         self._pays = "budget" in inspect.signature(made_by).parameters
+        self._throttle = throttle
         self._throttles: dict[str, Throttle] = {}
+        self.is_several: bool = getattr(client, "is_several", False)
         self.look: FirstLook | None = getattr(client, "look", None)
         self.name: str = getattr(client, "service", None) or _name(client)
+        if not isinstance(self.name, str):
+            raise TypeError(f"service must be a str, got {type(self.name).__name__}")
         self.default_model: str = getattr(client, "default_model", self.name)
 
     def resolve(
@@ -105,7 +115,9 @@ class Service:
         """
         if (resolve := getattr(self._client, "resolve", None)) is not None:
             request = resolve(request, prompt)
-        return request if request.service else replace(request, service=self.name)
+        if self.is_several or request.service == self.name:
+            return request
+        return replace(request, service=self.name)
 
     def check(self, request: ImageRequest) -> None:
         """Refuse a request that the service would refuse.
@@ -132,7 +144,9 @@ class Service:
         throttle: Callable[[str], Throttle] | None = getattr(self._client, "throttle", None)
         if throttle is not None:
             return throttle(model)
-        return self._throttles.setdefault(model, Throttle())
+        if model not in self._throttles:
+            self._throttles[model] = self._throttle(model)
+        return self._throttles[model]
 
     def is_fake(self, request: ImageRequest) -> bool:
         """Return whether a fake server makes the image of a request, as it says itself.

@@ -88,7 +88,9 @@ def _take(
 ) -> Take:
     # The level of the first take is not asked of another model that does not have it.
     prompt = request.prompt if "thinking" not in changes else None
-    return Take(index, service.resolve(replace(request, service=""), prompt), plan)
+    if "model" in changes:  # which may be another service's
+        request = replace(request, service="")
+    return Take(index, service.resolve(request, prompt), plan)
 
 
 def make_takes(

@@ -37,6 +37,7 @@ from ._run import (
     check_folder,
     client_for,
     make_images,
+    run,
     run_batch,
 )
 from ._services import Clients, Services
@@ -95,8 +96,9 @@ DemoMaxConcurrent = Annotated[
 def run_command(context: typer.Context, options: Options, prompts: PromptArguments = None) -> int:
     """Generate an image for every prompt in the given files.
 
-    The API key is read from GEMINI_API_KEY or GOOGLE_API_KEY. Run the same command again to
-    resume: images that already exist are neither regenerated nor paid for again.
+    The API key is read from GEMINI_API_KEY or GOOGLE_API_KEY, that of OpenAI's models from
+    OPENAI_API_KEY. Run the same command again to resume: images that already exist are neither
+    regenerated nor paid for again.
 
     Examples:
 
@@ -121,9 +123,11 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     if why := nothing_in(names, batch, options.limit):
         messages.say(f"Nothing to do: {why}.")
         return 0
+    models = {model or options.model for model in _models_in(batch)} or {options.model}
+    if options.via != "live" and not clients.are_only_gemini(models):
+        raise ValueError(f"--via {options.via}: only Gemini's models have batch jobs")
     if options.dry_run:
         return _show_plan(preview(read_to_end(batch), options, services), options)
-    models = {model or options.model for model in _models_in(batch)} or {options.model}
     paid = _Paid(partial(make_images, batch), models, partial(preview, batch, options, services))
     return _make(paid, options, clients, context.obj.debug, is_asked=STDIN not in names)
 
@@ -206,7 +210,7 @@ def redo_command(
     plan = partial(preview_takes, requests, options, clients.services)
     if options.dry_run:
         return _show_plan(plan(), options)
-    models = {request.model for request in requests}
+    models = {f"{request.service}/{request.model}" for request in requests}
     paid = _Paid(partial(make_more_takes, wanted), models, plan)
     return _make(paid, options, clients, context.obj.debug)
 
@@ -230,7 +234,9 @@ def clients_of(options: Options, has_model: bool) -> tuple[Options, Clients]:
     if options.look and (options.no_look or options.via != "live"):
         other = "--no-look" if options.no_look else f"--via {options.via}"
         raise typer.BadParameter(f"--look and {other} exclude each other: give one of them")
-    clients = Clients(options.service or (), options.base_url)
+    clients = Clients(
+        options.service or (), options.base_url, partial(run, backend=options.backend)
+    )
     if options.service and not has_model:
         options = replace(options, model=clients.services.default_model)
     return options, clients
@@ -475,7 +481,10 @@ def preview(prompts: Prompts, options: Options, services: Services) -> Preview:
         parts.append(f"{plan.in_jobs:,} in jobs")
     parts += [f"{plan.calls:,} to make", _models(prompts, options, services)]
     notes = [_placeholders(plan.placeholders)] if plan.placeholders else []
-    return _preview(plan, parts, _defaults(options, services).model, options, notes)
+    model = _defaults(options, services).model
+    named = {each or options.model for each in _models_in(prompts)}
+    in_jobs = job_share(model) if services.are_gemini(named) else None
+    return _preview(plan, parts, (model, in_jobs), options, notes)
 
 
 def preview_takes(
@@ -498,19 +507,33 @@ def preview_takes(
     parts = [f"{len(requests):,} takes to make"]
     parts.append(f"{name} and others" if len(sizes) > 1 else name)
     kept = f"{plain(options.output)} keeps showing what it shows now; genbatch pick changes that."
-    return _preview(plan, parts, model, options, [kept])
+    are_gemini = {each.service for each in requests} == {"gemini"}
+    in_jobs = job_share(model) if are_gemini else None
+    return _preview(plan, parts, (model, in_jobs), options, [kept])
 
 
 def _preview(
-    plan: Estimate, parts: list[str], model: str, options: Options, notes: Sequence[str]
+    plan: Estimate,
+    parts: list[str],
+    of_model: tuple[str, float | None],
+    options: Options,
+    notes: Sequence[str],
 ) -> Preview:
-    """Return an estimate with its price; parts are what comes before that on its line."""
-    in_jobs = job_share(model)
-    by_batch = None if plan.cost is None else in_jobs * plan.cost
+    """Return an estimate with its price.
+
+    Args:
+        plan: The estimate.
+        parts: What comes before the price on its line.
+        of_model: The model of most images, and the share of the price in jobs, where it has them.
+        options: The options of the command.
+        notes: Lines for the user beside it.
+    """
+    model, in_jobs = of_model
+    by_batch = None if plan.cost is None or in_jobs is None else in_jobs * plan.cost
     parts.append("price unknown" if plan.cost is None else _prices(plan.cost, by_batch, plan.calls))
     if plan.seconds is not None:
         parts.append(f"about {clock(plan.seconds)} at {options.pace}")
-    share = 1 if options.via == "live" else in_jobs
+    share = 1 if options.via == "live" else in_jobs or 1
     most = None if plan.reserved is None or not options.dry_run else share * plan.reserved
     known = {"calls": plan.calls, "batch_cost": by_batch, "model": model, "reserved": most}
     cost = plan.cost if options.via == "live" else by_batch

@@ -372,7 +372,7 @@ class Options:
     )
 
     demo: bool = _field(False, None, "Use a built-in fake service: no key, no cost.")
-    base_url: str | None = _field(None, None, "Server to use instead of Google's.", "URL")
+    base_url: str | None = _field(None, None, "Server to use instead of the service's own.", "URL")
     backend: Literal["asyncio", "trio", "uvloop"] = _field(
         "asyncio", None, "Event loop to run on.", None, env=True, callback=_check_backend
     )

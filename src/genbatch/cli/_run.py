@@ -138,19 +138,20 @@ def client_for(
 
     settings: Any = {"timeout": options.timeout, "throttle": _throttles(options)}
 
+    called = clients.called(models)
+
     def make(name: str) -> GeminiClient | OpenAIClient:
+        base_url = options.base_url if name in called else None
         if name != "openai":
-            return client_of(options.base_url, ", or try --demo without one", **settings)
+            return client_of(base_url, ", or try --demo without one", **settings)
         try:
-            return OpenAIClient(trust_env=True, **settings)
+            return OpenAIClient(base_url=base_url, trust_env=True, **settings)
         except Unauthorized as error:
             raise ValueError("no API key: set OPENAI_API_KEY") from error
 
     if clients.are_only_gemini(models):
         return make("gemini")
-    if options.via != "live":
-        raise ValueError(f"--via {options.via}: only Gemini's models have batch jobs")
-    return clients.entered(models, make)
+    return clients.entered(models, make, settings["throttle"])
 
 
 def run_batch(
@@ -193,7 +194,7 @@ def run_batch(
 def _bounded(options: Options, client: GeminiClient | Services, display: Display) -> Options:
     """Return options with no more calls at once than there may be connections."""
     ends = 2 if options.demo else 1  # the fake has the other ends
-    most = max(1, client.max_connections // ends)
+    most = max(1, client.max_connections / ends)
     if options.max_concurrent <= most:
         return options
     if not options.quiet:
@@ -344,7 +345,8 @@ async def watch(
                     await _note_success(outcome.value, batch, proven)
                 _drain_if_useless(outcome, outcomes)
                 await batch.display.outcome(outcome, result)
-                if isinstance(result.stopped, Unauthorized) and not result.made:
+                has_one_key = not getattr(batch.client, "is_several", False)
+                if isinstance(result.stopped, Unauthorized) and not result.made and has_one_key:
                     break  # the calls in flight are refused as well
         except InputError as error:  # a bad line on standard input, or a file that has changed
             result.stopped = result.stopped or error

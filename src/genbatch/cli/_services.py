@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import (
+    AsyncContextDecorator,
+    AsyncExitStack,
+    ContextDecorator,
+    asynccontextmanager,
+)
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
+
+import anyio
 
 from genbatch import Budget, GeminiClient, Image, ImageRequest, Prompt, Throttle, Unauthorized
 from genbatch._money import Account
@@ -17,8 +25,11 @@ from genbatch._run import Service
 from genbatch.gemini import MODELS
 from genbatch.openai import OpenAIClient
 
+from ._console import QuietConsole
+
 _GEMINI = re.compile(r"(models/)?(gemini|imagen)\b.*|" + "|".join(each.alias for each in MODELS))
 _OPENAI = re.compile(r"(chat)?gpt-image.*|flare|sunburst")
+_COLLECTIONS = ("models", "tunedModels", "publishers", "projects")  # of Google, not services
 _BUILT_IN: Mapping[str, tuple[re.Pattern[str], Any]] = {
     "gemini": (_GEMINI, GeminiClient),
     "openai": (_OPENAI, OpenAIClient),
@@ -32,8 +43,10 @@ class Services:
         own: The services that ``--service`` names: the first of them makes the images of models
             that no service claims.
         entered: Open clients of the others by name, where calls are to be made.
-        base_url: Where Gemini's models are called, if that is an option.
+        base_url: Where the models of the one built-in service are called, if that is an option.
     """
+
+    is_several = True
 
     def __init__(
         self,
@@ -57,16 +70,25 @@ class Services:
         for name, (pattern, _) in _BUILT_IN.items():
             if pattern.fullmatch(model) or model.startswith(f"{name}/"):
                 return name
+        prefix, slash, _ = model.partition("/")
+        if slash and prefix not in _COLLECTIONS:
+            raise ValueError(f"no service is named {prefix!r}, as {model} asks: give its --service")
         return self._own[0].name if self._own else "gemini"
+
+    def are_gemini(self, models: Collection[str]) -> bool:
+        """Return whether all models are Gemini's."""
+        return {self.of(model) for model in models} <= {"gemini"}
 
     def resolve(
         self, request: ImageRequest, prompt: str | Prompt | ImageRequest | None = None
     ) -> ImageRequest:
         """Return a request for the service of its model; see Service.resolve."""
-        name = self.of(request.model)
+        name = request.service or self.of(request.model)
         model = request.model.removeprefix(f"{name}/")
+        if name in _BUILT_IN and name not in self._by_name:
+            raise ValueError(f"no API key for {model}: set {name.upper()}_API_KEY")
         if name not in self._by_name:
-            raise ValueError(_without_key(name, model))
+            raise ValueError(f"{model} was made by the service {name!r}: give its --service")
         return self._by_name[name].resolve(replace(request, model=model), prompt)
 
     def check(self, request: ImageRequest) -> None:
@@ -92,9 +114,8 @@ class Services:
         if self._is_open or request.service not in _BUILT_IN:
             return self._by_name[request.service].is_fake(request)
         _, client = _BUILT_IN[request.service]
-        where = {"base_url": self._base_url} if request.service == "gemini" else {}
         try:
-            return bool(client("none", **where).is_fake())  # which sends no key
+            return bool(client("none", base_url=self._base_url).is_fake())  # which sends no key
         except ValueError:  # of the environment: the run says so
             return False
 
@@ -120,36 +141,72 @@ class Clients:
 
     Args:
         factories: ``module:function`` of each service of one's own.
-        base_url: Of Gemini's server, as an option.
+        run: Runs an asynchronous function on an event loop: a client that is to be had from a
+            context manager only is entered once before the run, to learn its name and prices.
+        base_url: Of the server of the one built-in service, as an option.
 
     Attributes:
         services: What they can do and cost, which takes no key.
 
     Raises:
-        ValueError: If one cannot be imported, or makes no client.
+        ValueError: If one cannot be imported, makes no client, or has the name of another.
     """
 
-    def __init__(self, factories: Sequence[str] = (), base_url: str | None = None) -> None:
-        self._own = [_made_by(each) for each in factories]
-        self.services = Services([Service(each) for each in self._own], base_url=base_url)
+    def __init__(
+        self,
+        factories: Sequence[str] = (),
+        base_url: str | None = None,
+        run: Callable[[Callable[[], Awaitable[Any]]], Any] = anyio.run,
+    ) -> None:
+        self._own = {each: _made_by(each) for each in factories}
+        own = [Service(_client_of(*each, run)) for each in self._own.items()]
+        names = [*_BUILT_IN, *(each.name for each in own)]
+        for factory, service in zip(self._own, own, strict=True):
+            if names.count(service.name) > 1:
+                raise ValueError(
+                    f"--service {factory}: there is another service named {service.name!r}: "
+                    "give its client a `service` of its own"
+                )
+        self.base_url = base_url
+        self.services = Services(own, base_url=base_url)
 
     def are_only_gemini(self, models: Collection[str]) -> bool:
         """Return whether all models are Gemini's, and no other service was named."""
-        return not self._own and {self.services.of(model) for model in models} <= {"gemini"}
+        return not self._own and self.services.are_gemini(models)
+
+    def called(self, models: Collection[str]) -> set[str]:
+        """Return the built-in services of models.
+
+        Raises:
+            ValueError: If there are several and one base URL, or a model's service is not known.
+        """
+        found = {self.services.of(model) for model in models} & set(_BUILT_IN)
+        if self.base_url and len(found) > 1:
+            raise ValueError(
+                "--base-url is of one service: set GOOGLE_GEMINI_BASE_URL and OPENAI_BASE_URL"
+            )
+        return found
 
     @asynccontextmanager
     async def entered(
-        self, models: Collection[str], make: Callable[[str], Any]
+        self,
+        models: Collection[str],
+        make: Callable[[str], Any],
+        throttle: Callable[[str], Throttle],
     ) -> AsyncGenerator[Services]:
         """Open the clients inside the block.
 
         Args:
             models: Those that the inputs name: without a key for them, the run does not begin.
             make: Returns the client of a built-in service; raises ValueError without a key.
+            throttle: Makes the throttle of a model of a client that has none.
         """
-        needed = {self.services.of(model) for model in models}
+        needed = self.called(models)
         async with AsyncExitStack() as stack:
-            own = [Service(await _entered(stack, each)) for each in self._own]
+            own = [
+                Service(await stack.enter_async_context(_entered(*each)), throttle)
+                for each in self._own.items()
+            ]
             built_in: dict[str, Service] = {}
             for name in _BUILT_IN:
                 try:
@@ -162,16 +219,52 @@ class Clients:
             yield Services(own, built_in)
 
 
-def _without_key(name: str, model: str) -> str:
-    return f"no API key for {model}: set {name.upper()}_API_KEY"
+@asynccontextmanager
+async def _entered(factory: str, client: Any) -> AsyncGenerator[Any]:
+    """Enter a client, if it can be, inside the block; say what goes wrong when it is left.
+
+    Raises:
+        ValueError: If it cannot be entered, or is another one then.
+    """
+    stack = AsyncExitStack()
+    try:
+        inner = client
+        if hasattr(client, "__aenter__"):
+            inner = await stack.enter_async_context(client)
+        elif hasattr(client, "__enter__"):
+            inner = stack.enter_context(client)
+    except Exception as error:
+        raise ValueError(f"--service {factory}: {_told(error)}") from error
+    try:
+        if not _has_client(client) and Service(inner).name != Service(client).name:
+            raise ValueError(f"--service {factory}: entering it returns another client than itself")
+        yield inner
+    finally:
+        try:
+            await stack.aclose()
+        except Exception as error:  # noqa: BLE001 - the images are made
+            QuietConsole(stderr=True).say(f"--service {factory}: leaving it: {_told(error)}")
 
 
-async def _entered(stack: AsyncExitStack, client: Any) -> Any:
-    if hasattr(client, "__aenter__"):
-        return await stack.enter_async_context(client)
-    if hasattr(client, "__enter__"):
-        return stack.enter_context(client)
-    return client
+def _has_client(made: object) -> bool:
+    """Return whether a factory has made what has a client inside, and is none itself."""
+    return isinstance(made, ContextDecorator | AsyncContextDecorator)
+
+
+def _client_of(factory: str, made: Any, run: Callable[[Callable[[], Awaitable[Any]]], Any]) -> Any:
+    """Return a client to plan with; see Clients."""
+    if not _has_client(made):
+        return made
+
+    async def look() -> Any:
+        async with _entered(factory, _made_by(factory)) as client:
+            return client
+
+    return run(look)
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _made_by(factory: str) -> Any:
@@ -187,12 +280,17 @@ def _made_by(factory: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         make = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError) as error:
         raise ValueError(f"--service {factory}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"--service {factory}: {_told(error)}") from error
     try:
         client = make()
+        if inspect.isawaitable(client):
+            client.close() if inspect.iscoroutine(client) else None
+            raise TypeError("it must not be async")
         Service(client)
-    except Exception as error:
-        message = f"--service {factory}: {function}() failed: {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        message = f"--service {factory}: {function}() failed: {_told(error)}"
         raise ValueError(message) from error
     return client
