@@ -48,7 +48,7 @@ def test_settings_reach_the_service_and_enter_the_key(genbatch: Genbatch, serve:
     assert rows()[0]["asked"]["settings"]["system_instruction"] == "Draw in ink."
 
     planned = genbatch("run", "prompts.txt", *SETTINGS, "--dry-run").stdout
-    assert planned.startswith("1 prompts · 1 done · 0 to make · ")
+    assert planned.startswith("1 prompt · 1 done · 0 to make · ")
     assert genbatch("run", "prompts.txt", *SETTINGS).returncode == 0
     assert len(fake.calls) == 1
     assert genbatch("run", "prompts.txt", *SETTINGS[2:]).returncode == 0

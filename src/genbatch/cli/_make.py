@@ -474,7 +474,7 @@ def preview(prompts: Prompts, options: Options, services: Services) -> Preview:
         retry_failed=kinds_to_retry(options.retry_failed),
         **options.of_images,
     )
-    parts = [f"{plan.prompts:,} prompts", f"{plan.done:,} done"]
+    parts = [count(plan.prompts, "prompt"), f"{plan.done:,} done"]
     if plan.failed:
         parts.append(f"{plan.failed:,} failed for good")
     if plan.in_jobs:
@@ -504,7 +504,7 @@ def preview_takes(
     sizes = Counter((each.model, asked_size(each) or default_size(each.model)) for each in requests)
     (model, size), _ = sizes.most_common(1)[0]
     name = f"{model} {size}" if size else model
-    parts = [f"{len(requests):,} takes to make"]
+    parts = [f"{count(len(requests), 'take')} to make"]
     parts.append(f"{name} and others" if len(sizes) > 1 else name)
     kept = f"{plain(options.output)} keeps showing what it shows now; genbatch pick changes that."
     are_gemini = {each.service for each in requests} == {"gemini"}
