@@ -29,7 +29,17 @@ from ._console import QuietConsole, clock, count, plain
 from ._folder import add_gallery
 from ._logfile import log_to
 from ._look import can_ask, show, wants_the_rest
-from ._options import IMAGES, Folder, Options, command, kinds_to_retry, option, parse_config
+from ._options import (
+    IMAGES,
+    READ_RATIO,
+    READ_SIZE,
+    Folder,
+    Options,
+    command,
+    kinds_to_retry,
+    option,
+    parse_config,
+)
 from ._result import Result, report
 from ._run import (
     Prompts,
@@ -78,8 +88,12 @@ Indices = Annotated[
 # For a new take, which repeats the settings of the first one whatever the environment says.
 NewPrompt = Annotated[str | None, option(IMAGES, "Use a different prompt text.", "TEXT")]
 NewModel = Annotated[str | None, option(IMAGES, "Use a different model.", "MODEL")]
-NewAspectRatio = Annotated[str | None, option(IMAGES, "Use a different aspect ratio.", "W:H")]
-NewImageSize = Annotated[str | None, option(IMAGES, "Use a different image size.", "SIZE")]
+NewAspectRatio = Annotated[
+    str | None, option(IMAGES, "Use a different aspect ratio.", "W:H", callback=READ_RATIO)
+]
+NewImageSize = Annotated[
+    str | None, option(IMAGES, "Use a different image size.", "SIZE", callback=READ_SIZE)
+]
 Seed = Annotated[int | None, option(IMAGES, "Use a different random seed.", "N")]
 # For the demo, which ignores the environment as well.
 DemoOutput = Annotated[Path, option(None, "Folder for the images.", "DIR", "--output", "-o")]

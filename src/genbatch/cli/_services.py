@@ -17,6 +17,8 @@ from genbatch._run import Service
 from genbatch.gemini import MODELS
 from genbatch.openai import OpenAIClient
 
+from ._words import misspelt
+
 _GEMINI = re.compile(r"(models/)?(gemini|imagen)\b.*|" + "|".join(each.alias for each in MODELS))
 _OPENAI = re.compile(r"(chat)?gpt-image.*|flare|sunburst")
 _BUILT_IN: Mapping[str, tuple[re.Pattern[str], Any]] = {
@@ -64,6 +66,12 @@ class Services:
     ) -> ImageRequest:
         """Return a request for the service of its model; see Service.resolve."""
         name = self.of(request.model)
+        is_any = name not in _BUILT_IN or self._base_url or request.model.startswith("models/")
+        if not is_any and (meant := misspelt(request.model)) is not None:
+            raise ValueError(
+                f"no model is called {request.model}: did you mean {meant}? "
+                f"models/{request.model} asks the service all the same"
+            )
         model = request.model.removeprefix(f"{name}/")
         if name not in self._by_name:
             raise ValueError(_without_key(name, model))
