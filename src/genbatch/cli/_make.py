@@ -207,7 +207,8 @@ def redo_command(
         "images": tuple(options.image) if options.image else None,
         "generation_config": parse_config(options.config or ()),
     }
-    options, clients = clients_of(replace(options, output=folder), has_model=True)
+    options = replace(options, output=folder, image_size=image_size)
+    options, clients = clients_of(options, has_model=True)
     check_folder(folder, options.namespace)
     wanted = TakesWanted(
         folder,
@@ -312,7 +313,7 @@ def _after_look(result: Result, code: int, paid: _Paid, options: Options, client
         return code if can_ask() else 3
     options = replace(options, look=None)
     client = None if options.demo else client_for(options, clients, paid.models)
-    return report(run_batch(paid.work, options, client, _LATENCY), options)
+    return report(run_batch(paid.work, options, client, _LATENCY, looks=True), options)
 
 
 def _is_confirmed(plan: Preview, options: Options, *, is_asked: bool) -> bool:
