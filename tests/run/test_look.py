@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from anyio import Event, create_task_group
+from anyio import Event
 from anyio.lowlevel import checkpoint
-from anyio.testing import wait_all_tasks_blocked
 
 from genbatch import (
     Blocked,
@@ -21,6 +21,7 @@ from genbatch import (
     Unavailable,
     generate_images,
 )
+from genbatch._money import Account
 from genbatch._run import FirstLook, Looked
 from genbatch.testing._pictures import draw
 
@@ -28,50 +29,49 @@ pytestmark = pytest.mark.anyio
 
 
 class Service:
-    """A service of one's own that tells runs how to begin."""
+    """A service of one's own that tells runs how to begin.
+
+    Attributes:
+        early: Calls that began before the first had ended.
+        waits: Whether the first one waits for another.
+    """
 
     service = "mine"
 
-    def __init__(self, look: FirstLook, answer: Callable[[int], Exception | None]) -> None:
+    def __init__(
+        self,
+        look: FirstLook | None,
+        answer: Callable[[int], Exception | None] = lambda number: None,
+        *,
+        waits: bool = False,
+    ) -> None:
         self.look = look
         self.answer = answer
-        self.calls = self.most = self.running = 0
+        self.waits = waits
         self.asked: list[str] = []
-        self.go = Event()
+        self.early = 0
+        self.another = Event()
+        self.has_ended = False
 
     async def generate_image(self, request: ImageRequest, /) -> Image:
         self.asked.append(request.text)
-        self.running += 1
-        self.most = max(self.most, self.running)
         number = len(self.asked)
-        if number == 1:
-            await self.go.wait()
+        if number > 1:
+            self.early += not self.has_ended
+            self.another.set()
+        elif self.waits:
+            await self.another.wait()
         await checkpoint()
-        self.running -= 1
+        self.has_ended = True
         if (error := self.answer(number)) is not None:
             raise error
-        return Image(draw(request.text, model="mine", seed=number, width=8, height=8), "image/png")
+        return Image(draw(request.text, seed=number, width=8, height=8), "image/png")
 
 
-async def run(service: Service, tmp_path: Path, prompts: int = 8) -> list[object]:
-    texts = [f"a mug, {number}" for number in range(prompts)]
-    found: list[object] = []
-    async with (
-        generate_images(service, texts, save_dir=tmp_path, max_concurrent=8) as outcomes,
-        create_task_group() as tasks,
-    ):
-
-        async def release() -> None:
-            while not service.asked:
-                await checkpoint()
-            await wait_all_tasks_blocked()
-            found.append(len(service.asked))
-            service.go.set()
-
-        tasks.start_soon(release)
-        async for outcome in outcomes:
-            found.append(outcome.error if isinstance(outcome, Failure) else outcome.value)
-    return found
+async def run(service: Service, tmp_path: Path) -> list[object]:
+    texts = [f"a mug, {number}" for number in range(8)]
+    async with generate_images(service, texts, save_dir=tmp_path, max_concurrent=8) as outcomes:
+        return [each.error if isinstance(each, Failure) else each.value async for each in outcomes]
 
 
 @pytest.mark.parametrize("first", [None, Blocked("no"), Unavailable("busy"), OSError("odd")])
@@ -79,41 +79,49 @@ async def test_the_others_wait_for_the_first_and_go(
     first: Exception | None, tmp_path: Path
 ) -> None:
     service = Service(FirstLook(), lambda number: first if number == 1 else None)
-    before, *outcomes = await run(service, tmp_path)
-    assert before == 1
-    assert service.asked[0] == "a mug, 0"
+    outcomes = await run(service, tmp_path)
+    assert (service.asked[0], service.early) == ("a mug, 0", 0)
     assert len(service.asked) == len(outcomes) == 8
-    assert service.most > 1 or isinstance(first, OSError)
 
 
 @pytest.mark.parametrize("first", [Rejected("no such setting"), Unauthorized("no such key")])
 async def test_what_no_call_survives_is_the_only_call(first: Exception, tmp_path: Path) -> None:
     service = Service(FirstLook(), lambda number: first)
-    _, *outcomes = await run(service, tmp_path)
+    outcomes = await run(service, tmp_path)
     assert len(service.asked) == 1
     kinds = {Stopped} if isinstance(first, Rejected) else {Unauthorized}
     assert {type(each) for each in outcomes} == kinds
     assert all(str(first) in str(each) for each in outcomes)
 
 
-async def test_a_proven_model_is_not_waited_for(tmp_path: Path) -> None:
-    service = Service(FirstLook(lambda model: True), lambda number: None)
-    before, *_ = await run(service, tmp_path)
-    assert isinstance(before, int)
-    assert before > 1
+@pytest.mark.parametrize("look", [FirstLook(lambda model: True), None])
+async def test_a_proven_model_and_a_run_without_a_look_begin_at_once(
+    look: FirstLook | None, tmp_path: Path
+) -> None:
+    service = Service(look, waits=True)  # for ever, if the others waited
+    assert len(await run(service, tmp_path)) == 8
+    assert service.early > 0
+
+
+async def test_a_service_that_fails_at_first_is_not_waited_for(tmp_path: Path) -> None:
+    look = FirstLook()
+
+    class Retried(Service):
+        async def generate_image(
+            self, request: ImageRequest, /, *, budget: Account, price: float | None = None
+        ) -> Image:
+            if not self.asked:
+                with suppress(Unavailable):
+                    async with budget.attempt(0.0, request.model):
+                        raise Unavailable("busy")
+            return await super().generate_image(request)
+
+    service = Retried(look, waits=True)
+    assert len(await run(service, tmp_path)) == 8
 
 
 async def test_what_is_not_looked_at_is_dropped_when_the_others_have_ended(tmp_path: Path) -> None:
-    service = Service(FirstLook(most=3), lambda number: None)
-    _, *outcomes = await run(service, tmp_path)
+    service = Service(FirstLook(most=3))
+    outcomes = await run(service, tmp_path)
     assert len(service.asked) == 3
     assert [isinstance(each, Looked) for each in outcomes] == [False] * 3 + [True] * 5
-
-
-async def test_nothing_waits_without_a_look(tmp_path: Path) -> None:
-    service = Service(FirstLook(), lambda number: None)
-    del service.look
-    before, *outcomes = await run(service, tmp_path)
-    assert isinstance(before, int)
-    assert before > 1
-    assert len(outcomes) == 8
