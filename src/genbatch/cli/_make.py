@@ -29,7 +29,17 @@ from ._console import QuietConsole, clock, count, plain
 from ._folder import add_gallery
 from ._logfile import log_to
 from ._look import can_ask, show, wants_the_rest
-from ._options import IMAGES, Folder, Options, command, kinds_to_retry, option, parse_config
+from ._options import (
+    IMAGES,
+    READ_RATIO,
+    READ_SIZE,
+    Folder,
+    Options,
+    command,
+    kinds_to_retry,
+    option,
+    parse_config,
+)
 from ._result import Result, report
 from ._run import (
     Prompts,
@@ -79,8 +89,12 @@ Indices = Annotated[
 # For a new take, which repeats the settings of the first one whatever the environment says.
 NewPrompt = Annotated[str | None, option(IMAGES, "Use a different prompt text.", "TEXT")]
 NewModel = Annotated[str | None, option(IMAGES, "Use a different model.", "MODEL")]
-NewAspectRatio = Annotated[str | None, option(IMAGES, "Use a different aspect ratio.", "W:H")]
-NewImageSize = Annotated[str | None, option(IMAGES, "Use a different image size.", "SIZE")]
+NewAspectRatio = Annotated[
+    str | None, option(IMAGES, "Use a different aspect ratio.", "W:H", callback=READ_RATIO)
+]
+NewImageSize = Annotated[
+    str | None, option(IMAGES, "Use a different image size.", "SIZE", callback=READ_SIZE)
+]
 Seed = Annotated[int | None, option(IMAGES, "Use a different random seed.", "N")]
 # For the demo, which ignores the environment as well.
 DemoOutput = Annotated[Path, option(None, "Folder for the images.", "DIR", "--output", "-o")]
@@ -197,7 +211,8 @@ def redo_command(
         "images": tuple(options.image) if options.image else None,
         "generation_config": parse_config(options.config or ()),
     }
-    options, clients = clients_of(replace(options, output=folder), has_model=True)
+    options = replace(options, output=folder, image_size=image_size)
+    options, clients = clients_of(options, has_model=True)
     check_folder(folder, options.namespace)
     wanted = TakesWanted(
         folder,
@@ -304,7 +319,7 @@ def _after_look(result: Result, code: int, paid: _Paid, options: Options, client
         return code if can_ask() else 3
     options = replace(options, look=None)
     client = None if options.demo else client_for(options, clients, paid.models)
-    return report(run_batch(paid.work, options, client, _LATENCY), options)
+    return report(run_batch(paid.work, options, client, _LATENCY, looks=True), options)
 
 
 def _is_confirmed(plan: Preview, options: Options, *, is_asked: bool) -> bool:

@@ -26,6 +26,7 @@ from genbatch._values import sniff_input_type
 from genbatch.inputs import MOST_IMAGES
 
 from ._console import QuietConsole
+from ._words import ratio, size
 
 T = TypeVar("T")
 
@@ -131,6 +132,18 @@ def _parsed_by(parse: Callable[[str], object]) -> Callable[[T], T]:
     return check
 
 
+def _read_by(read: Callable[[str], str | None]) -> Callable[[str | None], str | None]:
+    """Return what makes of a text what was meant by it."""
+
+    def tidy(text: str | None) -> str | None:
+        try:
+            return None if text is None else read(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return tidy
+
+
 def kinds_to_retry(kinds: str | None) -> bool | list[str]:
     """Return the value of --retry-failed as a Store takes it.
 
@@ -145,6 +158,8 @@ def kinds_to_retry(kinds: str | None) -> bool | list[str]:
         raise ValueError(f"{unknown[0]!r} is not one of {', '.join(FINAL)}, all")
     return [by_name[kind.lower()] for kind in asked]
 
+
+READ_RATIO, READ_SIZE = _read_by(ratio), _read_by(size)
 
 # Options and commands
 
@@ -216,6 +231,7 @@ class Options:
         "flash, pro, lite, or a full model id; genbatch models compares them.",
         "MODEL",
         env=True,
+        callback=_read_by(str.strip),
     )
     service: list[str] | None = _field(  # noqa: RUF009
         None,
@@ -223,10 +239,18 @@ class Options:
         "Your own image client: a function that returns it; repeatable.",
         "MODULE:FUNCTION",
     )
-    aspect_ratio: str | None = _field(None, IMAGES, "Aspect ratio, such as 16:9.", "W:H", env=True)
-    image_size: str | None = _field(None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True)
+    aspect_ratio: str | None = _field(
+        None, IMAGES, "Aspect ratio, such as 16:9.", "W:H", env=True, callback=READ_RATIO
+    )
+    image_size: str | None = _field(
+        None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True, callback=READ_SIZE
+    )
     thinking: str | None = _field(
-        None, IMAGES, "Thinking level, such as high; not every model supports it.", "LEVEL"
+        None,
+        IMAGES,
+        "Thinking level, such as high; not every model supports it.",
+        "LEVEL",
+        callback=_read_by(lambda level: level.strip().lower() or None),
     )
     seed: int | None = _field(
         None,

@@ -35,6 +35,7 @@ from genbatch.inputs import InputError
 
 from ._console import QuietConsole, clock, count, plain
 from ._options import Options
+from ._words import as_typed
 
 _NOTHING = Spent(0.0, 0.0, 0, 0)
 
@@ -261,7 +262,7 @@ def _reason(result: Result, folder: Path) -> str | None:
     if result.interrupted:
         why = f"interrupted by {signal.Signals(result.interrupted).name}"
     elif result.stopped:
-        why = f"stopped: {plain(result.stopped).rstrip('.')}"
+        why = f"stopped: {as_typed(plain(result.stopped)).rstrip('.')}"
     elif result.failed:
         why = f"{count(result.failed, 'prompt')} failed, see above"
     else:

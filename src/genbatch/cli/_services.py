@@ -26,6 +26,7 @@ from genbatch.gemini import MODELS
 from genbatch.openai import OpenAIClient
 
 from ._console import QuietConsole
+from ._words import misspelt
 
 _GEMINI = re.compile(r"(models/)?(gemini|imagen)\b.*|" + "|".join(each.alias for each in MODELS))
 _OPENAI = re.compile(r"(chat)?gpt-image.*|flare|sunburst")
@@ -84,6 +85,13 @@ class Services:
     ) -> ImageRequest:
         """Return a request for the service of its model; see Service.resolve."""
         name = request.service or self.of(request.model)
+        is_any = request.service or name not in _BUILT_IN or request.model.startswith("models/")
+        meant = None if is_any or self._base_url else misspelt(request.model)
+        if meant is not None:
+            raise ValueError(
+                f"no model is called {request.model}: did you mean {meant}? "
+                f"models/{request.model} asks the service all the same"
+            )
         model = request.model.removeprefix(f"{name}/")
         if name in _BUILT_IN and name not in self._by_name:
             raise ValueError(f"no API key for {model}: set {name.upper()}_API_KEY")
