@@ -112,5 +112,7 @@ def test_a_folder_without_jobs_says_so(genbatch: Genbatch) -> None:
     write_prompts(1)
     genbatch("run", "prompts.txt", "--demo")
     done = genbatch("jobs", "genbatch-out")
-    assert done.stdout == "No jobs in genbatch-out: run --via batch makes them.\n"
-    assert genbatch("jobs", "genbatch-out", "--json").stdout == ""
+    told = "No jobs in genbatch-out: run --via batch makes them.\n"
+    assert (done.stdout, done.stderr) == ("", told)
+    done = genbatch("jobs", "genbatch-out", "--json")
+    assert (done.stdout, done.stderr) == ("", "")

@@ -248,7 +248,8 @@ def jobs_command(
     for job in found:
         out.data(json.dumps(asdict(job), default=str)) if as_json else out.say(plain(_line(job)))
     if not found and not as_json:
-        out.say(f"No jobs in {plain(folder)}: run --via batch makes them.")
+        notes = QuietConsole(stderr=True)
+        notes.say(f"No jobs in {plain(folder)}: run --via batch makes them.")
     return 0
 
 

@@ -54,6 +54,7 @@ from ._services import Clients, Services
 from ._takes import TakesWanted, indices_of, make_more_takes
 
 _EXPENSIVE = 10.0  # US dollars above which to ask first
+_RARE = ("failed", "in_jobs", "placeholders")  # in the JSON of a plan only where there are any
 _FEW = 10  # images that are not worth waiting for a job
 _MANY = 20_000  # prompts: so many are not read again for the length of each
 _MEGABYTES = {"2K": 6, "4K": 20}  # of an image, roughly; others are of 1K
@@ -551,11 +552,12 @@ def _preview(
     share = 1 if options.via == "live" else in_jobs or 1
     most = None if plan.reserved is None or not options.dry_run else share * plan.reserved
     known = {"calls": plan.calls, "batch_cost": by_batch, "model": model, "reserved": most}
+    row = {name: value for name, value in asdict(plan).items() if name not in _RARE or value}
     cost = plan.cost if options.via == "live" else by_batch
     return Preview(
         (" · ".join(parts), *notes, _space(plan.calls, options)),
         _reserved(most, options),
-        json.dumps({**asdict(plan), **known}),
+        json.dumps({**row, **known}),
         f"about {_dollars(cost or 0)} for {count(plan.calls, 'image')}",
         cost is not None and cost > _EXPENSIVE,
         plan.calls,
