@@ -313,7 +313,7 @@ async def test_pairs_without_usage_are_not_counted_twice_over_runs(tmp_path: Pat
 
 async def test_a_budget_does_not_count_a_job_twice(tmp_path: Path) -> None:
     budget = Budget(9.0)
-    async with FakeGemini(image_size=8, job_latency=0.2) as fake:
+    async with FakeGemini(image_size=8, job_latency=2) as fake:
         for _ in range(2):
             with anyio.CancelScope() as scope:
                 watch = lambda line: scope.cancel() if "pending" in line else None  # noqa: E731

@@ -342,6 +342,8 @@ def _decoded(encoded: object) -> bytes:
     """
     if not isinstance(encoded, str):
         return b""
+    if encoded.startswith("data:"):  # a URL of it
+        encoded = encoded.partition(",")[2]
     try:
         return pybase64.b64decode(encoded, validate=True)
     except ValueError:

@@ -13,10 +13,13 @@ now, but may have once others settle, waits for them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from logging import WARNING, getLogger
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -54,6 +57,17 @@ class Overrun(NamedTuple):
             max(self.ratio, other.ratio),
             max(self.excess, other.excess),
         )
+
+
+def dollars(told: object) -> float | None:
+    """Return a price or a cost that a client tells, None where it is no amount of US dollars."""
+    if not isinstance(told, Real | Decimal) or isinstance(told, bool):
+        return None
+    try:
+        amount = float(told)
+    except (ValueError, OverflowError):
+        return None
+    return amount if 0 <= amount < math.inf else None
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +109,8 @@ class Attempt:
     def paid(self, cost: float | None, images: int = 1) -> None:
         """Say that images came, even damaged ones, and what they cost together if it is known."""
         self.images, self.maybe_images = images, 0
-        self.cost = (self.cost_of(images) or 0.0) if cost is None else cost
+        known = dollars(cost)
+        self.cost = (self.cost_of(images) or 0.0) if known is None else known
 
     def failed(self, error: Exception) -> None:
         """Say what came instead of an image."""

@@ -10,18 +10,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from genbatch._money import Account
+from genbatch._money import Account, dollars
 from genbatch._throttle import Throttle
-from genbatch._values import (
-    DamagedImage,
-    Image,
-    ImageRequest,
-    InvalidResponse,
-    Prompt,
-    sniff_mime_type,
-)
+from genbatch._values import DamagedImage, GenbatchError, Image, ImageRequest, Prompt
 
 from ._look import FirstLook
+from ._made import CountedAccount, image_of, no_image
 
 
 class ImageClient(Protocol):
@@ -35,7 +29,8 @@ class ImageClient(Protocol):
     - ``resolve(request, prompt)``: returns a request with the model's full id, its settings
       checked, without a call; raises ValueError, or Rejected for a model that is gone. Without
       one, a request is taken as it is.
-    - ``check(request)``: raises ValueError for settings of a batch that the service would refuse.
+    - ``check(request)``: raises ValueError for what the service would refuse: called with the
+      settings of a batch, and before each call.
     - ``price(request)``: the most US dollars that an answer with one image costs, None if unknown;
       a Budget reserves them. Without one, unknown.
     - ``expected_price(request)``: what it is expected to cost. Without one, the most.
@@ -44,7 +39,9 @@ class ImageClient(Protocol):
     - ``is_fake(request)``: whether a fake server answers it, whose images are placeholders.
     - ``budget`` and ``price``, keyword arguments of ``generate_image``, for a client that makes
       several attempts of a call: it enters ``budget.attempt(price, model)`` around each, inside its
-      own throttle. Without them, each call is one attempt.
+      own throttle, and says ``attempt.paid(cost, images)`` there; an attempt that ends without an
+      error and says nothing counts as an image at its reservation. It checks requests itself.
+      Without them, each call is one attempt.
     """
 
     async def generate_image(self, request: ImageRequest, /) -> Image:
@@ -90,7 +87,8 @@ class Service:
         self._client = client
         self._generate: Callable[..., Awaitable[bytes | Image]] = made_by
         self._takes_request = made_by is not client
-        self._pays = "budget" in inspect.signature(made_by).parameters
+        parameters = inspect.signature(made_by).parameters
+        self._pays = self._takes_request and "budget" in parameters
         self._throttle = throttle
         self._throttles: dict[str, Throttle] = {}
         self.is_several: bool = getattr(client, "is_several", False)
@@ -132,12 +130,20 @@ class Service:
     def price(self, request: ImageRequest) -> float | None:
         """Return the most US dollars that an answer with one image costs, None if unknown."""
         price = getattr(self._client, "price", None)
-        return None if price is None else price(request)
+        return None if price is None else self._amount("price", price(request))
 
     def expected_price(self, request: ImageRequest) -> float | None:
         """Return the US dollars that an image is expected to cost, None if unknown."""
         expected = getattr(self._client, "expected_price", None)
-        return self.price(request) if expected is None else expected(request)
+        if expected is None:
+            return self.price(request)
+        return self._amount("expected_price", expected(request))
+
+    def _amount(self, name: str, told: object) -> float | None:
+        amount = dollars(told)
+        if amount is None and told is not None:
+            raise ValueError(f"{name} of {self.name} must be US dollars, at least 0, got {told!r}")
+        return amount
 
     def throttle(self, model: str) -> Throttle:
         """Return the throttle of a model."""
@@ -184,7 +190,14 @@ class Service:
             price: US dollars an image, in place of the service's.
         """
         if self._pays:
-            return await self._generate(request, budget=account, price=price)  # type: ignore[return-value]
+            counted = CountedAccount(account)
+            made = self._generate(request, budget=counted, price=price)
+            try:
+                return counted.charged(image_of(await made, request, self.name))
+            except DamagedImage as error:
+                error.cost = counted.cost_of(error)
+                raise
+        self.check(request)
         attempt = partial(self._attempt, request, account, price)
         return await self.throttle(request.model).run(attempt)
 
@@ -192,11 +205,30 @@ class Service:
         expected = self.price(request) if price is None else price
         asked = request if self._takes_request else _prompt_of(request)
         async with account.attempt(expected, request.model) as attempt:
-            image = _image(await self._generate(asked), request, self.name)
+            image = image_of(await self._made(asked), request, self.name)
             cost = image.cost if price is None else price * image.images
             cost = attempt.cost_of(image.images) if cost is None else cost
             attempt.paid(cost, image.images)
             return replace(image, cost=cost)
+
+    async def _made(self, asked: object) -> object:
+        made = self._generate(asked)
+        if not inspect.isawaitable(made):
+            got = type(made).__name__
+            raise no_image(f"{self.name} must be async: it returned {got}, which is not awaitable")
+        try:
+            return await made
+        except ExceptionGroup as group:
+            if isinstance(error := _only(group), GenbatchError):
+                raise error from group
+            raise
+
+
+def _only(group: BaseException) -> BaseException:
+    """Return the one error in a group, as task groups raise it, or the group."""
+    while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
+        group = group.exceptions[0]
+    return group
 
 
 def _name(client: object) -> str:
@@ -208,24 +240,3 @@ def _name(client: object) -> str:
 def _prompt_of(request: ImageRequest) -> str | Prompt:
     prompt = request.prompt
     return prompt.text if prompt == Prompt(prompt.text, model=prompt.model) else prompt
-
-
-def _image(made: object, request: ImageRequest, service: str) -> Image:
-    """Return what a client has made as an image of the request's model.
-
-    Raises:
-        DamagedImage: If its bytes are no image.
-        InvalidResponse: If there are none.
-        TypeError: If it is neither bytes nor an Image.
-    """
-    if isinstance(made, bytes):
-        made = Image(made, "")
-    if not isinstance(made, Image):
-        raise TypeError(f"{service} must return an Image or bytes, got {type(made).__name__}")
-    if not made.data:
-        raise InvalidResponse(f"{service} made an image without bytes", maybe_paid=True)
-    if (mime_type := sniff_mime_type(made.data)) is None:
-        error = DamagedImage(f"{service} made no PNG, JPEG, WebP or GIF", maybe_paid=True)
-        error.data, error.cost = made.data, made.cost
-        raise error
-    return replace(made, mime_type=mime_type, model=made.model or request.model)

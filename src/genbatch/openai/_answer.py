@@ -64,6 +64,8 @@ def image_from(answer: JsonObject, request: ImageRequest, price: float | None = 
     model, items = request.model, objects(answer.get("data"))
     encoded = [item["b64_json"] for item in items if item.get("b64_json") is not None]
     request_id, usage = answer.get(REQUEST_ID), _usage(answer)
+    if not encoded and answer.get("error"):
+        raise error_in(answer, model)
     if not encoded:
         has_url = any("url" in item for item in items)
         reason = "an image by URL, which is not fetched" if has_url else "no image"
@@ -127,14 +129,22 @@ def error_from(status: int, captured: CapturedBody, model: str, secret: Secret) 
     except InvalidResponse:
         text = body if isinstance(body, str) else body.decode(errors="replace")
         answer = {"error": {"message": secret.hide(text)}}
-    told = mapping(answer.get("error"))
-    words = told.get("message") or answer.get("error") or answer.get("message") or ""
-    error = _error_of(status, told, excerpt(str(words)) or "no message", model)
-    error.status = status
+    error = error_in(answer, model, status)
     error.request_id = excerpt(secret.hide(headers.get(REQUEST_ID, "")), 100) or None
     if not isinstance(error, QuotaExhausted):
         precise = seconds_of(headers.get("retry-after-ms", ""))
         error.retry_after = delay_in(headers) if precise is None else precise / 1000
+    return error
+
+
+def error_in(answer: JsonObject, model: str, status: int = 200) -> GenbatchError:
+    """Return the error that an answer tells, by its own code where the status is 200."""
+    told = mapping(answer.get("error"))
+    names = ("error", "message", "detail")  # the last is FastAPI's
+    words = told.get("message") or next(filter(None, map(answer.get, names)), "")
+    stands_for = 400 if status == 200 else status
+    error = _error_of(stands_for, told, excerpt(str(words)) or "no message", model)
+    error.status = status
     return error
 
 
