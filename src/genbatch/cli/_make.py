@@ -28,6 +28,7 @@ from ._console import QuietConsole, clock, plain
 from ._folder import add_gallery
 from ._logfile import log_to
 from ._options import IMAGES, Folder, Options, command, option, parse_config
+from ._questions import can_ask, settle
 from ._run import (
     Prompts,
     Work,
@@ -38,6 +39,7 @@ from ._run import (
     run_batch,
 )
 from ._services import Clients, Services
+from ._understood import understood
 
 _EXPENSIVE = 10.0  # US dollars above which to ask first
 _FEW = 10  # images that are not worth waiting for a job
@@ -113,21 +115,33 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     options, clients = clients_of(options, _is_given("model", context))
     services = clients.services
     names, axes = parted(prompts or [], options.matrix or [])
-    batch = read_inputs(names, recipe_of(options, axes, services), options)
     messages = QuietConsole(stderr=options.as_json)
+
+    def read(options: Options, reading: inputs.Reading, doubts: inputs.Doubts) -> Prompts:
+        recipe = replace(recipe_of(options, axes, services), reading=reading)
+        return read_inputs(names, recipe, options, doubts)
+
+    if (settled := settle(read, options, names, can_ask=can_ask() and STDIN not in names)) is None:
+        messages.say("Nothing was made.")
+        return 0
+    batch, options, doubts = settled
     if why := nothing_in(names, batch, options.limit):
         messages.say(f"Nothing to do: {why}.")
         return 0
     if options.dry_run:
-        plan = preview(read_to_end(batch), options, services)
+        batch = read_to_end(batch)
+        plan = preview(batch, options, services)
         out = QuietConsole()
         out.data(plan.row) if options.as_json else out.say(plan.line)
         for line in filter(None, () if options.as_json else (plan.reserved, plan.space)):
             out.say(line)
+        for line in () if options.as_json else understood(batch, options, services, doubts):
+            out.say(line)
         return 0
 
     def is_wanted() -> bool:
-        if _is_confirmed(batch, options, services, can_ask=STDIN not in names):
+        lines = [*understood(batch, options, services, doubts)]
+        if _is_confirmed(batch, options, services, lines, can_ask=STDIN not in names):
             return True
         messages.say("Nothing was made.")
         return False
@@ -259,12 +273,15 @@ def _make(
     return code
 
 
-def _is_confirmed(prompts: Prompts, options: Options, services: Services, *, can_ask: bool) -> bool:
+def _is_confirmed(
+    prompts: Prompts, options: Options, services: Services, lines: Sequence[str], *, can_ask: bool
+) -> bool:
     """Show what a run will cost, and ask before an expensive one if someone can answer."""
     plan = preview(prompts, options, services)
     can_ask = can_ask and sys.stdin is not None and sys.stdin.isatty()
     asks = plan.is_expensive and options.budget is None and not options.yes and can_ask
-    for line in filter(None, (plan.line, plan.space) if asks or not options.quiet else ()):
+    told = (plan.line, plan.space, *lines) if asks or not options.quiet else ()
+    for line in filter(None, told):
         QuietConsole(stderr=True).say(line)
     return not asks or typer.confirm("Continue?", err=True)
 
@@ -320,13 +337,16 @@ def recipe_of(options: Options, matrix: Sequence[str], services: Services) -> in
     )
 
 
-def read_inputs(names: Sequence[str], recipe: inputs.Recipe, options: Options) -> Prompts:
+def read_inputs(
+    names: Sequence[str], recipe: inputs.Recipe, options: Options, doubts: inputs.Doubts
+) -> Prompts:
     """Return the prompts of files, all checked, or of standard input, which is not read yet.
 
     Args:
         names: File names, or ``-`` alone; if empty, the template and the grid make the prompts.
         recipe: How rows become prompts.
         options: Their encoding and selection.
+        doubts: As for inputs.read_prompts.
 
     Raises:
         ValueError: If there is nothing to read, or the input is malformed.
@@ -337,13 +357,15 @@ def read_inputs(names: Sequence[str], recipe: inputs.Recipe, options: Options) -
     if not names and (recipe.template is None or not recipe.grid.axes):
         raise ValueError("no PROMPTS: name a file, or give --template and --matrix")
     if STDIN not in names:
-        return inputs.read_prompts(names, recipe, encoding=encoding, selection=selection)
+        return inputs.read_prompts(
+            names, recipe, encoding=encoding, selection=selection, doubts=doubts
+        )
     if len(names) > 1:
         raise ValueError("- must be the only input: standard input and files do not mix")
     if sys.stdin is None:
         raise ValueError("stdin is closed: pipe prompts into it or name a file")
     source = inputs.StandardInput(
-        sys.stdin.fileno(), recipe, inputs.check_encoding(encoding), selection
+        sys.stdin.fileno(), recipe, inputs.check_encoding(encoding), selection, doubts
     )
     if source.is_terminal:
         QuietConsole(stderr=True).say("Type one prompt per line; Ctrl-D on an empty line ends.")

@@ -23,7 +23,7 @@ from genbatch._money import load_prices
 from genbatch._store import DEFAULT_TEMPLATE, FINAL, check_template
 from genbatch._throttle import parse_interval
 from genbatch._values import sniff_input_type
-from genbatch.inputs import MOST_IMAGES
+from genbatch.inputs import MOST_IMAGES, SKIPPABLE, Reading, parse_map
 
 from ._console import QuietConsole
 
@@ -117,6 +117,17 @@ def parse_config(pairs: Iterable[str]) -> dict[str, Any] | None:
     return config or None
 
 
+def kinds_of(texts: Iterable[str] | None) -> frozenset[str]:
+    """Return the names in values such as ``comments,headings``."""
+    return frozenset(each.strip() for text in texts or () for each in text.split(",") if each)
+
+
+def _check_skip(texts: list[str] | None) -> list[str] | None:
+    for unknown in sorted(kinds_of(texts) - set(SKIPPABLE)):
+        raise typer.BadParameter(f"{unknown!r} is not one of {', '.join(SKIPPABLE)}")
+    return texts
+
+
 def _parsed_by(parse: Callable[[str], object]) -> Callable[[T], T]:
     """Return a check that refuses a text that parse refuses."""
 
@@ -205,6 +216,27 @@ class Options:
     )
     encoding: str = _field(
         "utf-8", PROMPTS, "Encoding of the input files, such as cp1252.", "NAME", env=True
+    )
+    columns: list[str] | None = _field(  # noqa: RUF009
+        None,
+        PROMPTS,
+        "Read a column as a setting, such as images=refs or ratio=aspect_ratio: the side that is "
+        "the name of a setting, or prompt, is the setting; repeatable.",
+        "SETTING=COLUMN",
+        "--map",
+    )
+    skip: list[str] | None = _field(  # noqa: RUF009
+        None,
+        PROMPTS,
+        f"Leave out what looks like {', '.join(SKIPPABLE)}; of numbering, only the numbers.",
+        "KINDS",
+        callback=_check_skip,
+    )
+    literal: list[str] | None = _field(  # noqa: RUF009
+        None,
+        PROMPTS,
+        "Take lines of these kinds, or columns, as they are, and do not ask; all takes everything.",
+        "KINDS",
     )
     limit: int | None = _field(None, PROMPTS, "Use only the first N prompts.", "N", min=0)
     sample: int | None = _field(None, PROMPTS, "Use only N prompts, chosen at random.", "N", min=1)
@@ -370,6 +402,16 @@ class Options:
     backend: Literal["asyncio", "trio", "uvloop"] = _field(
         "asyncio", None, "Event loop to run on.", None, env=True, callback=_check_backend
     )
+
+    @property
+    def reading(self) -> Reading:
+        """What they say of the rows of inputs.
+
+        Raises:
+            ValueError: If --map is malformed.
+        """
+        columns = parse_map(self.columns or ())
+        return Reading(columns, kinds_of(self.skip), kinds_of(self.literal))
 
     @property
     def namespace(self) -> str:

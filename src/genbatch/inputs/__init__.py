@@ -6,21 +6,31 @@
 3. Every error is one ValueError on one line, "file:line: what was found; what to do".
 """
 
+from ._columns import FIELDS, Reading, bare, parse_map
+from ._doubts import LINES, SKIPPABLE, Doubt, Doubts
 from ._formats import InputError, canonical, check_encoding
 from ._recipe import MOST_IMAGES, Asked, Grid, Recipe, Template
 from ._sources import PromptFiles, Selection, StandardInput, read_prompts
 
 __all__ = [
+    "FIELDS",
+    "LINES",
     "MOST_IMAGES",
+    "SKIPPABLE",
     "Asked",
+    "Doubt",
+    "Doubts",
     "Grid",
     "InputError",
     "PromptFiles",
+    "Reading",
     "Recipe",
     "Selection",
     "StandardInput",
     "Template",
+    "bare",
     "canonical",
     "check_encoding",
+    "parse_map",
     "read_prompts",
 ]

@@ -21,6 +21,7 @@ from pydantic_core import from_json
 
 from genbatch._values import Prompt
 
+from ._columns import Reading
 from ._formats import Fields, canonical, found, listed, one_line, short
 
 # Settings
@@ -136,7 +137,21 @@ def _n(value: Any) -> int:
     return n
 
 
+def joined(*values: Any) -> list[str]:
+    """Return the input images of several columns.
+
+    Raises:
+        ValueError: If a value is not a path, nor a list of them.
+    """
+    given = (each.strip() if type(each) is str else each for each in values)
+    return [name for each in given if each not in (None, "") for name in _names_of(each)]
+
+
 def _images(value: Any) -> tuple[Path, ...]:
+    return tuple(map(Path, _names_of(value)))
+
+
+def _names_of(value: Any) -> list[str]:
     if isinstance(value, str) and value.startswith("["):
         try:
             value = from_json(value)
@@ -146,7 +161,7 @@ def _images(value: Any) -> tuple[Path, ...]:
         value = [path.strip() for path in value.split(";") if path.strip()]
     if not isinstance(value, list):
         raise ValueError(f"{found(value)} is not a path, nor a list of them")
-    return tuple(Path(check_text(path)) for path in value)
+    return [check_text(name) for name in value]
 
 
 PARSERS: dict[str, Parse] = {
@@ -326,6 +341,7 @@ class Recipe:
         check: Called with a model, an aspect_ratio and an image_size, each None where a prompt
             leaves it to the run; raises a ValueError if the model does not support that.
         settings: Those of rows that do not have their own, as read returns them.
+        reading: What the user has said of the rows; None takes them as they are.
 
     Raises:
         ValueError: If an axis of the grid would only make equal prompts.
@@ -336,6 +352,12 @@ class Recipe:
     grid: Grid = field(default_factory=Grid)
     check: Callable[[str | None, str | None, str | None], object] = _anything
     settings: Mapping[str, Any] = field(default_factory=dict)
+    reading: Reading | None = None
+
+    @property
+    def used(self) -> Sequence[str]:
+        """The fields that the prompt is made of."""
+        return [self.column] if self.template is None else self.template.names
 
     def __post_init__(self) -> None:
         used = [] if self.template is None else self.template.names

@@ -29,6 +29,7 @@ from anyio import to_thread
 
 from genbatch._values import Prompt
 
+from ._doubts import Doubts, RowInspector
 from ._formats import (
     BLOCK,
     FORMATS,
@@ -107,9 +108,11 @@ class Tally:
         asked: Number of prompts counted, by what they ask of their model.
         count: Number of prompts, up to the limit; those beyond it are checked as well.
         sample: The prompts chosen, None if all are.
+        doubts: What was doubtful in the rows, and what they were understood to be.
     """
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, doubts: Doubts | None = None) -> None:
+        self.doubts = doubts
         self.asked: dict[Asked, int] = {}
         self.count = 0
         self.sample: Sample[Prompt] | None = None
@@ -190,6 +193,7 @@ def read_prompts(
     *,
     encoding: str = "utf-8",
     selection: Selection | None = None,
+    doubts: Doubts | None = None,
 ) -> PromptFiles | list[Prompt]:
     """Check prompt files and return their prompts.
 
@@ -199,6 +203,7 @@ def read_prompts(
         recipe: How rows become prompts.
         encoding: Encoding of the files.
         selection: Which prompts to return; the rest is checked all the same.
+        doubts: Gets what is doubtful in the rows, and what they were understood to be.
 
     Returns:
         The prompts in their order: sized, and iterable as often as you like. A sample is in memory,
@@ -212,7 +217,7 @@ def read_prompts(
     selection = selection or Selection()
     encoding = check_encoding(encoding)
     files = [PromptFile.of(path, recipe, encoding) for path in map(Path, paths)]
-    tally = Tally(selection)
+    tally = Tally(selection, doubts)
     parts = [file.check(tally) for file in files]
     if not files:
         settings, _ = tally.add(recipe, {}, Path())
@@ -241,6 +246,7 @@ class PromptFile:
         path: The file.
         recipe: How its rows become prompts.
         encoding: Encoding of its text.
+        inspector: Looks at its rows.
         stamp: Identity, size and time of change when it was checked.
 
     Raises:
@@ -250,6 +256,7 @@ class PromptFile:
     path: Path
     recipe: Recipe
     encoding: str
+    inspector: RowInspector
     stamp: tuple[int, ...] = ()
 
     @classmethod
@@ -268,7 +275,8 @@ class PromptFile:
             raise ValueError(f"{path}: {found}; supported are {SUPPORTED}")
         if suffix == ".txt":
             recipe = replace(recipe, column="prompt")  # what a line of text is called
-        return cls(path, recipe, encoding)
+        inspector = RowInspector(str(path), path.parent, recipe, is_text=suffix == ".txt")
+        return cls(path, recipe, encoding, inspector)
 
     def check(self, tally: Tally) -> Iterable[Prompt]:
         """Read the file once, and return its prompts, unless they are sampled.
@@ -295,8 +303,11 @@ class PromptFile:
         """Yield the prompts of each row, which are counted and checked where there is a tally."""
         name, folder = str(self.path), self.path.parent
         rows = FORMATS[self.path.suffix.lower()]
-        for number, fields in rows(self._lines(file), name, self.recipe.check_names):
+        doubts = None if tally is None else tally.doubts
+        for number, row in rows(self._lines(file), name, self._check_names):
             try:
+                if (fields := self.inspector.take(number, row, doubts)) is None:
+                    continue
                 if tally is None:
                     prompts = self.recipe.prompts(fields, self.recipe.read(fields, folder))
                 else:
@@ -305,6 +316,10 @@ class PromptFile:
             except ValueError as error:
                 raise InputError(f"{name}:{number}: {error}") from None
             yield prompts
+        self.inspector.end(doubts)
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        self.recipe.check_names(self.inspector.header(names))
 
     def _lines(self, file: IO[bytes]) -> Iterator[str]:
         lines = Lines(str(self.path), self.encoding)
@@ -340,6 +355,7 @@ class StandardInput:
         recipe: How lines become prompts.
         encoding: Encoding of the text, as check_encoding returns it.
         selection: Which prompts to use; a sample is complete at the end only.
+        doubts: As for read_prompts.
 
     Raises:
         ValueError: While iterating, if a line is invalid.
@@ -352,6 +368,7 @@ class StandardInput:
     recipe: Recipe = field(default_factory=Recipe)
     encoding: str = "utf-8"
     selection: Selection = field(default_factory=Selection)
+    doubts: Doubts | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -376,10 +393,11 @@ class _Rows:
     """Makes prompts of blocks of bytes."""
 
     def __init__(self, source: StandardInput) -> None:
-        self.tally = Tally(source.selection)
+        self.tally = Tally(source.selection, source.doubts)
         self._lines = Lines(_NAME, source.encoding)
         self._recipe = source.recipe
-        self._read: Callable[[str], Fields | None] | None = None  # decided by the first line
+        # Decided by the first line.
+        self._reader: tuple[Callable[[str], Fields | None], RowInspector] | None = None
 
     def feed(self, block: bytes) -> Iterator[Prompt]:
         """Yield the prompts of the lines now complete; an empty block ends the last one."""
@@ -405,11 +423,16 @@ class _Rows:
         return InputError(f"{_NAME}:{self._lines.number}: {error}")
 
     def _prompts(self, line: str) -> Iterable[Prompt]:
-        if self._read is None:
-            self._read = read_object if line.lstrip().startswith("{") else read_text
-            if self._read is read_text:
+        if self._reader is None:
+            is_text = not line.lstrip().startswith("{")
+            if is_text:
                 self._recipe = replace(self._recipe, column="prompt")
-        return self.tally.add(self._recipe, self._read(line) or {}, Path())[1]
+            inspector = RowInspector(_NAME, Path(), self._recipe, is_text=is_text)
+            self._reader = read_text if is_text else read_object, inspector
+        read, inspector = self._reader
+        row = read(line) or {}
+        fields = inspector.take(self._lines.number, row, self.tally.doubts)
+        return () if fields is None else self.tally.add(self._recipe, fields, Path())[1]
 
 
 async def _blocks(descriptor: int) -> AsyncGenerator[bytes]:
