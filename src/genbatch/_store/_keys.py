@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
-from genbatch._values import ImageRequest
+from genbatch._values import ImageRequest, is_reference
 
 # The first service, which is not named in the keys of folders that knew no other.
 _UNNAMED = ("", "gemini")
@@ -48,10 +48,7 @@ def digests_of_texts(namespace: str, like: ImageRequest) -> Callable[[str], str]
     Raises:
         OSError, TypeError: As content_digest.
     """
-    images = [
-        hashlib.sha256(image if isinstance(image, bytes) else Path(image).read_bytes()).hexdigest()
-        for image in like.images
-    ]
+    images = [hashlib.sha256(_content(image)).hexdigest() for image in like.images]
     # A JSON list, written piece by piece.
     before = f"[{_text(namespace)}, {_text(like.id)}, "
     parts = [
@@ -67,6 +64,13 @@ def digests_of_texts(namespace: str, like: ImageRequest) -> Callable[[str], str]
         parts.append(_text(f"of {like.service}"))
     after = f", {', '.join(parts)}]"
     return lambda text: _sha256(before + encode_basestring_ascii(text) + after)
+
+
+def _content(image: bytes | str | Path) -> bytes:
+    """Return the bytes of an input image, or the name of one that the service has."""
+    if is_reference(image):
+        return str(image).encode()
+    return image if isinstance(image, bytes) else Path(image).read_bytes()
 
 
 def key_of(digest: str, ordinal: int) -> str:

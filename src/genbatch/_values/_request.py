@@ -25,6 +25,8 @@ class Prompt:
         aspect_ratio: Such as ``"16:9"``.
         image_size: Such as ``"2K"``.
         images: Input images to work from: bytes, or paths of files; PNG, JPEG, WebP, HEIC or HEIF.
+            A text such as ``"files/abc-123"`` or ``"gs://bucket/fox.png"`` names one that Gemini
+            has.
         seed: Asks the model for repeatable sampling.
         metadata: Anything else, carried along untouched.
 

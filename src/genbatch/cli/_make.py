@@ -25,10 +25,11 @@ from genbatch._throttle import parse_interval
 from genbatch.gemini import default_size, job_share
 
 from ._console import QuietConsole, clock, plain
+from ._fetch import FetchedImages
 from ._folder import add_gallery
 from ._logfile import log_to
 from ._options import IMAGES, Folder, Options, command, option, parse_config
-from ._questions import can_ask, settle
+from ._questions import Read, can_ask, settle
 from ._run import (
     Prompts,
     Work,
@@ -117,11 +118,8 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     names, axes = parted(prompts or [], options.matrix or [])
     messages = QuietConsole(stderr=options.as_json)
 
-    def read(options: Options, reading: inputs.Reading, doubts: inputs.Doubts) -> Prompts:
-        recipe = replace(recipe_of(options, axes, services), reading=reading)
-        return read_inputs(names, recipe, options, doubts)
-
-    if (settled := settle(read, options, names, can_ask=can_ask() and STDIN not in names)) is None:
+    read, is_asked = _reader(names, axes, services), can_ask() and STDIN not in names
+    if (settled := settle(read, options, names, can_ask=is_asked)) is None:
         messages.say("Nothing was made.")
         return 0
     batch, options, doubts = settled
@@ -209,7 +207,7 @@ def redo_command(
         "seed": seed,
         "thinking": options.thinking,
         "system_instruction": options.system,
-        "images": tuple(options.image) if options.image else None,
+        "images": options.of_rows(None).get("images"),
         "generation_config": parse_config(options.config or ()),
     }
     given = {name: value for name, value in changes.items() if value is not None}
@@ -301,13 +299,16 @@ def parted(names: Sequence[str], matrix: Sequence[str]) -> tuple[list[str], list
     return [name for name in names if name not in axes], [*matrix, *axes]
 
 
-def recipe_of(options: Options, matrix: Sequence[str], services: Services) -> inputs.Recipe:
+def recipe_of(
+    options: Options, matrix: Sequence[str], services: Services, remote: FetchedImages
+) -> inputs.Recipe:
     """Return how rows become prompts.
 
     Args:
         options: The options of the run; the settings of its images are checked.
         matrix: Axes of a grid, such as ``style=ink,oil``.
         services: Those of the run.
+        remote: Fetches input images.
 
     Raises:
         ValueError: If one is malformed, or column and template are both given.
@@ -333,8 +334,23 @@ def recipe_of(options: Options, matrix: Sequence[str], services: Services) -> in
         template=None if template is None else inputs.Template.parse(template),
         grid=inputs.Grid.parse(matrix),
         check=check,
-        settings=options.of_rows,
+        settings=options.of_rows(remote),
+        remote=remote,
     )
+
+
+def _reader(names: Sequence[str], axes: Sequence[str], services: Services) -> Read:
+    """Return what reads inputs, and fetches the images that they name."""
+
+    def read(options: Options, reading: inputs.Reading, doubts: inputs.Doubts) -> Prompts:
+        remote = FetchedImages(options.output)
+        recipe = replace(recipe_of(options, axes, services, remote), reading=reading)
+        prompts = read_inputs(names, recipe, options, doubts)
+        if remote.fetch_all(options.backend):  # what failed is an error of the rows that name it
+            return read_inputs(names, recipe, options, inputs.Doubts())
+        return prompts
+
+    return read
 
 
 def read_inputs(

@@ -22,8 +22,8 @@ from pydantic_core import from_json
 from genbatch._money import load_prices
 from genbatch._store import DEFAULT_TEMPLATE, FINAL, check_template
 from genbatch._throttle import parse_interval
-from genbatch._values import sniff_input_type
-from genbatch.inputs import MOST_IMAGES, SKIPPABLE, Reading, parse_map
+from genbatch._values import is_reference, sniff_input_type
+from genbatch.inputs import MOST_IMAGES, SKIPPABLE, Reading, RemoteImages, located_image, parse_map
 
 from ._console import QuietConsole
 
@@ -86,13 +86,18 @@ def _use_prices(path: Path | None) -> Path | None:
     return path
 
 
-def _check_images(paths: list[Path] | None) -> list[Path] | None:
-    for path in paths or ():
-        with path.open("rb") as file:
-            if sniff_input_type(file.read(64)) is None:
-                message = f"{path} is not a PNG, JPEG, WebP, HEIC or HEIF image"
-                raise typer.BadParameter(message)
-    return paths
+def _check_images(names: list[str] | None) -> list[str] | None:
+    for name in names or ():
+        if name.lower().startswith("https://") or (is_reference(name) and not Path(name).exists()):
+            continue
+        try:
+            with open(name, "rb") as file:
+                head = file.read(64)
+        except OSError as error:
+            raise typer.BadParameter(f"{name}: {(error.strerror or '').lower()}") from error
+        if sniff_input_type(head) is None:
+            raise typer.BadParameter(f"{name} is not a PNG, JPEG, WebP, HEIC or HEIF image")
+    return names
 
 
 def parse_config(pairs: Iterable[str]) -> dict[str, Any] | None:
@@ -272,13 +277,12 @@ class Options:
     variants: int = _field(
         1, IMAGES, "Make N images of each prompt.", "N", "--variants", "-n", min=1, max=MOST_IMAGES
     )
-    image: list[Path] | None = _field(  # noqa: RUF009
+    image: list[str] | None = _field(  # noqa: RUF009
         None,
         IMAGES,
-        "Input image for all prompts; repeatable.",
-        "FILE",
-        exists=True,
-        dir_okay=False,
+        "Input image for all prompts: a file, an https URL, or one that Gemini has, such as "
+        "files/abc-123 or gs://bucket/fox.png; repeatable.",
+        "IMAGE",
         callback=_check_images,
     )
     config: list[str] | None = _field(  # noqa: RUF009
@@ -438,10 +442,9 @@ class Options:
             "generation_config": parse_config(self.config or ()),
         }
 
-    @property
-    def of_rows(self) -> dict[str, Any]:
-        """The settings that a row of the input may have too, by their names there."""
-        images = tuple(self.image or ())
+    def of_rows(self, remote: RemoteImages | None) -> dict[str, Any]:
+        """Return the settings that a row of the input may have too, by their names there."""
+        images = tuple(located_image(each, Path(), remote) for each in self.image or ())
         given = {"images": images or None, "seed": self.seed, "n": self.variants}
         return {name: value for name, value in given.items() if value is not None}
 

@@ -9,7 +9,7 @@
 from ._columns import FIELDS, Reading, bare, parse_map
 from ._doubts import LINES, SKIPPABLE, Doubt, Doubts
 from ._formats import InputError, canonical, check_encoding
-from ._recipe import MOST_IMAGES, Asked, Grid, Recipe, Template
+from ._recipe import MOST_IMAGES, Asked, Grid, Recipe, RemoteImages, Template, located_image
 from ._sources import PromptFiles, Selection, StandardInput, read_prompts
 
 __all__ = [
@@ -25,12 +25,14 @@ __all__ = [
     "PromptFiles",
     "Reading",
     "Recipe",
+    "RemoteImages",
     "Selection",
     "StandardInput",
     "Template",
     "bare",
     "canonical",
     "check_encoding",
+    "located_image",
     "parse_map",
     "read_prompts",
 ]

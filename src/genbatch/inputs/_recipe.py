@@ -11,15 +11,15 @@ import math
 import os
 import re
 import string
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from pydantic_core import from_json
 
-from genbatch._values import Prompt
+from genbatch._values import Prompt, is_reference
 
 from ._columns import Reading
 from ._formats import Fields, canonical, found, listed, one_line, short
@@ -34,12 +34,37 @@ _SEEDS = range(-(2**31), 2**31)  # what the service takes
 Parse: TypeAlias = Callable[[Any], Any]
 
 
-def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+class RemoteImages(Protocol):
+    """Fetches input images that are https URLs."""
+
+    @property
+    def pending(self) -> Mapping[Path, str]:
+        """The URLs of those that are not there yet, by where they are to be kept."""
+
+    def place(self, url: str) -> Path:
+        """Return where an image is kept, or will be.
+
+        Raises:
+            ValueError: If it cannot be fetched.
+        """
+
+    def fetch(self, path: Path) -> None:
+        """Fetch a pending image; this blocks.
+
+        Raises:
+            ValueError: If it cannot be fetched.
+        """
+
+
+def parse_settings(
+    fields: Mapping[str, Any], folder: Path, remote: RemoteImages | None = None
+) -> dict[str, Any]:
     """Return the given settings, as a Prompt takes them, and n.
 
     Args:
         fields: Values of settings by name, text or what JSON has; a blank one is not given.
         folder: Base of the relative paths of input images.
+        remote: Fetches those that are https URLs.
 
     Raises:
         ValueError: If a value is invalid.
@@ -54,8 +79,25 @@ def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     if "images" in settings:
-        settings["images"] = tuple(folder / path for path in settings["images"])
+        names = settings["images"]
+        settings["images"] = tuple(located_image(str(name), folder, remote) for name in names)
     return settings
+
+
+def located_image(name: str, folder: Path, remote: RemoteImages | None) -> str | Path:
+    """Return the path of an input image, or the name of one that the service has.
+
+    Raises:
+        ValueError: If it is a URL, and not one of https that can be fetched.
+    """
+    if name.lower().startswith(("https://", "http://")):
+        if remote is None:
+            raise ValueError(f"images: {short(name)} cannot be fetched here: give a file")
+        return remote.place(name)
+    path = folder / name
+    if is_reference(name):  # unless a file has that name, which its whole path tells from others
+        return path.absolute() if path.is_file() else name
+    return path
 
 
 def check_text(value: object) -> str:
@@ -86,13 +128,15 @@ def _text_of(name: str, value: object, what: str) -> str:
     return text
 
 
-def check_images(paths: Iterable[Path]) -> None:
-    """Check that the input images of a row can be read; this blocks.
+def check_images(images: Iterable[bytes | str | Path], pending: Container[Path] = ()) -> None:
+    """Check that the input images of a row can be read, except those still pending; this blocks.
 
     Raises:
         ValueError: If one is not a file, or cannot be read.
     """
-    for path in paths:
+    for path in images:
+        if isinstance(path, bytes) or is_reference(path) or path in pending:
+            continue
         shown = one_line(str(path))
         if not os.path.isfile(path):
             raise ValueError(f"images: there is no file {shown}")
@@ -147,8 +191,8 @@ def joined(*values: Any) -> list[str]:
     return [name for each in given if each not in (None, "") for name in _names_of(each)]
 
 
-def _images(value: Any) -> tuple[Path, ...]:
-    return tuple(map(Path, _names_of(value)))
+def _images(value: Any) -> tuple[str, ...]:
+    return tuple(_names_of(value))
 
 
 def _names_of(value: Any) -> list[str]:
@@ -269,8 +313,13 @@ class Grid:
                 parsed[name] = _values(name, values)
             except ValueError as error:
                 raise ValueError(f"--matrix {name}: {error}") from None
-        for paths in parsed.get("images", {}).values():
-            check_images(paths)
+        if "images" in parsed:
+            parsed["images"] = {
+                value: tuple(located_image(name, Path(), None) for name in names)
+                for value, names in parsed["images"].items()
+            }
+        for images in parsed.get("images", {}).values():
+            check_images(images)
         return cls(parsed)
 
     @property
@@ -342,6 +391,7 @@ class Recipe:
             leaves it to the run; raises a ValueError if the model does not support that.
         settings: Those of rows that do not have their own, as read returns them.
         reading: What the user has said of the rows; None takes them as they are.
+        remote: Fetches input images that are https URLs.
 
     Raises:
         ValueError: If an axis of the grid would only make equal prompts.
@@ -353,6 +403,17 @@ class Recipe:
     check: Callable[[str | None, str | None, str | None], object] = _anything
     settings: Mapping[str, Any] = field(default_factory=dict)
     reading: Reading | None = None
+    remote: RemoteImages | None = None
+
+    @property
+    def pending(self) -> Container[Path]:
+        """Paths of input images that are still to be fetched."""
+        return () if self.remote is None else self.remote.pending
+
+    def fetch(self, path: Path) -> None:
+        """Fetch a pending input image; as RemoteImages.fetch."""
+        if self.remote is not None:
+            self.remote.fetch(path)
 
     @property
     def used(self) -> Sequence[str]:
@@ -405,7 +466,7 @@ class Recipe:
         for name, value in others.items():
             if type(value) is not str:
                 check_finite(name, value)
-        settings = {**self.settings, **parse_settings(own, folder)}
+        settings = {**self.settings, **parse_settings(own, folder, self.remote)}
         if self.template is None:
             _text_of(self.column, fields[self.column], "the prompt")
         else:

@@ -312,7 +312,7 @@ class PromptFile:
                     prompts = self.recipe.prompts(fields, self.recipe.read(fields, folder))
                 else:
                     settings, prompts = tally.add(self.recipe, fields, folder)
-                    check_images(settings.get("images", ()))
+                    check_images(settings.get("images", ()), self.recipe.pending)
             except ValueError as error:
                 raise InputError(f"{name}:{number}: {error}") from None
             yield prompts
@@ -415,7 +415,10 @@ class _Rows:
     def check_images(self, prompt: Prompt) -> None:
         """Check the input images of the prompt that feed has yielded last; this blocks."""
         try:
-            check_images([Path(image) for image in prompt.images if not isinstance(image, bytes)])
+            for path in prompt.images:
+                if isinstance(path, Path) and path in self._recipe.pending:
+                    self._recipe.fetch(path)
+            check_images(prompt.images)
         except ValueError as error:
             raise self._error(error) from None
 
