@@ -127,19 +127,11 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
         messages.say(f"Nothing to do: {why}.")
         return 0
     if options.dry_run:
-        batch = read_to_end(batch)
-        plan = preview(batch, options, services)
-        out = QuietConsole()
-        out.data(plan.row) if options.as_json else out.say(plan.line)
-        for line in filter(None, () if options.as_json else (plan.reserved, plan.space)):
-            out.say(line)
-        for line in () if options.as_json else understood(batch, options, services, doubts):
-            out.say(line)
-        return 0
+        return _show_plan(_announced(read_to_end(batch), options, services, doubts), options)
 
     def is_wanted() -> bool:
-        lines = [*understood(batch, options, services, doubts)]
-        if _is_confirmed(batch, options, services, lines, can_ask=STDIN not in names):
+        plan = _announced(batch, options, services, doubts)
+        if _is_confirmed(plan, options, can_ask=STDIN not in names):
             return True
         messages.say("Nothing was made.")
         return False
@@ -271,14 +263,32 @@ def _make(
     return code
 
 
-def _is_confirmed(
-    prompts: Prompts, options: Options, services: Services, lines: Sequence[str], *, can_ask: bool
-) -> bool:
-    """Show what a run will cost, and ask before an expensive one if someone can answer."""
+def _announced(
+    prompts: Prompts, options: Options, services: Services, doubts: inputs.Doubts
+) -> Preview:
+    """Return what a run will do and cost, and what was understood of its inputs."""
     plan = preview(prompts, options, services)
+    row = json.loads(plan.row or "{}") | {"doubts": [asdict(each) for each in doubts]}
+    details = tuple(understood(prompts, options, services, doubts))
+    return replace(plan, details=details, row=json.dumps(row))
+
+
+def _show_plan(plan: Preview, options: Options) -> int:
+    """Print what a command would do; return the exit code."""
+    out = QuietConsole()
+    if options.as_json:
+        out.data(plan.row)
+        return 0
+    for line in filter(None, (plan.line, plan.reserved, plan.space, *plan.details)):
+        out.say(line)
+    return 0
+
+
+def _is_confirmed(plan: Preview, options: Options, *, can_ask: bool) -> bool:
+    """Show what a run will cost, and ask before an expensive one if someone can answer."""
     can_ask = can_ask and sys.stdin is not None and sys.stdin.isatty()
     asks = plan.is_expensive and options.budget is None and not options.yes and can_ask
-    told = (plan.line, plan.space, *lines) if asks or not options.quiet else ()
+    told = (plan.line, plan.space, *plan.details) if asks or not options.quiet else ()
     for line in filter(None, told):
         QuietConsole(stderr=True).say(line)
     return not asks or typer.confirm("Continue?", err=True)
@@ -421,6 +431,7 @@ class Preview:
         space: A warning if the disk may be too small for the images, else empty.
         row: Both as JSON.
         is_expensive: Whether to ask first.
+        details: What was understood, on a line each.
     """
 
     line: str
@@ -428,6 +439,7 @@ class Preview:
     space: str
     row: str
     is_expensive: bool
+    details: tuple[str, ...] = ()
 
 
 def preview(prompts: Prompts, options: Options, services: Services) -> Preview:

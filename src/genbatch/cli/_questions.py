@@ -108,6 +108,9 @@ def settle(
         if "-" not in files:
             _check_map(reading, doubts)
         open_ones = [each for each in doubts if not answers.is_paid(each)]
+        if options.demo and not (options.dry_run or options.quiet):
+            for each in open_ones:
+                QuietConsole(stderr=True).say(plain(f"Doubt: {each.text}", 600))
         if not open_ones or options.dry_run or options.demo:
             return prompts, options, doubts
         mendable = [each for each in open_ones if _can_mend(each, options, files)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ._services import Services
 
 _REQUESTS = 3  # shown
 _TEXT = 100  # characters of each
+_VALUE = 40
 _LINE = 300
 _NAMES = 8  # of columns
 
@@ -38,8 +39,12 @@ def understood(
     yield from filter(None, (_columns(options, doubts), *doubts.notes, _left_out(doubts)))
     if doubts.repeats[0]:
         repeats, first = doubts.repeats
-        same = "row asks" if repeats == 1 else "rows ask"
-        yield plain(f"Repeated: {repeats:,} {same} for the same as an earlier one, first {first}")
+        same = (
+            "row asks for the same as an earlier one, and is"
+            if repeats == 1
+            else ("rows ask for the same as earlier ones, and are")
+        )
+        yield plain(f"Repeated: {repeats:,} {same} paid for as well, first {first}")
     shown = () if isinstance(prompts, StandardInput) else islice(prompts, _REQUESTS)
     requests = [_request(each, options, services) for each in shown]
     for number, each in enumerate(requests, 1):
@@ -57,23 +62,29 @@ def understood(
 def _columns(options: Options, doubts: Doubts) -> str:
     """Return what the columns are read as, or what else the prompt is made of."""
     read = doubts.columns.items()
-    parts = []
+    wanted = "prompt" if options.column is None else canonical(options.column)
+    prompt = {name: "prompt" for name, each in read if "prompt" in (name, each) or name == wanted}
+    settings = {name: each for name, each in read if each in FIELDS - {"prompt", "images"}}
+    images = {name: each for name, each in read if each == "images"}
+    others = {
+        what: [name for name, each in read if each == kind and name not in prompt]
+        for what, kind in (("metadata", "metadata"), ("not kept", "secret"))
+    }
+    parts = ["" if read else "each line is a prompt"]
     if options.template is not None:
-        parts.append(f'--template "{options.template}" makes the prompt')
-    else:
-        wanted = "prompt" if options.column is None else canonical(options.column)
-        prompt = [name for name, each in read if each == "prompt" or name == wanted]
-        parts += [f"{name} is the prompt" for name in prompt]
-        parts += [] if read else ["each line is a prompt"]
-    settings = [(name, each) for name, each in read if each in FIELDS - {"prompt", "images"}]
-    images = [(name, each) for name, each in read if each == "images"]
+        parts = [f'--template "{options.template}" makes the prompt']
+    elif read:
+        parts = [_some(_renamed(prompt))]
     for what, columns in (("settings", settings), ("input images", images)):
-        shown = [name if canonical(name) == each else f"{name} as {each}" for name, each in columns]
-        parts += [f"{what}: {_some(shown)}"] if shown else []
-    for what, kept in (("metadata", "metadata"), ("not kept", "secret")):
-        names = [name for name, each in read if each == kept]
-        parts += [f"{what}: {_some(names)}"] if names else []
-    return plain(f"Read: {' · '.join(parts)}", _LINE) if parts else ""
+        parts += [f"{what}: {_some(_renamed(columns))}"] if columns else []
+    parts += [f"{what}: {_some(names)}" for what, names in others.items() if names]
+    return plain(f"Read: {' · '.join(parts)}", _LINE)
+
+
+def _renamed(columns: Mapping[str, str]) -> list[str]:
+    return [
+        name if canonical(name) == each else f"{name} as {each}" for name, each in columns.items()
+    ]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -100,7 +111,7 @@ def _shown(request: ImageRequest) -> str:
     parts = [request.model, *filter(None, (request.aspect_ratio, size))]
     parts += [] if request.seed is None else [f"seed {request.seed}"]
     parts += map(_name_of, request.images)
-    parts += sorted(request.options)
+    parts += [f"{name}: {plain(value, _VALUE)}" for name, value in request.options.items()]
     length = len(request.text)
     whole = "" if length <= _TEXT else f" ({length:,} characters)"
     return plain(f'{" · ".join(parts)} · "{plain(request.text, _TEXT)}"{whole}', _LINE)
