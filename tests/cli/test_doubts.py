@@ -260,3 +260,18 @@ def test_templates_and_long_prompts_are_shown(genbatch: Genbatch) -> None:
 def test_server_and_price_of_other_runs(genbatch: Genbatch, options: list[str], line: str) -> None:
     Path("a.txt").write_text("a fox\n")
     assert line in genbatch("run", "a.txt", "--dry-run", *options).stdout.splitlines()
+
+
+def test_mistakes_in_options_are_told_together(genbatch: Genbatch) -> None:
+    Path("a.txt").write_text("a fox\n")
+    options = ["--map", "a=b", "--matrix", "seed", "--template", "fox", "--encoding", "klingon"]
+    done = genbatch("run", "a.txt", *options, "--aspect-ratio", "7:1")
+    assert done.returncode == 2
+    for mistake in (
+        "makes 1:1, ",
+        "--template: it contains no {field}",
+        "--matrix: seed is not like style=ink,oil",
+        "--map a=b: neither is the name of a setting",
+        "unknown text encoding: 'klingon'",
+    ):
+        assert mistake in done.stderr

@@ -9,12 +9,12 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 import typer
@@ -338,23 +338,51 @@ def recipe_of(
             if model is None:
                 raise  # that of a row is the row's own failure
 
-    check(None, None, None)  # before any row is blamed for a mistake in the options
+    # Before any row is blamed for a mistake in the options.
+    _, parsed, grid, settings, *_ = _together(
+        lambda: check(None, None, None),
+        lambda: None if template is None else inputs.Template.parse(template),
+        lambda: inputs.Grid.parse(matrix),
+        lambda: options.of_rows(remote),
+        lambda: options.reading,
+        lambda: inputs.check_encoding(options.encoding),
+    )
     return inputs.Recipe(
         column="prompt" if column is None else inputs.canonical(column),
-        template=None if template is None else inputs.Template.parse(template),
-        grid=inputs.Grid.parse(matrix),
+        template=parsed,
+        grid=grid,
         check=check,
-        settings=options.of_rows(remote),
+        settings=settings,
         remote=remote,
     )
+
+
+def _together(*steps: Callable[[], Any]) -> list[Any]:
+    """Return what the steps return.
+
+    Raises:
+        ValueError: With what is wrong in all of them.
+    """
+    done, mistakes = [], []
+    for step in steps:
+        try:
+            done.append(step())
+        except ValueError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ValueError("; and ".join(mistakes))
+    return done
 
 
 def _reader(names: Sequence[str], axes: Sequence[str], services: Services) -> Read:
     """Return what reads inputs, and fetches the images that they name."""
 
-    def read(options: Options, reading: inputs.Reading, doubts: inputs.Doubts) -> Prompts:
+    def read(
+        options: Options, mended: Mapping[str, Collection[str]], doubts: inputs.Doubts
+    ) -> Prompts:
         remote = FetchedImages(options.output)
-        recipe = replace(recipe_of(options, axes, services, remote), reading=reading)
+        recipe = recipe_of(options, axes, services, remote)
+        recipe = replace(recipe, reading=replace(options.reading, answers=mended))
         prompts = read_inputs(names, recipe, options, doubts)
         if remote.fetch_all(options.backend):  # what failed is an error of the rows that name it
             return read_inputs(names, recipe, options, inputs.Doubts())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,7 +29,8 @@ _ANSWERS = "answers.json"
 _OF_ROWS = ("skip", "map")  # options that are about rows of one file; others are about all
 _HOW = "the options named, or take everything as it is with --literal all"
 
-Read: TypeAlias = Callable[[Options, Reading, Doubts], Prompts]
+# Reads with options, and the kinds and columns of each file that were to be mended.
+Read: TypeAlias = Callable[[Options, Mapping[str, Collection[str]], Doubts], Prompts]
 
 
 class Answers:
@@ -102,11 +103,11 @@ def settle(
     answers = Answers(options.output)
     options = _as_answered(options, answers, files)
     while True:
-        reading = replace(options.reading, answers={each: answers.mended(each) for each in files})
+        mended = {each: answers.mended(each) for each in files}
         doubts = Doubts(strict="-" in files and not (options.dry_run or options.demo))
-        prompts = read(options, reading, doubts)
+        prompts = read(options, mended, doubts)
         if "-" not in files:
-            _check_map(reading, doubts)
+            _check_map(options.reading, doubts)
         open_ones = [each for each in doubts if not answers.is_paid(each)]
         if options.demo and not (options.dry_run or options.quiet):
             for each in open_ones:

@@ -339,6 +339,7 @@ class RowInspector:
 
     def __init__(self, file: str, folder: Path, recipe: Recipe, *, is_text: bool) -> None:
         self._file, self._folder, self._is_text = file, folder, is_text
+        self._recipe = recipe
         self._is_inert = recipe.reading is None
         reading = recipe.reading or Reading()
         self._used = recipe.used
@@ -352,13 +353,15 @@ class RowInspector:
         self._paragraphs = _Paragraphs()
         self._is_first = True
 
-    def header(self, names: Sequence[str]) -> list[str]:
-        """Return the fields that columns of these names are read as.
+    def check_names(self, names: Sequence[str]) -> None:
+        """Refuse a table that lacks a field, whatever its columns are called.
 
         Raises:
-            ValueError: If two columns would be one field.
+            ValueError: As Recipe.check_names, or if two columns would be one field.
         """
-        return list(names if self._is_inert else self._columns(tuple(names)).fields.values())
+        if not self._is_inert:
+            names = list(self._columns(tuple(names)).fields.values())
+        self._recipe.check_names(names)
 
     def take(self, number: int, fields: Fields, doubts: Doubts | None) -> Fields | None:
         """Return a row as it is to be read, None if it is left out.
@@ -428,9 +431,11 @@ class RowInspector:
             if columns is not self._last:
                 self._last = columns
                 doubts.understood(self._file, columns)
-            self._look_at_values(number, fields, columns, doubts)
             what = [fields[name] for name in columns.of_image]
             doubts.repeated(what, self._file, number)
+        if not self._takes_all:
+            for name in columns.metadata:
+                self._look_at_value(number, name, fields[name], columns, doubts)
         if columns.is_plain and not self._secret:
             return self._kept(number, fields, doubts)
         taken: Fields = {}
@@ -455,26 +460,21 @@ class RowInspector:
                 self._doubt_line(number, kind, value, doubts)
         return fields
 
-    def _look_at_values(
-        self, number: int, fields: Fields, columns: Columns, doubts: Doubts
+    def _look_at_value(
+        self, number: int, name: str, value: object, columns: Columns, doubts: Doubts | None
     ) -> None:
-        if self._takes_all:
+        first = value[0] if type(value) is list and value else value
+        if first is None or first == "" or name in self._literal or name in self._secret:
             return
-        for name in columns.metadata:
-            value = fields[name]
-            first = value[0] if type(value) is list and value else value
-            if type(first) is not str:
-                if first is None or name not in columns.near:
-                    continue
-            elif not first or (name in self._secret or name in self._literal):
-                continue
-            elif len(first) >= SHORTEST_SECRET and is_secret(first):
-                self._secret.add(name)
+        if type(first) is str and len(first) >= SHORTEST_SECRET and is_secret(first):
+            self._secret.add(name)
+            if doubts is not None:
                 doubts.columns[name] = "secret"
                 doubts.note(_dropped(self._file, name))
-                continue
-            if name in columns.near or unsupported(name) or self._is_image(first):
-                self._doubt_column(number, name, first, columns.near.get(name), doubts)
+        elif doubts is not None and (
+            name in columns.near or unsupported(name) or self._is_image(first)
+        ):
+            self._doubt_column(number, name, first, columns.near.get(name), doubts)
 
     def _is_image(self, value: object) -> bool:
         if type(value) is not str or not value.lower().endswith(_IMAGE_NAMES):

@@ -246,7 +246,6 @@ class PromptFile:
         path: The file.
         recipe: How its rows become prompts.
         encoding: Encoding of its text.
-        inspector: Looks at its rows.
         stamp: Identity, size and time of change when it was checked.
 
     Raises:
@@ -256,7 +255,6 @@ class PromptFile:
     path: Path
     recipe: Recipe
     encoding: str
-    inspector: RowInspector
     stamp: tuple[int, ...] = ()
 
     @classmethod
@@ -275,8 +273,7 @@ class PromptFile:
             raise ValueError(f"{path}: {found}; supported are {SUPPORTED}")
         if suffix == ".txt":
             recipe = replace(recipe, column="prompt")  # what a line of text is called
-        inspector = RowInspector(str(path), path.parent, recipe, is_text=suffix == ".txt")
-        return cls(path, recipe, encoding, inspector)
+        return cls(path, recipe, encoding)
 
     def check(self, tally: Tally) -> Iterable[Prompt]:
         """Read the file once, and return its prompts, unless they are sampled.
@@ -302,11 +299,13 @@ class PromptFile:
     def _rows(self, file: IO[bytes], tally: Tally | None) -> Iterator[Iterator[Prompt]]:
         """Yield the prompts of each row, which are counted and checked where there is a tally."""
         name, folder = str(self.path), self.path.parent
-        rows = FORMATS[self.path.suffix.lower()]
+        suffix = self.path.suffix.lower()
+        rows = FORMATS[suffix]
+        inspector = RowInspector(name, folder, self.recipe, is_text=suffix == ".txt")
         doubts = None if tally is None else tally.doubts
-        for number, row in rows(self._lines(file), name, self._check_names):
+        for number, row in rows(self._lines(file), name, inspector.check_names):
             try:
-                if (fields := self.inspector.take(number, row, doubts)) is None:
+                if (fields := inspector.take(number, row, doubts)) is None:
                     continue
                 if tally is None:
                     prompts = self.recipe.prompts(fields, self.recipe.read(fields, folder))
@@ -316,10 +315,7 @@ class PromptFile:
             except ValueError as error:
                 raise InputError(f"{name}:{number}: {error}") from None
             yield prompts
-        self.inspector.end(doubts)
-
-    def _check_names(self, names: Sequence[str]) -> None:
-        self.recipe.check_names(self.inspector.header(names))
+        inspector.end(doubts)
 
     def _lines(self, file: IO[bytes]) -> Iterator[str]:
         lines = Lines(str(self.path), self.encoding)
