@@ -6,9 +6,9 @@
 3. Every error is one ValueError on one line, "file:line: what was found; what to do".
 """
 
-from ._columns import FIELDS, Reading, bare, parse_map
 from ._doubts import LINES, SKIPPABLE, Doubt, Doubts
 from ._formats import InputError, canonical, check_encoding
+from ._names import FIELDS, Reading, bare, parse_map
 from ._recipe import MOST_IMAGES, Asked, Grid, Recipe, RemoteImages, Template, located_image
 from ._sources import PromptFiles, Selection, StandardInput, read_prompts
 

@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-from ._columns import FIELDS, SHORTEST_SECRET, Columns, Reading, bare, is_secret, unsupported
 from ._formats import Fields, canonical, found, short
+from ._names import FIELDS, SHORTEST_SECRET, Columns, Reading, bare, is_secret, unsupported
 from ._recipe import Recipe, joined
 
 _MOST_REMEMBERED = 100_000  # prompts among which repeated ones are counted: a few megabytes

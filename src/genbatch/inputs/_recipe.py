@@ -21,8 +21,8 @@ from pydantic_core import from_json
 
 from genbatch._values import Prompt, is_reference
 
-from ._columns import Reading
 from ._formats import Fields, canonical, found, listed, one_line, short
+from ._names import Reading
 
 # Settings
 
