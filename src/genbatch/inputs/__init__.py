@@ -2,19 +2,31 @@
 
 1. A file is checked to its end before its first prompt is yielded; standard input is read as it
    arrives.
-2. Memory is flat: both are read block by block, lines are bounded, and no row is kept.
-3. Every error is one ValueError on one line, "file:line: what was found; what to do".
+2. Memory is flat: both are read block by block, lines are bounded, and no row is kept. Workbooks,
+   Markdown and JSON objects are read whole.
+3. Every error is one ValueError, "file:line: what was found; what to do", a line for each mistake.
 """
 
-from ._formats import InputError, canonical, check_encoding
-from ._recipe import MOST_IMAGES, Asked, Grid, Recipe, Template
+from ._formats import InputError, Layout, canonical, check_encoding
+from ._recipe import (
+    MOST_IMAGES,
+    Asked,
+    Grid,
+    Recipe,
+    Template,
+    parse_aspect_ratio,
+    parse_image_size,
+)
+from ._recognize import FORMATS
 from ._sources import PromptFiles, Selection, StandardInput, read_prompts
 
 __all__ = [
+    "FORMATS",
     "MOST_IMAGES",
     "Asked",
     "Grid",
     "InputError",
+    "Layout",
     "PromptFiles",
     "Recipe",
     "Selection",
@@ -22,5 +34,7 @@ __all__ = [
     "Template",
     "canonical",
     "check_encoding",
+    "parse_aspect_ratio",
+    "parse_image_size",
     "read_prompts",
 ]
