@@ -27,7 +27,7 @@ from genbatch.gemini import default_size, job_share
 from ._console import QuietConsole, clock, plain
 from ._folder import add_gallery
 from ._logfile import log_to
-from ._options import IMAGES, Folder, Options, command, option, parse_config
+from ._options import IMAGES, Folder, Options, as_ratio, as_size, command, option, parse_config
 from ._run import (
     Prompts,
     Work,
@@ -61,8 +61,9 @@ PromptArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="PROMPTS",
-        help="Prompt files: .txt with one prompt per line; .jsonl, .csv or .tsv with a field named "
-        "prompt. Use - for standard input.",
+        help="Prompt files: .txt with one prompt per line; .jsonl, .json, .csv, .tsv, .xlsx, "
+        ".parquet or .arrow with a field named prompt; .md with lists; a directory of .txt files. "
+        "Use - for standard input.",
         show_default=False,
     ),
 ]
@@ -75,8 +76,12 @@ Indices = Annotated[
 # For a new take, which repeats the settings of the first one whatever the environment says.
 NewPrompt = Annotated[str | None, option(IMAGES, "Use a different prompt text.", "TEXT")]
 NewModel = Annotated[str | None, option(IMAGES, "Use a different model.", "MODEL")]
-NewAspectRatio = Annotated[str | None, option(IMAGES, "Use a different aspect ratio.", "W:H")]
-NewImageSize = Annotated[str | None, option(IMAGES, "Use a different image size.", "SIZE")]
+NewAspectRatio = Annotated[
+    str | None, option(IMAGES, "Use a different aspect ratio.", "W:H", callback=as_ratio)
+]
+NewImageSize = Annotated[
+    str | None, option(IMAGES, "Use a different image size.", "SIZE", callback=as_size)
+]
 Seed = Annotated[int | None, option(IMAGES, "Use a different random seed.", "N")]
 # For the demo, which ignores the environment as well.
 DemoOutput = Annotated[Path, option(None, "Folder for the images.", "DIR", "--output", "-o")]
@@ -317,6 +322,7 @@ def recipe_of(options: Options, matrix: Sequence[str], services: Services) -> in
         grid=inputs.Grid.parse(matrix),
         check=check,
         settings=options.of_rows,
+        expand=options.expand_seed if options.expand else None,
     )
 
 
@@ -326,7 +332,7 @@ def read_inputs(names: Sequence[str], recipe: inputs.Recipe, options: Options) -
     Args:
         names: File names, or ``-`` alone; if empty, the template and the grid make the prompts.
         recipe: How rows become prompts.
-        options: Their encoding and selection.
+        options: Their layout, encoding and selection.
 
     Raises:
         ValueError: If there is nothing to read, or the input is malformed.
@@ -336,14 +342,22 @@ def read_inputs(names: Sequence[str], recipe: inputs.Recipe, options: Options) -
     selection = inputs.Selection(options.limit, options.sample, options.sample_seed)
     if not names and (recipe.template is None or not recipe.grid.axes):
         raise ValueError("no PROMPTS: name a file, or give --template and --matrix")
+    layout = options.layout
+
+    def note(line: str) -> None:
+        if not options.quiet:
+            QuietConsole(stderr=True).say(plain(line))
+
     if STDIN not in names:
-        return inputs.read_prompts(names, recipe, encoding=encoding, selection=selection)
+        return inputs.read_prompts(
+            names, recipe, encoding=encoding, layout=layout, selection=selection, note=note
+        )
     if len(names) > 1:
         raise ValueError("- must be the only input: standard input and files do not mix")
     if sys.stdin is None:
         raise ValueError("stdin is closed: pipe prompts into it or name a file")
     source = inputs.StandardInput(
-        sys.stdin.fileno(), recipe, inputs.check_encoding(encoding), selection
+        sys.stdin.fileno(), recipe, inputs.check_encoding(encoding), selection, layout, note
     )
     if source.is_terminal:
         QuietConsole(stderr=True).say("Type one prompt per line; Ctrl-D on an empty line ends.")

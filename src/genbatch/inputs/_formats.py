@@ -386,7 +386,8 @@ _REASONS = {
 
 def _no_object(reason: str, line: str) -> str:
     if line.lstrip().startswith("["):
-        return "a JSON array; .jsonl has one object per line: --format json reads it"
+        hint = "jq -c '.[]' FILE converts it, --format json reads it"
+        return f"a JSON array; .jsonl has one object per line: {hint}"
     return f'{reason}; each line is one object, such as {{"prompt": "a red fox"}}'
 
 
@@ -416,7 +417,7 @@ def read_lines(source: Source) -> Rows:
             yield number, fields
 
 
-def _parts(source: Source, lines: Iterable[str]) -> Rows:
+def _parts(source: Source, lines: Iterable[str]) -> Iterator[tuple[int, Fields]]:
     """Yield a row for each part of a text between lines that are its separator."""
     part: list[str] = []
     start, size, separator = 1, 0, (source.layout.separator or "").strip()
@@ -440,18 +441,26 @@ def read_whole(source: Source) -> Rows:
     """Yield the one row of a text that is one prompt, whose name is its id."""
     layout = replace(source.layout, separator="\0")
     for number, fields in _parts(replace(source, layout=layout), source.lines()):
-        yield number, {**fields, "id": PurePath(source.name).stem}
+        yield number, fields | {"id": PurePath(source.name).stem}
 
 
 def read_objects(source: Source) -> Rows:
-    """Yield a row for each line of JSON."""
+    """Yield a row for each line of JSON.
+
+    Raises:
+        InputError: If it begins with an array: each further line would be wrong too.
+    """
+    is_first = True
     for number, line in enumerate(source.lines(), 1):
         try:
             fields = read_object(line)
         except ValueError as error:
+            if is_first and line.lstrip().startswith("["):
+                raise source.error(error, number) from None
             yield number, error
             continue
         if fields is not None:
+            is_first = False
             yield number, fields
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._formats import Fields, Rows, Source, header_names, rows_of_cells
@@ -121,33 +122,26 @@ def _plain(token: Token) -> str:
     return "".join("\n" if each.type in breaks else each.content for each in token.children)
 
 
-def _tables(tokens: Sequence[Token], source: Source) -> Iterator[tuple[int, Fields]]:
+def _tables(tokens: Sequence[Token], source: Source) -> Rows:
     """Yield the rows of the tables that have the columns that are needed."""
-    rows: list[tuple[int, list[str] | ValueError]] = []
+    rows: list[tuple[int, list[str]]] = []
     for token in tokens:
         if token.type == "table_open":
             rows = []
         elif token.type == "tr_open":
             rows.append((_line(token), []))
         elif token.type == "inline" and token.level > 3 and rows:
-            cells = rows[-1][1]
-            if isinstance(cells, list):
-                cells.append(_plain(token))
+            rows[-1][1].append(_plain(token))
         elif token.type == "table_close":
             yield from _rows_of_table(rows, source)
             rows = []
 
 
-def _rows_of_table(
-    rows: list[tuple[int, list[str] | ValueError]], source: Source
-) -> Iterator[tuple[int, Fields]]:
-    try:
+def _rows_of_table(rows: list[tuple[int, list[str]]], source: Source) -> Rows:
+    with suppress(ValueError):  # for a table of other things
         source.check_names(header_names(rows[0][1]))
-    except ValueError:
-        return  # a table of other things
-    for number, fields in rows_of_cells(source, iter(rows)):
-        if isinstance(fields, dict):
-            yield number, fields
+        return rows_of_cells(source, iter(rows))
+    return iter(())
 
 
 def _line(token: Token) -> int:

@@ -29,10 +29,8 @@ from ._formats import Fields, canonical, found, listed, one_line, short
 MOST_IMAGES = 1000  # of one row: a typing mistake must not cost a fortune
 
 _WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0+)?")  # with what pandas adds where a column has gaps
-_RATIO = re.compile(
-    r"0*([0-9]+)\s*:\s*0*([0-9]+)(:00)?"
-)  # or the time that a spreadsheet made of it
-_NO_RATIO = re.compile(r"([0-9]{1,2})\s*[x×*/_-]\s*([0-9]{1,2})", re.IGNORECASE)
+_RATIO = re.compile(r"0*([0-9]+)\s*:\s*0*([0-9]+)(:00)?")  # or as a time of day
+_NO_RATIO = re.compile(r"([0-9]{1,2})\s*[x\u00d7*/_-]\s*([0-9]{1,2})", re.IGNORECASE)
 _SIZE = re.compile(r"([0-9]+)\s*k", re.IGNORECASE)
 _BLANK = frozenset(["", "nan", "NaN", "<NA>"])  # what pandas writes where nothing is
 _DEFAULT = frozenset(["auto", "default"])

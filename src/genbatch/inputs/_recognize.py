@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import PurePath
@@ -107,7 +108,7 @@ def peek(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 
 def _has_line(head: bytes) -> bool:
-    return b"\n" in head.strip(b"\xef\xbb\xbf\r\n\t ")
+    return b"\n" in head.lstrip(b"\xef\xbb\xbf\r\n\t ")
 
 
 def recognize(source: Source, head: bytes) -> Format:
@@ -150,7 +151,9 @@ def _looks_like(head: bytes) -> str:
 def _first_lines(head: bytes, encoding: str) -> tuple[str, str]:
     """Return the first line that is not blank, and what is known of the lines after it."""
     encoding = _UTF_16.get(head[:2], encoding)
-    text = head.decode(encoding, errors="replace").removeprefix("\ufeff").lstrip()
+    text = ""
+    with suppress(UnicodeError):  # of encodings that are not of files, such as idna
+        text = head.decode(encoding, errors="replace").removeprefix("\ufeff").lstrip()
     first, _, after = text.partition("\n")
     return first.rstrip("\r"), after
 
