@@ -309,8 +309,8 @@ class Options:
     name: str = _field(
         DEFAULT_TEMPLATE,
         FILES,
-        "Template for file names, built from {index}, {slug}, {id} and {key}, "
-        "such as {index:05d}_{slug}.",
+        "Template for file names, built from {index}, {slug}, {id}, {name}, {source}, {model}, "
+        "{seed}, {n} and {key}, such as {model}/{index:05d}_{slug}.",
         "TEMPLATE",
         env=True,
         callback=_parsed_by(check_template),

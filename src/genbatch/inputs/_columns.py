@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from datetime import date, time, timedelta
 from decimal import Decimal
 from importlib import import_module
@@ -41,7 +40,7 @@ def read_workbook(source: Source) -> Rows:
         InputError: If it is not a workbook, or has no such sheet.
     """
     calamine = _library("python_calamine", "python-calamine", source)
-    with closing(source.file()) as file:
+    with source.file() as file:
         try:
             workbook = calamine.load_workbook(file)
             names = workbook.sheet_names
@@ -86,7 +85,7 @@ def _text(cell: object) -> str:
 def read_parquet(source: Source) -> Rows:
     """Yield the rows of a Parquet file."""
     parquet = _library("pyarrow.parquet", "pyarrow", source)
-    with closing(source.file()) as file:
+    with source.file() as file:
         yield from _rows(source, _parquet_batches(parquet, file, source))
 
 
@@ -100,7 +99,7 @@ def _parquet_batches(parquet: Any, file: Any, source: Source) -> Iterator[Any]:
 def read_arrow(source: Source) -> Rows:
     """Yield the rows of an Arrow or Feather file, or of an Arrow stream."""
     arrow = _library("pyarrow", "pyarrow", source)
-    with closing(source.file()) as file:
+    with source.file() as file:
         yield from _rows(source, _arrow_batches(arrow, file, source))
 
 

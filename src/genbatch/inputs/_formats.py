@@ -15,7 +15,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
@@ -203,7 +203,7 @@ class Lines:
             raise self._error(f"line of more than {MAX_LINE:,} characters")
         if "\0" in line:
             half = "le" if line[1:2] == "\0" else "be"
-            is_half = 2 * line.count("\0") >= len(line) - 1
+            is_half = 2 * line.count("\0") >= len(line) - 1 > 2
             wide = f"; it looks like UTF-16 without its mark: --encoding utf-16-{half}"
             message = "NUL character; save the file as text in UTF-8"
             raise self._error(message + (wide if is_half else ""))
@@ -288,14 +288,17 @@ class Source:
         """Yield its text, piece by piece."""
         return map(Lines(self.name, self.layout.encoding).text, self.blocks)
 
-    def file(self) -> IO[bytes]:
-        """Return it as a file, for formats that are not read in order; the caller closes it."""
-        file = self.opened
-        if file is None:
-            file = TemporaryFile()
+    @contextmanager
+    def file(self) -> Iterator[IO[bytes]]:
+        """Open it as a file, for formats that are not read in order."""
+        if self.opened is not None:
+            self.opened.seek(0)
+            yield self.opened
+            return
+        with TemporaryFile() as file:
             file.writelines(self.blocks)
-        file.seek(0)
-        return file
+            file.seek(0)
+            yield file
 
     def error(self, message: object, number: int | None = None) -> InputError:
         """Return an error of this input, and of one of its lines where a number is given."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ._formats import Fields, Rows, Source, header_names, rows_of_cells
+from ._formats import Fields, Row, Rows, Source, header_names, rows_of_cells
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -34,6 +34,7 @@ def read_markdown(source: Source) -> Rows:
         raise source.error(f"reading Markdown needs markdown-it-py: {hint}") from None
     text = "\n".join(source.lines())
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    rows: list[Row]
     if source.layout.markdown == "blocks":
         rows = list(_blocks(tokens))
     else:

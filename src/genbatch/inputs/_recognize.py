@@ -133,7 +133,7 @@ def recognize(source: Source, head: bytes) -> Format:
             f"--format says how to read others: {names}"
         )
     if named is not None and named.magic and head:
-        raise source.error(f"looks like text, not like {named.name}; --format reads it as such")
+        raise source.error(f"looks like text, not like {named.name}; --format says what it is")
     first, after = _first_lines(head, source.layout.encoding)
     if named is None or named.name == "json":
         kind = _json_format(first, after, source.needed, named)
