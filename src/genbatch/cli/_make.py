@@ -28,7 +28,7 @@ from ._console import QuietConsole, clock, plain
 from ._fetch import FetchedImages
 from ._folder import add_gallery
 from ._logfile import log_to
-from ._options import IMAGES, Folder, Options, command, option, parse_config
+from ._options import IMAGES, Folder, Options, as_ratio, as_size, command, option, parse_config
 from ._questions import Read, can_ask, settle
 from ._run import (
     Prompts,
@@ -64,8 +64,9 @@ PromptArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="PROMPTS",
-        help="Prompt files: .txt with one prompt per line; .jsonl, .csv or .tsv with a field named "
-        "prompt. Use - for standard input.",
+        help="Prompt files: .txt with one prompt per line; .jsonl, .json, .csv, .tsv, .xlsx, "
+        ".parquet or .arrow with a field named prompt; .md with lists; a directory of .txt files. "
+        "Use - for standard input.",
         show_default=False,
     ),
 ]
@@ -78,8 +79,12 @@ Indices = Annotated[
 # For a new take, which repeats the settings of the first one whatever the environment says.
 NewPrompt = Annotated[str | None, option(IMAGES, "Use a different prompt text.", "TEXT")]
 NewModel = Annotated[str | None, option(IMAGES, "Use a different model.", "MODEL")]
-NewAspectRatio = Annotated[str | None, option(IMAGES, "Use a different aspect ratio.", "W:H")]
-NewImageSize = Annotated[str | None, option(IMAGES, "Use a different image size.", "SIZE")]
+NewAspectRatio = Annotated[
+    str | None, option(IMAGES, "Use a different aspect ratio.", "W:H", callback=as_ratio)
+]
+NewImageSize = Annotated[
+    str | None, option(IMAGES, "Use a different image size.", "SIZE", callback=as_size)
+]
 Seed = Annotated[int | None, option(IMAGES, "Use a different random seed.", "N")]
 # For the demo, which ignores the environment as well.
 DemoOutput = Annotated[Path, option(None, "Folder for the images.", "DIR", "--output", "-o")]
@@ -354,6 +359,7 @@ def recipe_of(
         check=check,
         settings=settings,
         remote=remote,
+        expand=options.expand_seed if options.expand else None,
     )
 
 
@@ -399,7 +405,7 @@ def read_inputs(
     Args:
         names: File names, or ``-`` alone; if empty, the template and the grid make the prompts.
         recipe: How rows become prompts.
-        options: Their encoding and selection.
+        options: Their layout, encoding and selection.
         doubts: As for inputs.read_prompts.
 
     Raises:
@@ -410,16 +416,34 @@ def read_inputs(
     selection = inputs.Selection(options.limit, options.sample, options.sample_seed)
     if not names and (recipe.template is None or not recipe.grid.axes):
         raise ValueError("no PROMPTS: name a file, or give --template and --matrix")
+    layout = options.layout
+
+    def note(line: str) -> None:
+        if not options.quiet:
+            QuietConsole(stderr=True).say(plain(line))
+
     if STDIN not in names:
         return inputs.read_prompts(
-            names, recipe, encoding=encoding, selection=selection, doubts=doubts
+            names,
+            recipe,
+            encoding=encoding,
+            layout=layout,
+            selection=selection,
+            note=note,
+            doubts=doubts,
         )
     if len(names) > 1:
         raise ValueError("- must be the only input: standard input and files do not mix")
     if sys.stdin is None:
         raise ValueError("stdin is closed: pipe prompts into it or name a file")
     source = inputs.StandardInput(
-        sys.stdin.fileno(), recipe, inputs.check_encoding(encoding), selection, doubts
+        sys.stdin.fileno(),
+        recipe,
+        inputs.check_encoding(encoding),
+        selection,
+        layout,
+        note,
+        doubts,
     )
     if source.is_terminal:
         QuietConsole(stderr=True).say("Type one prompt per line; Ctrl-D on an empty line ends.")

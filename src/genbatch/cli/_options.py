@@ -23,7 +23,17 @@ from genbatch._money import load_prices
 from genbatch._store import DEFAULT_TEMPLATE, FINAL, check_template
 from genbatch._throttle import parse_interval
 from genbatch._values import is_reference, sniff_input_type
-from genbatch.inputs import MOST_IMAGES, SKIPPABLE, Reading, RemoteImages, located_image, parse_map
+from genbatch.inputs import (
+    MOST_IMAGES,
+    SKIPPABLE,
+    Layout,
+    Reading,
+    RemoteImages,
+    located_image,
+    parse_aspect_ratio,
+    parse_image_size,
+    parse_map,
+)
 
 from ._console import QuietConsole
 
@@ -147,6 +157,22 @@ def _parsed_by(parse: Callable[[str], object]) -> Callable[[T], T]:
     return check
 
 
+def _normalized_by(parse: Callable[[str], T]) -> Callable[[str | None], T | None]:
+    """Return a check that puts what parse returns in the place of a text."""
+
+    def normalize(text: str | None) -> T | None:
+        try:
+            return None if text is None else parse(text.strip())
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return normalize
+
+
+as_ratio = _normalized_by(parse_aspect_ratio)
+as_size = _normalized_by(parse_image_size)
+
+
 def kinds_to_retry(kinds: str | None) -> bool | list[str]:
     """Return the value of --retry-failed as a Store takes it.
 
@@ -219,6 +245,33 @@ class Options:
         "Make a prompt for every combination of these values: a=1,2 b=3,4.",
         "NAME=A,B",
     )
+    expand: bool = _field(
+        False, PROMPTS, "Choose one of each {a|b} in prompts, instead of leaving them as they are."
+    )
+    expand_seed: int = _field(0, PROMPTS, "Random seed for --expand.", "N")
+    format: (
+        Literal["txt", "jsonl", "json", "csv", "tsv", "md", "xlsx", "parquet", "arrow"] | None
+    ) = _field(None, PROMPTS, "Format of the input files, whatever their names and contents.", None)
+    separator: str | None = _field(
+        None,
+        PROMPTS,
+        "Line between prompts of several lines, such as ---, or '' for blank lines; "
+        "the character between the columns of a table.",
+        "TEXT",
+    )
+    comments: bool = _field(False, PROMPTS, "Skip lines of text files that begin with #.")
+    no_header: bool = _field(
+        False, PROMPTS, "The first row of a table is data; --column 1 is its first column."
+    )
+    sheet: str | None = _field(
+        None, PROMPTS, "Sheet of a workbook, by name or number; the first if not given.", "NAME"
+    )
+    path: str | None = _field(
+        None, PROMPTS, "Where the list of prompts is in a JSON object: data.items.", "NAMES"
+    )
+    md: Literal["lists", "blocks"] = _field(
+        "lists", PROMPTS, "Prompts of Markdown: list items and tables, or fenced blocks.", None
+    )
     encoding: str = _field(
         "utf-8", PROMPTS, "Encoding of the input files, such as cp1252.", "NAME", env=True
     )
@@ -260,8 +313,12 @@ class Options:
         "Your own image client: a function that returns it; repeatable.",
         "MODULE:FUNCTION",
     )
-    aspect_ratio: str | None = _field(None, IMAGES, "Aspect ratio, such as 16:9.", "W:H", env=True)
-    image_size: str | None = _field(None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True)
+    aspect_ratio: str | None = _field(
+        None, IMAGES, "Aspect ratio, such as 16:9.", "W:H", env=True, callback=as_ratio
+    )
+    image_size: str | None = _field(
+        None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True, callback=as_size
+    )
     thinking: str | None = _field(
         None, IMAGES, "Thinking level, such as high; not every model supports it.", "LEVEL"
     )
@@ -298,8 +355,8 @@ class Options:
     name: str = _field(
         DEFAULT_TEMPLATE,
         FILES,
-        "Template for file names, built from {index}, {slug}, {id} and {key}, "
-        "such as {index:05d}_{slug}.",
+        "Template for file names, built from {index}, {slug}, {id}, {name}, {source}, {model}, "
+        "{seed}, {n} and {key}, such as {model}/{index:05d}_{slug}.",
         "TEMPLATE",
         env=True,
         callback=_parsed_by(check_template),
@@ -415,7 +472,8 @@ class Options:
             ValueError: If --map is malformed.
         """
         columns = parse_map(self.columns or ())
-        return Reading(columns, kinds_of(self.skip), kinds_of(self.literal))
+        literal = kinds_of(self.literal) | ({"choices"} if self.expand else set())
+        return Reading(columns, kinds_of(self.skip), literal)
 
     @property
     def namespace(self) -> str:
@@ -441,6 +499,19 @@ class Options:
             "system_instruction": self.system,
             "generation_config": parse_config(self.config or ()),
         }
+
+    @property
+    def layout(self) -> Layout:
+        """How the input files are to be read."""
+        return Layout(
+            format=self.format,
+            separator=self.separator,
+            comments=self.comments,
+            header=not self.no_header,
+            sheet=self.sheet,
+            path=self.path,
+            markdown=self.md,
+        )
 
     def of_rows(self, remote: RemoteImages | None) -> dict[str, Any]:
         """Return the settings that a row of the input may have too, by their names there."""

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-from ._formats import Fields, canonical, found, short
+from ._formats import Fields, Rows, canonical, found, short
 from ._names import FIELDS, SHORTEST_SECRET, Columns, Reading, bare, is_secret, unsupported
 from ._recipe import Recipe, joined
 
@@ -362,6 +362,24 @@ class RowInspector:
         if not self._is_inert:
             names = list(self._columns(tuple(names)).fields.values())
         self._recipe.check_names(names)
+
+    def taken(self, rows: Rows, doubts: Doubts | None) -> Rows:
+        """Yield rows as they are to be read; as take."""
+        if self._is_inert:
+            yield from rows
+            return
+        for number, row in rows:
+            if isinstance(row, ValueError):
+                yield number, row
+                continue
+            try:
+                fields = self.take(number, row, doubts)
+            except ValueError as error:
+                yield number, error
+                continue
+            if fields is not None:
+                yield number, fields
+        self.end(doubts)
 
     def take(self, number: int, fields: Fields, doubts: Doubts | None) -> Fields | None:
         """Return a row as it is to be read, None if it is left out.

@@ -12,9 +12,10 @@ import os
 import re
 import string
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from random import Random
 from typing import Any, Protocol, TypeAlias
 
 from pydantic_core import from_json
@@ -28,7 +29,12 @@ from ._names import Reading
 
 MOST_IMAGES = 1000  # of one row: a typing mistake must not cost a fortune
 
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0+)?")  # with what pandas adds where a column has gaps
+_RATIO = re.compile(r"0*([0-9]+)\s*:\s*0*([0-9]+)(:00)?")  # or as a time of day
+_NO_RATIO = re.compile(r"([0-9]{1,2})\s*[x\u00d7*/_-]\s*([0-9]{1,2})", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+)\s*k", re.IGNORECASE)
+_BLANK = frozenset(["", "nan", "NaN", "<NA>"])  # what pandas writes where nothing is
+_DEFAULT = frozenset(["auto", "default"])
 _SEEDS = range(-(2**31), 2**31)  # what the service takes
 
 Parse: TypeAlias = Callable[[Any], Any]
@@ -72,7 +78,7 @@ def parse_settings(
     settings = {}
     for name, value in fields.items():
         given = value.strip() if type(value) is str else value
-        if given is None or given == "":
+        if given is None or (type(given) is str and given in _BLANK):
             continue
         try:
             settings[name] = PARSERS[name](given)
@@ -157,12 +163,42 @@ def check_finite(name: str, value: object) -> None:
             check_finite(name, each)
 
 
+def parse_aspect_ratio(value: Any) -> str | None:
+    """Return an aspect ratio as services have it, None for the default.
+
+    Raises:
+        ValueError: If it is not text, or written otherwise, such as 16x9.
+    """
+    text = check_text(value)
+    if match := _RATIO.fullmatch(text):
+        return f"{match[1]}:{match[2]}"
+    if match := _NO_RATIO.fullmatch(text):
+        raise ValueError(f"{found(text)} is no aspect ratio: did you mean {match[1]}:{match[2]}?")
+    return None if text.lower() in _DEFAULT else text
+
+
+def parse_image_size(value: Any) -> str | None:
+    """Return an image size as services have it, such as 2K for 2k, None for the default.
+
+    Raises:
+        ValueError: If it is not text.
+    """
+    text = check_text(value)
+    if match := _SIZE.fullmatch(text):
+        return f"{match[1]}K"
+    return None if text.lower() in _DEFAULT else text
+
+
 def _text_or_number(value: Any) -> str:
+    if type(value) is float and value.is_integer():
+        value = int(value)
     return str(value) if type(value) is int else check_text(value)
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
+    if isinstance(value, str) and (match := _WHOLE.fullmatch(value)):
+        return int(match[1])
+    if type(value) is float and value.is_integer():
         return int(value)
     if type(value) is not int:
         raise ValueError(f"{found(value)} is not a whole number")
@@ -212,8 +248,8 @@ PARSERS: dict[str, Parse] = {
     "id": _text_or_number,
     "filename": _text_or_number,
     "model": check_text,
-    "aspect_ratio": check_text,
-    "image_size": check_text,
+    "aspect_ratio": parse_aspect_ratio,
+    "image_size": parse_image_size,
     "images": _images,
     "n": _n,
     "seed": _seed,
@@ -390,6 +426,7 @@ class Recipe:
         check: Called with a model, an aspect_ratio and an image_size, each None where a prompt
             leaves it to the run; raises a ValueError if the model does not support that.
         settings: Those of rows that do not have their own, as read returns them.
+        expand: Seed of the choices among ``{a|b}`` in prompts, None to leave them as they are.
         reading: What the user has said of the rows; None takes them as they are.
         remote: Fetches input images that are https URLs.
 
@@ -402,6 +439,7 @@ class Recipe:
     grid: Grid = field(default_factory=Grid)
     check: Callable[[str | None, str | None, str | None], object] = _anything
     settings: Mapping[str, Any] = field(default_factory=dict)
+    expand: int | None = None
     reading: Reading | None = None
     remote: RemoteImages | None = None
 
@@ -426,6 +464,13 @@ class Recipe:
             if name not in used and name not in PARSERS:
                 raise ValueError(f"--matrix {name}: --template must contain {{{name}}}")
 
+    @property
+    def needed(self) -> list[str]:
+        """The fields that each row must have."""
+        if self.template is None:
+            return [self.column]
+        return [each for each in self.template.names if each not in self.grid.axes]
+
     def check_names(self, names: Collection[str], kind: str = "column") -> None:
         """Refuse a row, or a table, that lacks a field.
 
@@ -436,10 +481,8 @@ class Recipe:
         Raises:
             ValueError: If one is missing, or an axis of the grid has its name.
         """
-        needed, hint = [self.column], "; --column names yours"
-        if self.template is not None:
-            needed, hint = [each for each in self.template.names if each not in self.grid.axes], ""
-        for name in needed:
+        hint = "; --column names yours" if self.template is None else ""
+        for name in self.needed:
             if name not in names:
                 shown = f"the {kind}s are: {listed(names)}"
                 raise ValueError(f"no {kind} named {name}; {shown}{hint}")
@@ -483,7 +526,8 @@ class Recipe:
                 # By value, not by number: a longer grid leaves the names it had as they were.
                 own[name] = "-".join([settings[name], *point.values()])
             metadata = {**others, **point}
-            yield from Prompt(self._text(fields, point), **own, metadata=metadata).variants(n)
+            prompts = Prompt(self._text(fields, point), **own, metadata=metadata).variants(n)
+            yield from prompts if self.expand is None else map(self._expanded, prompts)
 
     def kinds(self, settings: Mapping[str, Any]) -> Sequence[tuple[Asked, int]]:
         """Return what the prompts of a row ask for, and how many ask for it."""
@@ -493,6 +537,10 @@ class Recipe:
         each = self.grid.size // len(points)
         rows = [{**settings, **self.grid.settings(point)} for point in points]
         return [(_asked(row), row.get("n", 1) * each) for row in rows]
+
+    def _expanded(self, prompt: Prompt) -> Prompt:
+        text = _expand(prompt.text, f"{self.expand}:{prompt.variant or 1}")
+        return replace(prompt, text=text) if text.strip() else prompt
 
     def _parted(self, fields: Fields) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the settings among the fields, and the other fields except the prompt."""
@@ -508,6 +556,25 @@ class Recipe:
         if self.template is None:
             return str(fields[self.column])
         return self.template.fill({**fields, **point})
+
+
+_CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
+
+
+def _expand(text: str, seed: str) -> str:
+    """Return text with one of each ``{a|b}`` chosen, the inner ones first.
+
+    The choice follows from the text and the seed alone, so that no other row changes it.
+    """
+    random = Random(f"{seed}:{text}")  # noqa: S311 - no secret
+
+    def choose(match: re.Match[str]) -> str:
+        options = match[1].split("|")
+        return options[int(random.random() * len(options))]
+
+    while (chosen := _CHOICE.sub(choose, text)) != text:
+        text = chosen
+    return text
 
 
 def _asked(settings: Mapping[str, Any]) -> Asked:
