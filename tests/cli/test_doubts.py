@@ -196,6 +196,30 @@ def test_a_map_of_no_column_is_refused(genbatch: Genbatch) -> None:
     assert done.stderr == "genbatch: --map: no column named rato; the columns are: prompt, ratio\n"
 
 
+@pytest.mark.parametrize(
+    ("content", "option", "expected"),
+    [
+        (
+            "A knight in silver\nstands on a hill.\n\nA fox asleep\nin fresh snow.\n",
+            "--separator",
+            ["A fox asleep\nin fresh snow.", "A knight in silver\nstands on a hill."],
+        ),
+        ("a {red|red} fox\nan owl\n", "--expand", ["a red fox", "an owl"]),
+    ],
+)
+def test_a_file_is_read_as_the_answer_says(
+    serve: Serve, genbatch: Genbatch, content: str, option: str, expected: list[str]
+) -> None:
+    fake = serve()
+    Path("list.txt").write_text(content)
+    code, shown = answered("s")
+    assert code == 0
+    assert f"read it so ({option})" in " ".join(shown.split())
+    assert texts(fake) == expected
+    again = genbatch("run", "list.txt")
+    assert (again.returncode, fake.stats.calls) == (0, len(expected))
+
+
 # Lines before paying
 
 

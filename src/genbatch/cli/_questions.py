@@ -103,7 +103,7 @@ def settle(
     answers = Answers(options.output)
     options = _as_answered(options, answers, files)
     while True:
-        mended = {each: answers.mended(each) for each in files}
+        mended = {each: [*filter(_is_of_rows, answers.mended(each))] for each in files}
         doubts = Doubts(strict="-" in files and not (options.dry_run or options.demo))
         prompts = read(options, mended, doubts)
         if "-" not in files:
@@ -159,6 +159,12 @@ def _actions(mendable: Sequence[Doubt]) -> str:
     return ", ".join(f"{words.get(n, 'read it so')} ({' '.join(o)})" for n, o in by_option.items())
 
 
+def _is_of_rows(kind: str) -> bool:
+    """Return whether what mends a doubt concerns its rows alone."""
+    known = LINES.get(kind)
+    return known is None or known.option is None or known.option[0] in _OF_ROWS
+
+
 def _can_mend(doubt: Doubt, options: Options, files: Sequence[str]) -> bool:
     if doubt.option is None or doubt.option[0] in _OF_ROWS:
         return doubt.option is not None
@@ -168,9 +174,8 @@ def _can_mend(doubt: Doubt, options: Options, files: Sequence[str]) -> bool:
 def _as_answered(options: Options, answers: Answers, files: Sequence[str]) -> Options:
     """Return options that read a file as was answered, where that is not about rows alone."""
     for kind in answers.mended(files[0]) if len(files) == 1 else ():
-        known = LINES.get(kind)
-        if known and known.option and known.option[0] not in _OF_ROWS:
-            name, value = known.option
+        if not _is_of_rows(kind):
+            name, value = LINES[kind].option or ("", "")
             given: Any = True if name == "expand" else value
             options = replace(options, **{name: given})
     return options

@@ -83,8 +83,9 @@ LINES = {
 SKIPPABLE = sorted(name for name, kind in LINES.items() if kind.option == ("skip", name))
 
 # In this order, on lines without the blanks around them.
+_SEPARATOR = re.compile(r"\s*([-=*_~#+.])(\s*\1){2,}\s*")
 _OF_SIGNS = _compiled(
-    ("separators", r"([-=*_~#+.])(\s*\1){2,}"),
+    ("separators", _SEPARATOR.pattern),
     ("json", r"([\[\]{}]|\},\s*\{|\[\s*[\[{\"].*|\"(?:[^\"\\]|\\.)*\"(\s*:.*|,)),?"),
     ("jsonl", r"\{\s*\".*"),
     ("markdown", r"(```|~~~).*|\|.*\|"),
@@ -163,7 +164,7 @@ def kind_of_prompt(text: str) -> str | None:
         return "choices"
     if "__" in text and _WILDCARD.search(text):
         return "wildcards"
-    return None
+    return "separators" if _SEPARATOR.fullmatch(text) else None
 
 
 class _Paragraphs:
