@@ -117,6 +117,18 @@ def test_skipping_is_remembered(serve: Serve) -> None:
     assert fake.stats.calls == 2
 
 
+def test_files_of_a_directory_have_answers_of_their_own(serve: Serve) -> None:
+    fake = serve()
+    Path("shots").mkdir()
+    for number, text in enumerate(("1. a fox", "an owl", "1. a cat")):
+        Path("shots", f"{number}.txt").write_text(text)
+    with terminal("run", "shots", columns=200) as window:
+        window.until(lambda lines: any(QUESTION in line for line in lines))
+        window.type("s\n")
+        assert window.end() == 0
+    assert texts(fake) == ["a cat", "a fox", "an owl"]
+
+
 def test_paying_is_remembered_for_as_many_lines(serve: Serve, genbatch: Genbatch) -> None:
     fake = serve()
     write_doubtful()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,11 @@ def read(
     assert isinstance(prompts, PromptFiles)
     assert len(list(prompts)) == len(prompts)
     return list(prompts), doubts
+
+
+def mended(name: str, *kinds: str) -> Reading:
+    """Return what was said by one who had doubts of these kinds mended."""
+    return Reading(answers={os.path.abspath(name): kinds})
 
 
 def kinds(doubts: Doubts) -> dict[str, int]:
@@ -148,7 +154,7 @@ def test_lines_are_left_out_or_taken_as_they_are() -> None:
     assert (len(prompts), kinds(doubts)) == (6, {})
     _, doubts = read("a.txt", content, Reading(literal=frozenset(["comments", "numbering"])))
     assert kinds(doubts) == {"separators": 1, "headings": 1, "choices": 1}
-    prompts, doubts = read("a.txt", content, Reading(answers={"a.txt": ["comments"]}))
+    prompts, doubts = read("a.txt", content, mended("a.txt", "comments"))
     assert "comments" not in kinds(doubts)
     assert len(prompts) == 5
 
@@ -201,7 +207,7 @@ def test_a_column_that_is_nearly_a_setting_is_doubtful(column: str, value: str, 
 
     for said in (
         Reading(columns=parse_map([f"{field}={column}"])),
-        Reading(answers={"a.csv": [f"column {column}"]}),
+        mended("a.csv", f"column {column}"),
     ):
         prompts, doubts = read("a.csv", content, said)
         assert kinds(doubts) == {}
@@ -247,7 +253,7 @@ def test_a_column_of_paths_is_doubtful_whatever_its_name() -> None:
         'a.csv:2: the column "look" holds paths of images: "refs/hero.png" (1 row); '
         "--map images=look reads it as images"
     )
-    prompts, _ = read("a.csv", content, Reading(answers={"a.csv": ["column look"]}))
+    prompts, _ = read("a.csv", content, mended("a.csv", "column look"))
     assert prompts[0].images == (Path("refs/hero.png"),)
     lines = '{"prompt": "a", "look": ["refs/hero.png"]}\n{"prompt": "b"}\n'
     prompts, doubts = read("a.jsonl", lines)

@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -53,9 +54,10 @@ class Answers:
         except (OSError, ValueError, TypeError, AttributeError):
             pass  # none yet, or damaged: asked again
 
-    def mended(self, file: str) -> list[str]:
-        """Return the kinds of lines, and the columns, that were to be mended in a file."""
-        return [kind for kind, most in self._by_file.get(_key(file), {}).items() if most < 0]
+    def mended(self) -> dict[str, list[str]]:
+        """Return the kinds of lines, and the columns, to be mended in each file, by its path."""
+        by_file = self._by_file.items()
+        return {file: [kind for kind, most in kinds.items() if most < 0] for file, kinds in by_file}
 
     def is_paid(self, doubt: Doubt) -> bool:
         """Return whether so many rows of this kind were to be paid for as they are."""
@@ -79,7 +81,7 @@ class Answers:
 
 
 def _key(file: str) -> str:
-    return str(Path(file).absolute())
+    return os.path.abspath(file)
 
 
 def settle(
@@ -103,7 +105,7 @@ def settle(
     answers = Answers(options.output)
     options = _as_answered(options, answers, files)
     while True:
-        mended = {each: [*filter(_is_of_rows, answers.mended(each))] for each in files}
+        mended = {f: [*filter(_is_of_rows, kinds)] for f, kinds in answers.mended().items()}
         doubts = Doubts(strict="-" in files and not (options.dry_run or options.demo))
         prompts = read(options, mended, doubts)
         if "-" not in files:
@@ -168,12 +170,12 @@ def _is_of_rows(kind: str) -> bool:
 def _can_mend(doubt: Doubt, options: Options, files: Sequence[str]) -> bool:
     if doubt.option is None or doubt.option[0] in _OF_ROWS:
         return doubt.option is not None
-    return len(files) == 1 and doubt.option[0] in {each.name for each in fields(options)}
+    return [*files] == [doubt.file] and hasattr(options, doubt.option[0])
 
 
 def _as_answered(options: Options, answers: Answers, files: Sequence[str]) -> Options:
     """Return options that read a file as was answered, where that is not about rows alone."""
-    for kind in answers.mended(files[0]) if len(files) == 1 else ():
+    for kind in answers.mended().get(_key(files[0]), ()) if len(files) == 1 else ():
         if not _is_of_rows(kind):
             name, value = LINES[kind].option or ("", "")
             given: Any = True if name == "expand" else value
@@ -192,7 +194,7 @@ def _check_map(reading: Reading, doubts: Doubts) -> None:
 def _check_files(doubts: Sequence[Doubt], files: Sequence[str]) -> None:
     """Refuse to read a pipe again, which has given what it had."""
     for file in files:
-        if not Path(file).is_file():
+        if not (Path(file).is_file() or Path(file).is_dir()):
             typed = {" ".join((f"--{d.option[0]}", d.option[1])) for d in doubts if d.option}
             raise ValueError(f"{file} can be read only once: repeat with {' '.join(sorted(typed))}")
 
