@@ -301,8 +301,8 @@ COMMANDS = re.findall(r"^genbatch (run .*?) +# (\d+ (?:images|prompts))$", PAGE,
 
 
 def test_every_command_of_the_page_is_tested() -> None:
-    assert len(COMMANDS) == PAGE.count("\ngenbatch run") == 10
-    assert len(FILES) == PAGE.count(" file=") == 3
+    assert len(COMMANDS) == PAGE.count("\ngenbatch run") == 12
+    assert len(FILES) == PAGE.count(" file=") == 4
 
 
 @pytest.mark.parametrize(("command", "made"), COMMANDS)
