@@ -15,17 +15,19 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import anyio
-import httpx
 from anyio import to_thread
 
-from genbatch._http import ConnectionStack
 from genbatch._store import HIDDEN, make_directory, make_private
 from genbatch._values import sniff_input_type
 
 from ._console import QuietConsole, count, plain
 from ._run import run
+
+if TYPE_CHECKING:
+    import httpx
 
 _MOST_BYTES = 20 * 2**20  # what a request may have
 _MOST_SECONDS = 60.0
@@ -68,6 +70,8 @@ class FetchedImages:
         Raises:
             ValueError: If it cannot be fetched.
         """
+        import httpx  # slow to import, and seldom needed
+
         url = self.pending[path]
         try:
             data = _fetched(url)
@@ -115,6 +119,10 @@ def _fetched(url: str) -> bytes:
         ValueError: If it is none, too large, or elsewhere than at https.
         httpx.HTTPError: If it cannot be fetched.
     """
+    import httpx
+
+    from genbatch._http import ConnectionStack
+
     deadline = monotonic() + _MOST_SECONDS
     headers = {"accept": "image/*", "accept-encoding": "identity", "user-agent": "genbatch"}
     trusted = ConnectionStack().certificates  # as for all other calls

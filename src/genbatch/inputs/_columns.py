@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from datetime import date, time, timedelta
-from decimal import Decimal
+from datetime import date, time
 from importlib import import_module
 from typing import Any
 
@@ -168,12 +167,12 @@ def _plain(value: Any) -> Any:
     match value:
         case float() if not math.isfinite(value):
             return None
+        case None | bool() | int() | float() | str():
+            return value
         case date() | time():
             return value.isoformat()
-        case timedelta() | Decimal():
-            return str(value)
         case dict():
             return {name: _plain(each) for name, each in value.items()}
         case list():
             return [_plain(each) for each in value]
-    return value
+    return str(value)

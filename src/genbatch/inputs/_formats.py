@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import PurePath
-from tempfile import TemporaryFile
 from typing import IO, Any, TypeAlias
 
 from pydantic_core import from_json
@@ -295,6 +294,8 @@ class Source:
             self.opened.seek(0)
             yield self.opened
             return
+        from tempfile import TemporaryFile  # slow to import, and rarely needed
+
         with TemporaryFile() as file:
             file.writelines(self.blocks)
             file.seek(0)
