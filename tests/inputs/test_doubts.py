@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -46,7 +45,7 @@ def read(
 
 def mended(name: str, *kinds: str) -> Reading:
     """Return what was said by one who had doubts of these kinds mended."""
-    return Reading(answers={os.path.abspath(name): kinds})
+    return Reading(answers={name: kinds})
 
 
 def kinds(doubts: Doubts) -> dict[str, int]:

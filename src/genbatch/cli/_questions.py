@@ -12,6 +12,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -55,9 +56,13 @@ class Answers:
             pass  # none yet, or damaged: asked again
 
     def mended(self) -> dict[str, list[str]]:
-        """Return the kinds of lines, and the columns, to be mended in each file, by its path."""
-        by_file = self._by_file.items()
-        return {file: [kind for kind, most in kinds.items() if most < 0] for file, kinds in by_file}
+        """Return the kinds of lines, and the columns, to be mended, by both paths of each file."""
+        mended: dict[str, list[str]] = {}
+        for path, kinds in self._by_file.items():
+            mended[path] = [kind for kind, most in kinds.items() if most < 0]
+            with suppress(ValueError):  # on another drive, where that can be
+                mended[os.path.relpath(path)] = mended[path]
+        return mended
 
     def is_paid(self, doubt: Doubt) -> bool:
         """Return whether so many rows of this kind were to be paid for as they are."""

@@ -345,7 +345,7 @@ class RowInspector:
         self._is_inert = recipe.reading is None
         reading = recipe.reading or Reading()
         self._used = recipe.used
-        self._mended = frozenset(reading.answers.get(os.path.abspath(file), ()))
+        self._mended = frozenset(reading.answers.get(os.path.normpath(file), ()))
         self._skip = reading.skip | self._mended
         self._literal, self._given = reading.literal, dict(reading.columns)
         self._takes_all = "all" in reading.literal

@@ -131,8 +131,8 @@ class Reading:
         columns: Fields by the bare names of the columns that are to be read as them.
         skip: Kinds of lines that are left out.
         literal: Kinds of lines, and columns, that are taken as they are; ``"all"`` are.
-        answers: Kinds and columns whose doubts were answered by mending them, by the whole path of
-            the file.
+        answers: Kinds and columns whose doubts were answered by mending them, by the
+            normal path of the file, as it is named or whole.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
