@@ -104,7 +104,10 @@ def test_throttle() -> None:
             genbatch.Prompt,
             "text id filename model aspect_ratio image_size images seed metadata source variant",
         ),
-        (genbatch.Image, "data mime_type model usage text cost response_id extras damaged"),
+        (
+            genbatch.Image,
+            "data mime_type model usage text cost response_id extras damaged is_placeholder",
+        ),
         (
             genbatch.SavedImage,
             "path mime_type size_mb sha256 cost resumed model usage text extras width height"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Unpack
+from typing import Any, Unpack
 
 from genbatch._run import Generate, ImageClient, Service, defaults_of, request_of
-from genbatch._store import content_digest, made_in
+from genbatch._store import content_digest, standing
 from genbatch._values import ImageRequest, ImageSettings, Prompt, takes_settings
 from genbatch.gemini import GeminiClient
 from genbatch.inputs import PromptFiles
@@ -31,6 +31,9 @@ class Estimate:
             prices are known: the most that each should cost, with a token for each byte of its
             text, its input images, the longest thoughts and one image.
         seconds: How long it will take at the rate given, None without one.
+        failed: Prompts of it that were refused for good, and are not asked again.
+        in_jobs: Prompts of it that live jobs at the service have.
+        placeholders: Images of it that a fake service has made; the real one makes them anew.
     """
 
     prompts: int
@@ -38,11 +41,14 @@ class Estimate:
     cost: float | None
     reserved: float | None
     seconds: float | None
+    failed: int = 0
+    in_jobs: int = 0
+    placeholders: int = 0
 
     @property
     def calls(self) -> int:
         """Calls to be made, retries not counted."""
-        return self.prompts - self.done
+        return self.prompts - self.done - self.failed - self.in_jobs
 
 
 @takes_settings
@@ -55,6 +61,8 @@ def estimate(
     price: float | None = None,
     rate: float | None = None,
     reserve: bool = False,
+    redo_missing: bool = False,
+    retry_failed: bool | Collection[str] = False,
     **settings: Unpack[ImageSettings],
 ) -> Estimate:
     """Return how many calls a batch will make, and what they are expected to cost.
@@ -70,6 +78,8 @@ def estimate(
         rate: Calls that start in a second.
         reserve: Whether to tell what a budget reserves: files are then read again, to the length of
             each prompt.
+        redo_missing: As for Store.
+        retry_failed: As for Store.
         settings: See ImageSettings; those of the batch.
 
     Raises:
@@ -83,24 +93,64 @@ def estimate(
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
     service = Service(client)
     terms_of = cache(partial(_terms, service, defaults_of(service, settings, None, price), price))
-    made = Counter({} if save_dir is None else made_in(save_dir))
-    number = done = 0
+    found = _Found(save_dir, service, redo_missing=redo_missing, retry_failed=retry_failed)
+    number = 0
     cost: float | None = 0.0
     most: float | None = 0.0
-    for prompt, count in _kinds(prompts, one_by_one=reserve or bool(made)):
+    for prompt, count in _kinds(prompts, one_by_one=reserve or found.is_any):
         number += count
         terms = terms_of(prompt.model, prompt.aspect_ratio, prompt.image_size)
-        if made and made[digest := content_digest(namespace, terms.request(prompt))] > 0:
-            made[digest] -= 1
-            done += 1
+        if found.is_any and found.take(namespace, terms.request(prompt)):
             continue
         expected = terms.expected(prompt)
         cost = None if cost is None or expected is None else cost + count * expected
         if reserve:
             reserved = terms.reserved(prompt)
             most = None if most is None or reserved is None else most + reserved
-    seconds = None if rate is None else (number - done) / rate
-    return Estimate(number, done, cost, most if reserve else None, seconds)
+    plan = Estimate(number, 0, cost, most if reserve else None, None)
+    plan = replace(plan, **found.counts)
+    return plan if rate is None else replace(plan, seconds=plan.calls / rate)
+
+
+class _Found:
+    """What a directory has already, taken request by request.
+
+    Attributes:
+        is_any: Whether there is anything.
+        counts: What was taken, by fields of an Estimate.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str] | None, service: Service, **policy: Any
+    ) -> None:
+        self._service = service
+        self._left = None if directory is None else standing(directory, **policy)
+        self.is_any = any(self._left or ())
+        self.counts: Counter[str] = Counter()
+        self._fakes: dict[str, bool] = {}  # by model
+
+    def take(self, namespace: str, request: ImageRequest) -> bool:
+        """Return whether a request is not to be paid for, and count it."""
+        if self._left is None:
+            return False
+        digest = content_digest(namespace, request)
+        if self._left.done[digest] > 0 and self._left.fakes[digest] and not self._is_fake(request):
+            self._left.fakes[digest] -= 1
+            self._left.done[digest] -= 1
+            self.counts["placeholders"] += 1
+            return False
+        for name in ("done", "failed", "in_jobs"):
+            left: Counter[str] = getattr(self._left, name)
+            if left[digest] > 0:
+                left[digest] -= 1
+                self.counts[name] += 1
+                return True
+        return False
+
+    def _is_fake(self, request: ImageRequest) -> bool:
+        if request.model not in self._fakes:
+            self._fakes[request.model] = self._service.is_fake(request)
+        return self._fakes[request.model]
 
 
 def _kinds(prompts: Iterable[str | Prompt], *, one_by_one: bool) -> Iterator[tuple[Prompt, int]]:

@@ -114,7 +114,7 @@ def test_most_images_end_a_run(genbatch: Genbatch, serve: Serve) -> None:
     done = genbatch("run", "prompts.txt", "--max-images", "2")
     assert done.returncode == 3
     assert fake.stats.images == 2
-    assert "stopped: max_images of 2 is reached: 2 images" in done.stderr
+    assert "stopped: --max-images of 2 is reached: 2 images" in done.stderr
     assert done.stderr.endswith("the same command with a larger --max-images resumes\n")
 
 

@@ -206,7 +206,7 @@ def test_quiet_says_what_failed_and_why_it_ended(genbatch: Genbatch, serve: Serv
     failed, kinds, last = done.stderr.splitlines()
     assert failed.startswith('failed [0] "a fox, number 0": Blocked: ')
     assert kinds.startswith("1 Blocked: ")
-    assert last.startswith("genbatch: stopped: max_images of 1 is reached")
+    assert last.startswith("genbatch: stopped: --max-images of 1 is reached")
 
 
 # Failures

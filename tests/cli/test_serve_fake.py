@@ -98,3 +98,26 @@ def test_a_demo_takes_no_notice_of_an_environment_that_asks_for_vertex(
     monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
     done = genbatch("demo")
     assert (done.returncode, done.stderr.count("Error")) == (0, 0)
+
+
+def test_it_fails_and_refuses_keys_as_asked_and_says_that_it_is_a_fake() -> None:
+    options = ["--latency", "0", "--fault", "503/2", "--key", "k"]
+    with started(["serve-fake", "--port", "0", *options]) as server:
+        assert server.stdout
+        url = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+        assert url
+        with httpx.Client(base_url=url[0], trust_env=False) as to:
+            asked = [("k", PATH), ("k", PATH), ("other", PATH), ("k", PATH)]
+            answers = [to.post(p, json=asking(), headers={"x-goog-api-key": k}) for k, p in asked]
+            answers += [to.get("/stats"), to.get("/v1beta/batches"), to.post(UPLOAD), to.get("/")]
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=60)
+    assert [answer.status_code for answer in answers[:4]] == [200, 503, 400, 503]
+    assert all(answer.headers["x-genbatch-fake"] == "true" for answer in answers)
+
+
+@pytest.mark.parametrize("fault", ["often", "99", "503/0"])
+def test_a_malformed_fault_is_one_line(genbatch: Genbatch, fault: str) -> None:
+    done = genbatch("serve-fake", "--fault", fault)
+    assert done.returncode == 2
+    assert "--fault must be like 503, or 503/3 for every third call" in done.stderr

@@ -185,7 +185,7 @@ def test_ctrl_c_drains(genbatch: Genbatch) -> None:
     slow = MINE.replace("data = draw", "await anyio.sleep(0.2)\n        data = draw")
     Path("my_module.py").write_text("import anyio\n" + slow)
     write_prompts(500)
-    run = ["run", "prompts.txt", "--service", "my_module:make", "-k", "4"]
+    run = ["run", "prompts.txt", "--yes", "--service", "my_module:make", "-k", "4"]
     with started(run) as process:
         while len(calls()) < 8:
             assert process.poll() is None

@@ -97,7 +97,7 @@ def test_thinking_of_the_run_is_left_out_where_a_rows_model_has_no_such_level(
     assert ["thinkingConfig" in config for config in configs(fake)] == [False, True]
     refused = genbatch("run", "shots.jsonl", "--thinking", "high", "--model", "pro")
     assert refused.returncode == 2
-    assert "gemini-3-pro-image takes no thinking, got 'high'" in refused.stderr
+    assert "gemini-3-pro-image takes no --thinking, got 'high'" in refused.stderr
 
 
 def test_redo_may_change_the_same_settings(genbatch: Genbatch, serve: Serve) -> None:
@@ -122,8 +122,8 @@ def test_redo_may_change_the_same_settings(genbatch: Genbatch, serve: Serve) -> 
         (["--config", "a=1", "--config", "a=2"], "--config a: is given twice"),
         (["--config", "candidateCount=2"], "candidate_count must be 1, got 2"),
         (["--config", 'imageConfig={"outputMimeType": "image/jpeg"}'], "output_mime_type"),
-        (["--config", "topP=much"], "valid number"),
-        (["--thinking", "deep"], "thinks minimal, medium or high, got thinking='deep'"),
+        (["--config", "topP=much"], "--config topP must be a number"),
+        (["--thinking", "deep"], "thinks minimal, medium or high, got --thinking 'deep'"),
         (["--image", "none.png"], "none.png"),
         (["--image", "prompts.txt"], "prompts.txt is not a PNG, JPEG, WebP, HEIC or HEIF image"),
         (["-n", "0"], "'-n'"),

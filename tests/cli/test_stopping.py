@@ -111,7 +111,7 @@ def test_the_first_signal_lets_calls_in_flight_finish(
     arrived, latency = arrival(4, lambda call: 0.05)
     fake = serve(latency=latency)
     write_prompts(500)
-    with started(["run", "prompts.txt", "-k", "2", "--backend", backend]) as process:
+    with started(["run", "prompts.txt", "--yes", "-k", "2", "--backend", backend]) as process:
         assert arrived.wait(60)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)

@@ -62,7 +62,7 @@ def test_a_run_stops_at_once_with_the_service_s_words_and_resumes_when_it_is_men
     is_broken = True
     fake = serve(faults=lambda call: fault if is_broken else None)
     write_prompts(PROMPTS)
-    run = ("run", "prompts.txt", "-k", str(AT_ONCE))
+    run = ("run", "prompts.txt", "-k", str(AT_ONCE), "--no-look")
     done = genbatch(*run)
     assert done.returncode == 3
     assert fake.stats.calls <= AT_ONCE + 10
@@ -161,7 +161,7 @@ def test_equal_refusals_of_a_model_stop_it_beside_one_that_works(
     fake = serve(faults=of_flash)
     rows = [{"prompt": f"a fox {n}", "model": ("pro", "flash")[n % 2]} for n in range(60)]
     Path("p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run = ("run", "p.jsonl", "-k", "4", "--via", via)
+    run = ("run", "p.jsonl", "-k", "4", "--via", via, "--no-look")
     done = genbatch(*run)
     assert done.returncode == 3
     assert len(images("genbatch-out")) == 30
@@ -187,7 +187,7 @@ def test_refusals_scattered_among_images_are_their_prompts(
     fake = serve(faults=fault)
     write_prompts(60)
     for _ in range(2):
-        done = genbatch("run", "prompts.txt", "-k", "1", "--via", via)
+        done = genbatch("run", "prompts.txt", "-k", "1", "--via", via, "--no-look")
         assert done.returncode == 1
         assert status(Path("genbatch-out")).failed == {"Rejected": 12}
         assert (len(images("genbatch-out")), fake.stats.jobs) == (48, int(via == "batch"))
@@ -256,7 +256,7 @@ def test_refusals_of_other_words_are_their_prompts(genbatch: Genbatch, serve: Se
 
     serve(faults=fault)
     write_prompts(24)
-    done = genbatch("run", "prompts.txt", "-k", "1")
+    done = genbatch("run", "prompts.txt", "-k", "1", "--no-look")
     assert done.returncode == 1
     assert "24 Rejected: change the prompts, or retry them with" in done.stderr
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from genbatch.cli._run import parse_indices, spans_of
+from genbatch.cli._takes import parse_indices, spans_of
 from genbatch.testing import Fault, blocked
 from support.commands import Genbatch, Serve, arrival, images, started, write_prompts
 
@@ -116,7 +116,8 @@ def test_an_interrupted_redo_says_which_takes_are_left(
         assert arrived.wait(60)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
-        told = process.stderr.readline()
+        # What it is about to pay for comes first, as for run.
+        told = next(line for line in process.stderr if line.startswith("Stopping"))
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert told.startswith("Stopping: waiting for the calls in flight.")
@@ -184,3 +185,107 @@ def test_numbers_and_ranges_are_read_and_written() -> None:
     for bad in ("", "-1", "1-", "2-1", "1-9999999999", "x"):
         with pytest.raises(ValueError, match="is not a"):
             parse_indices([bad])
+
+
+# What redo costs
+
+
+def test_an_expensive_redo_is_refused_with_its_price_where_nobody_can_answer(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    fake = serve()
+    write_prompts(400)
+    assert genbatch("run", "prompts.txt", "--yes").returncode == 0
+    for command in (["redo", "genbatch-out", "0-399"], ["run", "prompts.txt", "-o", "again"]):
+        done = genbatch(*command, "--image-size", "4K")
+        assert (done.returncode, fake.stats.calls) == (2, 400)
+        assert done.stderr.splitlines()[-1] == (
+            "genbatch: about $45.37 for 400 images is more than $10, and nobody can be asked: "
+            "add --yes to pay it, or a --budget"
+        )
+
+
+def test_redo_says_what_it_would_do(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve()
+    write_prompts(12)
+    genbatch("run", "prompts.txt")
+    done = genbatch("redo", "genbatch-out", "0-11", "--image-size", "4K", "--dry-run")
+    assert (done.returncode, fake.stats.calls) == (0, 12)
+    assert done.stdout == (
+        "12 takes to make · gemini-nano-banana-2.1 4K · about $1.36, by batch $0.68\n"
+        "reserved: at most $1.54, for each prompt by its length, its input images, the longest "
+        "thoughts and one image\n"
+        "genbatch-out keeps showing what it shows now; genbatch pick changes that.\n"
+    )
+    done = genbatch("redo", "genbatch-out", "0-11", "--budget", "0.1", "-k", "1")
+    assert (done.returncode, fake.stats.calls) == (3, 12)  # what the folder has cost counts
+    assert "the rest: genbatch redo genbatch-out 0-11" in done.stderr
+
+
+def test_redo_takes_numbers_ids_and_files(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve()
+    rows = [{"prompt": f"a fox {n}", "id": f"fox,{n}"} for n in range(6)]
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    genbatch("run", "rows.jsonl")
+    files = images("genbatch-out")
+    names = ["0", "fox,2", str(files[3]), files[4].stem]
+    assert genbatch("redo", "genbatch-out", *names).returncode == 0
+    again = sorted(call.prompt for call in fake.calls[6:])
+    assert again == ["a fox 0", "a fox 2", "a fox 3", "a fox 4"]
+
+
+def test_variants_are_takes_with_seeds_of_their_own(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve()
+    write_prompts(2)
+    genbatch("run", "prompts.txt")
+    command = ["redo", "genbatch-out", "0-1", "--variants", "3", "--seed", "7"]
+    planned = genbatch(*command, "--dry-run").stdout
+    assert planned.startswith("6 takes to make · ")
+    assert genbatch(*command, "-k", "4").returncode == 0
+    seeds = sorted(call.body["generationConfig"]["seed"] for call in fake.calls[2:])
+    assert seeds == [7, 7, 8, 8, 9, 9]
+    assert len(rows(genbatch, "--all")) == 8
+    assert genbatch("run", "prompts.txt").returncode == 0
+    assert fake.stats.calls == 8
+
+
+def test_variants_that_are_left_are_told(genbatch: Genbatch, serve: Serve) -> None:
+    serve()
+    write_prompts(3)
+    genbatch("run", "prompts.txt")
+    command = ["redo", "genbatch-out", "0-2", "--variants", "2", "-k", "1", "--max-images", "7"]
+    done = genbatch(*command)
+    assert done.returncode == 3
+    assert "the rest: genbatch redo genbatch-out 1-2" in done.stderr
+
+
+def test_a_run_of_variants_resumes(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve()
+    write_prompts(3)
+    command = ["run", "prompts.txt", "--variants", "4"]
+    assert genbatch(*command, "--dry-run").stdout.startswith("12 prompts · 0 done · 12 to make")
+    assert genbatch(*command, "--max-images", "5").returncode == 3
+    for _ in range(2):
+        assert genbatch(*command).returncode == 0
+        assert fake.stats.calls == 12
+
+
+def test_a_plan_knows_what_was_refused_and_what_is_missing(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    serve(faults=[blocked(), Fault(status=400)])
+    write_prompts(6)
+    genbatch("run", "prompts.txt", "-k", "1")
+    images("genbatch-out")[0].unlink()
+
+    def plan(*options: str) -> str:
+        return " · ".join(
+            genbatch("run", "prompts.txt", "--dry-run", *options).stdout.split(" · ")[:4]
+        )
+
+    assert plan().startswith("6 prompts · 4 done · 2 failed for good · 0 to make")
+    assert plan("--redo-missing").startswith("6 prompts · 3 done · 2 failed for good · 1 to make")
+    assert plan("--retry-failed=Blocked").startswith(
+        "6 prompts · 4 done · 1 failed for good · 1 to make"
+    )
+    assert plan("--retry-failed", "--redo-missing").startswith("6 prompts · 3 done · 3 to make")

@@ -261,7 +261,7 @@ def test_head_ends_quietly_and_the_run_goes_on_to_its_end(serve: Serve) -> None:
 def test_who_does_not_read_rows_stops_the_calls_and_gets_them_all_later(serve: Serve) -> None:
     fake = serve()
     write_prompts(500)
-    with started(["run", "prompts.txt", "--json", "-k", "4"]) as process:
+    with started(["run", "prompts.txt", "--json", "-k", "4", "--yes"]) as process:
         stalled(fake, 500)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -273,7 +273,7 @@ def test_who_does_not_read_rows_stops_the_calls_and_gets_them_all_later(serve: S
 def test_a_reader_that_does_not_read_cannot_keep_an_interrupted_run(serve: Serve) -> None:
     fake = serve()
     write_prompts(500)
-    with started(["run", "prompts.txt", "--json", "-k", "4"]) as process:
+    with started(["run", "prompts.txt", "--json", "-k", "4", "--yes"]) as process:
         stalled(fake, 500)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None

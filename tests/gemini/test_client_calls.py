@@ -201,13 +201,13 @@ async def test_named_settings_win_over_generation_config(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": "hot"}, "temperature: Input should be a valid number"),
-        ({"generation_config": {"topP": "much"}}, "top_?[pP]: Input should be a valid number"),
-        ({"generation_config": {"imageConfig": {"hue": 1}}}, "hue: Extra inputs are not permitted"),
-        ({"generation_config": {"image_config": 3}}, "ImageConfig: Input should be a valid dict"),
+        ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
+        ({"generation_config": {"topP": "much"}}, "top_?[pP] must be a number"),
+        ({"generation_config": {"imageConfig": {"hue": 1}}}, "hue is not a field that there is"),
+        ({"generation_config": {"image_config": 3}}, "ImageConfig must be an object"),
         (
             {"generation_config": {"safety_settings": [{"category": 3}]}},
-            "generation_config: 'int'|category: Input should be",
+            "generation_config: 'int'|category must be",
         ),
         ({"generation_config": {"top_p": 1, "topP": 1}}, "'top_p' twice: as 'topP' too"),
         ({"generation_config": {"http_options": {}}}, "must not have 'http_options'"),

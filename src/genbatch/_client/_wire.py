@@ -6,9 +6,11 @@ parser refuses, a lenient one goes on, since the image inside is paid for.
 
 from __future__ import annotations
 
+import hmac
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
@@ -22,6 +24,7 @@ from anyio import to_thread
 from pydantic_core import from_json
 
 from genbatch._values import (
+    FAKE_HEADER,
     DamagedImage,
     Image,
     ImageRequest,
@@ -39,6 +42,7 @@ JsonObject: TypeAlias = dict[str, Any]
 _MOST_COMMAS = 100_000
 MOST_TOKENS = 2_000_000  # a larger count, or one below zero, is none
 _IMAGES = ("data", "b64_json")  # the fields that have the base64 of an image
+_PATIENCE = 5.0  # seconds for a server on this machine
 _FROM_URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -62,6 +66,11 @@ class Secret:
     def reveal(self) -> str:
         """Return the key."""
         return self._keys[0]
+
+    def fingerprint(self, salt: str, *with_it: object) -> str:
+        """Return what tells this key, with what else is given, from others, and no key itself."""
+        text = repr((self._keys[0], *with_it))
+        return hmac.digest(salt.encode(), text.encode(), "sha256").hex()[:16]
 
     def renew(self, key: str) -> None:
         """Replace the key. The last one stays hidden too: calls under way may still use it.
@@ -136,6 +145,24 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_fake(base_url: str | None) -> bool:
+    """Return whether the server at a URL says that it is a fake one; this blocks.
+
+    Fakes serve their own machine only: no other server is asked.
+    """
+    parts = urlsplit(base_url or "")
+    if parts.scheme != "http" or parts.hostname is None or not _is_loopback(parts.hostname):
+        return False
+    from http.client import HTTPConnection, HTTPException  # slow, and seldom needed
+
+    with closing(HTTPConnection(parts.hostname, parts.port, timeout=_PATIENCE)) as connection:
+        try:
+            connection.request("GET", "/stats")
+            return connection.getresponse().headers.get(FAKE_HEADER) is not None
+        except (OSError, HTTPException):
+            return False
 
 
 def check_options(

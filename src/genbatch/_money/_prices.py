@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import date
@@ -119,7 +120,17 @@ def _prices(newer: str | None) -> Mapping[tuple[str, str], ModelPrice]:
     try:
         return {**published, **_read(Path(newer).read_text("utf-8-sig"))}
     except (OSError, ValueError, RecursionError) as exc:
-        raise ValueError(f"{newer}: cannot be read as prices: {exc}") from exc
+        raise ValueError(f"{newer}: cannot be read as prices: {_why(exc)}") from exc
+
+
+def _why(error: Exception) -> str:
+    """Return why a file cannot be read, not in the words of a parser."""
+    if isinstance(error, OSError):
+        return (error.strerror or "it is out of reach").lower()
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    place = re.search(r" at line \d+ column \d+", str(error))
+    return str(error) if place is None else f"it is not JSON{place[0]}"
 
 
 def _read(text: str) -> dict[tuple[str, str], ModelPrice]:

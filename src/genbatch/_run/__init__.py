@@ -1,17 +1,22 @@
 """The run: a client, the core, a store and a budget, put together."""
 
-from ._breaker import RunBreaker
+from ._breaker import FIRST_REFUSED, RunBreaker
 from ._images import defaults_of, generate_images, generate_once, inside, request_of
+from ._look import FirstLook, Looked
 from ._paid_call import PaidCalls, warn_if_smaller
 from ._service import Generate, ImageClient, Service
-from ._takes import make_takes, plan_takes
+from ._takes import Take, make_takes, plan_takes, takes_in
 
 __all__ = [
+    "FIRST_REFUSED",
+    "FirstLook",
     "Generate",
     "ImageClient",
+    "Looked",
     "PaidCalls",
     "RunBreaker",
     "Service",
+    "Take",
     "defaults_of",
     "generate_images",
     "generate_once",
@@ -19,5 +24,6 @@ __all__ = [
     "make_takes",
     "plan_takes",
     "request_of",
+    "takes_in",
     "warn_if_smaller",
 ]

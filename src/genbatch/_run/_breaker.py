@@ -4,9 +4,10 @@ What every call would meet stops the run: a refused key, a redirect, a web page 
 answer, an unsupported location, a service that cannot be reached at all or has failed many times in
 a row, and a disk that takes no image. What every call of a model would meet stops the calls of that
 model: a used-up quota, a rate limit beyond patience, a model that the service does not have, or one
-of which it has refused many requests in the same words. What is stopped makes no further call: its
-prompts fail with the error that stopped them, which says nothing of the prompts. All of it belongs
-to one run: the client and the store know nothing of it, and a later run starts afresh.
+of which it has refused many requests in the same words, or the first where others wait for it. What
+is stopped makes no further call: its prompts fail with the error that stopped them, which says
+nothing of the prompts. All of it belongs to one run: the client and the store know nothing of it,
+and a later run starts afresh.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _NUMBER = re.compile(r"\S*\d\S*")  # or an id: what differs in words that are th
 
 FAILURES_IN_A_ROW = 20  # calls of all models, each retried as often as its client does
 REFUSALS_IN_A_ROW = 10  # of a model, in the same words
+FIRST_REFUSED = "the first call was refused, and no other sent"
 PAGES_IN_A_ROW = 5  # attempts
 
 
@@ -42,10 +44,12 @@ class RunBreaker:
 
     Attributes:
         drop_waiting: Called when the run is stopped: ends the waiting of calls that were not sent.
+        is_first: Whether the others of a model wait for a call that is in flight; see FirstLook.
     """
 
     def __init__(self, drop_waiting: Callable[[], None] = lambda: None) -> None:
         self.drop_waiting = drop_waiting
+        self.is_first: Callable[[str], bool] = lambda model: False
         self._run: Exception | None = None
         self._models: dict[str, Exception] = {}
         self._unavailable = 0
@@ -156,11 +160,13 @@ class RunBreaker:
         if row and _NUMBER.sub("", row[-1]) != _NUMBER.sub("", message):
             row.clear()
         row.append(message)
-        if error.scope != "prompt" or len(row) < REFUSALS_IN_A_ROW:
+        most = 1 if self.is_first(model) else REFUSALS_IN_A_ROW
+        if error.scope != "prompt" or len(row) < most:
             return False
-        self._to_forget += row if len(row) == REFUSALS_IN_A_ROW else {message}.difference(row[:-1])
-        if len(row) == REFUSALS_IN_A_ROW:
-            told = f"{REFUSALS_IN_A_ROW} calls in a row were refused in the same words"
+        self._to_forget += row if len(row) == most else {message}.difference(row[:-1])
+        if len(row) == most:
+            told = f"{most} calls in a row were refused in the same words"
+            told = FIRST_REFUSED if most == 1 else told
             stopped = Stopped(f"{told}: {message}", status=error.status)
             stopped.scope = "model"
             self._stop_model(model, stopped)

@@ -207,16 +207,24 @@ def generate_once(
 ) -> Callable[[tuple[int, str | Prompt]], Awaitable[SavedImage]]:
     """Return the same, saved, and from an earlier run where it has been made."""
     digest_of = digests_of_texts(namespace, defaults)
+    fakes: dict[str, bool] = {}  # by model
+
+    async def is_fake(request: ImageRequest) -> bool:
+        if request.model not in fakes:
+            fakes[request.model] = await place.run_in_thread(maker.service.is_fake, request)
+        return fakes[request.model]
 
     async def generate(numbered: tuple[int, str | Prompt]) -> SavedImage:
         index, prompt = numbered
         plan = batch.recall(digest_of(prompt), index) if isinstance(prompt, str) else None
-        if plan is not None and plan.saved is not None:
+        if plan is not None and plan.saved is not None and not plan.fake:
             return _resumed(index, plan.key, plan.saved)  # most of a resumed run, so first
         request = request_of(maker.service, prompt, defaults)
         with log_context(index=index), maker.breaker.observe_store():
             if plan is None:
                 plan = await batch.plan(index, request)
+            if plan.fake and not await is_fake(request):
+                plan = plan._replace(saved=None, error=None)  # a placeholder: it was never made
             if plan.saved is not None:
                 return _resumed(index, plan.key, plan.saved)
             if plan.error is not None:

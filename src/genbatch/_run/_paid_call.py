@@ -1,8 +1,8 @@
 """A paid call, from its reservation to the durable file: the page where money is spent.
 
-    check the breaker · wait for another batch that makes the same image · ask the client, which
-    waits its turn and then for each attempt: reserve · note in the journal · send · settle ·
-    file, fsync, row · outcome
+    check the breaker · wait for the first call of the model, where one goes first · wait for
+    another batch that makes the same image · ask the client, which waits its turn and then for
+    each attempt: reserve · note in the journal · send · settle · file, fsync, row · outcome
 
 1. An attempt is reserved in the budget and noted in the journal before it is sent.
 2. Both are undone only if it cannot have been paid; what is unknown stays counted.
@@ -61,8 +61,18 @@ class PaidCalls:
     price: float | None
     breaker: RunBreaker = field(default_factory=RunBreaker)
 
+    def __post_init__(self) -> None:
+        if self.service.look is not None:
+            self.breaker.is_first = self.service.look.is_first
+
     async def save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         """Make an image and save it, unless another batch has done so meanwhile."""
+        if (look := self.service.look) is None:
+            return await self._save_image(store, plan, request)
+        async with look.turn(request.model, self.breaker.check):
+            return await self._save_image(store, plan, request)
+
+    async def _save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         self.breaker.check(request.model)
         with log_context(key=plan.key):
             try:
@@ -132,4 +142,6 @@ class _Attempts:
             raise
         except Exception as exc:
             self.calls.breaker.attempt_failed(exc)
+            if (look := self.calls.service.look) is not None:
+                look.attempt_failed(self.model, exc)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +20,8 @@ from genbatch._values import (
     Prompt,
     sniff_mime_type,
 )
+
+from ._look import FirstLook
 
 
 class ImageClient(Protocol):
@@ -38,6 +41,7 @@ class ImageClient(Protocol):
     - ``expected_price(request)``: what it is expected to cost. Without one, the most.
     - ``throttle(model)``: the Throttle of a model. Without one, each model has its own, in each
       run, which waits out the RateLimited that ``generate_image`` raises.
+    - ``is_fake(request)``: whether a fake server answers it, whose images are placeholders.
     - ``budget`` and ``price``, keyword arguments of ``generate_image``, for a client that makes
       several attempts of a call: it enters ``budget.attempt(price, model)`` around each, inside its
       own throttle. Without them, each call is one attempt.
@@ -67,6 +71,7 @@ class Service:
     Attributes:
         name: Of the service.
         default_model: For requests that name no model.
+        look: In which order its first calls are made, None where that does not matter.
 
     Raises:
         TypeError: If it is neither.
@@ -81,6 +86,7 @@ class Service:
         self._takes_request = made_by is not client
         self._pays = "budget" in inspect.signature(made_by).parameters
         self._throttles: dict[str, Throttle] = {}
+        self.look: FirstLook | None = getattr(client, "look", None)
         self.name: str = getattr(client, "service", None) or _name(client)
         self.default_model: str = getattr(client, "default_model", self.name)
 
@@ -127,6 +133,21 @@ class Service:
         if throttle is not None:
             return throttle(model)
         return self._throttles.setdefault(model, Throttle())
+
+    def is_fake(self, request: ImageRequest) -> bool:
+        """Return whether a fake server makes the image of a request, as it says itself.
+
+        This may ask a server on this machine, which blocks. Of a class it is not known; True then.
+        """
+        ask: Callable[..., bool] | None = getattr(self._client, "is_fake", None)
+        return isinstance(self._client, type) or (ask is not None and ask(request))
+
+    def fingerprint(self, salt: str, *with_it: object) -> str:
+        """Return what tells the account that is called from others, as far as is known."""
+        own: Callable[..., str] | None = getattr(self._client, "fingerprint", None)
+        if own is not None:
+            return own(salt, *with_it)
+        return hashlib.sha256(repr((salt, self.name, *with_it)).encode()).hexdigest()[:16]
 
     @property
     def throttles(self) -> Mapping[str, Throttle]:

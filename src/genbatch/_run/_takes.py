@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from genbatch._core import OutcomeStream, Workers, open_stream
 from genbatch._logs import log_context
 from genbatch._money import Budget
-from genbatch._store import Plan, Store
+from genbatch._store import Plan, Store, further_in
 from genbatch._values import ImageRequest, Prompt, SavedImage
 
 from ._paid_call import PaidCalls
@@ -55,13 +56,39 @@ async def plan_takes(
         StoreError: If the journal cannot be read.
     """
     service = Service(client)
-    takes = []
-    for index in indices:
-        plan, request = await store.further(index, namespace, **changes)
-        # The level of the first take is not asked of another model that does not have it.
-        prompt = request.prompt if "thinking" not in changes else None
-        takes.append(Take(index, service.resolve(replace(request, service=""), prompt), plan))
-    return takes
+    found = [(index, *await store.further(index, namespace, **changes)) for index in indices]
+    return [_take(service, *each, changes) for each in found]
+
+
+def takes_in(
+    client: ImageClient | Generate | type,
+    directory: str | os.PathLike[str],
+    indices: Sequence[int],
+    *,
+    namespace: str = "",
+    variants: int = 1,
+    **changes: Any,
+) -> list[Take]:
+    """Plan further takes as plan_takes, from the journal of a directory; this blocks.
+
+    Args:
+        client: That is to make them; it need not be open.
+        directory: That has the prompts.
+        indices: As for plan_takes.
+        namespace: As for plan_takes.
+        variants: How many of each; where it has a seed, the further ones take the next ones.
+        changes: As for plan_takes.
+    """
+    service, found = Service(client), further_in(directory, indices, namespace, variants, changes)
+    return [_take(service, *each, changes) for each in found]
+
+
+def _take(
+    service: Service, index: int, plan: Plan, request: ImageRequest, changes: Mapping[str, Any]
+) -> Take:
+    # The level of the first take is not asked of another model that does not have it.
+    prompt = request.prompt if "thinking" not in changes else None
+    return Take(index, service.resolve(replace(request, service=""), prompt), plan)
 
 
 def make_takes(

@@ -15,7 +15,7 @@ from ._files import replace as replace_file
 from ._journal import HIDDEN, JOURNAL, RunCost, Spent, check_types
 from ._keys import DEFAULT_TEMPLATE, check_template, content_digest, digests_of_texts, key_of
 from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
-from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
+from ._reports import Status, export, further_in, open_in_jobs, reading, standing, status, verify
 from ._store import PendingImage, Store, run_to_end
 
 __all__ = [
@@ -38,10 +38,10 @@ __all__ = [
     "digests_of_texts",
     "disk_error",
     "export",
+    "further_in",
     "is_temporary",
     "kept_request",
     "key_of",
-    "made_in",
     "make_directory",
     "make_private",
     "note_failure",
@@ -50,6 +50,7 @@ __all__ = [
     "reading",
     "replace_file",
     "run_to_end",
+    "standing",
     "status",
     "sync_directory",
     "verify",

@@ -57,14 +57,15 @@ from ._plan import (
     adopt_lost,
     adopt_orphans,
     at,
+    changed,
     choose_file,
     damaged_stem,
     extra_stem,
     find_or_add,
     further,
     has_file,
+    no_prompt,
     note_failure,
-    request_to_json,
     saved_image,
 )
 
@@ -200,9 +201,9 @@ class Archive:
         with self.journal.writing() as journal:
             if not plan.further:
                 adopt_lost(journal, self.directory, plan)
-                saved = self._policy.plan(journal.item(plan.item)).saved
-                if saved is not None:
-                    return saved
+                known = self._policy.plan(journal.item(plan.item))
+                if known.saved is not None and not (plan.fake and known.fake):
+                    return known.saved
             take = journal.next_take(plan.item)
             return BegunCall(plan, take, choose_file(self.directory, plan, take))
 
@@ -343,7 +344,7 @@ class Archive:
             journal.add_image(
                 call.plan.item,
                 call.take,
-                pick=not call.plan.further,
+                pick=not call.plan.further or (call.plan.fake and not image.is_placeholder),
                 file=file,
                 sha256=hashlib.sha256(image.data).hexdigest(),
                 bytes=len(image.data),
@@ -358,6 +359,8 @@ class Archive:
                 journal.insert(
                     "attempt", item=call.plan.item, name=each, price=0.0, began=time.time()
                 )
+            if image.is_placeholder:
+                journal.note_fake(call.plan.item, call.take)
             if call.overrun is not None:
                 journal.note_overrun(*call.overrun)
             row = journal.item(call.plan.item, call.take)
@@ -374,6 +377,16 @@ class Archive:
         with self.journal.writing() as journal:
             return Spent.read(journal)
 
+    def prove(self, mark: str) -> None:
+        """Note that what a mark stands for has made an image in the directory."""
+        with self.journal.writing(durable=False) as journal:
+            journal.prove(mark)
+
+    def proven(self) -> list[str]:
+        """Return the marks that were noted."""
+        with self.journal.writing(durable=False) as journal:
+            return journal.proven()
+
     def overruns(self) -> list[Row]:
         """Return, by model, how far its answers have exceeded their reservations; see Overrun."""
         with self.journal.writing(durable=False) as journal:
@@ -389,18 +402,7 @@ class Archive:
         """
         with self.journal.writing() as journal:
             found = further(journal, index, namespace)
-        if found is None:
-            raise _no_prompt(index, namespace)
-        plan, request = found
-        if request is None:
-            raise ValueError(
-                f"prompt {index} cannot be asked for again: it was asked for with bytes or "
-                "settings that the journal does not keep"
-            )
-        if changes:
-            request = replace(request, **changes)
-            plan = plan._replace(asked=request_to_json(request))
-        return plan, request
+        return changed(found, index, namespace, changes)
 
     def pick(self, index: int, take: int, namespace: str) -> None:
         """Choose the take that is shown.
@@ -412,7 +414,7 @@ class Archive:
             known = at(journal, index, namespace)
             is_picked = known is not None and journal.pick(known.item, take)
         if known is None:
-            raise _no_prompt(index, namespace)
+            raise no_prompt(index, namespace)
         if not is_picked:
             raise ValueError(f"prompt {index} has no take {take}")
 
@@ -432,11 +434,6 @@ def _parts(call: BegunCall, image: Image) -> list[tuple[str, str, bytes]]:
         (call.name, image.extension, image.data),
         *((f"{kept}-{n}", extension_of(each), each) for n, each in enumerate(image.damaged, 1)),
     ]
-
-
-def _no_prompt(index: int, namespace: str) -> ValueError:
-    where = f" of namespace {namespace!r}" if namespace else ""
-    return ValueError(f"there is no prompt {index} in the latest input{where}")
 
 
 def _spare_descriptor() -> int | None:

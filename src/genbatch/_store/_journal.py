@@ -85,7 +85,13 @@ _OURS = (
 )
 
 COLUMNS = """item.id, digest, ordinal, name, metadata, kind, message, detail,
-    image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras, width, height"""
+    image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras, width, height,
+    EXISTS (SELECT 1 FROM fake WHERE fake.item = image.item AND fake.take = image.take)"""
+
+# The images that a fake service has made. A journal of an earlier genbatch gets the table when it
+# is opened for writing; its readers see an empty one.
+FAKES = """TABLE IF NOT EXISTS fake (
+    item INTEGER NOT NULL, take INTEGER NOT NULL, PRIMARY KEY (item, take)) WITHOUT ROWID"""
 
 # How far answers of each model have exceeded what was reserved for them; made when one first does.
 _OVERRUNS = """
@@ -97,6 +103,9 @@ INSERT INTO overrun VALUES (?, ?, ?, ?) ON CONFLICT (model) DO UPDATE SET
     images = max(images, excluded.images), ratio = max(ratio, excluded.ratio),
     excess = max(excess, excluded.excess)
 """
+
+# What has made an image in this directory, in words of the command's own; made when it first does.
+_PROVEN = "CREATE TABLE IF NOT EXISTS proven (mark TEXT PRIMARY KEY)"
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -124,6 +133,7 @@ class ItemRow(NamedTuple):
     extras: str | None
     width: int | None
     height: int | None
+    fake: int
 
 
 # Without None: a union is hashed slowly, and this is looked up for every prompt of a resumed run.
@@ -266,6 +276,7 @@ class Journal:
             raise StoreError(f"the file system of {self.path} cannot hold a journal: use another")
         if found < VERSION:
             connection.executescript(_upgrade(found))
+        connection.execute(f"CREATE {FAKES}")
 
     def close(self) -> None:
         """Close it; without effect on what is committed."""
@@ -410,9 +421,28 @@ class Transaction:
         self.execute(_OVERRUNS)
         self.execute(_OVERRUN, (model, images, ratio, excess))
 
+    def note_fake(self, item: int, take: int) -> None:
+        """Note that a fake service has made an image."""
+        self.execute("INSERT OR IGNORE INTO fake VALUES (?, ?)", (item, take))
+
+    def prove(self, mark: str) -> None:
+        """Note what has made an image."""
+        self.execute(_PROVEN)
+        self.execute("INSERT OR IGNORE INTO proven VALUES (?)", (mark,))
+
+    def proven(self) -> list[str]:
+        """Return what has made images."""
+        if not self.has_table("proven"):
+            return []
+        return [str(mark) for (mark,) in self.execute("SELECT mark FROM proven")]
+
+    def has_table(self, name: str) -> bool:
+        """Return whether the journal has a table that was not in its first version."""
+        return self.first("SELECT 1 FROM sqlite_master WHERE name = ?", name) is not None
+
     def overruns(self) -> list[Row]:
         """Return model, images, ratio and excess of each model with an overrun."""
-        if self.first("SELECT 1 FROM sqlite_master WHERE name = 'overrun'") is None:
+        if not self.has_table("overrun"):
             return []
         return self.execute("SELECT model, images, ratio, excess FROM overrun").fetchall()
 

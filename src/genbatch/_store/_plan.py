@@ -65,6 +65,7 @@ class Plan(NamedTuple):
         metadata: The prompt's, as JSON.
         asked: What a further take is asked for in place of the first, as JSON.
         further: Whether a further take is wanted beside the image that there is.
+        fake: Whether the image that there is was made by a fake service.
     """
 
     key: str
@@ -75,6 +76,7 @@ class Plan(NamedTuple):
     metadata: str = ""
     asked: str | None = None
     further: bool = False
+    fake: bool = False
 
 
 @dataclass(slots=True)
@@ -130,7 +132,7 @@ class Policy:
                 path = self.directory / known.file
                 what = files.wrong_kind(path) or "is gone, but it was paid for"
                 error = ImageMissing(f"{path} {what}")
-        elif known.kind in FINAL and not self._retries(known.kind):
+        elif known.kind in FINAL and not self.retries(known.kind):
             error = FINAL[known.kind](known.message or "", **json.loads(known.detail or "{}"))
         return Plan(
             key_of(known.digest, known.ordinal),
@@ -139,9 +141,11 @@ class Policy:
             error,
             known.item,
             known.metadata,
+            fake=bool(known.fake),
         )
 
-    def _retries(self, kind: str) -> bool:
+    def retries(self, kind: str) -> bool:
+        """Return whether prompts that failed for good with this kind of error are made again."""
         if isinstance(self.retry_failed, bool):
             return self.retry_failed
         return kind in self.retry_failed
@@ -340,8 +344,40 @@ def further(
     if known is None:
         return None
     (content,) = journal.first("SELECT prompt FROM item WHERE id = ?", known.item)
-    plan = Plan(key_of(known.digest, known.ordinal), known.name, item=known.item, further=True)
+    key, is_fake = key_of(known.digest, known.ordinal), bool(known.fake)
+    plan = Plan(key, known.name, item=known.item, further=True, fake=is_fake)
     return plan, request_from_json(content, known.metadata)
+
+
+def changed(
+    found: tuple[Plan, ImageRequest | None] | None,
+    index: int,
+    namespace: str,
+    changes: Mapping[str, Any],
+) -> tuple[Plan, ImageRequest]:
+    """Return what further has found with other fields of the request.
+
+    Raises:
+        ValueError: If there is no such prompt, or not all of its request is known.
+    """
+    if found is None:
+        raise no_prompt(index, namespace)
+    plan, request = found
+    if request is None:
+        raise ValueError(
+            f"prompt {index} cannot be asked for again: it was asked for with bytes or "
+            "settings that the journal does not keep"
+        )
+    if changes:
+        request = replace(request, **changes)
+        plan = plan._replace(asked=request_to_json(request))
+    return plan, request
+
+
+def no_prompt(index: int, namespace: str) -> ValueError:
+    """Return the error of an index without a prompt."""
+    where = f" of namespace {namespace!r}" if namespace else ""
+    return ValueError(f"there is no prompt {index} in the latest input{where}")
 
 
 def with_key(name: str, key: str) -> str:

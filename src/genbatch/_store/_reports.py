@@ -9,21 +9,23 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from errno import ENOENT
-from itertools import chain
+from itertools import chain, product
 from logging import WARNING, getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from genbatch._logs import log
-from genbatch._values import EXTENSIONS, StoreError, Usage
+from genbatch._values import EXTENSIONS, ImageRequest, StoreError, Usage
 
 from . import _files as files
 from ._journal import (
     AS_TODAY,
+    FAKES,
     HIDDEN,
     JOURNAL,
     LOCK,
@@ -41,7 +43,7 @@ from ._journal import (
 )
 from ._keys import key_of
 from ._lock import Holder, holder
-from ._plan import FINAL
+from ._plan import FINAL, Plan, Policy, changed, further, has_file, request_to_json
 
 _log = getLogger("genbatch.store")
 
@@ -69,6 +71,18 @@ WHERE now.item IS NULL ORDER BY item.id, image.take
 """
 _BATCHES = "SELECT id FROM batch ORDER BY session DESC, id"
 _MADE = "SELECT digest, count(*) FROM item WHERE pick IS NOT NULL GROUP BY digest"
+_FILES_MADE = "SELECT digest, file FROM item JOIN image ON image.item = item.id AND take = pick"
+_FAKES_MADE = """
+SELECT digest, count(*) FROM fake JOIN item ON item.id = fake.item AND item.pick = fake.take
+GROUP BY digest
+"""
+_REFUSED = """
+SELECT digest, kind, count(*) FROM item WHERE pick IS NULL AND kind NOT NULL GROUP BY digest, kind
+"""
+_IN_JOBS = """
+SELECT digest, count(DISTINCT item.id) FROM attempt JOIN item ON item.id = attempt.item
+WHERE pick IS NULL AND job IN (SELECT id FROM job WHERE ended IS NULL) GROUP BY digest
+"""
 _STRAY = "belongs to no prompt"
 _COUNTS = """
 SELECT iif(pick IS NULL, coalesce(kind, ''), 'done'), count(*) FROM item
@@ -133,7 +147,7 @@ def status(directory: str | os.PathLike[str]) -> Status:
 
 def open_in_jobs(journal: Transaction) -> tuple[int, float]:
     """Return how many requests live jobs have open, and US dollars for them."""
-    if journal.first("SELECT 1 FROM sqlite_master WHERE name = 'job'") is None:
+    if not journal.has_table("job"):
         return 0, 0.0  # of an earlier genbatch
     number, usd = journal.first(_OPEN_IN_JOBS)
     return int(number), float(usd)
@@ -158,17 +172,80 @@ def export(directory: str | os.PathLike[str], *, all: bool = False) -> Iterator[
             yield from map(_row, journal.execute(_ROW + _SUPERSEDED))
 
 
-def made_in(directory: str | os.PathLike[str]) -> dict[str, int]:
-    """Return how many images there are of each request, by the digest of its content.
+class Standing(NamedTuple):
+    """What is not to be paid for, or not again: how many of each request, by its digest.
+
+    Attributes:
+        done: Images that there are, or were; those of a fake service are among them.
+        failed: Requests that were refused for good.
+        in_jobs: Requests that live jobs have.
+        fakes: Images of a fake service.
+    """
+
+    done: Counter[str]
+    failed: Counter[str]
+    in_jobs: Counter[str]
+    fakes: Counter[str]
+
+
+def standing(
+    directory: str | os.PathLike[str],
+    *,
+    redo_missing: bool = False,
+    retry_failed: bool | Collection[str] = False,
+) -> Standing:
+    """Return how far each request has come.
+
+    Args:
+        directory: That a Store has written, or none has.
+        redo_missing: As for Store; the files are looked for then.
+        retry_failed: As for Store.
 
     Raises:
-        StoreError: If the journal in directory cannot be read; without one there are none.
+        StoreError: If the journal in directory cannot be read.
     """
-    path = Path(directory)
+    path, found = Path(directory), Standing(Counter(), Counter(), Counter(), Counter())
     if not os.path.lexists(path / HIDDEN / JOURNAL):
-        return {}
+        return found
+    policy = Policy(path, redo_missing=redo_missing, retry_failed=retry_failed)
     with reading(path) as journal:
-        return dict(journal.execute(_MADE).fetchall())
+        found.done.update(dict(journal.execute(_MADE).fetchall()))
+        found.fakes.update(dict(journal.execute(_FAKES_MADE).fetchall()))
+        if redo_missing:
+            for digest, file in journal.execute(_FILES_MADE):
+                found.done[digest] -= not has_file(file, f"{path}{os.sep}")
+        for digest, kind, number in journal.execute(_REFUSED):
+            found.failed[digest] += number if kind in FINAL and not policy.retries(kind) else 0
+        if journal.has_table("job"):
+            found.in_jobs.update(dict(journal.execute(_IN_JOBS).fetchall()))
+    return found
+
+
+def further_in(
+    directory: str | os.PathLike[str],
+    indices: Iterable[int],
+    namespace: str,
+    variants: int,
+    changes: Mapping[str, Any],
+) -> list[tuple[int, Plan, ImageRequest]]:
+    """Plan further takes of prompts, without the store: index, plan and what to ask for of each.
+
+    Variants of one prompt are not side by side, since only one take of it is made at a time.
+
+    Raises:
+        ValueError: If there is no such prompt, or not all of its request is known.
+        StoreError: If there is no journal in directory, or it cannot be read.
+    """
+    with reading(Path(directory)) as journal:
+        kept = [(index, further(journal, index, namespace)) for index in indices]
+    first = [(index, *changed(each, index, namespace, changes)) for index, each in kept]
+    found = list(first)
+    for number, (index, plan, request) in product(range(1, variants), first):
+        if request.seed is not None:
+            request = replace(request, seed=request.seed + number)
+            plan = plan._replace(asked=request_to_json(request))
+        found.append((index, plan, request))
+    return found
 
 
 def verify(directory: str | os.PathLike[str]) -> Iterator[str]:
@@ -269,6 +346,8 @@ def reading(directory: Path) -> Iterator[Transaction]:
                 raise _no_journal(directory)  # an earlier version died while it made it
             if version < PIXELS_SINCE:
                 connection.execute(AS_TODAY)
+            if not Transaction(connection).has_table("fake"):
+                connection.execute(f"CREATE TEMP {FAKES}")
             connection.execute("BEGIN")
             yield Transaction(connection)
     except (sqlite3.Error, *ROW_ERRORS) as exc:

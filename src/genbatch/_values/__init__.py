@@ -19,6 +19,7 @@ from ._errors import (
 )
 from ._image import (
     EXTENSIONS,
+    FAKE_HEADER,
     UNKNOWN_EXTENSION,
     Image,
     SavedImage,
@@ -41,6 +42,7 @@ from ._request import (
 
 __all__ = [
     "EXTENSIONS",
+    "FAKE_HEADER",
     "UNKNOWN_EXTENSION",
     "Blocked",
     "BudgetExhausted",

@@ -16,6 +16,7 @@ EXTENSIONS = {
     "image/gif": ".gif",
 }
 UNKNOWN_EXTENSION = ".bin"  # of anything else
+FAKE_HEADER = "x-genbatch-fake"  # of every answer of a fake service, whose images are placeholders
 _HEIF_BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis"), "image/heic"),
     **dict.fromkeys((b"mif1", b"msf1", b"heif"), "image/heif"),
@@ -198,6 +199,7 @@ class Image:
         response_id: The service's id of this answer.
         extras: Further images of the same answer, seldom any; usage, text and cost are here.
         damaged: What came in place of further images, cut off or fake; it is paid for too.
+        is_placeholder: Whether a fake service has made it; see genbatch.testing.
     """
 
     data: bytes = field(repr=False)
@@ -209,6 +211,7 @@ class Image:
     response_id: str | None = None
     extras: tuple[Image, ...] = ()
     damaged: tuple[bytes, ...] = field(default=(), repr=False)
+    is_placeholder: bool = False
 
     @property
     def images(self) -> int:

@@ -24,7 +24,14 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from anyio import fail_after, from_thread, to_thread
 
 from genbatch._http import body_pieces, read_body
-from genbatch._values import GenbatchError, Image, ImageRequest, InvalidResponse, sniff_mime_type
+from genbatch._values import (
+    FAKE_HEADER,
+    GenbatchError,
+    Image,
+    ImageRequest,
+    InvalidResponse,
+    sniff_mime_type,
+)
 from genbatch.gemini import (
     DEFAULT_BASE_URL,
     GeminiClient,
@@ -86,6 +93,7 @@ class BatchService:
         self._hide = self._secret.hide
         self._fetch_images = client._opened().fetch_images
         self.max_retries = client._max_retries
+        self._fake: str | None = None  # that the results are a fake service's
 
     async def read(self, request: ImageRequest) -> ImageRequest:
         """Return a request whose input images are bytes.
@@ -155,7 +163,7 @@ class BatchService:
                 raise within
             if file_parts(response):
                 from_thread.run(self._fetch_images, response)
-            return image_from(response, request, price)
+            return image_from({**response, FAKE_HEADER: self._fake}, request, price)
         told = mapping(row.get("error") or row.get("status"))
         code = told.get("code")
         number = code if isinstance(code, int) else 0
@@ -206,6 +214,7 @@ class BatchService:
                     answer = await stack.enter_async_context(asked)
                     if answer.status_code != 200:
                         raise refused(answer.status_code, await read_body(answer), answer)
+                self._fake = answer.headers.get(FAKE_HEADER)
                 lines = lines_of(body_pieces(answer), self._timeout)
                 async with aclosing(lines):  # or trio warns of a generator left early
                     async for line in lines:

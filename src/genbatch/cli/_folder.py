@@ -202,13 +202,14 @@ def pick_command(folder: Folder, prompt: Index, take: Take, demo: OfDemo = False
 
     - `genbatch pick out 17 2`
     """
-    run(partial(_pick, folder, prompt, take, DEMO if demo else ""), "asyncio")
+    namespace = DEMO if demo else ""
+    check_folder(folder, namespace)
+    run(partial(_pick, folder, prompt, take, namespace), "asyncio")
     QuietConsole().say(f"prompt {prompt} of {plain(folder)} now shows take {take}")
     return 0
 
 
 async def _pick(folder: Path, index: int, take: int, namespace: str) -> None:
-    await check_folder(folder, namespace)
     async with Store(folder) as store:
         await store.pick(index, take, namespace)
 
@@ -243,8 +244,11 @@ def jobs_command(
         if not cancelled:
             out.say("No job is running.")
         return 0
-    for job in batch_api.jobs(folder):
+    found = batch_api.jobs(folder)
+    for job in found:
         out.data(json.dumps(asdict(job), default=str)) if as_json else out.say(plain(_line(job)))
+    if not found and not as_json:
+        out.say(f"No jobs in {plain(folder)}: run --via batch makes them.")
     return 0
 
 

@@ -19,6 +19,7 @@ from genbatch.inputs import InputError
 from . import _folder, _make, _service
 from ._console import QuietConsole, plain
 from ._options import Version, command
+from ._words import as_typed
 
 ENVIRONMENT = """Environment variables set defaults: GENBATCH_MAX_CONCURRENT sets
 --max-concurrent, and likewise for --encoding, --model, --aspect-ratio, --image-size, --output,
@@ -108,8 +109,10 @@ def _explain(error: BaseException) -> tuple[str, int]:
     match error:
         case KeyboardInterrupt() | typer.Abort():
             return "interrupted", 130
-        case ValueError():
+        case InputError():  # which names columns
             return str(error), 2
+        case ValueError():
+            return as_typed(str(error)), 2
         case OSError(filename=str(name), strerror=str(reason)):
             return f"{name}: {reason[:1].lower()}{reason[1:]}", 2
         case StoreError(__cause__=OSError(errno=number)) if number in _WRONG_FOLDER:

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -19,28 +20,41 @@ from typing import Annotated, Any
 import anyio
 import typer
 
-from genbatch import ImageRequest, Prompt, Rejected, estimate, inputs
-from genbatch._store import export
+from genbatch import Estimate, ImageRequest, Prompt, Rejected, estimate, inputs
 from genbatch._throttle import parse_interval
+from genbatch._values import asked_size
 from genbatch.gemini import default_size, job_share
 
-from ._console import QuietConsole, clock, plain
+from ._console import QuietConsole, clock, count, plain
 from ._fetch import FetchedImages
 from ._folder import add_gallery
 from ._logfile import log_to
-from ._options import IMAGES, Folder, Options, as_ratio, as_size, command, option, parse_config
-from ._questions import Read, can_ask, settle
+from ._look import can_ask, show, wants_the_rest
+from ._options import (
+    IMAGES,
+    Folder,
+    Options,
+    as_ratio,
+    as_size,
+    command,
+    kinds_to_retry,
+    option,
+    parse_config,
+)
+from ._questions import Read, settle
+from ._result import Result, report
 from ._run import (
     Prompts,
     Work,
+    check_folder,
     client_for,
     make_images,
-    make_more_takes,
-    parse_indices,
     run_batch,
 )
 from ._services import Clients, Services
+from ._takes import TakesWanted, indices_of, make_more_takes
 from ._understood import understood
+from ._words import as_typed
 
 _EXPENSIVE = 10.0  # US dollars above which to ask first
 _FEW = 10  # images that are not worth waiting for a job
@@ -116,11 +130,11 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     - `genbatch run names.csv --template "{name}, in {style}" --matrix style=ink,oil`
     - `genbatch run --template "A {animal} in snow" --matrix animal=fox,owl`
     """
-    if options.demo and options.base_url:
-        raise typer.BadParameter("--demo has its own server: leave out --base-url")
     options, clients = clients_of(options, _is_given("model", context))
     services = clients.services
     names, axes = parted(prompts or [], options.matrix or [])
+    if options.look and STDIN in names:
+        raise ValueError("--look needs files: standard input is read only once")
     messages = QuietConsole(stderr=options.as_json)
 
     read, is_asked = _reader(names, axes, services), can_ask() and STDIN not in names
@@ -133,17 +147,10 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
         return 0
     if options.dry_run:
         return _show_plan(_announced(read_to_end(batch), options, services, doubts), options)
-
-    def is_wanted() -> bool:
-        plan = _announced(batch, options, services, doubts)
-        if _is_confirmed(plan, options, can_ask=STDIN not in names):
-            return True
-        messages.say("Nothing was made.")
-        return False
-
+    plan = partial(_announced, batch, options, services, doubts)
     models = {model or options.model for model in _models_in(batch)} or {options.model}
-    work = partial(make_images, batch)
-    return _make(work, options, clients, models, context.obj.debug, is_wanted)
+    paid = _Paid(partial(make_images, batch), models, plan)
+    return _make(paid, options, clients, context.obj.debug, is_asked=STDIN not in names)
 
 
 @command("backend")
@@ -164,15 +171,16 @@ def demo_command(
     """
     of_demo = Options(output=output, max_concurrent=max_concurrent, backend=options.backend)
     prompts = _PROMPTS.read_text(encoding="utf-8").splitlines()
-    code = run_batch(partial(make_images, prompts), of_demo, None, _SLOWER)
+    code = report(run_batch(partial(make_images, prompts), of_demo, None, _SLOWER), of_demo)
     if code == 0:
         QuietConsole().say(_NEXT.format(folder=plain(output)))
     return code
 
 
 @command(
-    *("service", "thinking", "system", "image", "config"),
+    *("service", "thinking", "system", "image", "config", "variants"),
     *("gallery", "max_concurrent", "pace", "budget", "max_images", "price", "prices", "timeout"),
+    *("dry_run", "yes", "look", "no_look"),
     *("deadline", "patience", "quiet", "as_json", "log_file", "demo", "base_url", "backend"),
 )
 def redo_command(
@@ -189,11 +197,14 @@ def redo_command(
 ) -> int:
     """Generate another take of the given prompts; choose between takes with pick.
 
-    Settings that are not given here are those of the first take.
+    Prompts are named by number, id or file. Settings that are not given here are those of the
+    first take. The take that is shown now stays the one that is shown.
 
     Examples:
 
     - `genbatch redo out 17 42-45`
+    - `genbatch redo out 0017-a-fox-3f2a10.png --variants 3`
+    - `genbatch redo out 0-399 --image-size 4K --dry-run`
     - `genbatch redo out 17 --prompt "a corgi, seen from above" --model pro`
     """
     changes = {
@@ -207,12 +218,23 @@ def redo_command(
         "images": options.of_rows(None).get("images"),
         "generation_config": parse_config(options.config or ()),
     }
-    given = {name: value for name, value in changes.items() if value is not None}
-    indices = parse_indices(prompts)
-    options, clients = clients_of(replace(options, output=folder), has_model=True)
-    models = {model} if model else _models_of(folder, indices, options.namespace)
-    work = partial(make_more_takes, indices, given)
-    return _make(work, options, clients, models, context.obj.debug)
+    options = replace(options, output=folder, image_size=image_size)
+    options, clients = clients_of(options, has_model=True)
+    check_folder(folder, options.namespace)
+    wanted = TakesWanted(
+        folder,
+        indices_of(prompts, folder, options.namespace),
+        {name: value for name, value in changes.items() if value is not None},
+        options.variants,
+        options.namespace,
+    )
+    requests = [take.request for take in wanted.plan(clients.services)]
+    plan = partial(preview_takes, requests, options, clients.services)
+    if options.dry_run:
+        return _show_plan(plan(), options)
+    models = {request.model for request in requests}
+    paid = _Paid(partial(make_more_takes, wanted), models, plan)
+    return _make(paid, options, clients, context.obj.debug)
 
 
 def _is_given(name: str, context: typer.Context) -> bool:
@@ -229,7 +251,12 @@ def clients_of(options: Options, has_model: bool) -> tuple[Options, Clients]:
     """
     if options.service and options.demo:
         raise typer.BadParameter("--demo has its own service: leave out --service")
-    clients = Clients(options.service or ())
+    if options.demo and options.base_url:
+        raise typer.BadParameter("--demo has its own server: leave out --base-url")
+    if options.look and (options.no_look or options.via != "live"):
+        other = "--no-look" if options.no_look else f"--via {options.via}"
+        raise typer.BadParameter(f"--look and {other} exclude each other: give one of them")
+    clients = Clients(options.service or (), options.base_url)
     if options.service and not has_model:
         options = replace(options, model=clients.services.default_model)
     return options, clients
@@ -242,27 +269,47 @@ def _models_in(prompts: Prompts) -> set[str | None]:
     return {None}
 
 
-def _models_of(folder: Path, indices: Sequence[int], namespace: str) -> set[str]:
-    """Return the models that made prompts of a folder."""
-    wanted = set(indices)
-    rows = (row for row in export(folder) if row["namespace"] == namespace)
-    return {row["model"] for row in rows if row["index"] in wanted and row["model"]}
+@dataclass(frozen=True, slots=True)
+class _Paid:
+    """What a command is about to pay for.
+
+    Attributes:
+        work: Makes it.
+        models: Those that it calls, as far as is known.
+        plan: Returns what it will do and cost; this may read all prompts.
+    """
+
+    work: Work
+    models: set[str]
+    plan: Callable[[], Preview]
 
 
 def _make(
-    work: Work,
-    options: Options,
-    clients: Clients,
-    models: set[str],
-    debug: bool,
-    is_wanted: Callable[[], bool] = lambda: True,
+    paid: _Paid, options: Options, clients: Clients, debug: bool, *, is_asked: bool = True
 ) -> int:
-    """Make images with the fake or the real services, unless the user declines the cost."""
+    """Make images with the fake or the real services, unless the user declines the cost.
+
+    Args:
+        paid: What to make.
+        options: The options of the command.
+        clients: Of the services.
+        debug: Whether to log everything.
+        is_asked: Whether a question may be put to the user, who else types prompts.
+    """
     with log_to(options.log_file, everything=debug) if options.log_file else nullcontext():
-        client = None if options.demo else client_for(options, clients, models)
-        if client is not None and not is_wanted():
-            return 0
-        code = run_batch(work, options, client, _LATENCY)
+        client, looks = None, options.look is not None
+        if not options.demo:
+            client = client_for(options, clients, paid.models)
+            plan = paid.plan()
+            if not _is_confirmed(plan, options, is_asked=is_asked):
+                QuietConsole(stderr=options.as_json).say("Nothing was made.")
+                return 0
+            is_many = plan.calls is None or plan.calls > _FEW
+            looks = looks or (is_many and options.via == "live" and not options.no_look)
+        result = run_batch(paid.work, options, client, _LATENCY, looks=looks)
+        code = report(result, options)
+        if options.look is not None:
+            code = _after_look(result, code, paid, options, clients)
     if options.gallery:
         add_gallery(options.output)
     return code
@@ -274,8 +321,37 @@ def _announced(
     """Return what a run will do and cost, and what was understood of its inputs."""
     plan = preview(prompts, options, services)
     row = json.loads(plan.row or "{}") | {"doubts": [asdict(each) for each in doubts]}
-    details = tuple(understood(prompts, options, services, doubts))
-    return replace(plan, details=details, row=json.dumps(row))
+    lines = (*plan.lines, *understood(prompts, options, services, doubts))
+    return replace(plan, lines=lines, row=json.dumps(row))
+
+
+def _after_look(result: Result, code: int, paid: _Paid, options: Options, clients: Clients) -> int:
+    """Show what was made, and make the rest if the user wants it; return the exit code."""
+    show(result.paths)
+    if not result.has_looked:
+        return code
+    if not wants_the_rest(result.not_made, options):
+        return code if can_ask() else 3
+    options = replace(options, look=None)
+    client = None if options.demo else client_for(options, clients, paid.models)
+    return report(run_batch(paid.work, options, client, _LATENCY, looks=True), options)
+
+
+def _is_confirmed(plan: Preview, options: Options, *, is_asked: bool) -> bool:
+    """Show what a command will cost, and ask before an expensive one.
+
+    Raises:
+        ValueError: If it is expensive, and nobody can answer.
+    """
+    asks = plan.is_expensive and options.budget is None and not options.yes
+    for line in filter(None, plan.lines if asks or not options.quiet else ()):
+        QuietConsole(stderr=True).say(line)
+    if asks and not (is_asked and can_ask()):
+        raise ValueError(
+            f"{plan.price} is more than ${_EXPENSIVE:.0f}, and nobody can be asked: "
+            "add --yes to pay it, or a --budget"
+        )
+    return not asks or typer.confirm("Continue?", err=True)
 
 
 def _show_plan(plan: Preview, options: Options) -> int:
@@ -284,19 +360,9 @@ def _show_plan(plan: Preview, options: Options) -> int:
     if options.as_json:
         out.data(plan.row)
         return 0
-    for line in filter(None, (plan.line, plan.reserved, plan.space, *plan.details)):
+    for line in filter(None, (plan.lines[0], plan.reserved, *plan.lines[1:])):
         out.say(line)
     return 0
-
-
-def _is_confirmed(plan: Preview, options: Options, *, can_ask: bool) -> bool:
-    """Show what a run will cost, and ask before an expensive one if someone can answer."""
-    can_ask = can_ask and sys.stdin is not None and sys.stdin.isatty()
-    asks = plan.is_expensive and options.budget is None and not options.yes and can_ask
-    told = (plan.line, plan.space, *plan.details) if asks or not options.quiet else ()
-    for line in filter(None, told):
-        QuietConsole(stderr=True).say(line)
-    return not asks or typer.confirm("Continue?", err=True)
 
 
 # What a run reads
@@ -374,9 +440,10 @@ def _together(*steps: Callable[[], Any]) -> list[Any]:
         try:
             done.append(step())
         except ValueError as error:
-            mistakes.append(str(error))
+            is_named = isinstance(error, inputs.InputError)
+            mistakes.append(str(error) if is_named else as_typed(str(error)))
     if mistakes:
-        raise ValueError("; and ".join(mistakes))
+        raise inputs.InputError("; and ".join(mistakes))
     return done
 
 
@@ -475,54 +542,110 @@ def read_to_end(prompts: Prompts) -> Prompts:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a run is about to do and cost.
+    """What a command is about to do and cost.
 
     Attributes:
-        line: The plan on one line, for the user.
+        lines: The plan on one line for the user, then what is to be known beside it, if anything.
         reserved: What a budget must have room for, and what that is made of, for the user.
-        space: A warning if the disk may be too small for the images, else empty.
-        row: Both as JSON.
+        row: All of it as JSON.
+        price: What it is expected to cost, for the user.
         is_expensive: Whether to ask first.
-        details: What was understood, on a line each.
+        calls: Images to be paid, None where unknown.
     """
 
-    line: str
+    lines: tuple[str, ...]
     reserved: str
-    space: str
     row: str
+    price: str
     is_expensive: bool
-    details: tuple[str, ...] = ()
+    calls: int | None
 
 
 def preview(prompts: Prompts, options: Options, services: Services) -> Preview:
     """Return what a run will do and cost, without a call; this may read all prompts."""
-    pace = options.pace
     if isinstance(prompts, inputs.StandardInput):
         return _preview_each(options, services)
     plan = estimate(
         prompts,
         client=services,
         save_dir=options.output,
-        rate=None if pace is None else 1 / parse_interval(pace),
+        rate=_rate(options),
         reserve=options.dry_run or len(prompts) <= _MANY,
+        redo_missing=options.redo_missing,
+        retry_failed=kinds_to_retry(options.retry_failed),
         **options.of_images,
     )
-    parts = [f"{plan.prompts:,} prompts", f"{plan.done:,} done", f"{plan.calls:,} to make"]
-    parts.append(_models(prompts, options, services))
-    model = _defaults(options, services).model
+    parts = [f"{plan.prompts:,} prompts", f"{plan.done:,} done"]
+    if plan.failed:
+        parts.append(f"{plan.failed:,} failed for good")
+    if plan.in_jobs:
+        parts.append(f"{plan.in_jobs:,} in jobs")
+    parts += [f"{plan.calls:,} to make", _models(prompts, options, services)]
+    notes = [_placeholders(plan.placeholders)] if plan.placeholders else []
+    return _preview(plan, parts, _defaults(options, services).model, options, notes)
+
+
+def preview_takes(
+    requests: Sequence[ImageRequest], options: Options, services: Services
+) -> Preview:
+    """Return what further takes will do and cost, without a call."""
+    costs = [_price_of(each, options, services.expected_price) for each in requests]
+    reserved = [_price_of(each, options, services.price) for each in requests]
+    rate = _rate(options)
+    plan = Estimate(
+        len(requests),
+        0,
+        None if None in costs else sum(filter(None, costs)),
+        None if None in reserved else sum(filter(None, reserved)),
+        None if rate is None else len(requests) / rate,
+    )
+    sizes = Counter((each.model, asked_size(each) or default_size(each.model)) for each in requests)
+    (model, size), _ = sizes.most_common(1)[0]
+    name = f"{model} {size}" if size else model
+    parts = [f"{len(requests):,} takes to make"]
+    parts.append(f"{name} and others" if len(sizes) > 1 else name)
+    kept = f"{plain(options.output)} keeps showing what it shows now; genbatch pick changes that."
+    return _preview(plan, parts, model, options, [kept])
+
+
+def _preview(
+    plan: Estimate, parts: list[str], model: str, options: Options, notes: Sequence[str]
+) -> Preview:
+    """Return an estimate with its price; parts are what comes before that on its line."""
     in_jobs = job_share(model)
     by_batch = None if plan.cost is None else in_jobs * plan.cost
     parts.append("price unknown" if plan.cost is None else _prices(plan.cost, by_batch, plan.calls))
-    if plan.seconds is not None and pace is not None:
-        parts.append(f"about {clock(plan.seconds)} at {pace}")
+    if plan.seconds is not None:
+        parts.append(f"about {clock(plan.seconds)} at {options.pace}")
     share = 1 if options.via == "live" else in_jobs
     most = None if plan.reserved is None or not options.dry_run else share * plan.reserved
     known = {"calls": plan.calls, "batch_cost": by_batch, "model": model, "reserved": most}
-    row = json.dumps({**asdict(plan), **known})
     cost = plan.cost if options.via == "live" else by_batch
-    is_expensive = cost is not None and cost > _EXPENSIVE
-    space = _space(plan.calls, options)
-    return Preview(" · ".join(parts), _reserved(most, options), space, row, is_expensive)
+    return Preview(
+        (" · ".join(parts), *notes, _space(plan.calls, options)),
+        _reserved(most, options),
+        json.dumps({**asdict(plan), **known}),
+        f"about {_dollars(cost or 0)} for {count(plan.calls, 'image')}",
+        cost is not None and cost > _EXPENSIVE,
+        plan.calls,
+    )
+
+
+def _rate(options: Options) -> float | None:
+    """Return the calls that start in a second, None where that is not bounded."""
+    return None if options.pace is None else 1 / parse_interval(options.pace)
+
+
+def _price_of(
+    request: ImageRequest, options: Options, of: Callable[[ImageRequest], float | None]
+) -> float | None:
+    return of(request) if options.price is None else options.price
+
+
+def _placeholders(number: int) -> str:
+    """Return what becomes of images that a fake service has made."""
+    what = "is a placeholder" if number == 1 else "are placeholders"
+    return f"{count(number, 'image')} in the folder {what} of a fake service, to be made anew."
 
 
 def _space(calls: int, options: Options) -> str:
@@ -556,7 +679,7 @@ def _preview_each(options: Options, services: Services) -> Preview:
     parts.append("price unknown" if each is None else f"about ${each:,.3f} each")
     if options.pace is not None:
         parts.append(f"at {options.pace}")
-    return Preview(" · ".join(parts), "", "", "", False)
+    return Preview((" · ".join(parts),), "", "", "", False, None)
 
 
 def _prices(cost: float, by_batch: float | None, calls: int) -> str:

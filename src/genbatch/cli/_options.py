@@ -306,6 +306,7 @@ class Options:
         "flash, pro, lite, or a full model id; genbatch models compares them.",
         "MODEL",
         env=True,
+        callback=_normalized_by(str.strip),
     )
     service: list[str] | None = _field(  # noqa: RUF009
         None,
@@ -320,7 +321,11 @@ class Options:
         None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True, callback=as_size
     )
     thinking: str | None = _field(
-        None, IMAGES, "Thinking level, such as high; not every model supports it.", "LEVEL"
+        None,
+        IMAGES,
+        "Thinking level, such as high; not every model supports it.",
+        "LEVEL",
+        callback=_normalized_by(lambda level: level.strip().lower() or None),
     )
     seed: int | None = _field(
         None,
@@ -406,6 +411,12 @@ class Options:
         False, LIMITS, "Show what the run would do and cost without making any calls."
     )
     yes: bool = _field(False, LIMITS, "Skip the cost confirmation.", "", "--yes", "-y")
+    look: int | None = _field(
+        None, LIMITS, "Make N images, show them, and ask before the rest.", "N", min=1
+    )
+    no_look: bool = _field(
+        False, LIMITS, "Start all calls at once; else the first one of a new model goes first."
+    )
     timeout: float | None = _field(
         None,
         LIMITS,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ import typer
 
 from genbatch import StoreError
 from genbatch._store import HIDDEN, make_directory, make_private, replace_file
-from genbatch.inputs import LINES, Doubt, Doubts, Reading, bare
+from genbatch.inputs import LINES, Doubt, Doubts, InputError, Reading, bare
 
 from ._console import QuietConsole, count, plain
 from ._options import Options
@@ -193,7 +192,7 @@ def _check_map(reading: Reading, doubts: Doubts) -> None:
     found = {bare(name) for name in doubts.columns}
     for name in sorted(reading.columns.keys() - found):
         columns = ", ".join(map(plain, doubts.columns)) or "none"
-        raise ValueError(f"--map: no column named {name}; the columns are: {columns}")
+        raise InputError(f"--map: no column named {name}; the columns are: {columns}")
 
 
 def _check_files(doubts: Sequence[Doubt], files: Sequence[str]) -> None:
@@ -201,9 +200,4 @@ def _check_files(doubts: Sequence[Doubt], files: Sequence[str]) -> None:
     for file in files:
         if not (Path(file).is_file() or Path(file).is_dir()):
             typed = {" ".join((f"--{d.option[0]}", d.option[1])) for d in doubts if d.option}
-            raise ValueError(f"{file} can be read only once: repeat with {' '.join(sorted(typed))}")
-
-
-def can_ask() -> bool:
-    """Return whether somebody is there to answer."""
-    return sys.stdin is not None and sys.stdin.isatty()
+            raise InputError(f"{file} can be read only once: repeat with {' '.join(sorted(typed))}")

@@ -27,6 +27,7 @@ from genbatch import (
     Success,
     Unauthorized,
 )
+from genbatch._run import FIRST_REFUSED, Looked
 from genbatch._store import FINAL, RunCost, Spent
 from genbatch._values import is_smaller
 from genbatch.gemini import job_share, model_id, price
@@ -34,6 +35,7 @@ from genbatch.inputs import InputError
 
 from ._console import QuietConsole, clock, count, plain
 from ._options import Options
+from ._words import as_typed
 
 _NOTHING = Spent(0.0, 0.0, 0, 0)
 
@@ -64,6 +66,8 @@ class Result:
     Attributes:
         budget: The cost of its calls, and of earlier runs if a budget limits them all.
         earlier: The cost of those earlier runs.
+        paths: Their files, where the run is a look.
+        has_looked: Whether it has left out what was not to be looked at.
         made: Images made in this run.
         resumed: Images that an earlier run had made.
         failures: Prompts that failed, by kind of error.
@@ -84,6 +88,8 @@ class Result:
 
     budget: Budget = field(default_factory=Budget)
     earlier: Spent = _NOTHING
+    paths: list[Path] = field(default_factory=list)
+    has_looked: bool = False
     made: int = 0
     resumed: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -152,7 +158,9 @@ class Result:
                 self.made += not image.resumed
             case Failure(error=error) if is_not_made(error):
                 self.dropped += 1
-                if not self.is_ending:
+                if isinstance(error, Looked):
+                    self.has_looked = True
+                elif not (self.is_ending or self.has_looked):
                     self.stopped = error
             case Failure(error=error):
                 self.failures[type(error).__name__] += 1
@@ -254,7 +262,9 @@ def _reason(result: Result, folder: Path) -> str | None:
     if result.interrupted:
         why = f"interrupted by {signal.Signals(result.interrupted).name}"
     elif result.stopped:
-        why = f"stopped: {plain(result.stopped).rstrip('.')}"
+        said = plain(result.stopped)
+        named = said if isinstance(result.stopped, InputError) else as_typed(said)
+        why = f"stopped: {named.rstrip('.')}"
     elif result.failed:
         why = f"{count(result.failed, 'prompt')} failed, see above"
     else:
@@ -278,6 +288,8 @@ def _reason(result: Result, folder: Path) -> str | None:
 
 def _resume(result: Result) -> str:
     """Return how to make the rest."""
+    if isinstance(result.stopped, Stopped) and FIRST_REFUSED in str(result.stopped):
+        return "the same command resumes; --no-look goes on where only that prompt is to blame"
     if not isinstance(result.stopped, BudgetExhausted):
         return "the same command resumes"
     is_full = "max_images" in str(result.stopped)

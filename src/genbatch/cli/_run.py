@@ -10,15 +10,12 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
     Collection,
-    Iterable,
-    Mapping,
     Sequence,
 )
 from contextlib import (
@@ -29,12 +26,10 @@ from contextlib import (
 )
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
-from anyio import to_thread
 
 from genbatch import (
     Budget,
@@ -47,6 +42,7 @@ from genbatch import (
     SavedImage,
     Stopped,
     Store,
+    StoreError,
     Success,
     Throttle,
     Unauthorized,
@@ -54,7 +50,6 @@ from genbatch import (
     generate_images,
 )
 from genbatch._money import Overrun
-from genbatch._run import make_takes, plan_takes
 from genbatch._store import export
 from genbatch._values import asked_size
 from genbatch.batch_api import Jobs
@@ -64,13 +59,12 @@ from genbatch.testing import FakeGemini
 
 from ._console import count, plain
 from ._display import Display
+from ._look import ProvenModels, looking
 from ._options import DEMO, Options, kinds_to_retry
-from ._result import Result, by_run, is_not_made, report
+from ._result import Result, by_run, is_not_made
 from ._services import Clients, Services
 
 _REDRAW = 0.1  # seconds
-_SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
-_MOST = 1_000_000  # a typing mistake must not exhaust the memory
 
 R = TypeVar("R")
 Prompts: TypeAlias = PromptFiles | StandardInput | Sequence[str | Prompt]
@@ -88,6 +82,7 @@ class ShownBatch:
         options: The options of the run.
         display: Shows it.
         result: Counts it.
+        looks: Whether the first call of each model goes first.
         closed_last: What is entered in it is left after the client, whose connections are closed.
     """
 
@@ -95,6 +90,7 @@ class ShownBatch:
     options: Options
     display: Display
     result: Result
+    looks: bool
     closed_last: AsyncExitStack
 
 
@@ -158,15 +154,21 @@ def client_for(
 
 
 def run_batch(
-    work: Work, options: Options, client: AbstractAsyncContextManager[Any] | None, latency: float
-) -> int:
-    """Run a batch, report it, and return the exit code.
+    work: Work,
+    options: Options,
+    client: AbstractAsyncContextManager[Any] | None,
+    latency: float,
+    *,
+    looks: bool = False,
+) -> Result:
+    """Run a batch, and return its result.
 
     Args:
         work: What the batch makes.
         options: The options of the run.
         client: Opens the client of the service; None starts a fake of it for this run.
         latency: Duration of a call to that fake, in seconds.
+        looks: Whether the first call of each model goes first.
     """
     result = Result()
     if client is None:
@@ -177,16 +179,15 @@ def run_batch(
             AsyncExitStack() as last,
             client or _demo_client(options, latency, result) as entered,
         ):
-            await work(
-                ShownBatch(entered, _bounded(options, entered, display), display, result, last)
-            )
+            bounded = _bounded(options, entered, display)
+            await work(ShownBatch(entered, bounded, display, result, looks, last))
 
     with Display(options) as display:
         run(batch, options.backend)
     result.lost = display.lost_rows
     if display.is_interrupted:
         result.interrupted = result.interrupted or signal.SIGINT
-    return report(result, options)
+    return result
 
 
 def _bounded(options: Options, client: GeminiClient | Services, display: Display) -> Options:
@@ -239,7 +240,7 @@ async def make_images(prompts: Prompts, batch: ShownBatch) -> None:
         retry_failed=kinds_to_retry(options.retry_failed),
     )
     await batch.closed_last.enter_async_context(store)
-    await _count_earlier_runs(store, batch)
+    await count_earlier_runs(store, batch)
     generate: Callable[..., AbstractAsyncContextManager[Images]] = generate_images
     if options.via != "live":
         generate = partial(
@@ -247,8 +248,9 @@ async def make_images(prompts: Prompts, batch: ShownBatch) -> None:
             live=options.via != "batch",
             watch=batch.display.show_jobs,
         )
+    client, proven = await in_order(store, batch)
     outcomes = generate(
-        batch.client,
+        client,
         prompts,
         store=store,
         max_concurrent=options.max_concurrent,
@@ -257,79 +259,32 @@ async def make_images(prompts: Prompts, batch: ShownBatch) -> None:
     )
     if isinstance(prompts, StandardInput) and prompts.is_terminal:
         batch.display.make_room()
-    await _watch(outcomes, batch)
+    await watch(outcomes, batch, proven)
     if options.via != "live":
         result.in_jobs = await _in_jobs(store)
     result.end(result.read if isinstance(prompts, StandardInput) else len(prompts))
 
 
-async def make_more_takes(
-    indices: Sequence[int], changes: Mapping[str, Any], batch: ShownBatch
-) -> None:
-    """Make another take of each prompt."""
-    options, result = batch.options, batch.result
-    await check_folder(options.output, options.namespace)
-    client, namespace = batch.client, options.namespace
-    store = await batch.closed_last.enter_async_context(Store(options.output))
-    takes = await plan_takes(client, store, indices, namespace=namespace, **changes)
-    await _count_earlier_runs(store, batch)
-    outcomes = make_takes(
-        client,
-        store,
-        takes,
-        max_concurrent=options.max_concurrent,
-        budget=result.budget,
-        price=options.price,
-    )
-    left = dict.fromkeys(indices)
-
-    def at_its_index(outcome: Any) -> Any:
-        index = indices[outcome.index]
-        if isinstance(outcome, Success):
-            del left[index]
-        return replace(outcome, index=index)
-
-    await _watch(outcomes, batch, at_its_index)
-    result.end(len(takes))
-    result.rest = f"genbatch redo {plain(options.output)} {spans_of(list(left))}"
-
-
-async def check_folder(folder: Path, namespace: str) -> None:
+def check_folder(folder: Path, namespace: str) -> None:
     """Refuse a folder without a run, which a Store would create, or with only a demo's images."""
-    row = await to_thread.run_sync(lambda: next(export(folder), None))
+    row = next(export(folder), None)
     if row and not namespace and row["namespace"] == DEMO:
         raise ValueError(f"the images in {plain(folder)} were made by a demo: add --demo")
 
 
-def parse_indices(spans: Iterable[str]) -> list[int]:
-    """Return the numbers in texts such as ``17`` and ``42-45``, each once, in order.
-
-    Raises:
-        ValueError: If a text is not a number or a range.
-    """
-    found: list[range] = []
-    for span in chain.from_iterable(each.split(",") for each in spans):
-        match = _SPAN.fullmatch(span.strip())
-        if match is None:
-            raise ValueError(
-                f"{span!r} is not a prompt number: give numbers as export shows them, or 42-45"
-            )
-        first, last = int(match[1]), int(match[2] or match[1])
-        if not 0 <= last - first < _MOST:
-            raise ValueError(f"{span!r} is not a range: give the lower number first")
-        found.append(range(first, last + 1))
-    return sorted(set(chain.from_iterable(found)))
+async def in_order(store: Store, batch: ShownBatch) -> tuple[Any, ProvenModels | None]:
+    """Return the client of a batch, which knows whether to look first, and the proven models."""
+    if batch.options.demo:
+        proven = None
+    else:
+        proven = ProvenModels(store, batch.client, batch.options)
+        await proven.read()
+    if not batch.looks:
+        return batch.client, proven
+    return looking(batch.client, proven, batch.options), proven
 
 
-def spans_of(indices: Sequence[int]) -> str:
-    """Return ascending numbers in the form that parse_indices takes."""
-    # The difference between a number and its place is the same throughout a range.
-    runs = groupby(enumerate(indices), lambda each: each[1] - each[0])
-    spans = [[index for _, index in run] for _, run in runs]
-    return " ".join("-".join(map(str, dict.fromkeys((s[0], s[-1])))) for s in spans)
-
-
-async def _count_earlier_runs(store: Store, batch: ShownBatch) -> None:
+async def count_earlier_runs(store: Store, batch: ShownBatch) -> None:
     """Give the budget of a batch its limits, and the cost of earlier runs."""
     options, result = batch.options, batch.result
     budget = result.budget = Budget(options.budget, max_images=options.max_images)
@@ -360,9 +315,10 @@ async def _in_jobs(store: Store) -> tuple[int, float]:
 # Watching a batch to its end
 
 
-async def _watch(
+async def watch(
     images: AbstractAsyncContextManager[Images],
     batch: ShownBatch,
+    proven: ProvenModels | None,
     seen: Seen = lambda outcome: outcome,
 ) -> None:
     """Read a batch to its end, show it, and end it early if necessary.
@@ -370,6 +326,7 @@ async def _watch(
     Args:
         images: The outcomes, not entered yet.
         batch: Gets the counts.
+        proven: Gets the models that have made an image.
         seen: Gets each outcome first, and returns the one to count.
     """
     result, options = batch.result, batch.options
@@ -383,6 +340,8 @@ async def _watch(
             async for outcome in outcomes:
                 outcome = seen(outcome)
                 result.add(outcome, size)
+                if isinstance(outcome, Success) and not outcome.value.resumed:
+                    await _note_success(outcome.value, batch, proven)
                 _drain_if_useless(outcome, outcomes)
                 await batch.display.outcome(outcome, result)
                 if isinstance(result.stopped, Unauthorized) and not result.made:
@@ -392,6 +351,14 @@ async def _watch(
         progress = outcomes.progress
         result.read = progress.started if progress.total is None else progress.total
         tasks.cancel_scope.cancel()
+
+
+async def _note_success(image: SavedImage, batch: ShownBatch, proven: ProvenModels | None) -> None:
+    if batch.options.look is not None:
+        batch.result.paths.append(image.path)
+    if proven is not None and image.model is not None:
+        with suppress(StoreError):  # a save has reported the disk already
+            await proven.note(image.model)
 
 
 def _drain_if_useless(outcome: Outcome[str | Prompt, SavedImage], outcomes: Images) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from genbatch import GeminiClient, ImageRequest
 from genbatch._money import models_of
 from genbatch.gemini import MODELS, Model, price, published_price
 from genbatch.openai import OpenAIClient
-from genbatch.testing import FakeGemini
+from genbatch.testing import Call, FakeGemini, Fault
 
 from ._console import QuietConsole, plain
 from ._options import Options, command, option
@@ -48,6 +49,16 @@ RetryInfo = Annotated[
         "--retry-info/--no-retry-info",
     ),
 ]
+Fault_ = Annotated[
+    str | None,
+    option(
+        None,
+        "Answer with this HTTP status: each call, or every Nth one.",
+        "STATUS[/N]",
+        "--fault",
+    ),
+]
+Key = Annotated[str | None, option(None, "Accept this API key only.", "KEY")]
 Speed = Annotated[float, option(None, "Run the fake's clock X times faster than real time.", "X")]
 
 
@@ -152,6 +163,8 @@ def serve_command(
     daily: Daily = None,
     retry_info: RetryInfo = True,
     speed: Speed = 1.0,
+    fault: Fault_ = None,
+    key: Key = None,
     options: Options,
 ) -> int:
     """Run a fake Gemini API server on this machine until Ctrl-C.
@@ -162,6 +175,7 @@ def serve_command(
     - `genbatch serve-fake --port 9000`
     - `genbatch serve-fake --quota 5/min --daily 100 --no-retry-info`
     - `genbatch serve-fake --quota 5/min --speed 60`
+    - `genbatch serve-fake --fault 503/3 --key my-key`
     """
     fake = FakeGemini(
         latency=latency,
@@ -170,6 +184,8 @@ def serve_command(
         daily=daily,
         retry_info=retry_info,
         speed=speed,
+        faults=_faults(fault),
+        api_keys=None if key is None else {key},
         port=port,
         host=host,
     )
@@ -178,6 +194,21 @@ def serve_command(
     except OSError as error:
         raise ValueError(f"cannot serve at {host} port {port}: {error}; try --port 0") from error
     return 0
+
+
+def _faults(fault: str | None) -> Callable[[Call], Fault | None]:
+    """Return what goes wrong with which calls.
+
+    Raises:
+        ValueError: If a fault is malformed.
+    """
+    if fault is None:
+        return lambda call: None
+    match = re.fullmatch(r"([2-5]\d\d)(?:/([1-9]\d*))?", fault.strip())
+    if match is None:
+        raise ValueError(f"--fault must be like 503, or 503/3 for every third call, got {fault!r}")
+    status, every = int(match[1]), int(match[2] or 1)
+    return lambda call: None if call.number % every else Fault(status=status)
 
 
 async def _serve(fake: FakeGemini) -> None:

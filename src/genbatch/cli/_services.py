@@ -17,9 +17,11 @@ from genbatch._run import Service
 from genbatch.gemini import MODELS
 from genbatch.openai import OpenAIClient
 
+from ._words import misspelt
+
 _GEMINI = re.compile(r"(models/)?(gemini|imagen)\b.*|" + "|".join(each.alias for each in MODELS))
 _OPENAI = re.compile(r"(chat)?gpt-image.*|flare|sunburst")
-_BUILT_IN: Mapping[str, tuple[re.Pattern[str], type]] = {
+_BUILT_IN: Mapping[str, tuple[re.Pattern[str], Any]] = {
     "gemini": (_GEMINI, GeminiClient),
     "openai": (_OPENAI, OpenAIClient),
 }
@@ -32,11 +34,17 @@ class Services:
         own: The services that ``--service`` names: the first of them makes the images of models
             that no service claims.
         entered: Open clients of the others by name, where calls are to be made.
+        base_url: Where Gemini's models are called, if that is an option.
     """
 
     def __init__(
-        self, own: Sequence[Service] = (), entered: Mapping[str, Service] | None = None
+        self,
+        own: Sequence[Service] = (),
+        entered: Mapping[str, Service] | None = None,
+        base_url: str | None = None,
     ) -> None:
+        self._is_open = entered is not None
+        self._base_url = base_url
         self._own = own
         built_in = {name: Service(client) for name, (_, client) in _BUILT_IN.items()}
         others = built_in if entered is None else entered
@@ -58,6 +66,12 @@ class Services:
     ) -> ImageRequest:
         """Return a request for the service of its model; see Service.resolve."""
         name = self.of(request.model)
+        is_any = name not in _BUILT_IN or self._base_url or request.model.startswith("models/")
+        if not is_any and (meant := misspelt(request.model)) is not None:
+            raise ValueError(
+                f"no model is called {request.model}: did you mean {meant}? "
+                f"models/{request.model} asks the service all the same"
+            )
         model = request.model.removeprefix(f"{name}/")
         if name not in self._by_name:
             raise ValueError(_without_key(name, model))
@@ -81,6 +95,21 @@ class Services:
         found = [each.throttles for each in self._by_name.values()]
         return {model: throttle for each in found for model, throttle in each.items()}
 
+    def is_fake(self, request: ImageRequest) -> bool:
+        """Return whether a fake server makes the image of a request; this may block."""
+        if self._is_open or request.service not in _BUILT_IN:
+            return self._by_name[request.service].is_fake(request)
+        _, client = _BUILT_IN[request.service]
+        where = {"base_url": self._base_url} if request.service == "gemini" else {}
+        try:
+            return bool(client("none", **where).is_fake())  # which sends no key
+        except ValueError:  # of the environment: the run says so
+            return False
+
+    def fingerprint(self, salt: str, model: str, *with_it: object) -> str:
+        """Return what tells the account that a model is called with from others."""
+        return self._by_name[self.of(model)].fingerprint(salt, model, *with_it)
+
     @property
     def max_connections(self) -> float:
         """Most connections at once, by the limit of open files."""
@@ -99,6 +128,7 @@ class Clients:
 
     Args:
         factories: ``module:function`` of each service of one's own.
+        base_url: Of Gemini's server, as an option.
 
     Attributes:
         services: What they can do and cost, which takes no key.
@@ -107,9 +137,9 @@ class Clients:
         ValueError: If one cannot be imported, or makes no client.
     """
 
-    def __init__(self, factories: Sequence[str] = ()) -> None:
+    def __init__(self, factories: Sequence[str] = (), base_url: str | None = None) -> None:
         self._own = [_made_by(each) for each in factories]
-        self.services = Services([Service(each) for each in self._own])
+        self.services = Services([Service(each) for each in self._own], base_url=base_url)
 
     def are_only_gemini(self, models: Collection[str]) -> bool:
         """Return whether all models are Gemini's, and no other service was named."""

@@ -15,6 +15,7 @@ from genbatch._client import (
     objects,
 )
 from genbatch._values import (
+    FAKE_HEADER,
     Blocked,
     GenbatchError,
     Image,
@@ -95,6 +96,7 @@ def image_from(
         response_id=_response_id(answer),
         extras=tuple(images[1:]),
         damaged=tuple(damaged),
+        is_placeholder=answer.get(FAKE_HEADER) is not None,
     )
 
 

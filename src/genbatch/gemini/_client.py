@@ -22,6 +22,7 @@ from genbatch._client import (
     check_options,
     find_base_url,
     find_key,
+    is_fake,
     paid_image,
     read_images,
     with_retries,
@@ -306,6 +307,22 @@ class GeminiClient:
             ValueError: If model cannot be a model id.
         """
         return self._throttles[model_id(model)]
+
+    def is_fake(self, request: ImageRequest | None = None) -> bool:
+        """Return whether its server, for whatever request, is a fake one; this may block."""
+        return is_fake(self._base_url)
+
+    def fingerprint(self, salt: str, *with_it: object) -> str:
+        """Return what tells this account and server from others without the key.
+
+        Args:
+            salt: Without it, it cannot be computed.
+            with_it: Further texts to tell apart.
+        """
+        if self._vertex is not None:  # whose token is another every hour
+            secret, account = Secret(), (self._vertex.project, self._vertex.location)
+            return secret.fingerprint(salt, self._base_url, *account, *with_it)
+        return self._secret.fingerprint(salt, self._base_url, *with_it)
 
     @property
     def is_vertex(self) -> bool:

@@ -26,7 +26,13 @@ from pydantic.alias_generators import to_camel
 from genbatch._client import JsonObject, Secret, excerpt, parse_answer
 from genbatch._client.http_errors import cause_of
 from genbatch._http import AnswerTooLarge, ConnectionStack, captured_body, most_connections
-from genbatch._values import GenbatchError, ImageRequest, InvalidResponse, sniff_input_type
+from genbatch._values import (
+    FAKE_HEADER,
+    GenbatchError,
+    ImageRequest,
+    InvalidResponse,
+    sniff_input_type,
+)
 
 from ._answer import TIER, file_parts
 from ._file_parts import fetch_file, fetch_images
@@ -35,6 +41,7 @@ from ._translate import THIRD_PARTY, error_within, translate
 
 if TYPE_CHECKING:
     import httpx2
+    from pydantic_core import ErrorDetails
 
     from ._credentials import Access
 
@@ -52,6 +59,18 @@ _OURS: Mapping[str, Any] = {
     "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
 }
 _INLINE: Mapping[int, str] = {}  # no image has a URI
+# What a value should be, by the first word of the error's type.
+_KINDS = {
+    "bool": "true or false",
+    "bytes": "bytes",
+    "dict": "an object",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "mapping": "an object",
+    "model": "an object",
+    "string": "a text",
+}
 _NOT_TO_BE_GIVEN = {*_OURS, "http_options", "continuation_token"}
 
 
@@ -175,7 +194,8 @@ class Wire:
             parsed = parse_answer(captured.take(), request.model, self._secret.hide)
             told = error_within(parsed, request.model) if "error" in parsed else None
             if told is None:
-                return {**parsed, TIER: captured.headers.get(TIER)}
+                of_head = {name: captured.headers.get(name) for name in (TIER, FAKE_HEADER)}
+                return {**parsed, **of_head}
             error = told
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
@@ -267,7 +287,7 @@ def json_of(
         return content
     # What it refuses, and what it stumbles over.
     except (ValueError, TypeError, AttributeError) as exc:
-        raise ValueError(f"google-genai does not send this request: {excerpt(str(exc))}") from None
+        raise ValueError(f"this request cannot be sent: {excerpt(str(exc))}") from None
     raise AssertionError("the SDK has sent nothing")
 
 
@@ -361,11 +381,24 @@ def config_of(request: ImageRequest, timeout: float | None = None) -> types.Gene
         fields = {"response_modalities": ["IMAGE"], **fields, **_OURS}
         return types.GenerateContentConfig(**fields)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False)[0]
+        first = exc.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or exc.title
-        raise ValueError(f"{where}: {first['msg']}, got {first['input']!r:.100}") from None
+        for name in request.generation_config or ():  # as it was given there
+            if first["loc"] and _FIELDS.get(name) == first["loc"][0]:
+                where = f"generation_config {'.'.join(map(str, (name, *first['loc'][1:])))}"
+        raise ValueError(f"{where} {_must(first)}, got {first['input']!r:.100}") from None
     except AttributeError as exc:  # the SDK's enumerations fail so on anything but a string
         raise ValueError(f"generation_config: {exc}") from None
+
+
+def _must(error: ErrorDetails) -> str:
+    """Return what a setting has to be, in our words."""
+    if error["type"] == "extra_forbidden":
+        return "is not a field that there is"
+    if expected := error.get("ctx", {}).get("expected"):
+        return f"must be {expected}"
+    kind = error["type"].partition("_")[0]
+    return f"must be {_KINDS[kind]}" if kind in _KINDS else "has an invalid value"
 
 
 def _sorted_out(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 
-from ._formats import canonical, listed, short
+from ._formats import InputError, canonical, listed, short
 
 FIELDS = frozenset(
     ("prompt", "id", "filename", "model", "aspect_ratio", "image_size", "images", "n", "seed")
@@ -97,16 +97,16 @@ def parse_map(pairs: Iterable[str]) -> dict[str, str]:
         pairs: Such as ``images=refs,aspect_ratio=ratio``; the column may be on either side.
 
     Raises:
-        ValueError: If one is malformed, or does not tell which side is the column.
+        InputError: If one is malformed, or does not tell which side is the column.
     """
     columns: dict[str, str] = {}
     for pair in (each.strip() for text in pairs for each in text.split(",")):
         left, equals, right = (each.strip() for each in pair.partition("="))
         if not (left and equals and right):
-            raise ValueError(f"--map: {short(pair)} is not like images=refs")
+            raise InputError(f"--map: {short(pair)} is not like images=refs")
         column, field = _sides(left, right)
         if columns.setdefault(bare(column), field) != field:
-            raise ValueError(f"--map: the column {short(column)} is given twice")
+            raise InputError(f"--map: the column {short(column)} is given twice")
     return columns
 
 
@@ -118,7 +118,7 @@ def _sides(left: str, right: str) -> tuple[str, str]:
     if len(known) != 1:
         which = "both are names" if known else "neither is the name"
         hint = f"write SETTING=COLUMN, a setting being {listed(sorted(FIELDS))}"
-        raise ValueError(f"--map {short(left)}={short(right)}: {which} of a setting; {hint}")
+        raise InputError(f"--map {short(left)}={short(right)}: {which} of a setting; {hint}")
     ((side, field),) = known.items()
     return (right if side == left else left), field
 

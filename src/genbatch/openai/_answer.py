@@ -18,6 +18,7 @@ from genbatch._client import (
 from genbatch._client.http_errors import delay_in, error_of_status, seconds_of
 from genbatch._http import CapturedBody
 from genbatch._values import (
+    FAKE_HEADER,
     Blocked,
     GenbatchError,
     Image,
@@ -86,6 +87,7 @@ def image_from(answer: JsonObject, request: ImageRequest, price: float | None = 
         response_id=request_id,
         extras=tuple(images[1:]),
         damaged=tuple(damaged),
+        is_placeholder=answer.get(FAKE_HEADER) is not None,
     )
 
 

@@ -17,6 +17,7 @@ from genbatch._client import (
     check_options,
     find_base_url,
     find_key,
+    is_fake,
     paid_image,
     read_images,
 )
@@ -221,6 +222,14 @@ class OpenAIClient:
             ValueError: If model cannot be a model id.
         """
         return self._throttles[_models.model_id(model)]
+
+    def is_fake(self, request: ImageRequest | None = None) -> bool:
+        """Return whether its server, for whatever request, is a fake one; this may block."""
+        return is_fake(self._base_url)
+
+    def fingerprint(self, salt: str, *with_it: object) -> str:
+        """As that of GeminiClient."""
+        return self._secret.fingerprint(salt, self._base_url, *with_it)
 
     @property
     def max_connections(self) -> float:

@@ -19,7 +19,7 @@ from genbatch._http import (
     most_connections,
     read_body,
 )
-from genbatch._values import Image, ImageRequest, InvalidResponse, sniff_input_type
+from genbatch._values import FAKE_HEADER, Image, ImageRequest, InvalidResponse, sniff_input_type
 
 from ._answer import REQUEST_ID, error_from, image_from
 from ._models import fields_of
@@ -97,7 +97,8 @@ class Wire:
             if status == 200:
                 answer = parse_answer(captured.take(), request.model, self._secret.hide)
                 named = captured.headers.get(REQUEST_ID, "")
-                return {**answer, REQUEST_ID: self._secret.hide(named) or None}
+                fake = captured.headers.get(FAKE_HEADER)
+                return {**answer, REQUEST_ID: self._secret.hide(named) or None, FAKE_HEADER: fake}
             error = error_from(status, captured, request.model, self._secret)
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error

@@ -61,7 +61,8 @@ def generate(
             all of them; each has at most twice its share of rows in progress.
         prompt_column: Column of the prompts.
         id_column: Column that distinguishes rows with equal prompts; a part of their keys.
-        namespace: Equal prompts in different namespaces are different images.
+        namespace: Equal prompts in different namespaces are different images. A fake service on the
+            driver's machine has namespaces of its own.
         budget: Spending limit in US dollars of all runs into the store, None for none.
         max_images: Most images to pay for in all these runs, None for no bound.
         price: US dollars per image, overriding the price table.
@@ -97,7 +98,8 @@ def generate(
     _check_counts(max_concurrent, workers)
     defaults = defaults_of(Service(GeminiClient), settings, Budget(budget), price)
     expected = reserved_price(defaults) if price is None else price
-    requests = RowRequests(prompt_column, id_column, namespace, defaults)
+    space = _namespace(namespace, base_url)
+    requests = RowRequests(prompt_column, id_column, space, defaults)
     _check_columns(dataset, requests)
     where = _absolute(store)
     bounds = Bounds(where, defaults.model, expected, max_concurrent, budget, max_images, pace)
@@ -190,6 +192,15 @@ def _start(bounds: Bounds, workers: int) -> Any:
     return actor.options(num_cpus=0, max_concurrency=calls, scheduling_strategy=beside).remote(
         bounds
     )
+
+
+def _namespace(namespace: str, base_url: str | None) -> str:
+    """Return the namespace of the keys: what a fake service makes is never taken for real."""
+    try:
+        is_fake = GeminiClient("none", base_url=base_url).is_fake()
+    except ValueError:  # on Vertex, say; the workers tell what is wrong
+        return namespace
+    return f"fake {namespace}".rstrip() if is_fake else namespace
 
 
 def _check_counts(max_concurrent: int, workers: int) -> None:

@@ -25,6 +25,8 @@ import anyio
 import anyio.abc
 import h11
 
+from genbatch._values import FAKE_HEADER
+
 JsonObject: TypeAlias = dict[str, Any]
 
 JSON = {"content-type": "application/json; charset=UTF-8"}
@@ -268,7 +270,7 @@ class ServerConnection:
         size = len(reply.body) if reply.file is None else reply.file[0]
         if self._method == "HEAD" or reply.status in (204, 304):
             size = 0
-        ours = {"date": formatdate(usegmt=True), **reply.headers}
+        ours = {"date": formatdate(usegmt=True), FAKE_HEADER: "true", **reply.headers}
         theirs = {name.lower(): value for name, value in fault.headers.items()}
         headers = ours | theirs | {"content-length": str(size)}
         response = h11.Response(status_code=reply.status, headers=list(headers.items()))

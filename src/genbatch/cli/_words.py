@@ -1,0 +1,80 @@
+"""What people type, and the words in which messages speak of it.
+
+The library names its arguments; whoever typed an option is told of the option.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+
+from genbatch.gemini import MODELS
+
+_RENAMED = {"generation_config": "config", "system_instruction": "system"}
+# Words of one part are of English too: they are arguments before "=" and " must ", and as what a
+# model does not take.
+_LONG = "aspect_ratio|image_size|max_images|max_concurrent|base_url|job_latency"
+_LONG = f"{_LONG}|{'|'.join(_RENAMED)}"
+_SHORT = "price|budget|pace|patience|timeout|thinking|seed|quota|speed|latency|daily"
+_ARGUMENT = re.compile(
+    rf"\b({_LONG}|{_SHORT})=(?P<value>[^\s,;:])?"
+    rf"|(?<!-)\b({_SHORT})(?= must )"
+    rf"|(?<=takes no )({_SHORT})\b"
+    rf"|(?<![\w.'\"-])({_LONG})\b"
+)
+
+_WIDE = re.compile(r"(\d+)[xX/](\d+)")
+_WORD = re.compile(r"[a-z]+")
+_NAMES = (
+    *(name for model in MODELS for name in (model.alias, model.id)),
+    *("flare", "sunburst", "gpt-image-2.6-flare", "gpt-image-2.6-sunburst", "gpt-image-1-mini"),
+)
+_WORDS = {
+    *(word for name in _NAMES for word in _WORD.findall(name)),
+    *("chatgpt", "exp", "imagen", "latest", "preview", "ultra"),
+}
+_ALIKE = 0.75
+
+
+def as_typed(message: str) -> str:
+    """Return a message of the library with options in place of its arguments."""
+
+    def option(match: re.Match[str]) -> str:
+        name = next(each for each in match.group(1, 3, 4, 5) if each)
+        typed = f"--{_RENAMED.get(name, name).replace('_', '-')}"
+        return f"{typed} {match['value']}" if match["value"] else typed
+
+    return _ARGUMENT.sub(option, message)
+
+
+def ratio(text: str | None) -> str | None:
+    """Return an aspect ratio as services name it, None for the model's own.
+
+    Raises:
+        ValueError: If it is a size in pixels, say.
+    """
+    text = "".join((text or "").split())
+    if (match := _WIDE.fullmatch(text)) is not None:
+        raise ValueError(f"{text} is not an aspect ratio: did you mean {match[1]}:{match[2]}?")
+    return None if text.lower() in ("", "auto") else text
+
+
+def size(text: str | None) -> str | None:
+    """Return an image size as services name it, None for the model's own."""
+    text = (text or "").strip().upper()
+    return None if text in ("", "AUTO") else text
+
+
+def misspelt(model: str) -> str | None:
+    """Return the model that was probably meant, None where a name may be right.
+
+    Services have new models all the time: only words that are nearly those of known names are
+    mistakes.
+    """
+
+    def mended(match: re.Match[str]) -> str:
+        near = get_close_matches(match[0], _WORDS, 1, _ALIKE)
+        return match[0] if match[0] in _WORDS or not near else near[0]
+
+    meant = _WORD.sub(mended, model.lower())
+    return None if meant == model or (meant == model.lower() and meant not in _NAMES) else meant
