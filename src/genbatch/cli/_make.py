@@ -320,7 +320,9 @@ def _announced(
 ) -> Preview:
     """Return what a run will do and cost, and what was understood of its inputs."""
     plan = preview(prompts, options, services)
-    row = json.loads(plan.row or "{}") | {"doubts": [asdict(each) for each in doubts]}
+    row = json.loads(plan.row or "{}")
+    if any(doubts):
+        row["doubts"] = [asdict(each) for each in doubts]
     lines = (*plan.lines, *understood(prompts, options, services, doubts))
     return replace(plan, lines=lines, row=json.dumps(row))
 
