@@ -102,7 +102,7 @@ def test_throttle() -> None:
         (genbatch.Failure, "index prompt error elapsed"),
         (
             genbatch.Prompt,
-            "text id filename model aspect_ratio image_size images seed metadata",
+            "text id filename model aspect_ratio image_size images seed metadata source variant",
         ),
         (
             genbatch.Image,

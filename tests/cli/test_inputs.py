@@ -110,7 +110,7 @@ def test_three_by_four_values_are_twelve_images_with_names_to_read(
             "run a.txt --matrix seed=1,2 style=ink",
             "--matrix style: --template must contain {style}",
         ),
-        ("run a.txt style=ink", "style=ink: no extension"),
+        ("run a.txt style=ink", "style=ink: no such file or directory"),
         ("run a.txt --matrix style=ink", "--matrix style: --template must contain {style}"),
         ("run a.txt --matrix aspect_ratio=1:1,7:1", "a.txt:1: gemini-nano-banana-2.1 makes 1:1, "),
         (
@@ -118,7 +118,8 @@ def test_three_by_four_values_are_twelve_images_with_names_to_read(
             "unknown text encoding: 'klingon'; give one such as utf-8",
         ),
         ("run a.txt --sample 0", "Invalid value for '--sample'"),
-        ("run .", ".: is a directory"),
+        ("run empty", "empty: is a directory without .txt files"),
+        ("run a.txt --aspect-ratio 16x9", "'--aspect-ratio': \"16x9\" is no aspect ratio: did you"),
         (
             "run a.txt b.jsonl",
             "b.jsonl:2: gemini-3.1-flash-lite-image makes 1K only, got image_size",
@@ -147,6 +148,7 @@ def test_a_mistake_is_found_before_the_first_call(
         '{"prompt": "a"}\n{"prompt": "b", "model": "lite", "image_size": "4K"}'
     )
     Path("c.jsonl").write_text("[]\n")
+    Path("empty").mkdir()
     before = set(Path().iterdir())
     assert run(arguments.split()) == 2
     captured = capsys.readouterr()
@@ -299,8 +301,8 @@ COMMANDS = re.findall(r"^genbatch (run .*?) +# (\d+ (?:images|prompts))$", PAGE,
 
 
 def test_every_command_of_the_page_is_tested() -> None:
-    assert len(COMMANDS) == PAGE.count("\ngenbatch run") == 10
-    assert len(FILES) == PAGE.count(" file=") == 3
+    assert len(COMMANDS) == PAGE.count("\ngenbatch run") == 12
+    assert len(FILES) == PAGE.count(" file=") == 4
 
 
 @pytest.mark.parametrize(("command", "made"), COMMANDS)

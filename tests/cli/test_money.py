@@ -29,6 +29,13 @@ def test_a_dry_run_says_what_it_would_do_and_makes_no_call(
         " · about 2:43:12 at 10/min\n"
         "reserved: at most $79.48, for each prompt by its length, its input images,"
         " the longest thoughts and one image\n"
+        "Read: prompt · metadata: Category, Challenge, Note\n"
+        'Request 1: gemini-nano-banana-2.1 · 1K · "bond"\n'
+        'Request 2: gemini-nano-banana-2.1 · 1K · "element"\n'
+        'Request 3: gemini-nano-banana-2.1 · 1K · "molecule"\n'
+        f"Server: {fake.url}\n"
+        "Price: $0.0336 for the first request: its prompt and the image, without thoughts,"
+        " as published on 2026-11-27\n"
     )
     assert fake.stats.calls == 0
     assert not Path("genbatch-out").exists()
@@ -39,7 +46,11 @@ def test_a_dry_run_needs_no_key(genbatch: Genbatch, monkeypatch: pytest.MonkeyPa
     write_prompts(3)
     done = genbatch("run", "prompts.txt", "--dry-run", "--model", "some-new-model")
     assert done.returncode == 0
-    assert done.stdout == ("3 prompts · 0 done · 3 to make · some-new-model · price unknown\n")
+    assert done.stdout.startswith(
+        "3 prompts · 0 done · 3 to make · some-new-model · price unknown\n"
+        "Read: each line is a prompt\n"
+    )
+    assert done.stdout.endswith("Price: none is known for some-new-model: give --price\n")
 
 
 def test_a_budget_ends_a_run_before_the_call_that_could_exceed_it(

@@ -18,6 +18,7 @@ from support.terminals import Terminal, eventually, terminal
 
 _BAR = re.compile(r"[━╸─]{4,} +\d+/\d+")
 _COLOUR = re.compile(r"\x1b\[(?:\d+;)*[349]\d(?:;\d+)*m")
+_MODEL = "gemini-nano-banana-2.1"
 _STOP, _GO, _INTERRUPT = "\x13", "\x11", "\x03"  # Ctrl-S, Ctrl-Q, Ctrl-C
 
 
@@ -47,12 +48,20 @@ def said(window: Terminal) -> str:
     return re.sub(r"\d+\.\d s, \d+\.\d MB", "...", " ".join(window.lines))
 
 
+def understood(fake: FakeGemini) -> str:
+    """Return what is said of the first prompts of write_prompts before they are paid."""
+    requests = [f'Request {n + 1}: {_MODEL} · 1K · "a fox, number {n}"' for n in range(3)]
+    price = "its prompt and the image, without thoughts, as published on 2026-11-27"
+    said = ("Read: each line is a prompt", *requests, f"Server: {fake.url}")
+    return " ".join([*said, f"Price: $0.0336 for the first request: {price}"])
+
+
 # The bar
 
 
 def test_a_terminal_shows_what_has_finished_and_how_far_it_is(serve: Serve) -> None:
     held = Held(4)
-    serve(faults=held)
+    fake = serve(faults=held)
     write_prompts(5)
     with terminal("run", "prompts.txt", "-k", "1", columns=80) as window:
         shown = window.until(lambda lines: "3/5" in "".join(bars(lines)))
@@ -67,7 +76,7 @@ def test_a_terminal_shows_what_has_finished_and_how_far_it_is(serve: Serve) -> N
     assert len(bar) == 80
     assert said(window) == (
         "5 prompts · 0 done · 5 to make · flash = gemini-nano-banana-2.1 1K · about $0.17 "
-        "5 images in genbatch-out, 0 failed ..., $0.17"
+        f"{understood(fake)} 5 images in genbatch-out, 0 failed ..., $0.17"
     )
 
 
@@ -181,7 +190,7 @@ def test_ctrl_c_says_in_a_line_what_happens(serve: Serve) -> None:
     assert fake.stats.images == len(images("genbatch-out")) == 2
     assert said(window) == (
         "4 prompts · 0 done · 4 to make · flash = gemini-nano-banana-2.1 1K · about $0.13 "
-        "Stopping: waiting for the calls in flight. Ctrl-C again cancels them. "
+        f"{understood(fake)} Stopping: waiting for the calls in flight. Ctrl-C again cancels them. "
         "2 images in genbatch-out, 0 failed, 2 not made ..., $0.07 "
         "genbatch: interrupted by SIGINT; finished images are kept, the same command resumes"
     )

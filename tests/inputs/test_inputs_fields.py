@@ -136,13 +136,18 @@ def test_input_images_of_a_csv_are_separated_by_semicolons(tmp_path: Path) -> No
     assert prompt.images == (tmp_path / "a.png", tmp_path / "b,c.png")
 
 
-@pytest.mark.parametrize(
-    "name", ["no.png", "..", "x" * 5000, "a\nb.png", "https://example.com/a.png"]
-)
+@pytest.mark.parametrize("name", ["no.png", "..", "x" * 5000, "a\nb.png"])
 def test_an_input_image_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
     path = str(tmp_path / name)
     shown = path if path.isprintable() else ascii(path)
     assert refused(tmp_path, images=[name]) == f"images: there is no file {shown}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_url_is_not_fetched_by_the_library(tmp_path: Path, scheme: str) -> None:
+    url = f"{scheme}://example.com/a.png"
+    expected = f"images: {url} cannot be fetched here: give a file"
+    assert refused(tmp_path, images=[url]) == expected
 
 
 def test_an_input_image_that_cannot_be_read_is_named(

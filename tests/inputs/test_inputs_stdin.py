@@ -134,7 +134,7 @@ async def test_a_batch_that_drains_does_not_wait_for_a_line(pipe: Pipe) -> None:
         (b"a\n\nb\xff\nc\n", "stdin:3: byte 0xff is not UTF-8; save the file as UTF-8"),
         (b"a\nb\n" + b"c" * 1_000_001, "stdin:3: line of more than 1,000,000 characters"),
         (b"a\n\nb\rc\n", "stdin:3: a carriage return inside the line"),
-        (b'{"prompt": "a"}\n{"prompt": "b"}\nc', "stdin:3: not JSON: expected value"),
+        (b'{"prompt": "a"}\n{"prompt": "b"}\nc', "stdin:3: not JSON at column 1"),
         (b'{"prompt": "a"}\n{"prompt": "b"}\n{}', "stdin:3: no field named prompt"),
     ],
 )

@@ -62,7 +62,40 @@ def test_a_filename_is_the_name() -> None:
 def test_a_template_says_how_names_are_made() -> None:
     assert first_name(PROMPT, template="{index:05d}_{slug}") == "00007_coffee-cup-on-wooden-table"
     prompt = dataclasses.replace(PROMPT, id="a/b")
-    assert first_name(prompt, template="../{id}/{key}") == "a-b-012345"
+    assert first_name(prompt, template="../{id}/{key}") == "a-b/012345"
+
+
+def test_a_template_has_folders_and_what_a_row_has() -> None:
+    changes = {"id": "00007-2", "variant": 2, "seed": 5, "source": "my shots"}
+    prompt = dataclasses.replace(PROMPT, model="gemini-3.1-flash", **changes)
+    assert first_name(prompt, template="{id}/samples/{n:04d}") == "00007/samples/0002"
+    assert first_name(prompt, template="{source}/{id}-{seed}") == "my-shots/00007-2-5"
+    assert first_name(prompt, template="{model}/./{name}") == "gemini-3.1-flash/00007-2"
+    named = dataclasses.replace(prompt, filename="hero.png", model="of/some one")
+    assert first_name(named, template="{model}/{name}") == "of-some-one/hero"
+    assert first_name(named, template="{model}/{slug}") == "hero"
+    assert first_name(PROMPT, template="{n}{seed}") == "1"
+    assert first_name(PROMPT, template="../..") == "coffee-cup-on-wooden-table"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("狐", "狐"),
+        ("Лиса в снегу", "лиса-в-снегу"),
+        ("groß", "groß"),
+        ("Cafe\u0301 NOIR", "café-noir"),
+        ("हिन्दी", "हिन्दी"),
+        ("ثعلب \u202eأحمر", "ثعلب-أحمر"),
+        ("👩\u200d🚀 in space", "in-space"),
+        ("🦊", "prompt"),
+        ("word " * 4000, "word-word-word-word-word-word-word-word-word"),
+        ("狐" * 20_000, "狐" * 21),
+    ],
+)
+def test_slug_keeps_the_letters_of_any_script(text: str, name: str) -> None:
+    assert slug(text) == name
+    assert len(slug(text).encode()) <= 64
 
 
 @pytest.mark.parametrize("template", ["{color}", "{index", "{index:x!}", "{0}", "{slug.__class__}"])
@@ -80,8 +113,10 @@ def test_where_a_name_is_taken_the_key_tells_them_apart() -> None:
 @given(st.text(min_size=1).filter(str.strip), st.integers(0, 10**6))
 def test_every_name_is_one_safe_component(text: str, index: int) -> None:
     name = first_name(ImageRequest(text), index)
-    assert len(name) < 80
-    assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert len(name.encode()) < 80
+    assert safe_name(name) == name
+    assert name.isprintable()
+    assert all(each == "-" or unicodedata.category(each)[0] in "LNM" for each in name)
 
 
 @given(st.text())

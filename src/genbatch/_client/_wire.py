@@ -30,6 +30,7 @@ from genbatch._values import (
     ImageRequest,
     InvalidResponse,
     Unauthorized,
+    is_reference,
     is_whole,
     sniff_input_type,
     sniff_mime_type,
@@ -353,7 +354,7 @@ def _decoded(encoded: object) -> bytes:
 
 
 async def read_images(request: ImageRequest, limiter: anyio.CapacityLimiter) -> ImageRequest:
-    """Return a request whose input images are bytes.
+    """Return a request whose input images are bytes, or names of those that the service has.
 
     Args:
         request: To be sent.
@@ -369,11 +370,13 @@ async def read_images(request: ImageRequest, limiter: anyio.CapacityLimiter) -> 
     return replace(request, images=images)
 
 
-def _read_images(sources: tuple[bytes | str | Path, ...]) -> tuple[bytes, ...]:
+def _read_images(sources: tuple[bytes | str | Path, ...]) -> tuple[bytes | str, ...]:
     return tuple(_read_image(source, number) for number, source in enumerate(sources, 1))
 
 
-def _read_image(source: bytes | str | Path, number: int) -> bytes:
+def _read_image(source: bytes | str | Path, number: int) -> bytes | str:
+    if isinstance(source, str) and is_reference(source):
+        return source
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     if sniff_input_type(data) is None:
         name = f"input image {number}" if isinstance(source, bytes) else str(source)

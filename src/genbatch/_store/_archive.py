@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import astuple, replace
 from functools import partial
 from logging import ERROR, INFO, getLogger
+from pathlib import Path
 from threading import Lock as ThreadLock
 from typing import Any, TypeVar
 
@@ -77,6 +78,12 @@ _SAME = ("mime_type", "model", "text", "cost", "response_id", "width", "height")
 _FILE = ItemRow._fields.index("file")
 
 
+def _is_fresh(directory: Path) -> bool:
+    """Return whether a directory has nothing, or only what precedes its first run."""
+    is_new = not (directory / HIDDEN / JOURNAL).exists()
+    return is_new and all(each.name == HIDDEN for each in directory.iterdir())
+
+
 class Archive:
     """A directory, locked, with its journal open.
 
@@ -100,7 +107,7 @@ class Archive:
         hidden = directory / HIDDEN
         try:
             files.make_directory(directory)
-            if fresh and any(directory.iterdir()):
+            if fresh and not _is_fresh(directory):
                 full = StoreError(f"{directory} is not empty, and was to be fresh")
                 raise full from FileExistsError(errno.EEXIST, "not empty")
             if not hidden.is_dir():  # it may be a link, to a disk that can hold a journal

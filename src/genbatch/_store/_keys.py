@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
-from genbatch._values import ImageRequest
+from genbatch._values import ImageRequest, is_reference
 
 # The first service, which is not named in the keys of folders that knew no other.
 _UNNAMED = ("", "gemini")
@@ -48,10 +48,7 @@ def digests_of_texts(namespace: str, like: ImageRequest) -> Callable[[str], str]
     Raises:
         OSError, TypeError: As content_digest.
     """
-    images = [
-        hashlib.sha256(image if isinstance(image, bytes) else Path(image).read_bytes()).hexdigest()
-        for image in like.images
-    ]
+    images = [hashlib.sha256(_content(image)).hexdigest() for image in like.images]
     # A JSON list, written piece by piece.
     before = f"[{_text(namespace)}, {_text(like.id)}, "
     parts = [
@@ -67,6 +64,13 @@ def digests_of_texts(namespace: str, like: ImageRequest) -> Callable[[str], str]
         parts.append(_text(f"of {like.service}"))
     after = f", {', '.join(parts)}]"
     return lambda text: _sha256(before + encode_basestring_ascii(text) + after)
+
+
+def _content(image: bytes | str | Path) -> bytes:
+    """Return the bytes of an input image, or the name of one that the service has."""
+    if is_reference(image):
+        return str(image).encode()
+    return image if isinstance(image, bytes) else Path(image).read_bytes()
 
 
 def key_of(digest: str, ordinal: int) -> str:
@@ -95,10 +99,11 @@ def _plain(value: object) -> object:
 
 
 DEFAULT_TEMPLATE = "{index:04d}-{slug}-{key}"
-FIELDS = ("index", "slug", "key", "id")
+FIELDS = ("index", "slug", "key", "id", "name", "seed", "model", "source", "n")
 SHORT_KEY = 6  # hex digits: beside index and slug they are there to tell reruns apart
 
 _SLUG_LENGTH = 48
+_SLUG_BYTES = 64
 _MOST_BYTES = 120  # leaves room for a whole key, a number and an extension within 255
 _ENDING = re.compile(r"(?ai:\.png|\.jpe?g|\.webp|\.gif)\Z")
 _RESERVED = frozenset(
@@ -108,25 +113,33 @@ _RESERVED = frozenset(
 
 
 def slug(text: str) -> str:
-    """Return the words of text in lower-case ASCII, joined by hyphens, at most 48 characters."""
-    plain = unicodedata.normalize("NFKD", text[:500]).encode("ascii", "ignore").decode().lower()
-    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
-    if len(words) > _SLUG_LENGTH:
-        words = words[: _SLUG_LENGTH + 1].rpartition("-")[0] or words[:_SLUG_LENGTH]
-    return words or "prompt"
+    """Return the words of text in lower case, joined by hyphens.
+
+    They keep the letters and digits of any script. At most 48 characters and 64 bytes of them are
+    kept, up to the end of a word if possible.
+    """
+    text = unicodedata.normalize("NFC", text[:500]).lower()
+    words = re.sub(r"-+", "-", _letters(text, "")).strip("-")
+    short = words[:_SLUG_LENGTH].encode()[:_SLUG_BYTES].decode(errors="ignore")
+    if len(short) < len(words) and words[len(short)] != "-":
+        short = short.rpartition("-")[0] or short
+    return short.strip("-") or "prompt"
+
+
+def _letters(text: str, others: str) -> str:
+    """Return text with a hyphen for all but letters and digits of any script, and others."""
+    kept = ""
+    for each in text:
+        is_mark = unicodedata.category(each)[0] == "M"  # goes with the letter before it
+        is_kept = each in others or each.isalnum()
+        kept += each if is_kept or (is_mark and kept[-1:] not in ("", "-", *others)) else "-"
+    return kept
 
 
 def safe_name(text: str) -> str:
     """Return text as a file name without extension: letters and digits of any script, ``-_.``."""
     text = unicodedata.normalize("NFC", text[:500])
-    kept = ""
-    for each in text:
-        is_mark = unicodedata.category(each)[0] == "M"  # goes with the letter before it
-        kept += (
-            each
-            if each in "_." or each.isalnum() or (is_mark and kept[-1:] not in ("", *"-_."))
-            else "-"
-        )
+    kept = _letters(text, "_.")
     kept = re.sub(r"-+", "-", kept).strip("-. ")
     kept = _ENDING.sub("", kept)
     kept = kept.encode()[:_MOST_BYTES].decode(errors="ignore").strip("-. ") or "prompt"
@@ -150,7 +163,7 @@ def check_template(template: str) -> str:
         if unknown := asked.difference(FIELDS):
             known = ", ".join(FIELDS)
             raise ValueError(f"a name can have {known}, not {', '.join(sorted(unknown))}")
-        template.format(index=0, slug="", key="", id="")
+        template.format(**{**dict.fromkeys(FIELDS, ""), "index": 0, "n": 1})
     except ValueError as exc:
         raise ValueError(f"name template {template!r}: {exc}") from None
     return template
@@ -161,19 +174,35 @@ def candidates(template: str, index: int, prompt: ImageRequest, key: str) -> Ite
 
     The last has the whole key in it, so that it can be taken only by what is not ours.
     """
-    if prompt.filename:
+    if prompt.filename and "{name}" not in template:
         first = safe_name(prompt.filename)
     else:
-        first = safe_name(
-            template.format(
-                index=index,
-                slug=slug(prompt.id or prompt.text),
-                key=key[:SHORT_KEY],
-                id=slug(prompt.id or ""),
-            )
-        )
+        first = _laid_out(template, index, prompt, key)
     yield first
     stem = first.removesuffix(f"-{key[:SHORT_KEY]}")
     for length in (SHORT_KEY, 12, len(key)):
         if (name := f"{stem}-{key[:length]}") != first:
             yield name
+
+
+def _laid_out(template: str, index: int, prompt: ImageRequest, key: str) -> str:
+    """Return the name that a template makes, whose slashes are folders."""
+    own = prompt.id or ""
+    if "{n" in template and prompt.variant is not None:  # which tells the images of a row apart
+        own = own.removesuffix(f"-{prompt.variant}")
+    filled = [
+        part.format(
+            index=index,
+            slug=slug(prompt.id or prompt.text),
+            key=key[:SHORT_KEY],
+            id=slug(own),
+            name=safe_name(prompt.filename or prompt.id or slug(prompt.text)),
+            seed="" if prompt.seed is None else prompt.seed,
+            model=safe_name(prompt.model),
+            source=safe_name(prompt.source or ""),
+            n=prompt.variant or 1,
+        )
+        for part in template.split("/")
+        if part.strip(". ")
+    ]
+    return "/".join(map(safe_name, filled)) or slug(prompt.text)

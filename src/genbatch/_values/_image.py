@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,18 @@ _JPEG_PIXELS = b"\xff\xda"
 _JPEG_END = b"\xff\xd9"
 _MOST_SEGMENTS = 10_000  # of the head of a JPEG; each has up to 64 KB
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # markers of a JPEG among those of frames
+
+
+_REFERENCE = re.compile(r"gs://\S+|files/[a-z0-9][a-z0-9-]{0,39}")
+
+
+def is_reference(image: object) -> bool:
+    """Return whether an input image is the name of one that the service has.
+
+    Such are ``"files/abc-123"``, of Gemini's Files API, and ``"gs://bucket/fox.png"``. A path, as
+    opposed to a text, is never one.
+    """
+    return isinstance(image, str) and _REFERENCE.fullmatch(image) is not None
 
 
 def sniff_mime_type(data: bytes) -> str | None:

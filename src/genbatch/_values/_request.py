@@ -25,8 +25,12 @@ class Prompt:
         aspect_ratio: Such as ``"16:9"``.
         image_size: Such as ``"2K"``.
         images: Input images to work from: bytes, or paths of files; PNG, JPEG, WebP, HEIC or HEIF.
+            A text such as ``"files/abc-123"`` or ``"gs://bucket/fox.png"`` names one that Gemini
+            has.
         seed: Asks the model for repeatable sampling.
         metadata: Anything else, carried along untouched.
+        source: Name of the input that it is from, for the names of files.
+        variant: Its number among the images of one row, from 1; None where it is the only one.
 
     Raises:
         ValueError: If text is blank.
@@ -42,6 +46,8 @@ class Prompt:
     images: tuple[bytes | str | Path, ...] = ()
     seed: int | None = None
     metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+    source: str | None = field(default=None, compare=False)
+    variant: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_text(self.text)
@@ -70,6 +76,7 @@ class Prompt:
             id=None if self.id is None else f"{self.id}-{number}",
             filename=None if self.filename is None else f"{self.filename}-{number}",
             seed=None if self.seed is None else self.seed + number - 1,
+            variant=number,
         )
 
 
@@ -127,6 +134,8 @@ class ImageRequest:
         id: The caller's name for the prompt.
         filename: Name of the image file without its extension.
         metadata: Anything else that the prompt carries along.
+        source: Name of the input that the prompt is from.
+        variant: Number among the images of one row, from 1.
         service: Name of the service that is asked; a client's resolve sets it.
 
     The other attributes are those of ImageSettings.
@@ -150,6 +159,8 @@ class ImageRequest:
     filename: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
     service: str = ""
+    source: str | None = field(default=None, compare=False)
+    variant: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_text(self.text)

@@ -87,7 +87,11 @@ def run(arguments: Sequence[str]) -> int:
         if session.debug:
             traceback.print_exception(error)
         message, code = _explain(error)
-        QuietConsole(stderr=True).error(plain(message, 1000))
+        # Those of inputs have a line for each bad row.
+        first, *more = message.split("\n") if isinstance(error, InputError) else [message]
+        QuietConsole(stderr=True).error(plain(first, 1000))
+        for line in more:
+            QuietConsole(stderr=True).say(plain(line, 1000))
     return int(code or 0)
 
 

@@ -10,12 +10,12 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 import typer
@@ -26,20 +26,22 @@ from genbatch._values import asked_size
 from genbatch.gemini import default_size, job_share
 
 from ._console import QuietConsole, clock, count, plain
+from ._fetch import FetchedImages
 from ._folder import add_gallery
 from ._logfile import log_to
 from ._look import can_ask, show, wants_the_rest
 from ._options import (
     IMAGES,
-    READ_RATIO,
-    READ_SIZE,
     Folder,
     Options,
+    as_ratio,
+    as_size,
     command,
     kinds_to_retry,
     option,
     parse_config,
 )
+from ._questions import Read, settle
 from ._result import Result, report
 from ._run import (
     Prompts,
@@ -52,6 +54,8 @@ from ._run import (
 )
 from ._services import Clients, Services
 from ._takes import TakesWanted, indices_of, make_more_takes
+from ._understood import understood
+from ._words import as_typed
 
 _EXPENSIVE = 10.0  # US dollars above which to ask first
 _RARE = ("failed", "in_jobs", "placeholders")  # in the JSON of a plan only where there are any
@@ -76,8 +80,9 @@ PromptArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="PROMPTS",
-        help="Prompt files: .txt with one prompt per line; .jsonl, .csv or .tsv with a field named "
-        "prompt. Use - for standard input.",
+        help="Prompt files: .txt with one prompt per line; .jsonl, .json, .csv, .tsv, .xlsx, "
+        ".parquet or .arrow with a field named prompt; .md with lists; a directory of .txt files. "
+        "Use - for standard input.",
         show_default=False,
     ),
 ]
@@ -91,10 +96,10 @@ Indices = Annotated[
 NewPrompt = Annotated[str | None, option(IMAGES, "Use a different prompt text.", "TEXT")]
 NewModel = Annotated[str | None, option(IMAGES, "Use a different model.", "MODEL")]
 NewAspectRatio = Annotated[
-    str | None, option(IMAGES, "Use a different aspect ratio.", "W:H", callback=READ_RATIO)
+    str | None, option(IMAGES, "Use a different aspect ratio.", "W:H", callback=as_ratio)
 ]
 NewImageSize = Annotated[
-    str | None, option(IMAGES, "Use a different image size.", "SIZE", callback=READ_SIZE)
+    str | None, option(IMAGES, "Use a different image size.", "SIZE", callback=as_size)
 ]
 Seed = Annotated[int | None, option(IMAGES, "Use a different random seed.", "N")]
 # For the demo, which ignores the environment as well.
@@ -133,8 +138,13 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     names, axes = parted(prompts or [], options.matrix or [])
     if options.look and STDIN in names:
         raise ValueError("--look needs files: standard input is read only once")
-    batch = read_inputs(names, recipe_of(options, axes, services), options)
     messages = QuietConsole(stderr=options.as_json)
+
+    read, is_asked = _reader(names, axes, services), can_ask() and STDIN not in names
+    if (settled := settle(read, options, names, can_ask=is_asked)) is None:
+        messages.say("Nothing was made.")
+        return 0
+    batch, options, doubts = settled
     if why := nothing_in(names, batch, options.limit):
         messages.say(f"Nothing to do: {why}.")
         return 0
@@ -142,8 +152,9 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     if options.via != "live" and not clients.are_only_gemini(models):
         raise ValueError(f"--via {options.via}: only Gemini's models have batch jobs")
     if options.dry_run:
-        return _show_plan(preview(read_to_end(batch), options, services), options)
-    paid = _Paid(partial(make_images, batch), models, partial(preview, batch, options, services))
+        return _show_plan(_announced(read_to_end(batch), options, services, doubts), options)
+    plan = partial(_announced, batch, options, services, doubts)
+    paid = _Paid(partial(make_images, batch), models, plan)
     return _make(paid, options, clients, context.obj.debug, is_asked=STDIN not in names)
 
 
@@ -209,7 +220,7 @@ def redo_command(
         "seed": seed,
         "thinking": options.thinking,
         "system_instruction": options.system,
-        "images": tuple(options.image) if options.image else None,
+        "images": options.of_rows(None).get("images"),
         "generation_config": parse_config(options.config or ()),
     }
     options = replace(options, output=folder, image_size=image_size)
@@ -311,6 +322,18 @@ def _make(
     return code
 
 
+def _announced(
+    prompts: Prompts, options: Options, services: Services, doubts: inputs.Doubts
+) -> Preview:
+    """Return what a run will do and cost, and what was understood of its inputs."""
+    plan = preview(prompts, options, services)
+    row = json.loads(plan.row or "{}")
+    if any(doubts):
+        row["doubts"] = [asdict(each) for each in doubts]
+    lines = (*plan.lines, *understood(prompts, options, services, doubts))
+    return replace(plan, lines=lines, row=json.dumps(row))
+
+
 def _after_look(result: Result, code: int, paid: _Paid, options: Options, clients: Clients) -> int:
     """Show what was made, and make the rest if the user wants it; return the exit code."""
     show(result.paths)
@@ -366,13 +389,16 @@ def parted(names: Sequence[str], matrix: Sequence[str]) -> tuple[list[str], list
     return [name for name in names if name not in axes], [*matrix, *axes]
 
 
-def recipe_of(options: Options, matrix: Sequence[str], services: Services) -> inputs.Recipe:
+def recipe_of(
+    options: Options, matrix: Sequence[str], services: Services, remote: FetchedImages
+) -> inputs.Recipe:
     """Return how rows become prompts.
 
     Args:
         options: The options of the run; the settings of its images are checked.
         matrix: Axes of a grid, such as ``style=ink,oil``.
         services: Those of the run.
+        remote: Fetches input images.
 
     Raises:
         ValueError: If one is malformed, or column and template are both given.
@@ -392,23 +418,71 @@ def recipe_of(options: Options, matrix: Sequence[str], services: Services) -> in
             if model is None:
                 raise  # that of a row is the row's own failure
 
-    check(None, None, None)  # before any row is blamed for a mistake in the options
+    # Before any row is blamed for a mistake in the options.
+    _, parsed, grid, settings, *_ = _together(
+        lambda: check(None, None, None),
+        lambda: None if template is None else inputs.Template.parse(template),
+        lambda: inputs.Grid.parse(matrix),
+        lambda: options.of_rows(remote),
+        lambda: options.reading,
+        lambda: inputs.check_encoding(options.encoding),
+    )
     return inputs.Recipe(
         column="prompt" if column is None else inputs.canonical(column),
-        template=None if template is None else inputs.Template.parse(template),
-        grid=inputs.Grid.parse(matrix),
+        template=parsed,
+        grid=grid,
         check=check,
-        settings=options.of_rows,
+        settings=settings,
+        remote=remote,
+        expand=options.expand_seed if options.expand else None,
     )
 
 
-def read_inputs(names: Sequence[str], recipe: inputs.Recipe, options: Options) -> Prompts:
+def _together(*steps: Callable[[], Any]) -> list[Any]:
+    """Return what the steps return.
+
+    Raises:
+        ValueError: With what is wrong in all of them.
+    """
+    done, mistakes = [], []
+    for step in steps:
+        try:
+            done.append(step())
+        except ValueError as error:
+            is_named = isinstance(error, inputs.InputError)
+            mistakes.append(str(error) if is_named else as_typed(str(error)))
+    if mistakes:
+        raise inputs.InputError("; and ".join(mistakes))
+    return done
+
+
+def _reader(names: Sequence[str], axes: Sequence[str], services: Services) -> Read:
+    """Return what reads inputs, and fetches the images that they name."""
+
+    def read(
+        options: Options, mended: Mapping[str, Collection[str]], doubts: inputs.Doubts
+    ) -> Prompts:
+        remote = FetchedImages(options.output)
+        recipe = recipe_of(options, axes, services, remote)
+        recipe = replace(recipe, reading=replace(options.reading, answers=mended))
+        prompts = read_inputs(names, recipe, options, doubts)
+        if remote.fetch_all(options.backend):  # what failed is an error of the rows that name it
+            return read_inputs(names, recipe, options, inputs.Doubts())
+        return prompts
+
+    return read
+
+
+def read_inputs(
+    names: Sequence[str], recipe: inputs.Recipe, options: Options, doubts: inputs.Doubts
+) -> Prompts:
     """Return the prompts of files, all checked, or of standard input, which is not read yet.
 
     Args:
         names: File names, or ``-`` alone; if empty, the template and the grid make the prompts.
         recipe: How rows become prompts.
-        options: Their encoding and selection.
+        options: Their layout, encoding and selection.
+        doubts: As for inputs.read_prompts.
 
     Raises:
         ValueError: If there is nothing to read, or the input is malformed.
@@ -418,14 +492,34 @@ def read_inputs(names: Sequence[str], recipe: inputs.Recipe, options: Options) -
     selection = inputs.Selection(options.limit, options.sample, options.sample_seed)
     if not names and (recipe.template is None or not recipe.grid.axes):
         raise ValueError("no PROMPTS: name a file, or give --template and --matrix")
+    layout = options.layout
+
+    def note(line: str) -> None:
+        if not options.quiet:
+            QuietConsole(stderr=True).say(plain(line))
+
     if STDIN not in names:
-        return inputs.read_prompts(names, recipe, encoding=encoding, selection=selection)
+        return inputs.read_prompts(
+            names,
+            recipe,
+            encoding=encoding,
+            layout=layout,
+            selection=selection,
+            note=note,
+            doubts=doubts,
+        )
     if len(names) > 1:
         raise ValueError("- must be the only input: standard input and files do not mix")
     if sys.stdin is None:
         raise ValueError("stdin is closed: pipe prompts into it or name a file")
     source = inputs.StandardInput(
-        sys.stdin.fileno(), recipe, inputs.check_encoding(encoding), selection
+        sys.stdin.fileno(),
+        recipe,
+        inputs.check_encoding(encoding),
+        selection,
+        layout,
+        note,
+        doubts,
     )
     if source.is_terminal:
         QuietConsole(stderr=True).say("Type one prompt per line; Ctrl-D on an empty line ends.")

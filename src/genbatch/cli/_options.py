@@ -22,11 +22,20 @@ from pydantic_core import from_json
 from genbatch._money import load_prices
 from genbatch._store import DEFAULT_TEMPLATE, FINAL, check_template
 from genbatch._throttle import parse_interval
-from genbatch._values import sniff_input_type
-from genbatch.inputs import MOST_IMAGES
+from genbatch._values import is_reference, sniff_input_type
+from genbatch.inputs import (
+    MOST_IMAGES,
+    SKIPPABLE,
+    Layout,
+    Reading,
+    RemoteImages,
+    located_image,
+    parse_aspect_ratio,
+    parse_image_size,
+    parse_map,
+)
 
 from ._console import QuietConsole
-from ._words import ratio, size
 
 T = TypeVar("T")
 
@@ -87,13 +96,18 @@ def _use_prices(path: Path | None) -> Path | None:
     return path
 
 
-def _check_images(paths: list[Path] | None) -> list[Path] | None:
-    for path in paths or ():
-        with path.open("rb") as file:
-            if sniff_input_type(file.read(64)) is None:
-                message = f"{path} is not a PNG, JPEG, WebP, HEIC or HEIF image"
-                raise typer.BadParameter(message)
-    return paths
+def _check_images(names: list[str] | None) -> list[str] | None:
+    for name in names or ():
+        if name.lower().startswith("https://") or (is_reference(name) and not Path(name).exists()):
+            continue
+        try:
+            with open(name, "rb") as file:
+                head = file.read(64)
+        except OSError as error:
+            raise typer.BadParameter(f"{name}: {(error.strerror or '').lower()}") from error
+        if sniff_input_type(head) is None:
+            raise typer.BadParameter(f"{name} is not a PNG, JPEG, WebP, HEIC or HEIF image")
+    return names
 
 
 def parse_config(pairs: Iterable[str]) -> dict[str, Any] | None:
@@ -118,6 +132,17 @@ def parse_config(pairs: Iterable[str]) -> dict[str, Any] | None:
     return config or None
 
 
+def kinds_of(texts: Iterable[str] | None) -> frozenset[str]:
+    """Return the names in values such as ``comments,headings``."""
+    return frozenset(each.strip() for text in texts or () for each in text.split(",") if each)
+
+
+def _check_skip(texts: list[str] | None) -> list[str] | None:
+    for unknown in sorted(kinds_of(texts) - set(SKIPPABLE)):
+        raise typer.BadParameter(f"{unknown!r} is not one of {', '.join(SKIPPABLE)}")
+    return texts
+
+
 def _parsed_by(parse: Callable[[str], object]) -> Callable[[T], T]:
     """Return a check that refuses a text that parse refuses."""
 
@@ -132,16 +157,20 @@ def _parsed_by(parse: Callable[[str], object]) -> Callable[[T], T]:
     return check
 
 
-def _read_by(read: Callable[[str], str | None]) -> Callable[[str | None], str | None]:
-    """Return what makes of a text what was meant by it."""
+def _normalized_by(parse: Callable[[str], T]) -> Callable[[str | None], T | None]:
+    """Return a check that puts what parse returns in the place of a text."""
 
-    def tidy(text: str | None) -> str | None:
+    def normalize(text: str | None) -> T | None:
         try:
-            return None if text is None else read(text)
+            return None if text is None else parse(text.strip())
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
 
-    return tidy
+    return normalize
+
+
+as_ratio = _normalized_by(parse_aspect_ratio)
+as_size = _normalized_by(parse_image_size)
 
 
 def kinds_to_retry(kinds: str | None) -> bool | list[str]:
@@ -158,8 +187,6 @@ def kinds_to_retry(kinds: str | None) -> bool | list[str]:
         raise ValueError(f"{unknown[0]!r} is not one of {', '.join(FINAL)}, all")
     return [by_name[kind.lower()] for kind in asked]
 
-
-READ_RATIO, READ_SIZE = _read_by(ratio), _read_by(size)
 
 # Options and commands
 
@@ -218,8 +245,56 @@ class Options:
         "Make a prompt for every combination of these values: a=1,2 b=3,4.",
         "NAME=A,B",
     )
+    expand: bool = _field(
+        False, PROMPTS, "Choose one of each {a|b} in prompts, instead of leaving them as they are."
+    )
+    expand_seed: int = _field(0, PROMPTS, "Random seed for --expand.", "N")
+    format: (
+        Literal["txt", "jsonl", "json", "csv", "tsv", "md", "xlsx", "parquet", "arrow"] | None
+    ) = _field(None, PROMPTS, "Format of the input files, whatever their names and contents.", None)
+    separator: str | None = _field(
+        None,
+        PROMPTS,
+        "Line between prompts of several lines, such as ---, or '' for blank lines; "
+        "the character between the columns of a table.",
+        "TEXT",
+    )
+    comments: bool = _field(False, PROMPTS, "Skip lines of text files that begin with #.")
+    no_header: bool = _field(
+        False, PROMPTS, "The first row of a table is data; --column 1 is its first column."
+    )
+    sheet: str | None = _field(
+        None, PROMPTS, "Sheet of a workbook, by name or number; the first if not given.", "NAME"
+    )
+    path: str | None = _field(
+        None, PROMPTS, "Where the list of prompts is in a JSON object: data.items.", "NAMES"
+    )
+    md: Literal["lists", "blocks"] = _field(
+        "lists", PROMPTS, "Prompts of Markdown: list items and tables, or fenced blocks.", None
+    )
     encoding: str = _field(
         "utf-8", PROMPTS, "Encoding of the input files, such as cp1252.", "NAME", env=True
+    )
+    columns: list[str] | None = _field(  # noqa: RUF009
+        None,
+        PROMPTS,
+        "Read a column as a setting, such as images=refs or ratio=aspect_ratio: the side that is "
+        "the name of a setting, or prompt, is the setting; repeatable.",
+        "SETTING=COLUMN",
+        "--map",
+    )
+    skip: list[str] | None = _field(  # noqa: RUF009
+        None,
+        PROMPTS,
+        f"Leave out what looks like {', '.join(SKIPPABLE)}; of numbering, only the numbers.",
+        "KINDS",
+        callback=_check_skip,
+    )
+    literal: list[str] | None = _field(  # noqa: RUF009
+        None,
+        PROMPTS,
+        "Take lines of these kinds, or columns, as they are, and do not ask; all takes everything.",
+        "KINDS",
     )
     limit: int | None = _field(None, PROMPTS, "Use only the first N prompts.", "N", min=0)
     sample: int | None = _field(None, PROMPTS, "Use only N prompts, chosen at random.", "N", min=1)
@@ -231,7 +306,7 @@ class Options:
         "flash, pro, lite, or a full model id; genbatch models compares them.",
         "MODEL",
         env=True,
-        callback=_read_by(str.strip),
+        callback=_normalized_by(str.strip),
     )
     service: list[str] | None = _field(  # noqa: RUF009
         None,
@@ -240,17 +315,17 @@ class Options:
         "MODULE:FUNCTION",
     )
     aspect_ratio: str | None = _field(
-        None, IMAGES, "Aspect ratio, such as 16:9.", "W:H", env=True, callback=READ_RATIO
+        None, IMAGES, "Aspect ratio, such as 16:9.", "W:H", env=True, callback=as_ratio
     )
     image_size: str | None = _field(
-        None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True, callback=READ_SIZE
+        None, IMAGES, "1K, 2K or 4K.", "SIZE", env=True, callback=as_size
     )
     thinking: str | None = _field(
         None,
         IMAGES,
         "Thinking level, such as high; not every model supports it.",
         "LEVEL",
-        callback=_read_by(lambda level: level.strip().lower() or None),
+        callback=_normalized_by(lambda level: level.strip().lower() or None),
     )
     seed: int | None = _field(
         None,
@@ -264,13 +339,12 @@ class Options:
     variants: int = _field(
         1, IMAGES, "Make N images of each prompt.", "N", "--variants", "-n", min=1, max=MOST_IMAGES
     )
-    image: list[Path] | None = _field(  # noqa: RUF009
+    image: list[str] | None = _field(  # noqa: RUF009
         None,
         IMAGES,
-        "Input image for all prompts; repeatable.",
-        "FILE",
-        exists=True,
-        dir_okay=False,
+        "Input image for all prompts: a file, an https URL, or one that Gemini has, such as "
+        "files/abc-123 or gs://bucket/fox.png; repeatable.",
+        "IMAGE",
         callback=_check_images,
     )
     config: list[str] | None = _field(  # noqa: RUF009
@@ -286,8 +360,8 @@ class Options:
     name: str = _field(
         DEFAULT_TEMPLATE,
         FILES,
-        "Template for file names, built from {index}, {slug}, {id} and {key}, "
-        "such as {index:05d}_{slug}.",
+        "Template for file names, built from {index}, {slug}, {id}, {name}, {source}, {model}, "
+        "{seed}, {n} and {key}, such as {model}/{index:05d}_{slug}.",
         "TEMPLATE",
         env=True,
         callback=_parsed_by(check_template),
@@ -402,6 +476,17 @@ class Options:
     )
 
     @property
+    def reading(self) -> Reading:
+        """What they say of the rows of inputs.
+
+        Raises:
+            ValueError: If --map is malformed.
+        """
+        columns = parse_map(self.columns or ())
+        literal = kinds_of(self.literal) | ({"choices"} if self.expand else set())
+        return Reading(columns, kinds_of(self.skip), literal)
+
+    @property
     def namespace(self) -> str:
         """The namespace of the images: those of a demo are never taken for real ones."""
         return DEMO if self.demo else ""
@@ -427,9 +512,21 @@ class Options:
         }
 
     @property
-    def of_rows(self) -> dict[str, Any]:
-        """The settings that a row of the input may have too, by their names there."""
-        images = tuple(self.image or ())
+    def layout(self) -> Layout:
+        """How the input files are to be read."""
+        return Layout(
+            format=self.format,
+            separator=self.separator,
+            comments=self.comments,
+            header=not self.no_header,
+            sheet=self.sheet,
+            path=self.path,
+            markdown=self.md,
+        )
+
+    def of_rows(self, remote: RemoteImages | None) -> dict[str, Any]:
+        """Return the settings that a row of the input may have too, by their names there."""
+        images = tuple(located_image(each, Path(), remote) for each in self.image or ())
         given = {"images": images or None, "seed": self.seed, "n": self.variants}
         return {name: value for name, value in given.items() if value is not None}
 

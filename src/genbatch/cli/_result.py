@@ -262,7 +262,9 @@ def _reason(result: Result, folder: Path) -> str | None:
     if result.interrupted:
         why = f"interrupted by {signal.Signals(result.interrupted).name}"
     elif result.stopped:
-        why = f"stopped: {as_typed(plain(result.stopped)).rstrip('.')}"
+        said = plain(result.stopped)
+        named = said if isinstance(result.stopped, InputError) else as_typed(said)
+        why = f"stopped: {named.rstrip('.')}"
     elif result.failed:
         why = f"{count(result.failed, 'prompt')} failed, see above"
     else:

@@ -86,6 +86,8 @@ def make_thumbs(
         sizes = _tidy(thumbs, {each.sha256 for each in pictures})
         with os.scandir(directory) as entries:
             there = {each.name for each in entries if each.is_file(follow_symlinks=False)}
+        deep = (each.file for each in pictures if "/" in each.file)  # in folders of a template
+        there.update(file for file in deep if _is_there(directory / file))
         gone = [each.file for each in pictures if each.file not in there]
         problems = {file: wrong_kind(directory / file) or "is missing" for file in gone}
         new = [each for each in pictures if each.sha256 not in sizes]
@@ -106,6 +108,10 @@ def make_thumbs(
     except OSError as exc:
         raise disk_error(f"cannot save thumbnails in {thumbs}", thumbs, exc) from exc
     return sizes, problems
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path) and wrong_kind(path) is None
 
 
 def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:

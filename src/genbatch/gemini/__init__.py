@@ -12,7 +12,7 @@ from genbatch._client import (
 )
 
 from ._answer import file_parts, image_from
-from ._client import DEFAULT_BASE_URL, GeminiClient
+from ._client import DEFAULT_BASE_URL, GeminiClient, server_of
 from ._models import (
     MODELS,
     Model,
@@ -48,5 +48,6 @@ __all__ = [
     "read_images",
     "reserved_price",
     "resolve",
+    "server_of",
     "with_retries",
 ]

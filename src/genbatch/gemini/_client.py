@@ -355,6 +355,19 @@ class Vertex:
     credentials: Credentials | None = field(repr=False)
 
 
+def server_of(base_url: str | None) -> str:
+    """Return where a client with nothing but this URL calls; empty for the service's own.
+
+    Raises:
+        ValueError: If the URL, or the environment, is malformed.
+    """
+    vertex = find_vertex(None, None, None, None, api_key=None, environ=os.environ)
+    variable = "GOOGLE_GEMINI_BASE_URL" if vertex is None else "GOOGLE_VERTEX_BASE_URL"
+    url = find_base_url(base_url, os.environ, variable, like=DEFAULT_BASE_URL)
+    place = "" if vertex is None else f"Vertex AI, {vertex.location}"
+    return ", ".join(filter(None, (place, url)))
+
+
 def find_vertex(
     vertexai: bool | None,
     project: str | None,

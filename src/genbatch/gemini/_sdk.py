@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
+from mimetypes import guess_type
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -301,6 +302,9 @@ def contents_of(request: ImageRequest, uris: Mapping[int, str] = _INLINE) -> typ
     """Return the text and the input images; as json_of."""
     parts: list[types.Part] = [types.Part(text=request.text)]
     for position, image in enumerate(request.images):
+        if isinstance(image, str):  # read_images has left nothing else as text
+            parts.append(types.Part(file_data=_file_of(image)))
+            continue
         mime_type = sniff_input_type(image)  # type: ignore[arg-type]  # read
         if (uri := uris.get(position)) is not None:
             file = types.FileData(file_uri=uri, mime_type=mime_type)
@@ -309,6 +313,23 @@ def contents_of(request: ImageRequest, uris: Mapping[int, str] = _INLINE) -> typ
         blob = types.Blob(data=image, mime_type=mime_type)  # type: ignore[arg-type]  # read
         parts.append(types.Part(inline_data=blob))
     return types.Content(role="user", parts=parts)
+
+
+_FILES = "https://generativelanguage.googleapis.com/v1beta/"
+
+
+def _file_of(name: str) -> types.FileData:
+    """Return a reference to a file that the service has; Vertex wants the type of one in a bucket.
+
+    Raises:
+        ValueError: If the name of one in a bucket does not say its type.
+    """
+    if not name.startswith("gs://"):
+        return types.FileData(file_uri=_FILES + name)
+    mime_type, _ = guess_type(name)
+    if mime_type is None or not mime_type.startswith("image/"):
+        raise ValueError(f"{name}: its name must end in .png, .jpg, .webp, .heic or .heif")
+    return types.FileData(file_uri=name, mime_type=mime_type)
 
 
 def config_of(request: ImageRequest, timeout: float | None = None) -> types.GenerateContentConfig:

@@ -2,25 +2,53 @@
 
 1. A file is checked to its end before its first prompt is yielded; standard input is read as it
    arrives.
-2. Memory is flat: both are read block by block, lines are bounded, and no row is kept.
-3. Every error is one ValueError on one line, "file:line: what was found; what to do".
+2. Memory is flat: both are read block by block, lines are bounded, and no row is kept. Workbooks,
+   Markdown and JSON objects are read whole.
+3. Every error is one ValueError, "file:line: what was found; what to do", a line for each mistake.
 """
 
-from ._formats import InputError, canonical, check_encoding
-from ._recipe import MOST_IMAGES, Asked, Grid, Recipe, Template
+from ._doubts import LINES, SKIPPABLE, Doubt, Doubts
+from ._formats import InputError, Layout, canonical, check_encoding
+from ._names import FIELDS, Reading, bare, parse_map
+from ._recipe import (
+    MOST_IMAGES,
+    Asked,
+    Grid,
+    Recipe,
+    RemoteImages,
+    Template,
+    located_image,
+    parse_aspect_ratio,
+    parse_image_size,
+)
+from ._recognize import FORMATS
 from ._sources import PromptFiles, Selection, StandardInput, read_prompts
 
 __all__ = [
+    "FIELDS",
+    "FORMATS",
+    "LINES",
     "MOST_IMAGES",
+    "SKIPPABLE",
     "Asked",
+    "Doubt",
+    "Doubts",
     "Grid",
     "InputError",
+    "Layout",
     "PromptFiles",
+    "Reading",
     "Recipe",
+    "RemoteImages",
     "Selection",
     "StandardInput",
     "Template",
+    "bare",
     "canonical",
     "check_encoding",
+    "located_image",
+    "parse_aspect_ratio",
+    "parse_image_size",
+    "parse_map",
     "read_prompts",
 ]

@@ -1,9 +1,11 @@
-"""Formats: bytes become lines of text, and lines become rows, the fields of each by name.
+"""Text: bytes become lines, and lines become rows, the fields of each by name.
 
 1. Lines end at a line feed and nowhere else: ``str.splitlines`` would also split at U+2028, U+0085
    and others that a prompt may contain. The carriage return before it is left to the format.
 2. Memory is flat: lines are bounded, and no row is kept.
-3. A blank line is not a row. In .csv and .tsv the first row names the fields.
+3. A blank line is not a row. The first row of a table names the fields, unless there is no header.
+4. A bad row is yielded as its error, so that one look at a file finds them all. What makes the rest
+   unreadable is raised.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
-from typing import Any, TypeAlias
+from pathlib import PurePath
+from typing import IO, Any, TypeAlias
 
 from pydantic_core import from_json
 
@@ -25,7 +29,7 @@ _LONGEST = 60  # characters
 
 
 class InputError(ValueError):
-    """An invalid input: "file:line: what was found; what to do"."""
+    """An invalid input: "file:line: what was found; what to do", a line for each mistake."""
 
 
 def one_line(text: str) -> str:
@@ -67,6 +71,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: ("utf-16", "utf-16-le"),
     codecs.BOM_UTF16_BE: ("utf-16", "utf-16-be"),
 }
+_UNUSED = frozenset(b"\x81\x8d\x8f\x90\x9d")  # bytes that cp1252 does not have
 
 
 def check_encoding(encoding: str) -> str:
@@ -110,15 +115,7 @@ class Lines:
         Raises:
             InputError: At a line that is too long, or not text in this encoding.
         """
-        if self._head is not None:
-            head = self._head + block
-            if block and any(mark.startswith(head) for mark in _MARKS):
-                self._head = head
-                return
-            self._head = None
-            self._check_mark(head)
-            block = head or block
-        text, error = self._decode(block)
+        text, error = self._text_of(block)
         text = self._rest + text
         is_plain = text.isascii() or _is_encodable(text)
         lines = text.split("\n")
@@ -138,8 +135,40 @@ class Lines:
             self.number += 1
             raise self._error(error)
 
+    def text(self, block: bytes) -> str:
+        """Return the text of the next block, whose lines may be of any length.
+
+        Raises:
+            InputError: If it is not text in this encoding.
+        """
+        text, error = self._text_of(block)
+        if "\0" in text or not _is_encodable(text):
+            for line in text.split("\n"):
+                self.number += 1
+                self._check(line)
+        self.number += text.count("\n")
+        if error is not None:
+            self.number += 1
+            raise self._error(error)
+        return text
+
+    def _text_of(self, block: bytes) -> tuple[str, str | None]:
+        """Return the text of a block, once what may be a mark is complete, and what is wrong."""
+        if self._head is not None:
+            head = self._head + block
+            if block and any(mark.startswith(head) for mark in _MARKS):
+                self._head = head
+                return "", None
+            self._head = None
+            self._check_mark(head)
+            block = head or block
+        return self._decode(block)
+
     def _check_mark(self, head: bytes) -> None:
         mark = next((mark for mark in _MARKS if head.startswith(mark)), None)
+        if mark is not None and self._encoding == "utf-8":  # the default: a mark says more
+            self._encoding = _MARKS[mark][0]
+            self._decoder = codecs.getincrementaldecoder(self._encoding)()
         if mark is None:
             if head and self._encoding in ("utf-16", "utf-32"):
                 raise self._error(f"no byte order mark; give --encoding {self._encoding}-le or -be")
@@ -160,7 +189,8 @@ class Lines:
         except UnicodeError:  # of encodings that are not of files, such as idna
             error = f"not {self._encoding.upper()}"
         if error is not None:
-            other = "such as --encoding cp1252" if self._encoding == "utf-8" else "with --encoding"
+            is_western = self._encoding == "utf-8" and not _UNUSED.intersection(block)
+            other = "such as --encoding cp1252" if is_western else "with --encoding"
             error = f"{error}; save the file as UTF-8 or give its encoding, {other}"
         if self._is_first and text:
             self._is_first = False
@@ -171,7 +201,11 @@ class Lines:
         if len(line) > MAX_LINE:
             raise self._error(f"line of more than {MAX_LINE:,} characters")
         if "\0" in line:
-            raise self._error("NUL character; save the file as text in UTF-8")
+            half = "le" if line[1:2] == "\0" else "be"
+            is_half = 2 * line.count("\0") >= len(line) - 1 > 2
+            wide = f"; it looks like UTF-16 without its mark: --encoding utf-16-{half}"
+            message = "NUL character; save the file as text in UTF-8"
+            raise self._error(message + (wide if is_half else ""))
         if not _is_encodable(line):
             raise self._error("half a surrogate pair; save the file as UTF-8")
 
@@ -190,10 +224,88 @@ def _is_encodable(text: str) -> bool:
 # Rows
 
 Fields: TypeAlias = dict[str, Any]
-Rows: TypeAlias = Iterator[tuple[int, Fields]]
-CheckNames: TypeAlias = Callable[[Sequence[str]], object]
-Split: TypeAlias = Callable[[Iterable[str], str], Iterator[tuple[int, list[str]]]]
-Format: TypeAlias = Callable[[Iterable[str], str, CheckNames], Rows]
+Row: TypeAlias = tuple[int, Fields | ValueError]  # with the number of its line, from 1
+Rows: TypeAlias = Iterator[Row]
+Cells: TypeAlias = Iterator[tuple[int, list[str] | ValueError]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How inputs are to be read, where their names and contents do not say.
+
+    Attributes:
+        format: Name of a format; that of each input, if it is None.
+        encoding: Of text, as check_encoding returns it.
+        separator: Line between the prompts of a text, empty for blank lines, or the character
+            between the columns of a table.
+        comments: Whether lines of a text that begin with ``#`` are none of its prompts.
+        header: Whether the first row of a table names its columns; they are numbered otherwise.
+        sheet: Name or number of a sheet of a workbook, the first one if it is None.
+        path: Names of the fields that lead to a list in JSON, with dots between them.
+        markdown: Which parts of Markdown are prompts: ``"lists"`` or ``"blocks"``.
+    """
+
+    format: str | None = None
+    encoding: str = "utf-8"
+    separator: str | None = None
+    comments: bool = False
+    header: bool = True
+    sheet: str | None = None
+    path: str | None = None
+    markdown: str = "lists"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An open input.
+
+    Attributes:
+        name: For messages.
+        blocks: Its bytes; an empty block ends them.
+        opened: The file itself, None if its bytes come once only.
+        layout: How to read them.
+        needed: The fields that each row must have.
+        check_names: Called with the names of the columns of a table; refuses what lacks one.
+        note: Called with what the user should know of it, as one line.
+    """
+
+    name: str
+    blocks: Iterator[bytes]
+    opened: IO[bytes] | None
+    layout: Layout
+    needed: Sequence[str]
+    check_names: Callable[[Sequence[str]], object]
+    note: Callable[[str], object]
+
+    def lines(self) -> Iterator[str]:
+        """Yield its lines, without line feeds."""
+        lines = Lines(self.name, self.layout.encoding)
+        for block in self.blocks:
+            yield from lines.feed(block)
+
+    def texts(self) -> Iterator[str]:
+        """Yield its text, piece by piece."""
+        return map(Lines(self.name, self.layout.encoding).text, self.blocks)
+
+    @contextmanager
+    def file(self) -> Iterator[IO[bytes]]:
+        """Open it as a file, for formats that are not read in order."""
+        if self.opened is not None:
+            self.opened.seek(0)
+            yield self.opened
+            return
+        from tempfile import TemporaryFile  # slow to import, and rarely needed
+
+        with TemporaryFile() as file:
+            file.writelines(self.blocks)
+            file.seek(0)
+            yield file
+
+    def error(self, message: object, number: int | None = None) -> InputError:
+        """Return an error of this input, and of one of its lines where a number is given."""
+        place = "" if number is None else f":{number}"
+        return InputError(f"{self.name}{place}: {message}")
+
 
 # The known fields except n: in a spreadsheet, a column N numbers the rows.
 _KNOWN = ("prompt", "id", "filename", "model", "aspect_ratio", "image_size", "images", "seed")
@@ -224,14 +336,15 @@ def read_object(line: str) -> Fields | None:
         ValueError: If it is not a JSON object, or names a field twice.
     """
     try:
-        value = from_json(line, allow_inf_nan=False, cache_strings="keys")
+        value = from_json(line, cache_strings="keys")
     except ValueError as error:
         if not line.strip():
             return None
-        reason = str(error).replace("line 1 column", "column")
-        raise ValueError(_no_object(f"not JSON: {reason}", line)) from None
+        raise ValueError(_no_object(_reason(str(error)), line)) from None
     if type(value) is not dict:
         raise ValueError(_no_object("JSON, but not an object", line))
+    if "NaN" in line:  # what pandas and Python write where nothing is
+        value = {name: None if each != each else each for name, each in value.items()}
     # Each name is followed by these two characters. If there are more of them, or if whitespace may
     # separate them, look closer.
     if line.count('":') != len(value) or " :" in line or "\t" in line or "\r:" in line:
@@ -249,9 +362,36 @@ def _renamed(names: tuple[str, ...]) -> tuple[str, ...] | None:
     return None if renamed == names else renamed
 
 
+def field_names(names: Sequence[str]) -> list[str]:
+    """Return the canonical names of the columns of a table.
+
+    Raises:
+        ValueError: If two are the same.
+    """
+    return list(_renamed(tuple(names)) or names)
+
+
+def _reason(error: str) -> str:
+    """Return what is wrong with JSON, where the words of its parser say little."""
+    _, _, column = error.rpartition("column ")
+    what = next((text for words, text in _REASONS.items() if error.startswith(words)), "")
+    return f"not JSON at column {column}{what}"
+
+
+_REASONS = {
+    "EOF": ": it is cut off, or goes on in the next line",
+    "trailing characters": ": something follows the object",
+    "recursion": ": nested too deeply",
+    "number out of range": ": a number is too large",
+    "unexpected end of hex": ": half a surrogate pair",
+    "lone": ": half a surrogate pair",
+}
+
+
 def _no_object(reason: str, line: str) -> str:
     if line.lstrip().startswith("["):
-        return "a JSON array; .jsonl has one object per line: jq -c '.[]' FILE converts it"
+        hint = "jq -c '.[]' FILE converts it, --format json reads it"
+        return f"a JSON array; .jsonl has one object per line: {hint}"
     return f'{reason}; each line is one object, such as {{"prompt": "a red fox"}}'
 
 
@@ -262,53 +402,155 @@ def _unique(pairs: list[tuple[str, Any]]) -> Fields:
     return fields
 
 
-def _rows_of_lines(
-    read: Callable[[str], Fields | None], lines: Iterable[str], name: str, check_names: CheckNames
-) -> Rows:
+def read_lines(source: Source) -> Rows:
+    """Yield a row for each line of a text, or for what separators part."""
+    lines: Iterator[str] = source.lines()
+    if source.layout.separator is not None:
+        yield from _parts(source, lines)
+        return
+    comments = source.layout.comments
     for number, line in enumerate(lines, 1):
+        if comments and line.lstrip().startswith("#"):
+            continue
         try:
-            fields = read(line)
+            fields = read_text(line)
         except ValueError as error:
-            raise InputError(f"{name}:{number}: {error}") from None
+            yield number, error
+            continue
         if fields is not None:
             yield number, fields
 
 
-def _csv_cells(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
-    """Split a table at its commas, or at semicolons if its header has more columns then."""
-    lines = iter(lines)
+def _parts(source: Source, lines: Iterable[str]) -> Iterator[tuple[int, Fields]]:
+    """Yield a row for each part of a text between lines that are its separator."""
+    part: list[str] = []
+    start, size, separator = 1, 0, (source.layout.separator or "").strip()
+    for number, line in enumerate(chain(lines, [separator]), 1):
+        text = line.removesuffix("\r")
+        if source.layout.comments and text.lstrip().startswith("#"):
+            continue
+        if text.strip() == separator:
+            if part:
+                yield start, {"prompt": "\n".join(part).rstrip()}
+            part, size = [], 0
+        elif part or text.strip():
+            start = start if part else number
+            part.append(text)
+            size += len(text) + 1
+        if size > MAX_LINE:
+            raise source.error(f"a prompt of more than {MAX_LINE:,} characters", start)
+
+
+def read_whole(source: Source) -> Rows:
+    """Yield the one row of a text that is one prompt, whose name is its id."""
+    layout = replace(source.layout, separator="\0")
+    for number, fields in _parts(replace(source, layout=layout), source.lines()):
+        yield number, fields | {"id": PurePath(source.name).stem}
+
+
+def read_objects(source: Source) -> Rows:
+    """Yield a row for each line of JSON.
+
+    Raises:
+        InputError: If it begins with an array: each further line would be wrong too.
+    """
+    is_first = True
+    for number, line in enumerate(source.lines(), 1):
+        try:
+            fields = read_object(line)
+        except ValueError as error:
+            if is_first and line.lstrip().startswith("["):
+                raise source.error(error, number) from None
+            yield number, error
+            continue
+        if fields is not None:
+            is_first = False
+            yield number, fields
+
+
+# Tables
+
+_SEP = re.compile(r"\ufeff?sep=(.)\r?", re.IGNORECASE)
+_MOST_OF_A_CELL = f"a field of more than {csv.field_size_limit():,} characters"
+_CSV_WORDS = {
+    "field larger": f"{_MOST_OF_A_CELL}; check the quotes of this row",
+    "unexpected end": "a quote is left open; check the quotes of this row",
+    "new-line": "a carriage return outside quotes; save the file with line feeds",
+}
+
+
+def read_csv(source: Source) -> Rows:
+    """Yield the rows of a table whose quotes are those of a spreadsheet."""
+    first, lines, delimiter = _delimited(source, ",;\t|")
+    return rows_of_cells(source, _csv_cells(lines, delimiter, first))
+
+
+def read_tsv(source: Source) -> Rows:
+    """Yield the rows of a table with tabs, whose quotes may be text; see _tsv_cells."""
+    first, lines, delimiter = _delimited(source, "\t,;|")
+    split = _tsv_cells(lines) if delimiter == "\t" else _csv_cells(lines, delimiter, first)
+    return rows_of_cells(source, split)
+
+
+def _delimited(source: Source, delimiters: str) -> tuple[int, Iterator[str], str]:
+    """Return the number of the first line, the lines from there on, and what separates columns.
+
+    That is what a line ``sep=;`` or an option says, or else what makes the header have the most
+    columns that are known, or the most at all.
+    """
+    lines = source.lines()
     ahead: list[str] = []
     for line in lines:
         ahead.append(line)
         if line.strip():
             break
-    delimiter = max(",;", key=partial(_columns, "".join(ahead[-1:])))
-    whole = (f"{line}\n" for line in chain(ahead, lines))
-    # strict: the lenient reader silently drops the quotes of «"Hi" on a wall» and, where one is
-    # left open, swallows the rows that follow.
-    reader = csv.reader(whole, delimiter=delimiter, strict=True)
-    start = 1
-    try:
-        for cells in reader:
-            yield start, cells
-            start = reader.line_num + 1
-    except csv.Error as error:
-        message = f"{error}; check the quotes of this row"
-        if "new-line" in message:  # with advice for programmers
-            message = "a carriage return outside quotes; save the file with line feeds"
-        raise InputError(f"{name}:{start}: {message}") from None
+    header = "".join(ahead[-1:])
+    given = source.layout.separator
+    if marked := _SEP.fullmatch(header):
+        return len(ahead) + 1, lines, given or marked[1]
+    if given is not None and len(given) != 1:
+        message = f"--separator {short(given)}: a table has one character between its columns"
+        raise source.error(message)
+    known = {*_KNOWN, *source.needed}
+    delimiter = given or max(delimiters, key=partial(_columns, header, known))
+    return 1, chain(ahead, lines), delimiter
 
 
-def _columns(header: str, delimiter: str) -> tuple[int, int]:
-    """Return how many known columns a header has with this delimiter, and how many at all."""
+def split_header(header: str, delimiter: str) -> list[str]:
+    """Return the canonical names of the columns of a header, none if its quotes are wrong."""
     try:
         cells = next(csv.reader([header], delimiter=delimiter), [])
     except csv.Error:  # reported where the header is read
-        return 0, 0
-    return sum(canonical(cell) in _KNOWN for cell in cells), len(cells)
+        return []
+    return [canonical(cell.strip()) for cell in cells]
 
 
-def _tsv_cells(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
+def _columns(header: str, known: Collection[str], delimiter: str) -> tuple[int, int]:
+    """Return how many known columns a header has with this delimiter, and how many at all."""
+    names = split_header(header, delimiter)
+    return sum(name in known for name in names), len(names)
+
+
+def _csv_cells(lines: Iterable[str], delimiter: str, start: int) -> Cells:
+    whole = (f"{line}\n" for line in lines)
+    # strict: the lenient reader silently drops the quotes of «"Hi" on a wall» and, where one is
+    # left open, swallows the rows that follow.
+    reader = csv.reader(whole, delimiter=delimiter, strict=True)
+    before = start - 1
+    while True:
+        try:
+            for cells in reader:
+                yield start, cells
+                start = before + reader.line_num + 1
+            return
+        except csv.Error as error:
+            known = (text for words, text in _CSV_WORDS.items() if words in str(error))
+            what = "text beside the quotes of a field; double the quotes that are inside it"
+            yield start, ValueError(next(known, what))
+            start = before + reader.line_num + 1
+
+
+def _tsv_cells(lines: Iterable[str]) -> Cells:
     """Split each line at its tabs.
 
     Spreadsheets quote fields in a .tsv, other programs write them as they are. A row whose quotes
@@ -324,30 +566,74 @@ def _tsv_cells(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]
                 pass
         cells = text.split("\t")
         if "\r" in text:
-            raise InputError(f"{name}:{number}: a carriage return inside the line; quote the field")
-        if any(cell.startswith('"') and cell.count('"') % 2 for cell in cells):
-            hint = "a row is one line here: use .csv for prompts with line breaks"
-            raise InputError(f"{name}:{number}: quotes left open; {hint}")
-        yield number, cells
+            message = "a carriage return inside the line; quote the field"
+            yield number, ValueError(message)
+        elif any(cell.startswith('"') and cell.count('"') % 2 for cell in cells):
+            hint = "a row is one line here: use .csv for prompts with line breaks, or --format csv"
+            yield number, ValueError(f"quotes left open; {hint}")
+        else:
+            yield number, cells
 
 
-def _rows_of_cells(split: Split, lines: Iterable[str], name: str, check_names: CheckNames) -> Rows:
+def rows_of_cells(source: Source, rows: Cells) -> Rows:
+    """Yield the rows of a table, the first of which names the columns.
+
+    Raises:
+        InputError: If the header is not one, or lacks a column.
+    """
     header: list[str] = []
-    for number, cells in split(lines, name):
+    for number, cells in rows:
+        if isinstance(cells, ValueError):
+            if not header:
+                raise source.error(cells, number)
+            yield number, cells
+            continue
         if not "".join(cells).strip():
             continue
         try:
-            if header:
-                yield number, _fields(header, cells)
-            else:
-                header = _header(cells)
-                check_names([each for each in header if each])
+            if not header:
+                header = _header_of(source, cells)
+                if source.layout.header:
+                    continue
+            fields = _fields(header, cells)
         except ValueError as error:
-            raise InputError(f"{name}:{number}: {error}") from None
+            if not header:
+                raise source.error(error, number) from None
+            yield number, error
+        else:
+            yield number, fields
 
 
-def _header(cells: list[str]) -> list[str]:
+def _header_of(source: Source, cells: list[str]) -> list[str]:
+    """Return the names of the columns, which the user can count where there is no header."""
+    if not source.layout.header:
+        header = [str(number) for number in range(1, len(cells) + 1)]
+    else:
+        header = header_names(cells)
+        if _is_data(cells, source.needed):
+            hint = "first row looks like data: --no-header --column 1"
+            raise ValueError(f"no column named {source.needed[0]}; {hint}")
+        if not header[0] and len(header) > 1:
+            source.note(f"{source.name}: the first column has no name and is ignored")
+    source.check_names([each for each in header if each])
+    return header
+
+
+def _is_data(cells: list[str], needed: Sequence[str]) -> bool:
+    """Return whether what should name the columns looks like the first row of data."""
+    if len(needed) != 1 or any(canonical(cell.strip()) in (*_KNOWN, *needed) for cell in cells):
+        return False
+    return any(_NUMBER.fullmatch(cell.strip()) or len(cell.split()) > 3 for cell in cells)
+
+
+_NUMBER = re.compile(r"[-+]?[0-9]+([.,][0-9]+)?")
+# What pandas calls the column of its index once that was read back.
+_UNNAMED = re.compile(r"Unnamed: [0-9]+|__index_level_[0-9]+__")
+
+
+def header_names(cells: list[str]) -> list[str]:
     names = [canonical(cell.strip()) for cell in cells]
+    names = ["" if _UNNAMED.fullmatch(name) else name for name in names]
     named = [name for name in names if name]
     if len(set(named)) < len(named):
         raise ValueError(f"two columns have one name; the columns are: {listed(named)}")
@@ -363,13 +649,3 @@ def _fields(header: list[str], cells: list[str]) -> Fields:
     fields = dict(zip(header, cells, strict=False))
     fields.pop("", None)  # spreadsheets leave columns without a name behind
     return fields
-
-
-_of_json = partial(_rows_of_lines, read_object)
-FORMATS: dict[str, Format] = {
-    ".txt": partial(_rows_of_lines, read_text),
-    ".jsonl": _of_json,
-    ".ndjson": _of_json,
-    ".csv": partial(_rows_of_cells, _csv_cells),
-    ".tsv": partial(_rows_of_cells, _tsv_cells),
-}

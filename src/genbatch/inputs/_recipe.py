@@ -11,34 +11,66 @@ import math
 import os
 import re
 import string
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeAlias
+from random import Random
+from typing import Any, Protocol, TypeAlias
 
 from pydantic_core import from_json
 
-from genbatch._values import Prompt
+from genbatch._values import Prompt, is_reference
 
 from ._formats import Fields, canonical, found, listed, one_line, short
+from ._names import Reading
 
 # Settings
 
 MOST_IMAGES = 1000  # of one row: a typing mistake must not cost a fortune
 
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0+)?")  # with what pandas adds where a column has gaps
+_RATIO = re.compile(r"0*([0-9]+)\s*:\s*0*([0-9]+)(:00)?")  # or as a time of day
+_NO_RATIO = re.compile(r"([0-9]{1,2})\s*[x\u00d7*/_-]\s*([0-9]{1,2})", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+)\s*k", re.IGNORECASE)
+_BLANK = frozenset(["", "nan", "NaN", "<NA>"])  # what pandas writes where nothing is
+_DEFAULT = frozenset(["auto", "default"])
 _SEEDS = range(-(2**31), 2**31)  # what the service takes
 
 Parse: TypeAlias = Callable[[Any], Any]
 
 
-def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+class RemoteImages(Protocol):
+    """Fetches input images that are https URLs."""
+
+    @property
+    def pending(self) -> Mapping[Path, str]:
+        """The URLs of those that are not there yet, by where they are to be kept."""
+
+    def place(self, url: str) -> Path:
+        """Return where an image is kept, or will be.
+
+        Raises:
+            ValueError: If it cannot be fetched.
+        """
+
+    def fetch(self, path: Path) -> None:
+        """Fetch a pending image; this blocks.
+
+        Raises:
+            ValueError: If it cannot be fetched.
+        """
+
+
+def parse_settings(
+    fields: Mapping[str, Any], folder: Path, remote: RemoteImages | None = None
+) -> dict[str, Any]:
     """Return the given settings, as a Prompt takes them, and n.
 
     Args:
         fields: Values of settings by name, text or what JSON has; a blank one is not given.
         folder: Base of the relative paths of input images.
+        remote: Fetches those that are https URLs.
 
     Raises:
         ValueError: If a value is invalid.
@@ -46,15 +78,32 @@ def parse_settings(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     settings = {}
     for name, value in fields.items():
         given = value.strip() if type(value) is str else value
-        if given is None or given == "":
+        if given is None or (type(given) is str and given in _BLANK):
             continue
         try:
             settings[name] = PARSERS[name](given)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     if "images" in settings:
-        settings["images"] = tuple(folder / path for path in settings["images"])
+        names = settings["images"]
+        settings["images"] = tuple(located_image(str(name), folder, remote) for name in names)
     return settings
+
+
+def located_image(name: str, folder: Path, remote: RemoteImages | None) -> str | Path:
+    """Return the path of an input image, or the name of one that the service has.
+
+    Raises:
+        ValueError: If it is a URL, and not one of https that can be fetched.
+    """
+    if name.lower().startswith(("https://", "http://")):
+        if remote is None:
+            raise ValueError(f"images: {short(name)} cannot be fetched here: give a file")
+        return remote.place(name)
+    path = folder / name
+    if is_reference(name):  # unless a file has that name, which its whole path tells from others
+        return path.absolute() if path.is_file() else name
+    return path
 
 
 def check_text(value: object) -> str:
@@ -85,13 +134,15 @@ def _text_of(name: str, value: object, what: str) -> str:
     return text
 
 
-def check_images(paths: Iterable[Path]) -> None:
-    """Check that the input images of a row can be read; this blocks.
+def check_images(images: Iterable[bytes | str | Path], pending: Container[Path] = ()) -> None:
+    """Check that the input images of a row can be read, except those still pending; this blocks.
 
     Raises:
         ValueError: If one is not a file, or cannot be read.
     """
-    for path in paths:
+    for path in images:
+        if isinstance(path, bytes) or is_reference(path) or path in pending:
+            continue
         shown = one_line(str(path))
         if not os.path.isfile(path):
             raise ValueError(f"images: there is no file {shown}")
@@ -112,12 +163,42 @@ def check_finite(name: str, value: object) -> None:
             check_finite(name, each)
 
 
+def parse_aspect_ratio(value: Any) -> str | None:
+    """Return an aspect ratio as services have it, None for the default.
+
+    Raises:
+        ValueError: If it is not text, or written otherwise, such as 16x9.
+    """
+    text = check_text(value)
+    if match := _RATIO.fullmatch(text):
+        return f"{match[1]}:{match[2]}"
+    if match := _NO_RATIO.fullmatch(text):
+        raise ValueError(f"{found(text)} is no aspect ratio: did you mean {match[1]}:{match[2]}?")
+    return None if text.lower() in _DEFAULT else text
+
+
+def parse_image_size(value: Any) -> str | None:
+    """Return an image size as services have it, such as 2K for 2k, None for the default.
+
+    Raises:
+        ValueError: If it is not text.
+    """
+    text = check_text(value)
+    if match := _SIZE.fullmatch(text):
+        return f"{match[1]}K"
+    return None if text.lower() in _DEFAULT else text
+
+
 def _text_or_number(value: Any) -> str:
+    if type(value) is float and value.is_integer():
+        value = int(value)
     return str(value) if type(value) is int else check_text(value)
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
+    if isinstance(value, str) and (match := _WHOLE.fullmatch(value)):
+        return int(match[1])
+    if type(value) is float and value.is_integer():
         return int(value)
     if type(value) is not int:
         raise ValueError(f"{found(value)} is not a whole number")
@@ -136,7 +217,21 @@ def _n(value: Any) -> int:
     return n
 
 
-def _images(value: Any) -> tuple[Path, ...]:
+def joined(*values: Any) -> list[str]:
+    """Return the input images of several columns.
+
+    Raises:
+        ValueError: If a value is not a path, nor a list of them.
+    """
+    given = (each.strip() if type(each) is str else each for each in values)
+    return [name for each in given if each not in (None, "") for name in _names_of(each)]
+
+
+def _images(value: Any) -> tuple[str, ...]:
+    return tuple(_names_of(value))
+
+
+def _names_of(value: Any) -> list[str]:
     if isinstance(value, str) and value.startswith("["):
         try:
             value = from_json(value)
@@ -146,15 +241,15 @@ def _images(value: Any) -> tuple[Path, ...]:
         value = [path.strip() for path in value.split(";") if path.strip()]
     if not isinstance(value, list):
         raise ValueError(f"{found(value)} is not a path, nor a list of them")
-    return tuple(Path(check_text(path)) for path in value)
+    return [check_text(name) for name in value]
 
 
 PARSERS: dict[str, Parse] = {
     "id": _text_or_number,
     "filename": _text_or_number,
     "model": check_text,
-    "aspect_ratio": check_text,
-    "image_size": check_text,
+    "aspect_ratio": parse_aspect_ratio,
+    "image_size": parse_image_size,
     "images": _images,
     "n": _n,
     "seed": _seed,
@@ -254,8 +349,13 @@ class Grid:
                 parsed[name] = _values(name, values)
             except ValueError as error:
                 raise ValueError(f"--matrix {name}: {error}") from None
-        for paths in parsed.get("images", {}).values():
-            check_images(paths)
+        if "images" in parsed:
+            parsed["images"] = {
+                value: tuple(located_image(name, Path(), None) for name in names)
+                for value, names in parsed["images"].items()
+            }
+        for images in parsed.get("images", {}).values():
+            check_images(images)
         return cls(parsed)
 
     @property
@@ -326,6 +426,9 @@ class Recipe:
         check: Called with a model, an aspect_ratio and an image_size, each None where a prompt
             leaves it to the run; raises a ValueError if the model does not support that.
         settings: Those of rows that do not have their own, as read returns them.
+        expand: Seed of the choices among ``{a|b}`` in prompts, None to leave them as they are.
+        reading: What the user has said of the rows; None takes them as they are.
+        remote: Fetches input images that are https URLs.
 
     Raises:
         ValueError: If an axis of the grid would only make equal prompts.
@@ -336,12 +439,37 @@ class Recipe:
     grid: Grid = field(default_factory=Grid)
     check: Callable[[str | None, str | None, str | None], object] = _anything
     settings: Mapping[str, Any] = field(default_factory=dict)
+    expand: int | None = None
+    reading: Reading | None = None
+    remote: RemoteImages | None = None
+
+    @property
+    def pending(self) -> Container[Path]:
+        """Paths of input images that are still to be fetched."""
+        return () if self.remote is None else self.remote.pending
+
+    def fetch(self, path: Path) -> None:
+        """Fetch a pending input image; as RemoteImages.fetch."""
+        if self.remote is not None:
+            self.remote.fetch(path)
+
+    @property
+    def used(self) -> Sequence[str]:
+        """The fields that the prompt is made of."""
+        return [self.column] if self.template is None else self.template.names
 
     def __post_init__(self) -> None:
         used = [] if self.template is None else self.template.names
         for name in self.grid.axes:
             if name not in used and name not in PARSERS:
                 raise ValueError(f"--matrix {name}: --template must contain {{{name}}}")
+
+    @property
+    def needed(self) -> list[str]:
+        """The fields that each row must have."""
+        if self.template is None:
+            return [self.column]
+        return [each for each in self.template.names if each not in self.grid.axes]
 
     def check_names(self, names: Collection[str], kind: str = "column") -> None:
         """Refuse a row, or a table, that lacks a field.
@@ -353,10 +481,8 @@ class Recipe:
         Raises:
             ValueError: If one is missing, or an axis of the grid has its name.
         """
-        needed, hint = [self.column], "; --column names yours"
-        if self.template is not None:
-            needed, hint = [each for each in self.template.names if each not in self.grid.axes], ""
-        for name in needed:
+        hint = "; --column names yours" if self.template is None else ""
+        for name in self.needed:
             if name not in names:
                 shown = f"the {kind}s are: {listed(names)}"
                 raise ValueError(f"no {kind} named {name}; {shown}{hint}")
@@ -383,7 +509,7 @@ class Recipe:
         for name, value in others.items():
             if type(value) is not str:
                 check_finite(name, value)
-        settings = {**self.settings, **parse_settings(own, folder)}
+        settings = {**self.settings, **parse_settings(own, folder, self.remote)}
         if self.template is None:
             _text_of(self.column, fields[self.column], "the prompt")
         else:
@@ -400,7 +526,8 @@ class Recipe:
                 # By value, not by number: a longer grid leaves the names it had as they were.
                 own[name] = "-".join([settings[name], *point.values()])
             metadata = {**others, **point}
-            yield from Prompt(self._text(fields, point), **own, metadata=metadata).variants(n)
+            prompts = Prompt(self._text(fields, point), **own, metadata=metadata).variants(n)
+            yield from prompts if self.expand is None else map(self._expanded, prompts)
 
     def kinds(self, settings: Mapping[str, Any]) -> Sequence[tuple[Asked, int]]:
         """Return what the prompts of a row ask for, and how many ask for it."""
@@ -410,6 +537,10 @@ class Recipe:
         each = self.grid.size // len(points)
         rows = [{**settings, **self.grid.settings(point)} for point in points]
         return [(_asked(row), row.get("n", 1) * each) for row in rows]
+
+    def _expanded(self, prompt: Prompt) -> Prompt:
+        text = _expand(prompt.text, f"{self.expand}:{prompt.variant or 1}")
+        return replace(prompt, text=text) if text.strip() else prompt
 
     def _parted(self, fields: Fields) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the settings among the fields, and the other fields except the prompt."""
@@ -425,6 +556,25 @@ class Recipe:
         if self.template is None:
             return str(fields[self.column])
         return self.template.fill({**fields, **point})
+
+
+_CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
+
+
+def _expand(text: str, seed: str) -> str:
+    """Return text with one of each ``{a|b}`` chosen, the inner ones first.
+
+    The choice follows from the text and the seed alone, so that no other row changes it.
+    """
+    random = Random(f"{seed}:{text}")  # noqa: S311 - no secret
+
+    def choose(match: re.Match[str]) -> str:
+        options = match[1].split("|")
+        return options[int(random.random() * len(options))]
+
+    while (chosen := _CHOICE.sub(choose, text)) != text:
+        text = chosen
+    return text
 
 
 def _asked(settings: Mapping[str, Any]) -> Asked:

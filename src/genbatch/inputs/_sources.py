@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from queue import SimpleQueue
 from random import Random
 from threading import Thread
@@ -29,24 +30,27 @@ from anyio import to_thread
 
 from genbatch._values import Prompt
 
+from ._doubts import Doubts, RowInspector
 from ._formats import (
     BLOCK,
-    FORMATS,
     Fields,
     InputError,
-    Lines,
+    Layout,
+    Row,
+    Rows,
+    Source,
     check_encoding,
-    read_object,
-    read_text,
 )
 from ._recipe import Asked, Recipe, check_images
+from ._recognize import A_PROMPT_A_FILE, Format, peek, recognize
 
 T = TypeVar("T")
 
-SUPPORTED = (
-    ".txt (one prompt per line), .jsonl (one JSON object per line),"
-    " .csv or .tsv (a column named prompt), and - for standard input"
-)
+_MOST_ERRORS = 20  # shown of many
+
+
+def _say_nothing(_: object) -> None:
+    """Ignore a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +111,13 @@ class Tally:
         asked: Number of prompts counted, by what they ask of their model.
         count: Number of prompts, up to the limit; those beyond it are checked as well.
         sample: The prompts chosen, None if all are.
+        doubts: What was doubtful in the rows, and what they were understood to be.
     """
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, doubts: Doubts | None = None) -> None:
+        self.doubts = doubts
+        self._errors: list[str] = []
+        self._refused = 0
         self.asked: dict[Asked, int] = {}
         self.count = 0
         self.sample: Sample[Prompt] | None = None
@@ -121,6 +129,25 @@ class Tally:
     def is_full(self) -> bool:
         """Whether no further prompt is wanted."""
         return self.count == self._limit
+
+    def refuse(self, error: InputError) -> None:
+        """Note a mistake of a row, or of all that is left of a file."""
+        self._refused += 1
+        if len(self._errors) < _MOST_ERRORS:
+            self._errors.append(str(error))
+
+    def check(self) -> None:
+        """Raise what was refused, if anything was.
+
+        Raises:
+            InputError: With a line for each of the first mistakes, and how many there are.
+        """
+        if self._refused > len(self._errors):
+            self._errors.append(f"{self._refused:,} mistakes; these are the first {_MOST_ERRORS}")
+        elif self._refused > 1:
+            self._errors.append(f"{self._refused} mistakes")
+        if self._errors:
+            raise InputError("\n".join(self._errors))
 
     def add(
         self, recipe: Recipe, fields: Fields, folder: Path
@@ -189,37 +216,70 @@ def read_prompts(
     recipe: Recipe | None = None,
     *,
     encoding: str = "utf-8",
+    layout: Layout | None = None,
     selection: Selection | None = None,
+    note: Callable[[str], object] = _say_nothing,
+    doubts: Doubts | None = None,
 ) -> PromptFiles | list[Prompt]:
     """Check prompt files and return their prompts.
 
     Args:
-        paths: Files, whose extensions name their formats. Where there is none, the prompts are
-            those that the template and the grid of the recipe make by themselves.
+        paths: Files, and directories of .txt files with a prompt each. Where there is none, the
+            prompts are those that the template and the grid of the recipe make by themselves.
         recipe: How rows become prompts.
         encoding: Encoding of the files.
+        layout: How to read them, where their names and contents do not say.
         selection: Which prompts to return; the rest is checked all the same.
+        note: Called with what the user should know of a file, such as a column that is ignored.
+        doubts: Gets what is doubtful in the rows, and what they were understood to be.
 
     Returns:
         The prompts in their order: sized, and iterable as often as you like. A sample is in memory,
         and so is what comes out of a named pipe.
 
     Raises:
-        ValueError: If an extension or the encoding is unknown, or a row is invalid.
+        ValueError: If a format or the encoding is unknown, or rows are invalid.
         OSError: If a file cannot be read.
     """
     recipe = recipe or Recipe()
     selection = selection or Selection()
-    encoding = check_encoding(encoding)
-    files = [PromptFile.of(path, recipe, encoding) for path in map(Path, paths)]
-    tally = Tally(selection)
-    parts = [file.check(tally) for file in files]
+    layout = replace(layout or Layout(), encoding=check_encoding(encoding))
+    files = [file for path in paths for file in _files(Path(path), recipe, layout)]
+    tally = Tally(selection, doubts)
+    parts = [file.check(tally, note) for file in files]
+    tally.check()
     if not files:
         settings, _ = tally.add(recipe, {}, Path())
         parts = [_Made(recipe, settings)]
     if tally.sample is not None:
         return tally.sample.items
     return PromptFiles(parts, tally.count, tally.asked)
+
+
+def _files(path: Path, recipe: Recipe, layout: Layout) -> list[PromptFile]:
+    """Return the one file at a path, or those of a directory in natural order.
+
+    Raises:
+        OSError: If a directory has none.
+    """
+    if not path.is_dir():
+        return [PromptFile(path, recipe, layout)]
+    found = [
+        PromptFile(each, recipe, layout, A_PROMPT_A_FILE)
+        for each in sorted(path.iterdir(), key=_natural)
+        if each.suffix.lower() == ".txt" and each.name[0] != "." and each.is_file()
+    ]
+    if not found:
+        reason = f"{os.strerror(errno.EISDIR)} without .txt files"
+        raise IsADirectoryError(errno.EISDIR, reason, str(path))
+    return found
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Return the key by which 2.txt comes before 10.txt."""
+    pieces = re.split(r"([0-9]+)", path.stem.casefold())
+    numbered = ((int(each), "") if each.isdecimal() else (-1, each) for each in pieces)
+    return list(numbered), path.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +300,8 @@ class PromptFile:
     Attributes:
         path: The file.
         recipe: How its rows become prompts.
-        encoding: Encoding of its text.
+        layout: How it is to be read.
+        format: Its format; None to recognize it.
         stamp: Identity, size and time of change when it was checked.
 
     Raises:
@@ -249,71 +310,117 @@ class PromptFile:
 
     path: Path
     recipe: Recipe
-    encoding: str
+    layout: Layout
+    format: Format | None = None
     stamp: tuple[int, ...] = ()
 
-    @classmethod
-    def of(cls, path: Path, recipe: Recipe, encoding: str) -> PromptFile:
-        """Return a file that has yet to be checked.
-
-        Raises:
-            ValueError: If its extension is unknown.
-            OSError: If it is a directory.
-        """
-        suffix = path.suffix.lower()
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if suffix not in FORMATS:
-            found = f"unknown extension {path.suffix!r}" if path.suffix else "no extension"
-            raise ValueError(f"{path}: {found}; supported are {SUPPORTED}")
-        if suffix == ".txt":
-            recipe = replace(recipe, column="prompt")  # what a line of text is called
-        return cls(path, recipe, encoding)
-
-    def check(self, tally: Tally) -> Iterable[Prompt]:
+    def check(self, tally: Tally, note: Callable[[str], object]) -> Iterable[Prompt]:
         """Read the file once, and return its prompts, unless they are sampled.
 
+        Args:
+            tally: Counts the prompts, and gets what is wrong with rows.
+            note: Called with what the user should know.
+
         Raises:
-            ValueError: If a row is invalid.
             OSError: If the file cannot be read.
         """
         kept: list[Prompt] = []
         with self.path.open("rb", buffering=0) as file:
             found = replace(self, stamp=_stamp(file))
-            is_pipe = not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            for prompts in found._rows(file, tally):
-                if is_pipe:  # gives its content once only
-                    kept += prompts
+            is_pipe = not _is_file(file)
+            try:
+                for prompts in found._rows(file, tally, note):
+                    if is_pipe:  # gives its content once only
+                        kept += prompts
+            except InputError as error:
+                tally.refuse(error)
         return kept if is_pipe else found
 
     def __iter__(self) -> Iterator[Prompt]:
         with self.path.open("rb", buffering=0) as file:
-            for prompts in self._rows(file, None):
+            for prompts in self._rows(file, None, _say_nothing):
                 yield from prompts
 
-    def _rows(self, file: IO[bytes], tally: Tally | None) -> Iterator[Iterator[Prompt]]:
+    def _rows(
+        self, file: IO[bytes], tally: Tally | None, note: Callable[[str], object]
+    ) -> Iterator[Iterator[Prompt]]:
         """Yield the prompts of each row, which are counted and checked where there is a tally."""
         name, folder = str(self.path), self.path.parent
-        rows = FORMATS[self.path.suffix.lower()]
-        for number, fields in rows(self._lines(file), name, self.recipe.check_names):
+        opened = file if _is_file(file) else None
+        source = _source(name, self._blocks(file), opened, self.layout, self.recipe, note)
+        doubts = None if tally is None else tally.doubts
+        rows, recipe = _open(source, self.recipe, folder, doubts, self.format)
+        for number, fields in rows:
             try:
+                if isinstance(fields, ValueError):
+                    raise fields
                 if tally is None:
-                    prompts = self.recipe.prompts(fields, self.recipe.read(fields, folder))
+                    prompts = recipe.prompts(fields, recipe.read(fields, folder))
                 else:
-                    settings, prompts = tally.add(self.recipe, fields, folder)
-                    check_images(settings.get("images", ()))
+                    settings, prompts = tally.add(recipe, fields, folder)
+                    check_images(settings.get("images", ()), recipe.pending)
             except ValueError as error:
-                raise InputError(f"{name}:{number}: {error}") from None
-            yield prompts
+                bad = InputError(f"{name}:{number}: {error}")
+                if tally is None:
+                    raise bad from None
+                tally.refuse(bad)
+            else:
+                yield prompts
+        self._check_stamp(file)
 
-    def _lines(self, file: IO[bytes]) -> Iterator[str]:
-        lines = Lines(str(self.path), self.encoding)
+    def _blocks(self, file: IO[bytes]) -> Iterator[bytes]:
         block = b"-"
         while block:
             block = file.read(BLOCK)
-            if _stamp(file) != self.stamp:
-                raise InputError(f"{self.path}: changed since it was checked; run again")
-            yield from lines.feed(block)
+            self._check_stamp(file)
+            yield block
+
+    def _check_stamp(self, file: IO[bytes]) -> None:
+        if _stamp(file) != self.stamp:
+            raise InputError(f"{self.path}: changed since it was checked; run again")
+
+
+def _source(
+    name: str,
+    blocks: Iterator[bytes],
+    opened: IO[bytes] | None,
+    layout: Layout,
+    recipe: Recipe,
+    note: Callable[[str], object],
+) -> Source:
+    return Source(name, blocks, opened, layout, recipe.needed, recipe.check_names, note)
+
+
+def _open(
+    source: Source,
+    recipe: Recipe,
+    folder: Path,
+    doubts: Doubts | None,
+    known: Format | None = None,
+) -> tuple[Rows, Recipe]:
+    """Return the rows of an input in its format, and how they become prompts."""
+    if known is None:
+        head, blocks = peek(source.blocks)
+        source = replace(source, blocks=blocks)
+        known = recognize(source, head)
+    column = recipe.column if known.has_fields else "prompt"  # what a line of text is called
+    settings = {**recipe.settings, "source": PurePath(source.name).stem}
+    recipe = replace(recipe, column=column, settings=settings)
+    inspector = RowInspector(source.name, folder, recipe, is_text=not known.has_fields)
+    source = replace(source, check_names=inspector.check_names)
+    return inspector.taken(known.read(source), doubts), recipe
+
+
+def _check_images(recipe: Recipe, images: Sequence[str | Path]) -> None:
+    """Check the input images of a row, and fetch what is pending; this blocks."""
+    for path in images:
+        if isinstance(path, Path) and path in recipe.pending:
+            recipe.fetch(path)
+    check_images(images)
+
+
+def _is_file(file: IO[bytes]) -> bool:
+    return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, ...]:
@@ -327,19 +434,23 @@ def _stamp(file: IO[bytes]) -> tuple[int, ...]:
 # Standard input
 
 _NAME = "stdin"
+_MOST_ROWS = 1000  # handed over at once
 
 
 @dataclass(frozen=True, slots=True)
 class StandardInput:
     """The prompts of standard input, each as soon as its line is complete; iterable once.
 
-    A line is a prompt. Where the first one begins with a brace, each is a JSON object.
+    Its format is recognized by its beginning: text with a prompt a line, if it is nothing else.
 
     Attributes:
         descriptor: File descriptor of standard input.
         recipe: How lines become prompts.
         encoding: Encoding of the text, as check_encoding returns it.
         selection: Which prompts to use; a sample is complete at the end only.
+        layout: How it is to be read, where its beginning does not say.
+        note: As for read_prompts.
+        doubts: As for read_prompts.
 
     Raises:
         ValueError: While iterating, if a line is invalid.
@@ -352,6 +463,9 @@ class StandardInput:
     recipe: Recipe = field(default_factory=Recipe)
     encoding: str = "utf-8"
     selection: Selection = field(default_factory=Selection)
+    layout: Layout = field(default_factory=Layout)
+    note: Callable[[str], object] = _say_nothing
+    doubts: Doubts | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -359,80 +473,97 @@ class StandardInput:
         return os.isatty(self.descriptor)
 
     async def __aiter__(self) -> AsyncGenerator[Prompt]:
-        rows = _Rows(self)
-        async with aclosing(_blocks(self.descriptor)) as blocks:
-            async for block in blocks:
-                for prompt in rows.feed(block):
-                    if prompt.images:
-                        await to_thread.run_sync(rows.check_images, prompt)
+        tally = Tally(self.selection)
+        async with aclosing(self._rows()) as rows:
+            async for recipe, number, fields in rows:
+                try:
+                    if isinstance(fields, ValueError):
+                        raise fields
+                    settings, prompts = tally.add(recipe, fields, Path())
+                    if images := settings.get("images"):
+                        await to_thread.run_sync(_check_images, recipe, images)
+                except ValueError as error:
+                    raise InputError(f"{_NAME}:{number}: {error}") from None
+                for prompt in prompts:
                     yield prompt
-                if rows.tally.is_full:
+                if tally.is_full:
                     break
-        for prompt in rows.tally.sample.items if rows.tally.sample else ():
+        for prompt in tally.sample.items if tally.sample else ():
             yield prompt
 
+    async def _rows(self) -> AsyncGenerator[tuple[Recipe, int, Fields | ValueError]]:
+        """Yield the rows that a thread reads, and how they become prompts."""
+        reader = _Reader(self)
+        Thread(target=reader.run, name="genbatch stdin", daemon=True).start()
+        batch = _Batch(self.recipe)
+        try:
+            while not batch.is_last:
+                reader.asked.put(True)
+                batch = await to_thread.run_sync(reader.batches.get, abandon_on_cancel=True)
+                for number, fields in batch.rows:
+                    yield batch.recipe, number, fields
+                if batch.error is not None:
+                    raise batch.error
+        finally:
+            reader.asked.put(False)
+            reader.batches.put(batch)  # for a thread that a cancellation has left waiting
 
-class _Rows:
-    """Makes prompts of blocks of bytes."""
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows that were read together, and what ended the reading, if anything did."""
+
+    recipe: Recipe
+    rows: Sequence[Row] = ()
+    error: Exception | None = None
+    is_last: bool = False
+
+
+class _Left(Exception):
+    """Ends a thread that nobody asks for more."""
+
+
+class _Reader:
+    """Reads standard input in a thread, no further than it is asked to."""
 
     def __init__(self, source: StandardInput) -> None:
-        self.tally = Tally(source.selection)
-        self._lines = Lines(_NAME, source.encoding)
+        self.asked: SimpleQueue[bool] = SimpleQueue()
+        self.batches: SimpleQueue[_Batch] = SimpleQueue()
+        self._descriptor = source.descriptor
         self._recipe = source.recipe
-        self._read: Callable[[str], Fields | None] | None = None  # decided by the first line
+        self._layout = replace(source.layout, encoding=source.encoding)
+        self._note = source.note
+        self._doubts = source.doubts
+        self._rows: list[Row] = []
 
-    def feed(self, block: bytes) -> Iterator[Prompt]:
-        """Yield the prompts of the lines now complete; an empty block ends the last one."""
-        for line in self._lines.feed(block):
-            if not line.strip():
-                continue
-            try:
-                prompts = self._prompts(line)
-            except ValueError as error:
-                raise self._error(error) from None
-            yield from prompts
-            if self.tally.is_full:
-                return
-
-    def check_images(self, prompt: Prompt) -> None:
-        """Check the input images of the prompt that feed has yielded last; this blocks."""
+    def run(self) -> None:
+        """Read until the end, or until nobody asks for more."""
+        error: Exception | None = None
         try:
-            check_images([Path(image) for image in prompt.images if not isinstance(image, bytes)])
-        except ValueError as error:
-            raise self._error(error) from None
+            self._wait()
+            source = _source(_NAME, self._blocks(), None, self._layout, self._recipe, self._note)
+            rows, self._recipe = _open(source, self._recipe, Path(), self._doubts)
+            for row in rows:
+                self._rows.append(row)
+                if len(self._rows) == _MOST_ROWS:
+                    self._hand_over()
+        except _Left:
+            return
+        except Exception as caught:  # noqa: BLE001 - raised where the rows are awaited
+            error = caught
+        self.batches.put(_Batch(self._recipe, self._rows, error, is_last=True))
 
-    def _error(self, error: ValueError) -> InputError:
-        return InputError(f"{_NAME}:{self._lines.number}: {error}")
-
-    def _prompts(self, line: str) -> Iterable[Prompt]:
-        if self._read is None:
-            self._read = read_object if line.lstrip().startswith("{") else read_text
-            if self._read is read_text:
-                self._recipe = replace(self._recipe, column="prompt")
-        return self.tally.add(self._recipe, self._read(line) or {}, Path())[1]
-
-
-async def _blocks(descriptor: int) -> AsyncGenerator[bytes]:
-    """Yield input as soon as it arrives, and an empty block at the end."""
-    asked: SimpleQueue[bool] = SimpleQueue()
-    blocks: SimpleQueue[bytes | OSError] = SimpleQueue()
-
-    def read() -> None:
-        while asked.get():
-            try:
-                blocks.put(os.read(descriptor, BLOCK))
-            except OSError as error:
-                blocks.put(error)
-
-    Thread(target=read, name="genbatch stdin", daemon=True).start()
-    block: bytes | OSError = b"-"
-    try:
-        while block:
-            asked.put(True)
-            block = await to_thread.run_sync(blocks.get, abandon_on_cancel=True)
-            if isinstance(block, OSError):
-                raise block
+    def _blocks(self) -> Iterator[bytes]:
+        while block := os.read(self._descriptor, BLOCK):
             yield block
-    finally:
-        asked.put(False)
-        blocks.put(b"")  # for a thread that a cancellation has left waiting
+            self._hand_over()
+        yield b""
+
+    def _hand_over(self) -> None:
+        self.batches.put(_Batch(self._recipe, self._rows))
+        self._rows = []
+        self._wait()
+
+    def _wait(self) -> None:
+        if not self.asked.get():
+            raise _Left

@@ -22,6 +22,7 @@ from genbatch._values import (
     ImageRequest,
     ImageSettings,
     Prompt,
+    is_reference,
     sniff_input_type,
     takes_settings,
 )
@@ -163,6 +164,8 @@ class OpenAIClient(HttpClient["Wire"]):
         if len(request.images) > _MOST_INPUTS:
             raise ValueError(f"at most {_MOST_INPUTS} input images, got {len(request.images)}")
         for number, image in enumerate(request.images, 1):
+            if is_reference(image):
+                raise ValueError(f"OpenAI has no input image {image!r}: give a file")
             if isinstance(image, bytes) and sniff_input_type(image) not in _INPUT_TYPES:
                 raise ValueError(f"input image {number} is not a PNG, JPEG or WebP image")
         nested = [name for name, value in fields.items() if isinstance(value, dict | list)]

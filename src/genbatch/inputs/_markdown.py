@@ -1,0 +1,149 @@
+"""Markdown: list items and tables, or fenced blocks, as rows.
+
+A list item may begin with the name of its image in backticks or bold: ``1. `hero.png` - A knight``.
+Without lists and tables, paragraphs that begin with such a name are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ._formats import Fields, Row, Rows, Source, header_names, rows_of_cells
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+_TASK = re.compile(r"\[[ xX]\]\s+")
+_AFTER_NAME = re.compile(r"\s*(?:[-:\u2010-\u2015]+\s|\n)\s*")
+_FILE = re.compile(r"[^\s/\\][^/\\]*\.(?:png|jpe?g|webp|gif)", re.IGNORECASE)
+
+
+def read_markdown(source: Source) -> Rows:
+    """Yield a row for each list item and each row of a table, or for each fenced block.
+
+    Raises:
+        InputError: If there is nothing of the kind, or no reader is installed.
+    """
+    try:
+        from markdown_it import MarkdownIt
+    except ImportError:
+        hint = "python -m pip install 'genbatch[data]'"
+        raise source.error(f"reading Markdown needs markdown-it-py: {hint}") from None
+    text = "\n".join(source.lines())
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    rows: list[Row]
+    if source.layout.markdown == "blocks":
+        rows = list(_blocks(tokens))
+    else:
+        rows = [*_items(tokens), *_tables(tokens, source)] or list(_named_paragraphs(tokens))
+    if not rows and text.strip():
+        other = {"blocks": "lists", "lists": "blocks"}[source.layout.markdown]
+        what = {"blocks": "fenced blocks", "lists": "list items and no table with prompts"}
+        hint = f"--md {other} or --format txt reads it otherwise"
+        raise source.error(f"no {what[source.layout.markdown]} in it; {hint}")
+    yield from sorted(rows, key=lambda row: row[0])
+
+
+def _blocks(tokens: Sequence[Token]) -> Iterator[tuple[int, Fields]]:
+    for token in tokens:
+        if token.type == "fence" and token.content.strip():
+            yield _line(token) + 1, {"prompt": token.content.rstrip()}
+
+
+def _items(tokens: Sequence[Token]) -> Iterator[tuple[int, Fields]]:
+    """Yield a row for each item of a list; a name alone before a list inside it is a heading."""
+    parts: list[list[Token]] = []  # of the items that are open
+    starts: list[int] = []
+    for token in tokens:
+        if token.type == "list_item_open":
+            parts.append([])
+            starts.append(_line(token))
+        elif token.type in ("inline", "fence", "code_block") and parts:
+            parts[-1].append(token)
+        elif token.type == "list_item_close":
+            own, number = parts.pop(), starts.pop()
+            if row := _row(own):
+                yield number, row
+
+
+def _named_paragraphs(tokens: Sequence[Token]) -> Iterator[tuple[int, Fields]]:
+    """Yield a row for each paragraph that begins with a name; its text may be the next one."""
+    paragraphs = [token for token in tokens if token.type == "inline" and token.level == 1]
+    named = [bool(_name_of(token)[0]) for token in paragraphs]
+    for place, token in enumerate(paragraphs):
+        if named[place]:
+            follows = place + 1 < len(paragraphs) and not named[place + 1]
+            own = [token, *(paragraphs[place + 1 : place + 2] if follows else ())]
+            if row := _row(own if not _name_of(token)[1] else [token]):
+                yield _line(token), row
+
+
+def _row(parts: Sequence[Token]) -> Fields | None:
+    if not parts:
+        return None
+    name, first = _name_of(parts[0])
+    texts = [first, *(_plain(part) for part in parts[1:])]
+    text = "\n".join(filter(None, (each.strip() for each in texts)))
+    if not text:
+        return None
+    return {"prompt": text, **({"filename": name} if name else {})}
+
+
+def _name_of(token: Token) -> tuple[str, str]:
+    """Return the name that a text begins with, empty if with none, and the text behind it."""
+    text = _TASK.sub("", _plain(token), count=1) if token.type == "inline" else _plain(token)
+    children = [each for each in token.children or () if each.content or each.nesting]
+    kinds = [each.type for each in children[:3]]
+    is_bold = kinds[:1] == ["strong_open"]
+    if not is_bold and kinds[:1] != ["code_inline"]:
+        return "", text
+    name = _marked(children) if is_bold else children[0].content
+    rest = text.removeprefix(name)
+    bare = name.strip().removesuffix(":").strip()
+    match = _AFTER_NAME.match(rest + "\n")
+    if not (match or name.strip().endswith(":")) or not (is_bold or _FILE.fullmatch(bare)):
+        return "", text
+    return bare, rest[match.end() :] if match else rest.strip()
+
+
+def _marked(children: Sequence[Token]) -> str:
+    """Return the text between the first pair of marks."""
+    end = next(at for at, each in enumerate(children) if each.type == "strong_close")
+    return "".join(each.content for each in children[:end])
+
+
+def _plain(token: Token) -> str:
+    """Return the text of a part without its marks."""
+    if token.children is None:
+        return token.content.rstrip()
+    breaks = ("softbreak", "hardbreak")
+    return "".join("\n" if each.type in breaks else each.content for each in token.children)
+
+
+def _tables(tokens: Sequence[Token], source: Source) -> Rows:
+    """Yield the rows of the tables that have the columns that are needed."""
+    rows: list[tuple[int, list[str]]] = []
+    for token in tokens:
+        if token.type == "table_open":
+            rows = []
+        elif token.type == "tr_open":
+            rows.append((_line(token), []))
+        elif token.type == "inline" and token.level > 3 and rows:
+            rows[-1][1].append(_plain(token))
+        elif token.type == "table_close":
+            yield from _rows_of_table(rows, source)
+            rows = []
+
+
+def _rows_of_table(rows: list[tuple[int, list[str]]], source: Source) -> Rows:
+    with suppress(ValueError):  # for a table of other things
+        source.check_names(header_names(rows[0][1]))
+        return rows_of_cells(source, iter(rows))
+    return iter(())
+
+
+def _line(token: Token) -> int:
+    return (token.map or [0])[0] + 1
