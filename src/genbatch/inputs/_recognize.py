@@ -111,19 +111,21 @@ def _has_line(head: bytes) -> bool:
     return b"\n" in head.lstrip(b"\xef\xbb\xbf\r\n\t ")
 
 
-def recognize(source: Source, head: bytes) -> Format:
-    """Return the format of an input that begins with head.
+def recognize(source: Source, head: bytes, known: Format | None = None) -> Format:
+    """Return the format of an input that begins with head: the known one, if that may be.
 
     Raises:
         InputError: If it has none that can be read.
     """
-    if source.layout.format is not None:
+    if source.layout.format is not None and known is None:
         return FORMATS[source.layout.format]
-    for each in FORMATS.values():
+    for each in FORMATS.values() if known is None else ():
         if head.startswith(each.magic):
             return each
     if what := _looks_like(head):
         raise source.error(f"byte 1: looks like {what}, not like prompts")
+    if known is not None:
+        return known
     extension = PurePath(source.name).suffix.lower()
     named = _BY_EXTENSION.get(extension)
     if named is None and extension:

@@ -387,10 +387,9 @@ def _source(
 
 def _open(source: Source, recipe: Recipe, known: Format | None = None) -> tuple[Rows, Recipe]:
     """Return the rows of an input in its format, and how they become prompts."""
-    if known is None:
-        head, blocks = peek(source.blocks)
-        source = replace(source, blocks=blocks)
-        known = recognize(source, head)
+    head, blocks = peek(source.blocks)
+    source = replace(source, blocks=blocks)
+    known = recognize(source, head, known)
     column = recipe.column if known.has_fields else "prompt"  # what a line of text is called
     settings = {**recipe.settings, "source": PurePath(source.name).stem}
     return known.read(source), replace(recipe, column=column, settings=settings)
