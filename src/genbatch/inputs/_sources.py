@@ -229,8 +229,7 @@ def read_prompts(
         note: Called with what the user should know of a file, such as a column that is ignored.
 
     Returns:
-        The prompts in their order: sized, and iterable as often as you like. A sample is in memory,
-        and so is what comes out of a named pipe.
+        The prompts in order, sized and iterable again. A sample is in memory, and so is a pipe.
 
     Raises:
         ValueError: If a format or the encoding is unknown, or rows are invalid.
