@@ -148,7 +148,7 @@ def test_failed_prompts_are_listed_and_the_others_made(genbatch: Genbatch, serve
         ("run prompts.txt --base-url http://example.com", "base_url must be https"),
         ("run", "no PROMPTS: name a file, or give --template and --matrix"),
         ("run none.txt --demo", "none.txt: no such file or directory"),
-        ("run prompts.md --demo", "prompts.md: unknown extension '.md'; supported are .txt"),
+        ("run prompts.yaml --demo", "prompts.yaml: unknown extension '.yaml'; supported are .txt"),
         ("run bad.csv --demo", "bad.csv:1: no column named prompt; the columns are: text, n"),
         ("run late.csv --demo --limit 1", "late.csv:3: the prompt is blank"),
         ("serve-fake --host 0.0.0.0", "Invalid value for '--host'"),
@@ -164,7 +164,7 @@ def test_bad_usage_is_one_line_and_nothing_happens(
 ) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", CANARY)
     write_prompts()
-    Path("prompts.md").write_text("a fox\n")
+    Path("prompts.yaml").write_text("a fox\n")
     Path("bad.csv").write_text("text,n\na,b\n")
     Path("late.csv").write_text("id,prompt\n1,a fox\n2,\n")
     before = set(Path().iterdir())

@@ -159,6 +159,35 @@ def test_a_mistake_is_found_before_the_first_call(
     assert set(Path().iterdir()) == before
 
 
+def test_all_bad_rows_are_told_a_line_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", CANARY)
+    Path("a.csv").write_text("prompt,seed\na,x\nb,1\n,\nc,y\n")
+    assert run(["run", "a.csv"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        'genbatch: a.csv:2: seed: "x" is not a whole number',
+        'a.csv:5: seed: "y" is not a whole number',
+        "2 mistakes",
+    ]
+
+
+def test_what_a_file_does_not_say_the_options_do(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve()
+    Path("a.csv").write_text(",a {red|blue} fox\n0,an\n")
+    options = ["--no-header", "--column", "2", "--expand", "--image-size", "2k"]
+    done = genbatch("run", "a.csv", *options, "--name", "{source}/{slug}")
+    assert (done.returncode, fake.stats.images) == (0, 2)
+    assert {path.parent.name for path in Path("genbatch-out").rglob("*.png")} >= {"a"}
+    assert texts(fake)[0] in ("a red fox", "a blue fox")
+    config = fake.calls[0].body["generationConfig"]
+    assert "2K" in json.dumps(config)
+    Path("b.csv").write_text(",prompt\n0,a fox\n")
+    done = genbatch("run", "b.csv", "--dry-run")
+    assert done.stderr == "b.csv: the first column has no name and is ignored\n"
+    assert genbatch("run", "b.csv", "--dry-run", "--quiet").stderr == ""
+
+
 def test_a_file_that_changes_during_a_run_ends_it(genbatch: Genbatch, serve: Serve) -> None:
     path = Path("a.txt")
     path.write_bytes((b"a fox " * 5000 + b"\n") * 100)  # two a block

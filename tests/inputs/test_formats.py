@@ -239,6 +239,13 @@ def test_a_directory_has_a_prompt_in_each_file(tmp_path: Path) -> None:
     prompts = read(tmp_path)
     assert [prompt.id for prompt in prompts] == ["1", "2", "10"]
     assert prompts[0].text == "prompt 1\n\nprompt,id"
+    written(tmp_path / "3.txt", " \n")
+    written(tmp_path / "4.txt", PNG)
+    assert refusal(tmp_path).split("\n") == [
+        f"{tmp_path.name}/3.txt:1: the prompt is blank; fill it in or remove the file",
+        f"{tmp_path.name}/4.txt: byte 1: looks like a PNG image, not like prompts",
+        "2 mistakes",
+    ]
 
 
 MARKDOWN = """# Shots
@@ -330,6 +337,14 @@ def test_an_option_says_the_format(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "prompt,id\na,b\n")
     assert texts(path, format="txt") == ["prompt,id", "a,b"]
     assert texts(written(tmp_path / "a.log", "x\n"), format="txt") == ["x"]
+
+
+def test_a_reader_of_markdown_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "markdown_it", None)
+    message = refusal(written(tmp_path / "a.md", "- a"))
+    assert message.endswith("needs markdown-it-py: python -m pip install 'genbatch[data]'")
 
 
 def test_no_extension_is_of_two_formats() -> None:

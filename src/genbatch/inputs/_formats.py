@@ -443,9 +443,13 @@ def _parts(source: Source, lines: Iterable[str]) -> Iterator[tuple[int, Fields]]
 
 def read_whole(source: Source) -> Rows:
     """Yield the one row of a text that is one prompt, whose name is its id."""
-    layout = replace(source.layout, separator="\0")
+    layout = replace(source.layout, separator="\0")  # which no text has
+    is_blank = True
     for number, fields in _parts(replace(source, layout=layout), source.lines()):
+        is_blank = False
         yield number, fields | {"id": PurePath(source.name).stem}
+    if is_blank:
+        yield 1, ValueError("the prompt is blank; fill it in or remove the file")
 
 
 def read_objects(source: Source) -> Rows:

@@ -47,14 +47,14 @@ class Format:
         extensions: Of its files, in lower case.
         read: Yields the rows of an input.
         has_fields: Whether rows have other fields than the prompt.
-        magic: Bytes that its files, and no others, begin with.
+        magic: Pattern of what its files, and no others, begin with.
     """
 
     name: str
     extensions: tuple[str, ...]
     read: Callable[[Source], Rows]
     has_fields: bool = True
-    magic: tuple[bytes, ...] = ()
+    magic: bytes = b""
 
 
 FORMATS = {
@@ -66,13 +66,13 @@ FORMATS = {
         Format("csv", (".csv",), read_csv),
         Format("tsv", (".tsv", ".tab"), read_tsv),
         Format("md", (".md", ".markdown"), read_markdown),
-        Format("xlsx", (".xlsx", ".xlsm"), read_workbook, magic=(b"PK\x03\x04",)),
-        Format("parquet", (".parquet",), read_parquet, magic=(b"PAR1",)),
+        Format("xlsx", (".xlsx", ".xlsm"), read_workbook, magic=rb"PK\x03\x04"),
+        Format("parquet", (".parquet",), read_parquet, magic=rb"PAR1"),
         Format(
             "arrow",
             (".arrow", ".feather", ".ipc"),
             read_arrow,
-            magic=(b"ARROW1", b"\xff\xff\xff\xff"),  # a file, a stream
+            magic=rb"ARROW1|\xff{4}.{3}\0",  # a file, or a stream and the length of its schema
         ),
     )
 }
@@ -111,19 +111,21 @@ def _has_line(head: bytes) -> bool:
     return b"\n" in head.lstrip(b"\xef\xbb\xbf\r\n\t ")
 
 
-def recognize(source: Source, head: bytes) -> Format:
-    """Return the format of an input that begins with head.
+def recognize(source: Source, head: bytes, known: Format | None = None) -> Format:
+    """Return the format of an input that begins with head: the known one, if that may be.
 
     Raises:
         InputError: If it has none that can be read.
     """
-    if source.layout.format is not None:
+    if source.layout.format is not None and known is None:
         return FORMATS[source.layout.format]
-    for each in FORMATS.values():
-        if head.startswith(each.magic):
+    for each in FORMATS.values() if known is None else ():
+        if each.magic and re.match(each.magic, head, re.DOTALL):
             return each
     if what := _looks_like(head):
         raise source.error(f"byte 1: looks like {what}, not like prompts")
+    if known is not None:
+        return known
     extension = PurePath(source.name).suffix.lower()
     named = _BY_EXTENSION.get(extension)
     if named is None and extension:

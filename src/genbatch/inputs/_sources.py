@@ -234,8 +234,7 @@ def read_prompts(
         doubts: Gets what is doubtful in the rows, and what they were understood to be.
 
     Returns:
-        The prompts in their order: sized, and iterable as often as you like. A sample is in memory,
-        and so is what comes out of a named pipe.
+        The prompts in order, sized and iterable again. A sample is in memory, and so is a pipe.
 
     Raises:
         ValueError: If a format or the encoding is unknown, or rows are invalid.
@@ -399,10 +398,9 @@ def _open(
     known: Format | None = None,
 ) -> tuple[Rows, Recipe]:
     """Return the rows of an input in its format, and how they become prompts."""
-    if known is None:
-        head, blocks = peek(source.blocks)
-        source = replace(source, blocks=blocks)
-        known = recognize(source, head)
+    head, blocks = peek(source.blocks)
+    source = replace(source, blocks=blocks)
+    known = recognize(source, head, known)
     column = recipe.column if known.has_fields else "prompt"  # what a line of text is called
     settings = {**recipe.settings, "source": PurePath(source.name).stem}
     recipe = replace(recipe, column=column, settings=settings)
