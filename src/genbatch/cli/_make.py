@@ -273,7 +273,9 @@ def _announced(
 ) -> Preview:
     """Return what a run will do and cost, and what was understood of its inputs."""
     plan = preview(prompts, options, services)
-    row = json.loads(plan.row or "{}") | {"doubts": [asdict(each) for each in doubts]}
+    row = json.loads(plan.row or "{}")
+    if any(doubts):
+        row["doubts"] = [asdict(each) for each in doubts]
     details = tuple(understood(prompts, options, services, doubts))
     return replace(plan, details=details, row=json.dumps(row))
 
