@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import re
 import subprocess
 import sys
@@ -14,13 +15,12 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio import create_task_group, wait_all_tasks_blocked
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 import genbatch
 from genbatch import Failure, GeminiClient, Success
 from genbatch.testing import FakeGemini
-from genbatch.web import relay
+from genbatch.web import Relay, open_relay
 from support.backends import until
 from support.gates import Gate
 
@@ -44,8 +44,8 @@ class Calls:
             self.running.discard(prompt)
         return prompt
 
-    async def relayed(self, tasks: TaskGroup, prompts: int = 10) -> AsyncGenerator[int]:
-        with relay(genbatch.stream(self.generate, range(prompts)), tasks) as outcomes:
+    async def relayed(self, relay: Relay, prompts: int = 10) -> AsyncGenerator[int]:
+        with relay.outcomes_of(genbatch.stream(self.generate, range(prompts))) as outcomes:
             async for outcome in outcomes:
                 yield outcome.unwrap()
 
@@ -64,9 +64,9 @@ async def test_every_outcome_is_relayed_and_failures_are_data() -> None:
     async def generate(prompt: int) -> int:
         return 6 // prompt
 
-    async with create_task_group() as tasks:
+    async with open_relay() as relay:
         batch = genbatch.stream(generate, [3, 0, 2], ordered=True)
-        with relay(batch, tasks) as outcomes:
+        with relay.outcomes_of(batch) as outcomes:
             match [outcome async for outcome in outcomes]:
                 case [Success(value=2), Failure(error=ZeroDivisionError()), Success(value=3)]:
                     pass
@@ -75,8 +75,8 @@ async def test_every_outcome_is_relayed_and_failures_are_data() -> None:
 
 
 async def test_closing_the_generator_in_another_task_ends_its_calls(calls: Calls) -> None:
-    async with create_task_group() as tasks:
-        generator = calls.relayed(tasks)
+    async with open_relay() as relay:
+        generator = calls.relayed(relay)
         assert await anext(generator) in range(3)
         async with create_task_group() as others:
             others.start_soon(generator.aclose)
@@ -84,8 +84,8 @@ async def test_closing_the_generator_in_another_task_ends_its_calls(calls: Calls
 
 
 async def test_a_timeout_around_one_step_is_harmless(calls: Calls) -> None:
-    async with create_task_group() as tasks:
-        generator = calls.relayed(tasks)
+    async with open_relay() as relay:
+        generator = calls.relayed(relay)
         found = set()
         for _ in range(3):
             with anyio.fail_after(60):
@@ -98,9 +98,9 @@ async def test_a_timeout_around_one_step_is_harmless(calls: Calls) -> None:
 
 async def test_a_generator_that_is_forgotten_ends_its_calls(calls: Calls) -> None:
     async def forget() -> None:
-        await anext(calls.relayed(tasks))
+        await anext(calls.relayed(relay))
 
-    async with create_task_group() as tasks:
+    async with open_relay() as relay:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # trio's, about any such generator
             async with create_task_group() as others:
@@ -110,16 +110,16 @@ async def test_a_generator_that_is_forgotten_ends_its_calls(calls: Calls) -> Non
 
 
 async def test_a_generator_that_is_never_iterated_starts_nothing(calls: Calls) -> None:
-    async with create_task_group() as tasks:
-        await calls.relayed(tasks).aclose()
+    async with open_relay() as relay:
+        await calls.relayed(relay).aclose()
         await wait_all_tasks_blocked()
         assert calls.started == 0
 
 
 async def test_a_reader_that_never_reads_stops_the_batch() -> None:
     calls = Calls(endless_from=1000)
-    async with create_task_group() as tasks:
-        generator = calls.relayed(tasks, prompts=1000)
+    async with open_relay() as relay:
+        generator = calls.relayed(relay, prompts=1000)
         await anext(generator)
         await wait_all_tasks_blocked()
         assert calls.started == 1 + 1 + 2 * 5  # read, being handed over, and the window
@@ -136,20 +136,20 @@ async def test_an_error_of_the_batch_arrives_as_the_block_ends() -> None:
         raise OSError("of the prompts")
 
     found = []
-    async with create_task_group() as tasks:
+    async with open_relay() as relay:
         with pytest.raises(OSError, match="of the prompts"):
-            with relay(genbatch.stream(generate, prompts()), tasks) as outcomes:
+            with relay.outcomes_of(genbatch.stream(generate, prompts())) as outcomes:
                 found += [outcome.unwrap() async for outcome in outcomes]
         with pytest.RaisesGroup(ZeroDivisionError):
-            with relay(genbatch.stream(generate, [0], fail_fast=True), tasks) as outcomes:
+            with relay.outcomes_of(genbatch.stream(generate, [0], fail_fast=True)) as outcomes:
                 assert [outcome async for outcome in outcomes] == []
     assert found == [1.0]
 
 
 async def test_an_error_of_the_block_arrives_bare(calls: Calls) -> None:
-    async with create_task_group() as tasks:
+    async with open_relay() as relay:
         with pytest.raises(KeyError):
-            with relay(genbatch.stream(calls.generate, range(10)), tasks) as outcomes:
+            with relay.outcomes_of(genbatch.stream(calls.generate, range(10))) as outcomes:
                 await outcomes.receive()
                 raise KeyError
         await until(lambda: not calls.running)
@@ -164,12 +164,24 @@ async def test_a_batch_that_the_app_cuts_short_does_not_end_clean(calls: Calls) 
                 found.append(value)
 
     async with create_task_group() as requests:
-        async with create_task_group() as tasks:
-            requests.start_soon(read, calls.relayed(tasks))
+        async with open_relay(grace=0) as relay:
+            requests.start_soon(read, calls.relayed(relay))
             await until(lambda: len(found) == 3)
-            tasks.cancel_scope.cancel()
     assert sorted(found) == [0, 1, 2]
     assert calls.running == set()
+
+
+async def test_an_app_that_shuts_down_does_not_wait_for_readers() -> None:
+    calls = Calls(endless_from=1000)
+    async with open_relay(grace=math.inf) as relay:
+        generator = calls.relayed(relay, prompts=1000)
+        await anext(generator)
+        await wait_all_tasks_blocked()
+    started = calls.started
+    with pytest.raises(RuntimeError, match="cut short"):
+        while True:
+            await anext(generator)
+    assert calls.started == started
 
 
 @pytest.mark.parametrize("drain", [True, False])
@@ -181,10 +193,10 @@ async def test_calls_in_flight_finish_and_are_saved_if_asked_for(
     async with (
         FakeGemini(image_size=8, faults=gate) as fake,
         GeminiClient("a-key", base_url=fake.url) as client,
-        create_task_group() as tasks,
+        open_relay() as relay,
     ):
         batch = genbatch.generate_images(client, prompts, save_dir=tmp_path)
-        with relay(batch, tasks, drain=drain):
+        with relay.outcomes_of(batch, drain=drain):
             await until(lambda: fake.stats.in_flight == 5)
         if not drain:
             await until(lambda: fake.stats.in_flight == 0)
