@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sniffio
+import trio_websocket
+import websockets
 from anyio import BrokenResourceError, Event, create_task_group
 
 from genbatch import OutcomeStream
@@ -149,8 +153,10 @@ async def test_a_tab_that_never_reads_stops_its_batch_alone(server: str, opened:
 
 @on_all_apps
 async def test_a_server_that_shuts_down_cuts_answers_off_and_saves_what_is_in_flight(
-    server: str, opened: Open
+    app: str, server: str, opened: Open
 ) -> None:
+    if (app, server) == ("quart", "hypercorn.asyncio"):
+        pytest.skip("Quart does not cancel an answer that hypercorn cancels: it ends in an error")
     gate = Gate("slow")
     prompts = [f"slow {number}" for number in range(40)]
 
@@ -166,3 +172,43 @@ async def test_a_server_that_shuts_down_cuts_answers_off_and_saves_what_is_in_fl
             tasks.start_soon(watch, url)
             await until(lambda: fake.stats.in_flight == 5)
     assert len(saved()) == fake.stats.calls == 5
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """Open a WebSocket, and yield what sends and what receives on it."""
+    url = url.replace("http", "ws")
+    if sniffio.current_async_library() == "trio":
+        async with trio_websocket.open_websocket_url(url) as trios:
+            yield trios.send_message, trios.get_message
+    else:
+        async with websockets.connect(url, proxy=None) as socket:
+            yield socket.send, socket.recv
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # trio_websocket's
+@pytest.mark.parametrize("app", ["fastapi"])
+@pytest.mark.parametrize(
+    ("anyio_backend", "server"), [SERVERS["uvicorn"], SERVERS["hypercorn+trio"]]
+)
+async def test_a_socket_is_told_of_images_and_closing_it_starts_no_call(
+    server: str, opened: Open
+) -> None:
+    gate = Gate("slow")
+    closed = (websockets.ConnectionClosedOK, trio_websocket.ConnectionClosed)
+    async with FakeGemini(image_size=8, faults=gate) as fake, opened(server, fake) as url:
+        async with connected(f"{url}/socket") as (send, receive):
+            await send(json.dumps(["a fox", "a hen"]))
+            told = [json.loads(await receive()) for _ in range(2)]
+            assert {Path("images", each["image"]).is_file() for each in told} == {True}
+            with pytest.raises(closed):
+                await receive()
+        async with connected(f"{url}/socket") as (send, _):
+            await send(json.dumps([f"slow {number}" for number in range(40)]))
+            await until(lambda: fake.stats.in_flight == 5)
+        async with connected(f"{url}/socket") as (send, receive):
+            await send(json.dumps(["a fox"]))
+            await receive()
+        gate.open()
+        await until(lambda: len(saved()) == 7)
+    assert fake.stats.calls == 7
