@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:  # every run of pytest imports this module
     from .testing import FakeGemini, FakeOpenAI
 
+__all__ = ["fake_gemini", "fake_openai"]
+
 _MARKERS = {"fake_gemini": "FakeGemini", "fake_openai": "FakeOpenAI"}
 # A project's own settings of these would lead past the fake service.
 _GEMINI_VARIABLES = ("GOOGLE_API_KEY", "GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")

@@ -16,7 +16,6 @@ from contextlib import (
     contextmanager,
     suppress,
 )
-from typing import TypeVar
 
 from anyio import (
     BrokenResourceError,
@@ -28,10 +27,9 @@ from anyio import (
 )
 from anyio.abc import ObjectReceiveStream, TaskGroup
 
-from ._core import Outcome, OutcomeStream
+from ._core import Outcome, OutcomeStream, P, T
 
-P = TypeVar("P")
-T = TypeVar("T")
+__all__ = ["Relay", "open_relay"]
 
 
 @asynccontextmanager
