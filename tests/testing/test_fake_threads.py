@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -66,6 +67,15 @@ async def test_it_may_be_left_by_another_task_than_entered_it() -> None:
     async with create_task_group() as tasks:
         tasks.start_soon(server.__aexit__, None, None, None)
     assert threads() == set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_without_a_thread_that_is_told() -> None:
+    server = FakeGemini()
+    await asyncio.create_task(server.__aenter__())
+    with pytest.raises(RuntimeError, match="enter it with `with`, or give it thread=True"):
+        await asyncio.create_task(server.__aexit__(None, None, None))
 
 
 @pytest.mark.anyio
