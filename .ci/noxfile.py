@@ -15,7 +15,17 @@ import nox
 ROOT = Path(__file__).resolve().parents[1]
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "slow", "browser", "ray", "clients", "docs"]
+nox.options.sessions = [
+    "lint",
+    "types",
+    "tests",
+    "slow",
+    "browser",
+    "ray",
+    "clients",
+    "integrations",
+    "docs",
+]
 
 
 def _run(session: nox.Session, *command: str) -> None:
@@ -73,6 +83,19 @@ def clients(session: nox.Session) -> None:
     if os.environ.get("GENBATCH_TEST_CLIENTS") != "1":
         session.skip("GENBATCH_TEST_CLIENTS is not 1")
     _run(session, "python", "-m", "pytest", "-rP", "tests/testing/test_foreign_clients.py")
+
+
+@nox.session
+def integrations(session: nox.Session) -> None:
+    """Run the apps, workers and test projects that need other packages from PyPI, and Redis."""
+    if os.environ.get("GENBATCH_TEST_INTEGRATIONS") != "1":
+        session.skip("GENBATCH_TEST_INTEGRATIONS is not 1")
+    files = (
+        "tests/docs/test_events.py",
+        "tests/docs/test_arq.py",
+        "tests/testing/test_pytest_plugin.py",
+    )
+    _run(session, "python", "-m", "pytest", "-m", "slow or not slow", *files)
 
 
 @nox.session

@@ -6,10 +6,10 @@ import json
 import os
 import signal
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import anyio.from_thread
 import pytest
 
 from genbatch.cli._main import run
@@ -27,21 +27,15 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
-    with anyio.from_thread.start_blocking_portal() as portal:
-        open_ones = []
+    with ExitStack() as stack:
 
         def start(**options: Any) -> FakeGemini:
-            fake = FakeGemini(**{"image_size": 4} | options)
-            context = portal.wrap_async_context_manager(fake)
-            context.__enter__()
-            open_ones.append(context)
+            fake = stack.enter_context(FakeGemini(**{"image_size": 4} | options))
             monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.url)
             monkeypatch.setenv("GEMINI_API_KEY", CANARY)
             return fake
 
         yield start
-        for context in open_ones:
-            context.__exit__(None, None, None)
 
 
 def short(monkeypatch: pytest.MonkeyPatch) -> None:

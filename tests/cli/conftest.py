@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio.from_thread
 import pytest
 
 from genbatch.testing import FakeGemini
@@ -38,9 +37,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(**options: Any) -> FakeGemini:
-            portal = stack.enter_context(anyio.from_thread.start_blocking_portal())
-            fake = FakeGemini(**{"image_size": 16} | options)
-            stack.enter_context(portal.wrap_async_context_manager(fake))
+            fake = stack.enter_context(FakeGemini(**{"image_size": 16} | options))
             monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.url)
             monkeypatch.setenv("GEMINI_API_KEY", CANARY)
             return fake

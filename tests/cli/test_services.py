@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from genbatch.testing import FakeOpenAI
 from support.commands import Genbatch, Serve, images, started, write_prompts
@@ -151,10 +150,7 @@ def test_a_take_is_made_by_the_service_of_its_prompt(genbatch: Genbatch, serve: 
 
 @pytest.fixture
 def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(FakeOpenAI(image_size=8)) as fake,
-    ):
+    with FakeOpenAI(image_size=8) as fake:
         monkeypatch.setenv("OPENAI_BASE_URL", fake.url)
         monkeypatch.setenv("OPENAI_API_KEY", "a-key")
         yield fake

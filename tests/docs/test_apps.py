@@ -16,7 +16,7 @@ from litestar import Litestar
 
 from genbatch.testing import Call, FakeGemini, Fault, blocked, rate_limited
 from support.backends import until
-from support.pages import DOCS, blocks_of
+from support.pages import text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
 
     @asynccontextmanager
     async def run(file: str, **options: Any) -> AsyncIterator[Running]:
-        (tmp_path / file).write_text(app_of(file), encoding="utf-8")
+        (tmp_path / file).write_text(text_of(file), encoding="utf-8")
         monkeypatch.chdir(tmp_path)
         async with FakeGemini(**{"image_size": 16} | options) as fake:
             monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.url)
@@ -44,14 +44,6 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
                 yield browser, fake, app
 
     return run
-
-
-def app_of(file: str) -> str:
-    """Return the text of an app."""
-    (found,) = [
-        block.text for page in DOCS.glob("*.md") for block in blocks_of(page) if block.file == file
-    ]
-    return found
 
 
 def lifespan_of(app: Any) -> AbstractAsyncContextManager[object]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -21,11 +22,11 @@ from types import CodeType
 
 import anyio
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 import genbatch.testing
 from genbatch.batch_api import _job, _queue
 from genbatch.testing import FakeGemini
+from support.integrations import register_plugin
 from support.pages import DOCS, PAGES, README, Block, blocks_of, read, steady
 
 CELLS = DOCS / "notebooks.md"  # run in a kernel, by tests of their own
@@ -62,10 +63,7 @@ def runs() -> Iterator[tuple[Block, str]]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGemini]:
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(FakeGemini(image_size=64)) as server,
-    ):
+    with FakeGemini(image_size=64) as server:
         monkeypatch.setenv("GEMINI_API_KEY", "a-key")
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.url)
         monkeypatch.setattr(_queue, "_LINGER", 0.1)
@@ -143,14 +141,21 @@ def test_the_two_commands_stand_in_the_readme() -> None:
 
 @pytest.mark.slow
 def test_the_tests_that_the_documentation_shows_pass(tmp_path: Path) -> None:
-    shown = [block for block in FILES if block.page == TESTING]
+    # What needs pytest-trio is tested beside the plugin.
+    needed = "autojump_clock"
+    shown = [block for block in FILES if block.page == TESTING and needed not in block.text]
     for block in shown:
         (tmp_path / block.file).write_text(block.text, encoding="utf-8")
+    register_plugin(tmp_path / "plugin")
+    path = f"{tmp_path / 'plugin'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "."]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    tests = sum(block.text.count("\nasync def test_") for block in shown)
-    assert tests
-    assert f"{2 * tests} passed" in done.stdout, done.stdout
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    asynchronous = sum(block.text.count("\nasync def test_") for block in shown)
+    plain = sum(block.text.count("\ndef test_") for block in shown)
+    assert asynchronous
+    assert f"{2 * asynchronous + plain} passed" in done.stdout, done.stdout
 
 
 def test_every_named_fault_stands_in_the_documentation() -> None:

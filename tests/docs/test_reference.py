@@ -11,7 +11,9 @@ import pytest
 import genbatch
 import genbatch.gallery
 import genbatch.openai
+import genbatch.pytest_plugin
 import genbatch.testing
+import genbatch.web
 from genbatch.cli._main import app
 from support.pages import DOCS, PAGES, README, ROOT, read
 
@@ -22,7 +24,8 @@ DESCRIBED = re.findall(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)", ALL, re.MULTILIN
 
 
 def public_names() -> Iterator[str]:
-    for module in (genbatch, genbatch.openai, genbatch.testing, genbatch.gallery):
+    modules = (genbatch, genbatch.openai, genbatch.testing, genbatch.gallery, genbatch.web)
+    for module in (*modules, genbatch.pytest_plugin):
         yield from (f"{module.__name__}.{name}" for name in module.__all__)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from genbatch.testing import Fault
+from genbatch.testing import FakeGemini, Fault
 from support.gates import Gate
-from support.programs import EXAMPLES, fake_in_a_thread, program, read_until
+from support.programs import EXAMPLES, program, read_until
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def test_a_signal_lets_images_in_flight_be_saved_and_a_restart_makes_the_rest(
     inbox: Path, backend: str, number: signal.Signals
 ) -> None:
     gate = Gate()
-    with fake_in_a_thread(image_size=8, faults=gate) as fake:
+    with FakeGemini(image_size=8, faults=gate) as fake:
         to_fake = {"GEMINI_API_KEY": "a-key", "GOOGLE_GEMINI_BASE_URL": fake.url}
         with program(inbox.parent, "-c", RUN.format(backend), **to_fake) as service:
             wait_for(lambda: fake.stats.in_flight == 8)
@@ -65,7 +65,7 @@ def test_a_signal_lets_images_in_flight_be_saved_and_a_restart_makes_the_rest(
 def test_a_file_with_a_prompt_that_fails_stays(inbox: Path) -> None:
     (inbox / "owls.txt").unlink()
     faults = [None, None, Fault(status=400)]
-    with fake_in_a_thread(image_size=8, faults=faults) as fake:
+    with FakeGemini(image_size=8, faults=faults) as fake:
         to_fake = {"GEMINI_API_KEY": "a-key", "GOOGLE_GEMINI_BASE_URL": fake.url}
         with program(inbox.parent, str(EXAMPLES / "service.py"), **to_fake) as service:
             read_until(service, "19 of 20 images")

@@ -55,6 +55,8 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: ZipFile) -> None:
     assert "genbatch/py.typed" in own
     about = {name.partition(".dist-info/")[2] for name in names} - {""}
     assert about == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
+    (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+    assert b"[pytest11]\ngenbatch = genbatch.pytest_plugin\n" in wheel.read(entry_points)
 
 
 def test_a_bare_installation_needs_no_more_than_it_says(wheel: ZipFile) -> None:

@@ -19,6 +19,10 @@ class Gate:
         """Let the answers go, and those to come."""
         self._is_open.set()
 
+    def close(self) -> None:
+        """Hold those to come."""
+        self._is_open.clear()
+
     def __call__(self, call: Call) -> Fault | None:
         return Fault(edit=self._wait) if self._text in call.prompt else None
 

@@ -79,3 +79,11 @@ def steady(text: str) -> str:
     for pattern, word in _VARYING:
         text = re.sub(pattern, word, text)
     return text
+
+
+def text_of(file: str) -> str:
+    """Return the text of a file that a page shows."""
+    (found,) = [
+        block.text for page in DOCS.glob("*.md") for block in blocks_of(page) if block.file == file
+    ]
+    return found

@@ -8,11 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from anyio.from_thread import start_blocking_portal
-
-from genbatch.testing import FakeGemini
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -50,13 +45,3 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
             return line
         lines.append(line)
     raise AssertionError("".join(lines))
-
-
-@contextmanager
-def fake_in_a_thread(**options: Any) -> Iterator[FakeGemini]:
-    """Run a fake service beside the test, which may then block."""
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(FakeGemini(**options)) as fake,
-    ):
-        yield fake

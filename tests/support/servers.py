@@ -47,6 +47,7 @@ def app_of(fake: FakeGemini, folder: Path) -> Starlette:
 async def serving(app: Any, server: str) -> AsyncIterator[str]:
     """Serve an app in the block, and yield its URL."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # soon full, unless tabs read
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with create_task_group() as tasks:
         if server == "uvicorn":
@@ -64,7 +65,9 @@ async def serving(app: Any, server: str) -> AsyncIterator[str]:
 
 async def _run_hypercorn(server: str, app: Any, listener: int, ended: Event) -> None:
     serve = {"hypercorn.asyncio": hypercorn.asyncio, "hypercorn.trio": hypercorn.trio}[server].serve
-    config = hypercorn.Config.from_mapping(bind=[f"fd://{listener}"], errorlog=None)
+    config = hypercorn.Config.from_mapping(
+        bind=[f"fd://{listener}"], errorlog=None, graceful_timeout=1
+    )
     await serve(app, config, shutdown_trigger=ended.wait)
 
 
@@ -89,6 +92,8 @@ class Tab:
     async def news(self) -> dict[str, Any] | None:
         """Return what the next event says, None after the last."""
         while (event := _EVENT.search(self._received)) is None:
+            if self.is_whole:  # not every server closes the connection then
+                return None
             try:
                 self._received += await self._stream.receive()
             except EndOfStream:
@@ -112,12 +117,12 @@ class Tab:
 
 
 @asynccontextmanager
-async def tab(url: str, prompts: list[str]) -> AsyncIterator[Tab]:
+async def tab(url: str, prompts: list[str], path: str = "/batches") -> AsyncIterator[Tab]:
     """Ask for images, and close the connection at the end of the block."""
     host, port = url.removeprefix("http://").split(":")
     body = json.dumps(prompts)
     request = (
-        f"POST /batches HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}"
     )
     async with await anyio.connect_tcp(host, int(port)) as stream:

@@ -31,7 +31,8 @@ from genbatch import (
     generate_images,
     stream,
 )
-from genbatch.testing import FakeGemini, rate_limited
+from genbatch.testing import FakeGemini, FakeOpenAI, rate_limited
+from genbatch.web import open_relay
 
 
 async def patterns(client: GeminiClient, prompts: list[str]) -> None:
@@ -169,6 +170,21 @@ async def fake() -> None:
     async with FakeGemini(latency=0.1, faults=[None, rate_limited(2)]) as server:
         assert_type(server.url, str)
         assert_type(server.stats.images, int)
+    with FakeGemini() as server, FakeOpenAI() as other:
+        assert_type(server.url, str)
+        assert_type(other.url, str)
+
+
+async def square(number: int) -> int:
+    return number**2
+
+
+async def relayed() -> AsyncIterator[int]:
+    async with open_relay(grace=5) as relay:
+        with relay.outcomes_of(stream(square, range(3)), drain=True) as outcomes:
+            async for outcome in outcomes:
+                assert_type(outcome, Outcome[int, int])
+                yield outcome.unwrap()
 
 
 class Local:

@@ -34,6 +34,8 @@ from ._server import (
     Quota,
     Refused,
     Threads,
+    enter_in_thread,
+    entered_in_thread,
     json_reply,
     reply_in_place,
     scripted,
@@ -118,9 +120,10 @@ ControlFaults: TypeAlias = Mapping[str, Iterable[Fault | None]] | _ControlFault
 class FakeGemini:
     """A server on this machine that answers generateContent with drawn images.
 
-    Enter it with ``async with``, under asyncio or trio, and point a client at ``url``. It speaks
-    Gemini's own API and Vertex's, whole or as a stream, lists models, and runs batches of rows from
-    files that clients upload; ``GET /stats`` answers the stats.
+    Enter it and point a client at ``url``. With ``async with``, under asyncio or trio, it runs in
+    the event loop of the block; with ``with`` in a thread and an event loop of its own, beside any
+    program. It speaks Gemini's own API and Vertex's, whole or as a stream, lists models, and runs
+    batches of rows from files that clients upload; ``GET /stats`` answers the stats.
 
     Args:
         latency: Seconds each call takes, or a function of the call that returns them.
@@ -150,6 +153,10 @@ class FakeGemini:
             ``{"create_batch": [reset()]}``, one after the other; or a function.
         port: Port to listen on, 0 for a free one.
         host: Loopback address to listen on: the fake serves this machine only.
+        thread: Whether ``async with`` uses a thread of its own too. The block may then hold up its
+            event loop, or be left by another task than entered it, as fixtures of pytest-asyncio.
+
+    In a thread of its own, functions given as arguments are called in that thread.
 
     Raises:
         ValueError: If an argument is malformed or out of range; on entering, if host is not a
@@ -159,7 +166,7 @@ class FakeGemini:
     Cancellation: leaving the block cancels every call and batch, closes every connection and
     removes every file.
     Failure: an error in the block arrives bare; one in latency or faults cancels the block and
-    arrives in an ExceptionGroup.
+    arrives in an ExceptionGroup. With a thread it ends the server, and arrives as the block ends.
     """
 
     def __init__(
@@ -181,6 +188,7 @@ class FakeGemini:
         control_faults: ControlFaults | None = None,
         port: int = 0,
         host: str = "127.0.0.1",
+        thread: bool = False,
     ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size must be >= 1, got {image_size}")
@@ -199,6 +207,7 @@ class FakeGemini:
         self._control_fault = _by_action(control_faults)
         self._controls: Counter[Action] = Counter()
         self._address = host, port
+        self._has_thread = thread
         self._url: str | None = None
         self._calls: deque[Call] = deque(maxlen=KEPT_CALLS)
         self._counts = CallCounts()
@@ -207,7 +216,7 @@ class FakeGemini:
     def url(self) -> str:
         """Base URL, such as ``http://127.0.0.1:8080``."""
         if self._url is None:
-            raise RuntimeError("FakeGemini is not running: enter it with `async with`")
+            raise RuntimeError("FakeGemini is not running: enter it with `with` or `async with`")
         return self._url
 
     @property
@@ -228,11 +237,18 @@ class FakeGemini:
         """Every batch created, oldest first, as it is now; the deleted ones too."""
         return self._jobs.created
 
+    def __enter__(self) -> Self:
+        self._thread = enter_in_thread("FakeGemini", self._running())
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        # Without the details: a KeyboardInterrupt would break the server's event loop.
+        self._thread.close()
+
     async def __aenter__(self) -> Self:
-        if self._url is not None:
-            raise RuntimeError("FakeGemini is running already")
-        self._block = self._running()
-        await self._block.__aenter__()
+        block = entered_in_thread(self) if self._has_thread else self._running()
+        await block.__aenter__()
+        self._block = block
         return self
 
     async def __aexit__(self, *details: Any) -> bool | None:
@@ -240,6 +256,8 @@ class FakeGemini:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
+        if self._url is not None:
+            raise RuntimeError("FakeGemini is running already")
         self._quota.renew()
         self._threads.begin()
         # Files go last: until then jobs may write some.

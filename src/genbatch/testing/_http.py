@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from functools import partial
@@ -37,6 +37,10 @@ _PIECE = 1024 * 1024  # bytes of a file that are in memory at once
 # Browsers tell the site of the page that sends a request, and the server's name as that page has
 # it.
 _LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\])(:\d{1,5})?")
+_OTHER_TASK = (
+    "the fake was left by another task than entered it, as in a fixture of pytest-asyncio: "
+    "enter it with `with`, or give it thread=True"
+)
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -367,7 +371,7 @@ async def serving(
     is_loopback = _LOOPBACK.fullmatch(name) is not None
     check(is_loopback, f"host must be a loopback address such as 127.0.0.1, got {host!r}")
     failure: BaseException | None = None
-    with _listen(host, port) as listener:
+    with _left_by_its_task(), _listen(host, port) as listener:
         bound, port = listener.getsockname()[:2]
         url = f"http://[{bound}]:{port}" if ":" in bound else f"http://{bound}:{port}"
         async with anyio.create_task_group() as tasks:
@@ -384,6 +388,17 @@ async def serving(
             raise failure
         finally:
             del failure  # or the traceback, this frame and the error keep each other alive
+
+
+@contextmanager
+def _left_by_its_task() -> Iterator[None]:
+    task = anyio.get_current_task()
+    try:
+        yield
+    except RuntimeError as error:
+        if anyio.get_current_task() == task:
+            raise
+        raise RuntimeError(_OTHER_TASK) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

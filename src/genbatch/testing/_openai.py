@@ -25,6 +25,8 @@ from ._server import (
     Quota,
     Refused,
     Threads,
+    enter_in_thread,
+    entered_in_thread,
     json_reply,
     reply_in_place,
     scripted,
@@ -63,7 +65,7 @@ def openai_error(status: int, code: str | None = None, message: str = "", **more
 class FakeOpenAI:
     """A server on this machine that answers image generations and edits with drawn PNGs.
 
-    Enter it with ``async with``, under asyncio or trio, and point a client at ``url``;
+    Enter it with ``with`` or ``async with``, as FakeGemini, and point a client at ``url``;
     ``GET /stats`` answers the stats.
 
     Args:
@@ -90,6 +92,7 @@ class FakeOpenAI:
         models: Container[str] | None = None,
         port: int = 0,
         host: str = "127.0.0.1",
+        thread: bool = False,
     ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size must be >= 1, got {image_size}")
@@ -100,6 +103,7 @@ class FakeOpenAI:
         self._api_keys = api_keys
         self._models = models
         self._address = host, port
+        self._has_thread = thread
         self._threads = Threads()
         self._url: str | None = None
         self._calls: deque[Call] = deque(maxlen=KEPT_CALLS)
@@ -109,7 +113,7 @@ class FakeOpenAI:
     def url(self) -> str:
         """Base URL, such as ``http://127.0.0.1:8080/v1``."""
         if self._url is None:
-            raise RuntimeError("FakeOpenAI is not running: enter it with `async with`")
+            raise RuntimeError("FakeOpenAI is not running: enter it with `with` or `async with`")
         return f"{self._url}/v1"
 
     @property
@@ -124,11 +128,17 @@ class FakeOpenAI:
         """The last 10,000 calls, oldest first; a body beyond 16 kB is not kept: empty here."""
         return tuple(self._calls)
 
+    def __enter__(self) -> Self:
+        self._thread = enter_in_thread("FakeOpenAI", self._running())
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._thread.close()
+
     async def __aenter__(self) -> Self:
-        if self._url is not None:
-            raise RuntimeError("FakeOpenAI is running already")
-        self._block = self._running()
-        await self._block.__aenter__()
+        block = entered_in_thread(self) if self._has_thread else self._running()
+        await block.__aenter__()
+        self._block = block
         return self
 
     async def __aexit__(self, *details: Any) -> bool | None:
@@ -136,6 +146,8 @@ class FakeOpenAI:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
+        if self._url is not None:
+            raise RuntimeError("FakeOpenAI is running already")
         self._quota.renew()
         self._threads.begin()
         try:

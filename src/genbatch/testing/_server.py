@@ -12,14 +12,21 @@ import math
 import re
 import sys
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio.from_thread import start_blocking_portal
 
 from ._http import NO_FAULT, ErrorReply, Fault, Reply, ServerConnection, check, cuts_before_answer
 
@@ -49,6 +56,28 @@ class Threads:
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Return what function returns in a thread."""
         return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+
+# A thread of its own
+
+
+def enter_in_thread(name: str, running: AbstractAsyncContextManager[object]) -> ExitStack:
+    """Enter a server's block in a thread with an event loop of its own; the stack leaves both."""
+    with ExitStack() as stack:
+        portal = stack.enter_context(start_blocking_portal(name=name))
+        stack.enter_context(portal.wrap_async_context_manager(running))
+        return stack.pop_all()
+
+
+@asynccontextmanager
+async def entered_in_thread(server: AbstractContextManager[object]) -> AsyncIterator[None]:
+    """Enter and leave a server that runs in a thread, if need be in different tasks."""
+    await anyio.to_thread.run_sync(server.__enter__)
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(server.__exit__, None, None, None)
 
 
 # Options
