@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import Unpack
 
 from genbatch._run import Generate, ImageClient, Service, defaults_of, request_of
-from genbatch._store import content_digest, made_in
+from genbatch._store import both_digests, made_in
 from genbatch._values import ImageRequest, ImageSettings, Prompt, takes_settings
 from genbatch.gemini import GeminiClient
 from genbatch.inputs import PromptFiles
@@ -83,17 +83,19 @@ def estimate(
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
     service = Service(client)
     terms_of = cache(partial(_terms, service, defaults_of(service, settings, None, price), price))
-    made = Counter({} if save_dir is None else made_in(save_dir))
+    made = Counter() if save_dir is None else made_in(save_dir, service.canonical)
     number = done = 0
     cost: float | None = 0.0
     most: float | None = 0.0
     for prompt, count in _kinds(prompts, one_by_one=reserve or bool(made)):
         number += count
         terms = terms_of(prompt.model, prompt.aspect_ratio, prompt.image_size)
-        if made and made[digest := content_digest(namespace, terms.request(prompt))] > 0:
-            made[digest] -= 1
-            done += 1
-            continue
+        if made:
+            digests = both_digests(namespace, terms.request(prompt), service.canonical)
+            if (digest := next((each for each in digests if made[each] > 0), None)) is not None:
+                made[digest] -= 1
+                done += 1
+                continue
         expected = terms.expected(prompt)
         cost = None if cost is None or expected is None else cost + count * expected
         if reserve:
