@@ -159,6 +159,7 @@ class Archive:
         """Note the last places of an input, and where it is whole, forget the earlier ones."""
         with self.journal.writing() as journal:
             journal.put(batch, places.items())
+            journal.count_read(batch, len(places))
             if whole:
                 journal.supersede(batch)
 
@@ -197,8 +198,7 @@ class Archive:
             else:
                 following = journal.following(found[-1][1].item, batch, ahead) if found else []
             if not is_ahead:
-                read = "UPDATE batch SET read = read + ? WHERE id = ?"
-                journal.execute(read, (len(places) + len(found), batch))
+                journal.count_read(batch, len(places) + len(found))
         for each, known in found:  # not before the rows are committed
             each.ordinal, each.plan = known.ordinal, self._policy.plan(known)
         prefix = f"{self.directory}{os.sep}"

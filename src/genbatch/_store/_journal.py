@@ -411,6 +411,10 @@ class Transaction:
         sql = "INSERT OR REPLACE INTO place (item, batch, position) VALUES (?, ?, ?)"
         self.executemany(sql, ((item, batch, position) for item, position in places))
 
+    def count_read(self, batch: int, prompts: int) -> None:
+        """Note that so many more prompts of a batch were read."""
+        self.execute("UPDATE batch SET read = read + ? WHERE id = ?", (prompts, batch))
+
     def following(self, item: int, batch: int, count: int) -> list[Row]:
         """Return what came after an item in the last input that had it, but those in batch now.
 
