@@ -65,7 +65,10 @@ def derive_contents(
     """Note the content of items of an earlier version, which the digest of each confirms."""
     sql = "SELECT id, namespace, prompt, digest FROM item WHERE content IS NULL LIMIT ?"
     while rows := journal.execute(sql, (_PAGE,)).fetchall():
-        contents = [(content_of(*row, canonical), item) for item, *row in rows]
+        contents = [
+            (content_of(namespace, prompt, digest, canonical), item)
+            for item, namespace, prompt, digest in rows
+        ]
         journal.executemany("UPDATE item SET content = ? WHERE id = ?", contents)
 
 

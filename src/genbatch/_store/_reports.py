@@ -47,8 +47,8 @@ from ._plan import FINAL
 _log = getLogger("genbatch.store")
 
 _ROW = """
-SELECT {number}, row_id, digest, item.ordinal, item.namespace, coalesce(image.prompt, item.prompt),
-    item.metadata, item.kind, item.message, item.pick,
+SELECT {number}, row_id, digest, item.ordinal, item.namespace,
+    coalesce(image.prompt, item.prompt), item.metadata, item.kind, item.message, item.pick,
     (SELECT max(take) FROM image AS every WHERE every.item = item.id),
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, elapsed, response_id,
     extras, made, width, height

@@ -98,9 +98,9 @@ class Store:
     Args:
         directory: Created, with its parents, on entering.
         fresh: Whether to refuse a directory that is not empty.
-        name: How image files are named, of ``{index}`` (the prompt's number), ``{slug}`` (words of the prompt's id or
-            text), ``{id}`` and ``{key}``. What it makes is made safe, and where it is taken, gets
-            a part of the key. A prompt's own filename goes before it.
+        name: How image files are named, of ``{index}`` (the prompt's number), ``{slug}`` (words of
+            the prompt's id or text), ``{id}`` and ``{key}``. What it makes is made safe, and where
+            it is taken, gets a part of the key. A prompt's own filename goes before it.
         redo_missing: Whether to make images again whose files are gone.
         retry_failed: Whether to ask again for what was refused for good: ``"Blocked"``,
             ``"NoImage"``, ``"Rejected"``, ``"DamagedImage"``; all of them, or those named.
