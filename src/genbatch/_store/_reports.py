@@ -53,8 +53,8 @@ SELECT {number}, row_id, digest, item.ordinal, item.namespace,
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, elapsed, response_id,
     extras, made, width, height
 """
-_TYPES = (int, str, str, int, str, str, str, str, str, int, int, int, str, str, int, str, str, str, str,
-    float, float, str, str, str, int, int)  # fmt: skip
+_TYPES = (int, str, str, int, str, str, str, str, str, int, int, int, str, str, int, str, str, str,
+    str, float, float, str, str, str, int, int)  # fmt: skip
 _ONE = "LEFT JOIN image ON image.item = item.id AND image.take = item.pick"
 _EVERY = "LEFT JOIN image ON image.item = item.id"
 # An item is shown where the last input that had it had it.
