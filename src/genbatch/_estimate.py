@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import Any, Unpack
 
 from genbatch._run import Generate, ImageClient, Service, defaults_of, request_of
-from genbatch._store import content_digest, standing
+from genbatch._store import both_digests, standing
 from genbatch._values import ImageRequest, ImageSettings, Prompt, takes_settings
 from genbatch.gemini import GeminiClient
 from genbatch.inputs import PromptFiles
@@ -124,7 +124,8 @@ class _Found:
         self, directory: str | os.PathLike[str] | None, service: Service, **policy: Any
     ) -> None:
         self._service = service
-        self._left = None if directory is None else standing(directory, **policy)
+        canonical = service.canonical
+        self._left = None if directory is None else standing(directory, canonical, **policy)
         self.is_any = any(self._left or ())
         self.counts: Counter[str] = Counter()
         self._fakes: dict[str, bool] = {}  # by model
@@ -133,7 +134,9 @@ class _Found:
         """Return whether a request is not to be paid for, and count it."""
         if self._left is None:
             return False
-        digest = content_digest(namespace, request)
+        digest, earlier = both_digests(namespace, request, self._service.canonical)
+        if not any(left[digest] > 0 for left in self._left):
+            digest = earlier
         if self._left.done[digest] > 0 and self._left.fakes[digest] and not self._is_fake(request):
             self._left.fakes[digest] -= 1
             self._left.done[digest] -= 1

@@ -63,7 +63,7 @@ def test_what_the_latest_input_has_not_is_superseded(tmp_path: Path) -> None:
     fill(tmp_path, ["a", "b"])
     fill(tmp_path, ["b"])
     assert [(item["index"], item["prompt"]) for item in written(tmp_path)["items"]] == [
-        (0, "b"),
+        (1, "b"),
         (None, "a"),
     ]
 

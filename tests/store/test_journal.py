@@ -59,10 +59,10 @@ def test_reordering_and_inserting_finds_every_image(tmp_path: Path) -> None:
     assert [plan.key for plan in plans[1:]] == [plan.key for plan in reversed(first)]
     assert [plan.stem for plan in plans[1:]] == [plan.stem for plan in reversed(first)]
     assert shown(tmp_path) == [
-        (0, "new", "to do"),
-        (1, "a jug", "done"),
-        (2, "a mug", "done"),
-        (3, "a cup", "done"),
+        (3, "new", "to do"),
+        (2, "a jug", "done"),
+        (1, "a mug", "done"),
+        (0, "a cup", "done"),
     ]
 
 
@@ -83,7 +83,7 @@ def test_a_changed_parameter_makes_a_new_image_and_keeps_the_old(tmp_path: Path)
         make_all(archive, [ImageRequest("a cup", image_size="2K")])
     assert len(images_in(tmp_path)) == 2
     assert len(shown(tmp_path)) == 1
-    assert [row[0] for row in shown(tmp_path, all=True)] == [0, None]
+    assert [row[0] for row in shown(tmp_path, all=True)] == [1, None]
     assert list(verify(tmp_path)) == []
 
 
@@ -450,7 +450,7 @@ def test_a_newer_journal_is_refused(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 9")
     connection.close()
     for read in (open_archive, status):
-        with pytest.raises(StoreError, match=r"newer genbatch \(schema 9, this one knows 3\)"):
+        with pytest.raises(StoreError, match=r"newer genbatch \(schema 9, this one knows 4\)"):
             read(tmp_path)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genbatch import ImageRequest
+from genbatch import GeminiClient, ImageRequest
 from genbatch._store._keys import (
     DEFAULT_TEMPLATE,
     candidates,
@@ -24,6 +24,7 @@ from genbatch._store._keys import (
     safe_name,
     slug,
 )
+from genbatch.openai import OpenAIClient
 
 PROMPT = ImageRequest("Coffee cup on wooden table", model="m")
 KEY = "0123456789abcdef" * 4
@@ -150,7 +151,6 @@ def test_names_that_a_file_system_takes_for_the_same_fold_alike() -> None:
 
 CHANGES: list[dict[str, Any]] = [
     {"text": "Tea cup"},
-    {"id": "1"},
     {"model": "n"},
     {"aspect_ratio": "16:9"},
     {"image_size": "2K"},
@@ -175,8 +175,35 @@ def test_the_key_covers_the_namespace_the_settings_and_the_ordinal() -> None:
     assert len({key_of(digest, ordinal) for ordinal in range(5)}) == 5
 
 
-def test_the_key_does_not_cover_metadata_and_filename() -> None:
-    other = dataclasses.replace(PROMPT, metadata={"a": 1}, filename="b")
+def test_the_key_covers_the_service_but_that_the_first_one_is_not_named() -> None:
+    services = [dataclasses.replace(PROMPT, service=each) for each in ("", "gemini", "openai", "x")]
+    digests = [content_digest("", each) for each in services]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_an_explicit_default_asks_for_the_same_image() -> None:
+    asked = ImageRequest("a", model="gemini-3-pro-image", image_size="1K", aspect_ratio="1:1")
+    bare = ImageRequest("a", model="gemini-3-pro-image")
+    assert GeminiClient.canonical(asked) == GeminiClient.canonical(bare) == bare
+    for other in (
+        dataclasses.replace(asked, image_size="2K", aspect_ratio=None),
+        dataclasses.replace(bare, aspect_ratio="1:1", images=(b"",)),
+        dataclasses.replace(asked, generation_config={"image_config": {"image_size": "4K"}}),
+        dataclasses.replace(asked, service="openai"),
+    ):
+        assert GeminiClient.canonical(other) == other
+    bare = ImageRequest("a", model="gpt-image-2.6-flare", service="openai")
+    assert OpenAIClient.canonical(bare) == bare  # the service may choose then
+    square = dataclasses.replace(bare, image_size="1K")
+    assert OpenAIClient.canonical(square) == OpenAIClient.canonical(
+        dataclasses.replace(bare, aspect_ratio="1:1")
+    )
+
+
+def test_the_key_does_not_cover_id_metadata_filename_and_blanks_around() -> None:
+    text = f" {PROMPT.text}\n"
+    other = dataclasses.replace(PROMPT, text=text, id="1", metadata={"a": 1}, filename="b")
     assert content_digest("", other) == content_digest("", PROMPT)
 
 
@@ -191,7 +218,7 @@ def test_the_key_covers_the_content_of_input_images(tmp_path: Path) -> None:
 
 def test_the_key_is_the_same_in_every_process() -> None:
     script = """
-from genbatch import ImageRequest
+from genbatch import GeminiClient, ImageRequest
 from genbatch._store._keys import content_digest
 config = {"b": {"z", "y"}, "a": b"x"}
 request = ImageRequest("a\\ud800\\u2028é", model="m", seed=7, generation_config=config)

@@ -89,8 +89,8 @@ class JournalStore:
 
     def _known(self, key: str) -> Plan | None:
         with self._store.archive.journal.writing() as journal:
-            known = journal.nth(key, 0)
-        return None if known is None else Plan(key, known.name, item=known.item)
+            row = journal.first("SELECT id, name FROM item WHERE content = ?", key)
+        return None if row is None else Plan(key, row[1], item=row[0])
 
     def _plan(self, key: str) -> Plan:
         """Return the plan of a key, made if there is none."""

@@ -1,7 +1,14 @@
 """The run: a client, the core, a store and a budget, put together."""
 
 from ._breaker import FIRST_REFUSED, RunBreaker
-from ._images import defaults_of, generate_images, generate_once, inside, request_of
+from ._images import (
+    defaults_of,
+    generate_images,
+    generate_once,
+    input_of,
+    inside,
+    request_of,
+)
 from ._look import FirstLook, Looked
 from ._paid_call import PaidCalls, warn_if_smaller
 from ._service import Generate, ImageClient, Service
@@ -20,6 +27,7 @@ __all__ = [
     "defaults_of",
     "generate_images",
     "generate_once",
+    "input_of",
     "inside",
     "make_takes",
     "plan_takes",

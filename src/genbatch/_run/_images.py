@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+    Sized,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from logging import DEBUG, getLogger
 from typing import Any, TypeVar, Unpack, overload
@@ -14,7 +23,7 @@ from anyio import CapacityLimiter
 from genbatch._core import OutcomeStream, T, Workers, open_stream
 from genbatch._logs import log, log_context
 from genbatch._money import Budget
-from genbatch._store import Batch, Store, digests_of_texts
+from genbatch._store import Batch, BatchInput, Store, digests_of_texts
 from genbatch._values import (
     Image,
     ImageRequest,
@@ -143,7 +152,7 @@ def generate_images(
     if place is None:
         generate: Callable[..., Awaitable[Any]] = _generate(calls, defaults)
     else:
-        batch = Batch(place, namespace)
+        batch = Batch(place, namespace, input_of(service, prompts, defaults))
         generate = generate_once(calls, defaults, place, batch, namespace)
     workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     calls.breaker.drop_waiting = workers.drop_waiting
@@ -191,6 +200,33 @@ def request_of(service: Service, prompt: str | Prompt, defaults: ImageRequest) -
     return service.resolve(request, prompt)
 
 
+def input_of(
+    service: Service,
+    prompts: Iterable[str | Prompt] | AsyncIterable[str | Prompt],
+    defaults: ImageRequest,
+) -> BatchInput:
+    """Return what is known of prompts before they are read."""
+    source = getattr(prompts, "source", None)
+    size = None
+    with suppress(Exception):  # a length in name only
+        size = len(prompts) if isinstance(prompts, Sized) else None
+    # Others may not like to be read twice, such as what shows how far it was read.
+    can_be_read_again = isinstance(prompts, Sequence) or isinstance(source, str)
+
+    def requests() -> Iterator[tuple[int, ImageRequest]]:
+        with suppress(Exception):  # the batch meets it itself, when it comes there
+            for index, prompt in enumerate(prompts):  # type: ignore[arg-type]  # no asynchronous one
+                with suppress(Exception):
+                    yield index, request_of(service, prompt, defaults)
+
+    return BatchInput(
+        source if isinstance(source, str) else "",
+        size,
+        requests if can_be_read_again and size is not None else None,
+        service.canonical,
+    )
+
+
 def _generate(
     calls: PaidCalls, defaults: ImageRequest
 ) -> Callable[[tuple[int, str | Prompt]], Awaitable[Image]]:
@@ -208,7 +244,7 @@ def generate_once(
     maker: ImageMaker, defaults: ImageRequest, place: Store, batch: Batch, namespace: str
 ) -> Callable[[tuple[int, str | Prompt]], Awaitable[SavedImage]]:
     """Return the same, saved, and from an earlier run where it has been made."""
-    digest_of = digests_of_texts(namespace, defaults)
+    digest_of = digests_of_texts(namespace, maker.service.canonical(defaults))
     fakes: dict[str, bool] = {}  # by model
 
     async def is_fake(request: ImageRequest) -> bool:

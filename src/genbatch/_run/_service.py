@@ -29,6 +29,8 @@ class ImageClient(Protocol):
     - ``resolve(request, prompt)``: returns a request with the model's full id, its settings
       checked, without a call; raises ValueError, or Rejected for a model that is gone. Without
       one, a request is taken as it is.
+    - ``canonical(request)``: returns the one of all resolved requests that ask for the same image,
+      as without a setting that is the service's default. Without one, each asks for its own.
     - ``check(request)``: raises ValueError for what the service would refuse: called with the
       settings of a batch, and before each call.
     - ``price(request)``: the most US dollars that an answer with one image costs, None if unknown;
@@ -116,6 +118,11 @@ class Service:
         if self.is_several or request.service == self.name:
             return request
         return replace(request, service=self.name)
+
+    def canonical(self, request: ImageRequest) -> ImageRequest:
+        """Return the one of all resolved requests that ask for the same image."""
+        canonical = getattr(self._client, "canonical", None)
+        return request if canonical is None else canonical(request)
 
     def check(self, request: ImageRequest) -> None:
         """Refuse a request that the service would refuse.

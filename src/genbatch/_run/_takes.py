@@ -23,7 +23,7 @@ class Take:
     """A take to be made.
 
     Attributes:
-        index: Position of its prompt in the latest input.
+        index: Number of its prompt.
         request: What is asked for.
         plan: Of the store.
     """
@@ -46,7 +46,7 @@ async def plan_takes(
     Args:
         client: That is to make them.
         store: That has the prompts; open.
-        indices: Positions of the prompts in the latest input.
+        indices: Numbers of the prompts.
         namespace: Of that input.
         changes: Fields of the ImageRequest to change, the same for all.
 

@@ -13,7 +13,16 @@ from ._files import (
 from ._files import read as read_file
 from ._files import replace as replace_file
 from ._journal import HIDDEN, JOURNAL, RunCost, Spent, check_types
-from ._keys import DEFAULT_TEMPLATE, check_template, content_digest, digests_of_texts, key_of
+from ._keys import (
+    DEFAULT_TEMPLATE,
+    both_digests,
+    check_template,
+    content_digest,
+    digest_with_id,
+    digests_of_texts,
+    key_of,
+)
+from ._match import BatchInput
 from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
 from ._reports import Status, export, further_in, open_in_jobs, reading, standing, status, verify
 from ._store import PendingImage, Store, run_to_end
@@ -25,6 +34,7 @@ __all__ = [
     "JOURNAL",
     "Archive",
     "Batch",
+    "BatchInput",
     "BegunCall",
     "PendingImage",
     "Plan",
@@ -32,9 +42,11 @@ __all__ = [
     "Spent",
     "Status",
     "Store",
+    "both_digests",
     "check_template",
     "check_types",
     "content_digest",
+    "digest_with_id",
     "digests_of_texts",
     "disk_error",
     "export",

@@ -49,6 +49,7 @@ from ._journal import (
     strangers,
 )
 from ._lock import Lock
+from ._match import BatchInput, derive_contents, find_or_add, plan_ahead
 from ._plan import (
     BegunCall,
     Plan,
@@ -61,7 +62,6 @@ from ._plan import (
     choose_file,
     damaged_stem,
     extra_stem,
-    find_or_add,
     further,
     has_file,
     no_prompt,
@@ -103,6 +103,7 @@ class Archive:
         self._unsaved_lock = ThreadLock()
         self._spare: int | None = None
         self._spare_lock = ThreadLock()
+        self._ahead: set[int] = set()  # inputs that are planned as a whole
         self._forgotten: set[str] = set()  # messages of refusals that say nothing of a request
         hidden = directory / HIDDEN
         try:
@@ -144,16 +145,29 @@ class Archive:
             self.journal.close()
             self._lock.release()
 
-    def begin_batch(self, namespace: str) -> int:
-        """Return the number of a new input."""
+    def begin_batch(self, namespace: str, asked: BatchInput | None = None) -> int:
+        """Return the number of a new input, planned as a whole where it is not too long."""
+        asked = asked or BatchInput()
         with self.journal.writing(durable=False) as journal:
             journal.prune()
-            return journal.insert("batch", session=self._session, namespace=namespace)
+            derive_contents(journal, asked.canonical)
+            batch = journal.insert(
+                "batch",
+                session=self._session,
+                namespace=namespace,
+                source=asked.source,
+                size=asked.size,
+            )
+            if asked.is_planned_ahead:
+                plan_ahead(journal, batch, namespace, asked.wanted(namespace), self._policy)
+                self._ahead.add(batch)
+        return batch
 
     def end_batch(self, batch: int, places: dict[int, int], *, whole: bool) -> None:
         """Note the last places of an input, and where it is whole, forget the earlier ones."""
         with self.journal.writing() as journal:
             journal.put(batch, places.items())
+            journal.count_read(batch, len(places))
             if whole:
                 journal.supersede(batch)
 
@@ -172,7 +186,8 @@ class Archive:
             namespace: Of that input.
             wanted: Get their plans, or errors.
             places: Items of that input planned before, with their positions.
-            ahead: How many to return at most of those that came next in an earlier input.
+            ahead: How many to return at most of those that come next: in this input where it is
+                planned ahead, each after its position, else in an earlier one.
         """
         with self.journal.writing(durable=False) as journal:
             journal.put(batch, places.items())
@@ -185,12 +200,19 @@ class Archive:
                     continue
                 journal.put(batch, [(known.item, each.index)])
                 found.append((each, known))
-            following = journal.following(found[-1][1].item, batch, ahead) if found else []
+            is_ahead = batch in self._ahead
+            if found and is_ahead:
+                following = journal.upcoming(batch, found[-1][0].index, ahead)
+            else:
+                following = journal.following(found[-1][1].item, batch, ahead) if found else []
+            if not is_ahead:
+                journal.count_read(batch, len(places) + len(found))
         for each, known in found:  # not before the rows are committed
             each.ordinal, each.plan = known.ordinal, self._policy.plan(known)
         prefix = f"{self.directory}{os.sep}"
         # What has lost its file is not previewed: it is looked for again when it is wanted.
-        return [row for row in following if row[_FILE] is None or has_file(row[_FILE], prefix)]
+        file = _FILE + is_ahead  # after the position
+        return [row for row in following if row[file] is None or has_file(row[file], prefix)]
 
     def recall(self, row: Row) -> Plan:
         """Return the plan of what has come next; this one method does not block."""

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 from genbatch._core import ParkingLot
 from genbatch._values import ImageRequest, StoreError
 
-from ._journal import Row
-from ._keys import content_digest
+from ._journal import ItemRow, Row
+from ._keys import both_digests
+from ._match import BatchInput
 from ._plan import Plan, PlanRequest, metadata_to_json
 
 if TYPE_CHECKING:
     from ._store import Store
 
 _LEAST_AHEAD = 16
+_METADATA = ItemRow._fields.index("metadata")
 _MOST_AHEAD = 1024  # requests previewed, about a kilobyte each
 
 
@@ -32,11 +34,14 @@ class Batch:
     Args:
         place: Does the work in threads; open when the first prompt is planned.
         namespace: Its prompts share no image with those of another.
+        asked: What is known of the input.
     """
 
-    def __init__(self, place: Store, namespace: str) -> None:
+    def __init__(self, place: Store, namespace: str, asked: BatchInput | None = None) -> None:
         self._place = place
         self._namespace = namespace
+        self._asked = asked or BatchInput()
+        self._upcoming: dict[int, Row] = {}  # by position, where it is planned ahead
         self._number = 0
         self._previewed: dict[str, list[Row]] = {}  # by digest; of equal prompts the last one first
         self._hits = 0
@@ -56,14 +61,12 @@ class Batch:
             OSError: If an input image cannot be read.
             StoreError: If the journal cannot be written, or no name is free.
         """
-        if request.images:
-            digest = await self._place.run_in_thread(content_digest, self._namespace, request)
-        else:
-            digest = content_digest(self._namespace, request)
+        digests = partial(both_digests, self._namespace, request, self._asked.canonical)
+        digest, earlier = await self._place.run_in_thread(digests) if request.images else digests()
         metadata = metadata_to_json(request.metadata)
-        if (plan := self.recall(digest, index, metadata)) is not None:
+        if (plan := self.recall(digest, index, metadata, request.id)) is not None:
             return plan
-        wanted = PlanRequest.of(index, request, digest)
+        wanted = PlanRequest.of(index, request, digest, earlier)
         self._wanted.append(wanted)
         while (plan := wanted.plan) is None:
             if wanted.error is not None:
@@ -71,7 +74,9 @@ class Batch:
             if self._asking:
                 await self._answered.park()
             # Another prompt's look into the journal may have fetched it.
-            elif wanted in self._wanted and (plan := self.recall(digest, index, metadata)):
+            elif wanted in self._wanted and (
+                plan := self.recall(digest, index, metadata, request.id)
+            ):
                 self._wanted.remove(wanted)
                 return plan
             else:
@@ -90,21 +95,30 @@ class Batch:
             with suppress(StoreError):  # a save has reported the disk already
                 await self._place.run_in_thread(end)
 
-    def recall(self, digest: str, index: int, metadata: str = "") -> Plan | None:
+    def recall(
+        self, digest: str, index: int, metadata: str = "", row_id: str | None = None
+    ) -> Plan | None:
         """Return what is known of a request without asking the journal, None if that must be asked.
 
         Args:
             digest: Of its content.
             index: Position of the prompt in this input.
             metadata: The prompt's, as JSON.
+            row_id: The prompt's.
         """
-        if not (rows := self._previewed.get(digest)):
+        row = self._upcoming.pop(index, None)
+        is_ahead = row is not None
+        if row is None:
+            if not (rows := self._previewed.get(digest)):
+                return None
+            row = rows.pop()
+        if row[-2:] != (digest, row_id) or row[_METADATA] != metadata:
+            self._previewed.pop(digest, None)  # the journal may give this row one of them
             return None
-        plan = self._place.archive.recall(rows.pop())
-        if plan.metadata != metadata:
-            return None
+        plan = self._place.archive.recall(row)
         self._hits += 1
-        self._places[plan.item] = index
+        if not is_ahead:
+            self._places[plan.item] = index
         return plan
 
     async def _ask(self) -> None:
@@ -128,16 +142,19 @@ class Batch:
 
     def _plan(self, wanted: list[PlanRequest], places: dict[int, int], ahead: int) -> list[Row]:
         if not self._number:
-            self._number = self._place.archive.begin_batch(self._namespace)
+            self._number = self._place.archive.begin_batch(self._namespace, self._asked)
         return self._place.archive.plan(self._number, self._namespace, wanted, places, ahead)
 
     def _preview(self, following: list[Row], wanted: list[PlanRequest]) -> None:
         """Keep what probably comes next; equal prompts get their images in order."""
         self._hits = 0
         self._previewed = {}
+        if self._asked.is_planned_ahead:
+            self._upcoming = {position: tuple(row) for position, *row in following}
+            return
         next_ones = {each.digest: each.ordinal + 1 for each in wanted if each.plan}
         for row in following:
-            item, digest, ordinal = row[:3]
+            item, ordinal, digest = row[0], row[2], row[-2]
             if ordinal != next_ones.get(digest, 0):
                 continue  # one before it is still to come
             next_ones[digest] = ordinal + 1

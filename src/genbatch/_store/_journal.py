@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
@@ -22,7 +21,7 @@ JOURNAL = "journal.sqlite"
 LOCK = "lock"
 RESULTS = "results.jsonl"
 
-VERSION = 3
+VERSION = 4
 
 SCHEMA = """
 CREATE TABLE session (id INTEGER PRIMARY KEY, began REAL NOT NULL);
@@ -66,10 +65,59 @@ PIXELS = """
 ALTER TABLE image ADD COLUMN width INTEGER;
 ALTER TABLE image ADD COLUMN height INTEGER;
 """
+
+# What this version has beside version 3: content is the digest of what a row asks for now, NULL
+# where that of an earlier version is not known yet; number is the row's for good; former is what
+# a row with an id asked for before; size is the number of prompts of an input where it is known.
+NUMBERS_SINCE = 4
+NUMBERS = """
+ALTER TABLE item ADD COLUMN content TEXT;
+ALTER TABLE item ADD COLUMN row_id TEXT;
+ALTER TABLE item ADD COLUMN number INTEGER;
+ALTER TABLE batch ADD COLUMN source TEXT NOT NULL DEFAULT '';
+ALTER TABLE batch ADD COLUMN size INTEGER;
+ALTER TABLE batch ADD COLUMN read INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE former (
+    item INTEGER NOT NULL, content TEXT NOT NULL, pick INTEGER, PRIMARY KEY (item, content)
+) WITHOUT ROWID;
+UPDATE item SET row_id = json_extract(prompt, '$.id') WHERE json_valid(prompt);
+CREATE TEMP TABLE seat AS SELECT item.id, namespace, position,
+    row_number() OVER (PARTITION BY namespace, position ORDER BY batch DESC) AS turn
+    FROM item LEFT JOIN place ON item = item.id
+        AND batch = (SELECT max(batch) FROM place AS last WHERE last.item = item.id);
+UPDATE item SET number = (SELECT iif(turn = 1, position, NULL) FROM seat WHERE seat.id = item.id);
+DROP TABLE seat;
+CREATE TEMP TABLE seat AS SELECT id,
+    (SELECT coalesce(max(number), -1) FROM item AS every WHERE every.namespace = item.namespace)
+    + row_number() OVER (PARTITION BY namespace ORDER BY id) AS number
+    FROM item WHERE number IS NULL;
+UPDATE item SET number = (SELECT number FROM seat WHERE seat.id = item.id) WHERE number IS NULL;
+DROP TABLE seat;
+CREATE UNIQUE INDEX item_number ON item (namespace, number);
+CREATE INDEX item_content ON item (content, number);
+CREATE INDEX item_row ON item (row_id, content) WHERE row_id IS NOT NULL;
+"""
 _WRITE_AHEAD = b"\2\2"  # in the header: versions to write and to read it, with the log
-_ADDED = (SCHEMA, JOBS, PIXELS)  # by each version
+_ADDED = (SCHEMA, JOBS, PIXELS, NUMBERS)  # by each version
 # Readers see the columns of an older journal so: theirs is not to change it.
-AS_TODAY = "CREATE TEMP VIEW image AS SELECT *, NULL AS width, NULL AS height FROM main.image"
+AS_TODAY = (
+    (
+        PIXELS_SINCE,
+        "CREATE TEMP VIEW image AS SELECT *, NULL AS width, NULL AS height FROM main.image",
+    ),
+    (
+        NUMBERS_SINCE,
+        """CREATE TEMP VIEW item AS SELECT *, NULL AS content,
+            iif(json_valid(prompt), json_extract(prompt, '$.id'), NULL) AS row_id,
+            (SELECT position FROM place WHERE item = item.id ORDER BY batch DESC) AS number
+            FROM main.item""",
+    ),
+    (
+        NUMBERS_SINCE,
+        """CREATE TEMP VIEW batch AS
+            SELECT *, '' AS source, NULL AS size, 0 AS read FROM main.batch""",
+    ),
+)
 
 # Where what came in place of images is kept. Of such an attempt, name and price are those of the
 # file and what it cost; no image has a slash in its name.
@@ -86,7 +134,8 @@ _OURS = (
 
 COLUMNS = """item.id, digest, ordinal, name, metadata, kind, message, detail,
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, extras, width, height,
-    EXISTS (SELECT 1 FROM fake WHERE fake.item = image.item AND fake.take = image.take)"""
+    EXISTS (SELECT 1 FROM fake WHERE fake.item = image.item AND fake.take = image.take),
+    content, row_id"""
 
 # The images that a fake service has made. A journal of an earlier genbatch gets the table when it
 # is opened for writing; its readers see an empty one.
@@ -134,6 +183,8 @@ class ItemRow(NamedTuple):
     width: int | None
     height: int | None
     fake: int
+    content: str
+    row_id: str | None
 
 
 # Without None: a union is hashed slowly, and this is looked up for every prompt of a resumed run.
@@ -237,6 +288,8 @@ class RunCost(NamedTuple):
         return [cls(float(began), usd, images) for began, usd, images in rows]
 
 
+# Whether an item has no place in a batch yet.
+_FREE = "NOT EXISTS (SELECT 1 FROM place WHERE item = item.id AND batch = ?)"
 _PICKED = "image ON image.item = item.id AND image.take = item.pick"
 
 
@@ -277,6 +330,10 @@ class Journal:
         if found < VERSION:
             connection.executescript(_upgrade(found))
         connection.execute(f"CREATE {FAKES}")
+        # Up to which number the items of a content are known to have places in a batch.
+        connection.execute("""CREATE TEMP TABLE searched (
+            batch INTEGER, content TEXT, number INTEGER, PRIMARY KEY (batch, content)
+            ) WITHOUT ROWID""")
 
     def close(self) -> None:
         """Close it; without effect on what is committed."""
@@ -331,32 +388,43 @@ class Transaction:
             ON image.item = item.id AND image.take = coalesce(?, item.pick) WHERE item.id = ?"""  # noqa: S608
         return ItemRow._make(self.first(sql, take, item))
 
-    def nth(self, digest: str, ordinal: int) -> ItemRow | None:
-        """Return what is known of the request that comes after ordinal equal ones."""
-        sql = f"SELECT {COLUMNS} FROM item LEFT JOIN {_PICKED} WHERE digest = ? AND ordinal = ?"  # noqa: S608
-        row = self.first(sql, digest, ordinal)
-        return None if row is None else ItemRow._make(row)
+    def at(self, batch: int, position: int) -> int | None:
+        """Return the item at a position of a batch, None if none is there yet."""
+        sql = "SELECT item FROM place WHERE batch = ? AND position = ?"
+        row = self.first(sql, batch, position)
+        return None if row is None else int(row[0])
 
-    def ordinal(self, digest: str, batch: int) -> int:
-        """Return how many items of a digest have a place in a batch: they have the lowest ordinals.
+    def same_row(self, content: str, row_id: object, batch: int) -> int | None:
+        """Return the first item with a content and an id that has no place in a batch yet."""
+        sql = f"SELECT id FROM item WHERE row_id = ? AND content = ? AND {_FREE} ORDER BY number"  # noqa: S608
+        row = self.first(sql, row_id, content, batch)
+        return None if row is None else int(row[0])
 
-        Searched by doubling and halving: an input may be one prompt a hundred thousand times.
+    def next_alike(self, content: str, batch: int) -> int | None:
+        """Return the first item with a content, whatever its id, without a place in a batch yet.
+
+        An input may be one prompt a hundred thousand times: the search goes on where it ended.
         """
-        sql = """SELECT 1 FROM item JOIN place ON place.item = item.id AND place.batch = ?
-            WHERE digest = ? AND ordinal = ?"""
-
-        def is_free(ordinal: int) -> bool:
-            return self.first(sql, batch, digest, ordinal) is None
-
-        end = 1
-        while not is_free(end - 1):
-            end *= 2
-        return bisect_left(range(end), True, lo=end // 2, key=is_free)
+        sql = f"""SELECT id, number FROM item
+            WHERE content = ? AND number >= ? AND {_FREE} ORDER BY number LIMIT 1"""  # noqa: S608
+        since = "SELECT number FROM temp.searched WHERE batch = ? AND content = ?"
+        (number,) = self.first(since, batch, content) or (0,)
+        row = self.first(sql, content, number, batch)
+        if row is None or row[1] > number:
+            end = "SELECT coalesce(max(number), 0) FROM item WHERE content = ?"
+            number = self.first(end, content)[0] if row is None else row[1]
+            sql = "INSERT OR REPLACE INTO temp.searched VALUES (?, ?, ?)"
+            self.execute(sql, (batch, content, number))
+        return None if row is None else int(row[0])
 
     def put(self, batch: int, places: Iterable[tuple[int, int]]) -> None:
         """Note the places of items in a batch, as pairs of item and position."""
         sql = "INSERT OR REPLACE INTO place (item, batch, position) VALUES (?, ?, ?)"
         self.executemany(sql, ((item, batch, position) for item, position in places))
+
+    def count_read(self, batch: int, prompts: int) -> None:
+        """Note that so many more prompts of a batch were read."""
+        self.execute("UPDATE batch SET read = read + ? WHERE id = ?", (prompts, batch))
 
     def following(self, item: int, batch: int, count: int) -> list[Row]:
         """Return what came after an item in the last input that had it, but those in batch now.
@@ -375,6 +443,12 @@ class Transaction:
                 SELECT 1 FROM place AS now WHERE now.item = item.id AND now.batch = ?)
             ORDER BY position LIMIT ?"""  # noqa: S608
         return self.execute(sql, (*last, batch, count)).fetchall()
+
+    def upcoming(self, batch: int, position: int, count: int) -> list[Row]:
+        """Return positions and rows, as following, of what comes after a position in a batch."""
+        sql = f"""SELECT position, {COLUMNS} FROM place JOIN item ON item.id = place.item
+            LEFT JOIN {_PICKED} WHERE batch = ? AND position > ? ORDER BY position LIMIT ?"""  # noqa: S608
+        return self.execute(sql, (batch, position, count)).fetchall()
 
     def has_file(self, file: str) -> bool:
         """Return whether a file is the image of a row."""
@@ -447,8 +521,8 @@ class Transaction:
         return self.execute("SELECT model, images, ratio, excess FROM overrun").fetchall()
 
     def supersede(self, batch: int) -> None:
-        """Forget earlier inputs of the namespace of a batch that was read to its end."""
-        old = """SELECT old.id FROM batch AS old JOIN batch AS now USING (namespace)
+        """Forget earlier inputs from the files of a batch that was read to its end."""
+        old = """SELECT old.id FROM batch AS old JOIN batch AS now USING (namespace, source)
             WHERE now.id = ? AND old.session < now.session"""
         self.execute(f"DELETE FROM place WHERE batch IN ({old})", (batch,))  # noqa: S608
         self.execute(f"DELETE FROM batch WHERE id IN ({old})", (batch,))  # noqa: S608

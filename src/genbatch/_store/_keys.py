@@ -23,7 +23,7 @@ _UNNAMED = ("", "gemini")
 def content_digest(namespace: str, request: ImageRequest) -> str:
     """Return the SHA-256, in hex, of all that a request asks for.
 
-    Neither the place of the prompt in its batch nor its metadata is a part of it.
+    The place of the prompt in its batch, its id, its metadata, and blanks around it are no part.
 
     Args:
         namespace: Equal prompts in different namespaces ask for different images.
@@ -48,9 +48,49 @@ def digests_of_texts(namespace: str, like: ImageRequest) -> Callable[[str], str]
     Raises:
         OSError, TypeError: As content_digest.
     """
-    images = [hashlib.sha256(_content(image)).hexdigest() for image in like.images]
+    digest_of = _digests(namespace, like, None, _image_digests(like))
+    return lambda text: digest_of(text.strip())
+
+
+def digest_with_id(namespace: str, request: ImageRequest) -> str:
+    """Return the digest of a request and its id, as it is asked for.
+
+    Folders of earlier versions know their images by it, and so does the shared store of many
+    machines, whose rows have no order to tell equal ones apart.
+
+    Raises:
+        OSError, TypeError: As content_digest.
+    """
+    return _digests(namespace, request, request.id, _image_digests(request))(request.text)
+
+
+def both_digests(
+    namespace: str, request: ImageRequest, canonical: Callable[[ImageRequest], ImageRequest]
+) -> tuple[str, str]:
+    """Return the digest of the content of a request, and the one that earlier versions gave it.
+
+    Args:
+        namespace: As for content_digest.
+        request: With its model's full id.
+        canonical: Returns the request in its service's one way to ask for the same.
+
+    Raises:
+        OSError, TypeError: As content_digest.
+    """
+    images, text = _image_digests(request), request.text
+    content = _digests(namespace, canonical(request), None, images)(text.strip())
+    return content, _digests(namespace, request, request.id, images)(text)
+
+
+def _image_digests(request: ImageRequest) -> list[str]:
+    return [hashlib.sha256(_content(image)).hexdigest() for image in request.images]
+
+
+def _digests(
+    namespace: str, like: ImageRequest, id: str | None, images: list[str]
+) -> Callable[[str], str]:
     # A JSON list, written piece by piece.
-    before = f"[{_text(namespace)}, {_text(like.id)}, "
+    before = f"[{_text(namespace)}, {_text(id)}, "
     parts = [
         json.dumps(images),
         _text(like.model),
@@ -74,7 +114,7 @@ def _content(image: bytes | str | Path) -> bytes:
 
 
 def key_of(digest: str, ordinal: int) -> str:
-    """Return the key of the request that comes after ordinal equal ones in its input."""
+    """Return the key of the request that was first seen after ordinal equal ones."""
     return _sha256(f"{digest}:{ordinal}") if ordinal else digest
 
 

@@ -259,59 +259,26 @@ class PlanRequest:
     content: str
     metadata: str
     digest: str
-    ordinal: int = 0  # among equal ones of its input, once it is planned
+    earlier: str
+    ordinal: int = 0  # among those first seen with the same content, once it is planned
     plan: Plan | None = None
     error: Exception | None = None
 
     @classmethod
-    def of(cls, index: int, request: ImageRequest, digest: str) -> PlanRequest:
-        """Return the request at an index to be planned."""
+    def of(
+        cls, index: int, request: ImageRequest, digest: str, earlier: str | None = None
+    ) -> PlanRequest:
+        """Return the request at an index to be planned; its digest may once have been another."""
         metadata = metadata_to_json(request.metadata)
-        return cls(index, request, request_to_json(request), metadata, digest)
+        content = request_to_json(request)
+        return cls(index, request, content, metadata, digest, earlier or digest)
 
 
-def find_or_add(
-    journal: Transaction, batch: int, namespace: str, wanted: PlanRequest, policy: Policy
-) -> ItemRow:
-    """Return the item of a request in a batch, where it has no place yet.
-
-    Raises:
-        StoreError: If every name that its image may have is taken.
-    """
-    known = journal.nth(wanted.digest, journal.ordinal(wanted.digest, batch))
-    if known is None:
-        return _add(journal, namespace, wanted, policy)
-    if known.metadata != wanted.metadata:
-        row = (wanted.metadata, known.item)
-        journal.execute("UPDATE item SET metadata = ? WHERE id = ?", row)
-    return known._replace(metadata=wanted.metadata)
-
-
-def _add(journal: Transaction, namespace: str, wanted: PlanRequest, policy: Policy) -> ItemRow:
-    sql = "SELECT coalesce(max(ordinal) + 1, 0) FROM item WHERE digest = ?"
-    (ordinal,) = journal.first(sql, wanted.digest)
-    key = key_of(wanted.digest, ordinal)
-    name, image = _choose_name(journal, wanted, key, policy)
-    item = journal.insert(
-        "item",
-        digest=wanted.digest,
-        ordinal=ordinal,
-        name=name,
-        folded=folded(name),
-        namespace=namespace,
-        prompt=wanted.content,
-        metadata=wanted.metadata,
-    )
-    if image is not None:
-        _add_lost(journal, policy.directory, Plan(key, name, item=item), image)
-    return journal.item(item)
-
-
-def _choose_name(
-    journal: Transaction, wanted: PlanRequest, key: str, policy: Policy
+def choose_name(
+    journal: Transaction, wanted: PlanRequest, number: int, key: str, policy: Policy
 ) -> tuple[str, dict[str, Any] | None]:
     """Return the name of a new item and, if its image exists already, the row of that."""
-    for name in candidates(policy.template, wanted.index, wanted.request, key):
+    for name in candidates(policy.template, number, wanted.request, key):
         if journal.first("SELECT 1 FROM item WHERE folded = ?", folded(name)) is not None:
             continue
         if files.find(policy.directory, name) is None:
@@ -322,13 +289,9 @@ def _choose_name(
 
 
 def at(journal: Transaction, index: int, namespace: str) -> ItemRow | None:
-    """Return the item at an index of the latest input of a namespace, None if there is none."""
-    row = journal.first(
-        """SELECT item FROM place JOIN batch ON batch.id = place.batch
-        WHERE namespace = ? AND position = ? ORDER BY batch DESC""",
-        namespace,
-        index,
-    )
+    """Return the item with a number in a namespace, None if there is none."""
+    sql = "SELECT id FROM item WHERE namespace = ? AND number = ?"
+    row = journal.first(sql, namespace, index)
     return None if row is None else journal.item(*row)
 
 
@@ -427,10 +390,10 @@ def adopt_lost(journal: Transaction, directory: Path, plan: Plan) -> None:
         return  # which may have published it just now, and notes it next
     if plan.stem == with_key(plan.stem, plan.key) and journal.next_take(plan.item) == 1:
         if (image := _look(journal, directory, plan.stem, plan.key)) is not None:
-            _add_lost(journal, directory, plan, image)
+            add_lost(journal, directory, plan, image)
 
 
-def _add_lost(
+def add_lost(
     journal: Transaction, directory: Path, plan: Plan, image: dict[str, Any] | None
 ) -> None:
     """Add the row of the first take of an item, and those of the further ones that there are."""

@@ -10,11 +10,11 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from errno import ENOENT
-from itertools import chain, product
+from itertools import chain, product, starmap
 from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,6 @@ from ._journal import (
     HIDDEN,
     JOURNAL,
     LOCK,
-    PIXELS_SINCE,
     RESULTS,
     ROW_ERRORS,
     RunCost,
@@ -43,19 +42,20 @@ from ._journal import (
 )
 from ._keys import key_of
 from ._lock import Holder, holder
+from ._match import content_of
 from ._plan import FINAL, Plan, Policy, changed, further, has_file, request_to_json
 
 _log = getLogger("genbatch.store")
 
 _ROW = """
-SELECT now.position, item.digest, item.ordinal, item.namespace, coalesce(image.prompt, item.prompt),
-    item.metadata, item.kind, item.message, item.pick,
+SELECT {number}, row_id, digest, item.ordinal, item.namespace,
+    coalesce(image.prompt, item.prompt), item.metadata, item.kind, item.message, item.pick,
     (SELECT max(take) FROM image AS every WHERE every.item = item.id),
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, elapsed, response_id,
     extras, made, width, height
 """
-_TYPES = (int, str, int, str, str, str, str, str, int, int, int, str, str, int, str, str, str, str,
-    float, float, str, str, str, int, int)  # fmt: skip
+_TYPES = (int, str, str, int, str, str, str, str, str, int, int, int, str, str, int, str, str, str,
+    str, float, float, str, str, str, int, int)  # fmt: skip
 _ONE = "LEFT JOIN image ON image.item = item.id AND image.take = item.pick"
 _EVERY = "LEFT JOIN image ON image.item = item.id"
 # An item is shown where the last input that had it had it.
@@ -70,25 +70,42 @@ FROM item LEFT JOIN place AS now ON now.item = item.id LEFT JOIN image ON image.
 WHERE now.item IS NULL ORDER BY item.id, image.take
 """
 _BATCHES = "SELECT id FROM batch ORDER BY session DESC, id"
-_MADE = "SELECT digest, count(*) FROM item WHERE pick IS NOT NULL GROUP BY digest"
-_FILES_MADE = "SELECT digest, file FROM item JOIN image ON image.item = item.id AND take = pick"
+# Each begins with what content_of and the digest of an item need.
+_MADE = "SELECT namespace, prompt, digest, content FROM item WHERE pick IS NOT NULL"
+_FILES_MADE = """
+SELECT namespace, item.prompt, digest, content, file
+FROM item JOIN image ON image.item = item.id AND take = pick
+"""
 _FAKES_MADE = """
-SELECT digest, count(*) FROM fake JOIN item ON item.id = fake.item AND item.pick = fake.take
-GROUP BY digest
+SELECT namespace, prompt, digest, content
+FROM fake JOIN item ON item.id = fake.item AND item.pick = fake.take
 """
 _REFUSED = """
-SELECT digest, kind, count(*) FROM item WHERE pick IS NULL AND kind NOT NULL GROUP BY digest, kind
+SELECT namespace, prompt, digest, content, kind FROM item WHERE pick IS NULL AND kind NOT NULL
 """
 _IN_JOBS = """
-SELECT digest, count(DISTINCT item.id) FROM attempt JOIN item ON item.id = attempt.item
-WHERE pick IS NULL AND job IN (SELECT id FROM job WHERE ended IS NULL) GROUP BY digest
+SELECT namespace, prompt, digest, content FROM item WHERE pick IS NULL AND EXISTS (SELECT 1
+    FROM attempt WHERE item = item.id AND job IN (SELECT id FROM job WHERE ended IS NULL))
+"""
+# Of the last input of each files, as far as it was not read: what earlier ones had is read again.
+_UNREAD = """
+SELECT total(max(0, size - read - (SELECT count(*) FROM item WHERE
+    EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch WHERE item = item.id
+        AND namespace = last.namespace AND source = last.source)
+    AND NOT EXISTS (SELECT 1 FROM place WHERE item = item.id AND batch = last.id))))
+FROM batch AS last WHERE size > read AND id = (
+    SELECT max(id) FROM batch WHERE namespace = last.namespace AND source = last.source)
 """
 _STRAY = "belongs to no prompt"
 _COUNTS = """
 SELECT iif(pick IS NULL, coalesce(kind, ''), 'done'), count(*) FROM item
 WHERE EXISTS (SELECT 1 FROM place WHERE place.item = item.id) GROUP BY 1
 """
-_OF_ROW = ("model", "service")  # of what is asked for: a row has the model, which tells the other
+_OF_ROW = (
+    "id",
+    "model",
+    "service",
+)  # of what is asked for: a row has the model, which tells the other
 _OPEN_IN_JOBS = """
 SELECT count(*), total(price) FROM attempt WHERE job IN (SELECT id FROM job WHERE ended IS NULL)
 """
@@ -96,13 +113,14 @@ SELECT count(*), total(price) FROM attempt WHERE job IN (SELECT id FROM job WHER
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a directory has come; what the latest input no longer asks for is not counted.
+    """How far a directory has come; what its inputs no longer ask for is not counted.
 
     Attributes:
         done: Prompts that have an image.
         failed: Prompts that were refused for good, by kind of error.
         transient: Prompts that failed otherwise, and are tried again, by kind of error.
-        to_do: Prompts that were planned, and neither have an image nor failed.
+        to_do: Prompts that neither have an image nor failed, also those not read yet where it is
+            known how many they are.
         in_jobs: Requests that jobs at the service have open.
         in_jobs_usd: US dollars expected for them.
         spent: What all runs have paid; calls that run now, or are in jobs, count as possibly paid.
@@ -121,8 +139,8 @@ class Status:
     runner: Holder | None
 
     @property
-    def planned(self) -> int:
-        """Prompts of the latest input, as far as it was read."""
+    def total(self) -> int:
+        """Prompts of all inputs, also those not read yet where it is known how many they are."""
         return self.done + sum(self.failed.values()) + sum(self.transient.values()) + self.to_do
 
 
@@ -137,7 +155,8 @@ def status(directory: str | os.PathLike[str]) -> Status:
         counts = {str(kind): number for kind, number in journal.execute(_COUNTS)}
         spent, runs = Spent.read(journal), RunCost.read(journal)
         in_jobs = open_in_jobs(journal)
-    done, to_do = counts.pop("done", 0), counts.pop("", 0)
+        (unread,) = journal.first(_UNREAD)
+    done, to_do = counts.pop("done", 0), counts.pop("", 0) + int(unread)
     failed = {kind: counts.pop(kind) for kind in FINAL if kind in counts}
     runner = None
     with suppress(OSError):
@@ -154,7 +173,9 @@ def open_in_jobs(journal: Transaction) -> tuple[int, float]:
 
 
 def export(directory: str | os.PathLike[str], *, all: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield a row for each prompt of the latest input, in its order, as plain JSON values.
+    """Yield a row for each prompt of each file, the latest first, as plain JSON values.
+
+    Its index is the number that the prompt got when it was first seen.
 
     Args:
         directory: That a Store has written.
@@ -164,16 +185,16 @@ def export(directory: str | os.PathLike[str], *, all: bool = False) -> Iterator[
     Raises:
         StoreError: If there is no journal in directory, or it cannot be read.
     """
-    in_batch = _ROW + _IN_BATCH.format(images=_EVERY if all else _ONE)
+    in_batch = _ROW.format(number="item.number") + _IN_BATCH.format(images=_EVERY if all else _ONE)
     with reading(Path(directory)) as journal:
         for (batch,) in journal.execute(_BATCHES).fetchall():
             yield from map(_row, journal.execute(in_batch, (batch,)))
         if all:
-            yield from map(_row, journal.execute(_ROW + _SUPERSEDED))
+            yield from map(_row, journal.execute(_ROW.format(number="NULL") + _SUPERSEDED))
 
 
 class Standing(NamedTuple):
-    """What is not to be paid for, or not again: how many of each request, by its digest.
+    """What is not to be paid for, or not again: how many of each request, by its content's digest.
 
     Attributes:
         done: Images that there are, or were; those of a fake service are among them.
@@ -190,6 +211,7 @@ class Standing(NamedTuple):
 
 def standing(
     directory: str | os.PathLike[str],
+    canonical: Callable[[ImageRequest], ImageRequest] = lambda request: request,
     *,
     redo_missing: bool = False,
     retry_failed: bool | Collection[str] = False,
@@ -198,6 +220,7 @@ def standing(
 
     Args:
         directory: That a Store has written, or none has.
+        canonical: As for both_digests.
         redo_missing: As for Store; the files are looked for then.
         retry_failed: As for Store.
 
@@ -208,16 +231,20 @@ def standing(
     if not os.path.lexists(path / HIDDEN / JOURNAL):
         return found
     policy = Policy(path, redo_missing=redo_missing, retry_failed=retry_failed)
+
+    def content(namespace: str, prompt: str, digest: str, content: str | None) -> str:
+        return content_of(namespace, prompt, digest, canonical) if content is None else content
+
     with reading(path) as journal:
-        found.done.update(dict(journal.execute(_MADE).fetchall()))
-        found.fakes.update(dict(journal.execute(_FAKES_MADE).fetchall()))
+        found.done.update(starmap(content, journal.execute(_MADE)))
+        found.fakes.update(starmap(content, journal.execute(_FAKES_MADE)))
         if redo_missing:
-            for digest, file in journal.execute(_FILES_MADE):
-                found.done[digest] -= not has_file(file, f"{path}{os.sep}")
-        for digest, kind, number in journal.execute(_REFUSED):
-            found.failed[digest] += number if kind in FINAL and not policy.retries(kind) else 0
+            for *what, file in journal.execute(_FILES_MADE):
+                found.done[content(*what)] -= not has_file(file, f"{path}{os.sep}")
+        for *what, kind in journal.execute(_REFUSED):
+            found.failed[content(*what)] += kind in FINAL and not policy.retries(kind)
         if journal.has_table("job"):
-            found.in_jobs.update(dict(journal.execute(_IN_JOBS).fetchall()))
+            found.in_jobs.update(starmap(content, journal.execute(_IN_JOBS)))
     return found
 
 
@@ -344,8 +371,9 @@ def reading(directory: Path) -> Iterator[Transaction]:
             version = check_version(connection, path)
             if not version and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 raise _no_journal(directory)  # an earlier version died while it made it
-            if version < PIXELS_SINCE:
-                connection.execute(AS_TODAY)
+            for since, view in AS_TODAY:
+                if version < since:
+                    connection.execute(view)
             if not Transaction(connection).has_table("fake"):
                 connection.execute(f"CREATE TEMP {FAKES}")
             connection.execute("BEGIN")
@@ -357,14 +385,27 @@ def reading(directory: Path) -> Iterator[Transaction]:
 def _row(row: tuple[Any, ...]) -> dict[str, Any]:
     """Return a row of the journal as a row of results.jsonl."""
     check_types(row, _TYPES)
-    (index, digest, ordinal, namespace, prompt, metadata, kind, message, pick, takes, *image) = row
+    (
+        index,
+        row_id,
+        digest,
+        ordinal,
+        namespace,
+        prompt,
+        metadata,
+        kind,
+        message,
+        pick,
+        takes,
+        *image,
+    ) = row
     (take, file, sha256, size, mime_type, model, usage, text, cost, elapsed, response, extras, made,
      width, height) = image  # fmt: skip
     asked = json.loads(prompt)
-    status = "done" if take is not None else "to do" if kind is None else "failed"
+    status = "done" if pick is not None else "to do" if kind is None else "failed"
     return {
         "index": index,
-        "id": asked.pop("id", None),
+        "id": row_id,
         "prompt": asked.pop("text"),
         "status": status,
         "file": file,

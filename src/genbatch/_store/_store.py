@@ -5,9 +5,9 @@
 3. An image handed in is saved, whatever is cancelled, or kept until the disk has space again.
 4. After any death at most the calls in flight are paid again; they are counted as possibly paid.
 
-A request is known by its key, the SHA-256 of everything it asks for: the namespace, the prompt with
-its id, input images, model and settings, and how many equal ones came before it in its input. Its
-position in the input is not part of it. The work is done in threads, by an Archive.
+A request is known by its content: the namespace, the prompt without its id, input images, model and
+settings. Its key is the SHA-256 of that and of how many equal ones were seen before it. Neither id
+nor position is a part of it. The work is done in threads, by an Archive.
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ class Store:
     Args:
         directory: Created, with its parents, on entering.
         fresh: Whether to refuse a directory that is not empty.
-        name: How image files are named, of ``{index}``, ``{slug}`` (words of the prompt's id or
-            text), ``{id}``, ``{name}`` (filename, id or slug), ``{source}``, ``{model}``,
-            ``{seed}``, ``{n}`` and ``{key}``; slashes make folders. What it makes is made safe,
-            and where it is taken, gets a part of the key. A prompt's own filename goes before it,
-            unless it has ``{name}``.
+        name: How image files are named, of ``{index}`` (the prompt's number), ``{slug}`` (words of
+            the prompt's id or text), ``{id}``, ``{name}`` (filename, id or slug), ``{source}``,
+            ``{model}``, ``{seed}``, ``{n}`` and ``{key}``; slashes make folders. What it makes is
+            made safe, and where it is taken, gets a part of the key. A prompt's own filename goes
+            before it, unless it has ``{name}``.
         redo_missing: Whether to make images again whose files are gone.
         retry_failed: Whether to ask again for what was refused for good: ``"Blocked"``,
             ``"NoImage"``, ``"Rejected"``, ``"DamagedImage"``; all of them, or those named.
@@ -227,8 +227,8 @@ class Store:
         """Plan a further take of a prompt; the earlier ones are kept, and shown until pick.
 
         Args:
-            index: Position of the prompt in the latest input.
-            namespace: Of that input.
+            index: Number of the prompt, as export shows it.
+            namespace: Its namespace.
             changes: Fields of the ImageRequest to change for this take.
 
         Returns:
@@ -245,9 +245,9 @@ class Store:
         """Choose which take of a prompt is shown, and comes when a run resumes.
 
         Args:
-            index: Position of the prompt in the latest input.
+            index: Number of the prompt, as export shows it.
             take: Number of the take, from 1.
-            namespace: Of that input.
+            namespace: Its namespace.
 
         Raises:
             ValueError: If there is no such prompt or take.

@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from genbatch._core import OutcomeStream, T, Workers, open_stream
 from genbatch._money import Budget
-from genbatch._run import PaidCalls, Service, defaults_of, generate_once, inside
+from genbatch._run import PaidCalls, Service, defaults_of, generate_once, input_of, inside
 from genbatch._store import Batch, Store
 from genbatch._values import ImageSettings, Prompt, SavedImage, takes_settings
 from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient
@@ -112,7 +112,7 @@ def generate_images(
     calls = PaidCalls(service, Budget() if budget is None else budget, price)
     context = JobContext(place, calls, poll, watch)
     queue = Queue(context, job_size=job_size, live=max_concurrent if live else 0)
-    batch = Batch(place, namespace)
+    batch = Batch(place, namespace, input_of(service, prompts, defaults))
     generate = generate_once(queue, defaults, place, batch, namespace)
     workers: Workers[PT, SavedImage] = Workers(
         generate, prompts, window, None, fail_fast, numbered=True

@@ -70,7 +70,13 @@ def status_command(folder: OutputFolder = _OUT, as_json: AsObject = False) -> in
     if as_json:
         runner = found.runner and found.runner._asdict()
         runs = [run._asdict() for run in found.runs]
-        row = {**asdict(found), "spent": found.spent._asdict(), "runs": runs, "runner": runner}
+        row = {
+            **asdict(found),
+            "total": found.total,
+            "spent": found.spent._asdict(),
+            "runs": runs,
+            "runner": runner,
+        }
         out.data(json.dumps(row))
         return 0
     for line in _lines(found):
@@ -79,7 +85,7 @@ def status_command(folder: OutputFolder = _OUT, as_json: AsObject = False) -> in
 
 
 def _lines(found: Status) -> Iterator[str]:
-    yield f"{found.done:,} of {found.planned:,} done, ${found.spent.usd:.2f}"
+    yield f"{found.done:,} of {found.total:,} done, ${found.spent.usd:.2f}"
     if len(paid := [run for run in found.runs if run.usd]) > 1:
         yield f"by run: {by_run(paid)}"
     for name, kinds in (("failed", found.failed), ("will be tried again", found.transient)):

@@ -203,6 +203,8 @@ def _print_figures(out: QuietConsole, result: Result, options: Options) -> None:
     if result.resumed:
         line += f", {result.resumed} already there"
     out.say((line, "bold"))
+    if result.resumed and not result.made:
+        out.say("-n N or genbatch redo make further pictures of the same prompts")
     figures = [_duration(result.seconds), f"{result.size_mb:.1f} MB"]
     if result.server and result.made:
         expected = price(options.model, options.image_size)  # a demo is of Gemini

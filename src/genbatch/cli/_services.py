@@ -99,6 +99,11 @@ class Services:
             raise ValueError(f"{model} was made by the service {name!r}: give its --service")
         return self._by_name[name].resolve(replace(request, model=model), prompt)
 
+    def canonical(self, request: ImageRequest) -> ImageRequest:
+        """Return the one of all requests that ask the same service for the same image."""
+        service = self._by_name.get(request.service or "gemini")  # older folders do not name it
+        return request if service is None else service.canonical(request)
+
     def check(self, request: ImageRequest) -> None:
         """Refuse a request that its service would refuse."""
         self._by_name[request.service].check(request)

@@ -39,6 +39,7 @@ from ._answer import image_from, served_tier
 from ._models import (
     TIMEOUT,
     asked_tier,
+    canonical,
     expected_price,
     makes_images,
     model_id,
@@ -245,6 +246,11 @@ class GeminiClient(HttpClient["Wire"]):
         request = resolve(request, prompt)
         refuse_retired(request.model)
         return replace(request, service=GeminiClient.service)
+
+    @staticmethod
+    def canonical(request: ImageRequest) -> ImageRequest:
+        """Return a resolved request without settings that are its model's defaults."""
+        return canonical(request) if request.service in ("", GeminiClient.service) else request
 
     @staticmethod
     def price(request: ImageRequest) -> float | None:

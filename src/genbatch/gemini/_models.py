@@ -123,6 +123,21 @@ def resolve(
     return request if model == request.model else replace(request, model=model)
 
 
+def canonical(request: ImageRequest) -> ImageRequest:
+    """Return a request with its model's full id, without settings that are its defaults."""
+    config = request.generation_config or {}
+    if "image_config" in config or "imageConfig" in config:
+        return request  # those it overrides
+    size, ratio = request.image_size, request.aspect_ratio
+    if size is not None and size == default_size(request.model):
+        size = None
+    if ratio == "1:1" and not request.images:  # else it is that of the first of them
+        ratio = None
+    if (size, ratio) == (request.image_size, request.aspect_ratio):
+        return request
+    return replace(request, image_size=size, aspect_ratio=ratio)
+
+
 def check_settings(
     model: str, *, aspect_ratio: str | None, image_size: str | None, thinking: str | None
 ) -> None:

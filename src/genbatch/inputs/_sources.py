@@ -12,6 +12,7 @@ a daemon, which the threads of an event loop are not.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import stat
@@ -195,6 +196,7 @@ class PromptFiles:
         parts: The prompts of each file.
         count: How many there are, up to the limit.
         asked: What those ask of their models, and how many ask for it.
+        source: The files, and the part of them that was chosen.
 
     Raises:
         ValueError: While iterating, if a file has changed since it was checked.
@@ -203,6 +205,7 @@ class PromptFiles:
     parts: Sequence[Iterable[Prompt]]
     count: int
     asked: Mapping[Asked, int]
+    source: str = ""
 
     def __len__(self) -> int:
         return self.count
@@ -242,6 +245,7 @@ def read_prompts(
     """
     recipe = recipe or Recipe()
     selection = selection or Selection()
+    paths = list(paths)
     layout = replace(layout or Layout(), encoding=check_encoding(encoding))
     files = [file for path in paths for file in _files(Path(path), recipe, layout)]
     tally = Tally(selection, doubts)
@@ -252,7 +256,9 @@ def read_prompts(
         parts = [_Made(recipe, settings)]
     if tally.sample is not None:
         return tally.sample.items
-    return PromptFiles(parts, tally.count, tally.asked)
+    chosen = [] if selection.limit is None else [str(selection.limit)]
+    source = json.dumps([*(os.path.abspath(path) for path in paths), *chosen]) if files else ""
+    return PromptFiles(parts, tally.count, tally.asked, source)
 
 
 def _files(path: Path, recipe: Recipe, layout: Layout) -> list[PromptFile]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
@@ -171,6 +172,14 @@ class OpenAIClient(HttpClient["Wire"]):
         nested = [name for name, value in fields.items() if isinstance(value, dict | list)]
         if request.images and nested:
             raise ValueError(f"{nested[0]} cannot be sent beside input images")
+
+    @staticmethod
+    def canonical(request: ImageRequest) -> ImageRequest:
+        """Return a resolved request with both settings of its size, where it has one of them."""
+        ratio, size = request.aspect_ratio, request.image_size
+        if request.service not in ("", OpenAIClient.service) or (ratio is None and size is None):
+            return request
+        return replace(request, aspect_ratio=ratio or "1:1", image_size=size or "1K")
 
     @staticmethod
     def price(request: ImageRequest) -> float | None:

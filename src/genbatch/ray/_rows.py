@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from ray.data import Dataset
 
 import ray
-from genbatch._store import content_digest
+from genbatch._store import digest_with_id
 from genbatch._values import ImageRequest
 
 from ._objects import StoredImage
@@ -88,7 +88,7 @@ class RowRequests:
             request = replace(self.defaults, text=text, id=id)
         except ValueError as exc:
             return exc
-        return content_digest(self.namespace, request), request
+        return digest_with_id(self.namespace, request), request
 
 
 def with_results(
