@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import Any, Unpack
 
 from genbatch._run import Generate, ImageClient, Service, defaults_of, request_of
-from genbatch._store import both_digests, standing
+from genbatch._store import both_digests, hash_of_text, standing
 from genbatch._values import ImageRequest, ImageSettings, Prompt, takes_settings
 from genbatch.gemini import GeminiClient
 from genbatch.inputs import PromptFiles
@@ -34,6 +34,7 @@ class Estimate:
         failed: Prompts of it that were refused for good, and are not asked again.
         in_jobs: Prompts of it that live jobs at the service have.
         placeholders: Images of it that a fake service has made; the real one makes them anew.
+        similar: Prompts to be made whose text has an image there already, with other settings.
     """
 
     prompts: int
@@ -44,6 +45,7 @@ class Estimate:
     failed: int = 0
     in_jobs: int = 0
     placeholders: int = 0
+    similar: int = 0
 
     @property
     def calls(self) -> int:
@@ -127,6 +129,7 @@ class _Found:
         canonical = service.canonical
         self._left = None if directory is None else standing(directory, canonical, **policy)
         self.is_any = any(self._left or ())
+        self._known = set() if self._left is None else set(self._left.done)
         self.counts: Counter[str] = Counter()
         self._fakes: dict[str, bool] = {}  # by model
 
@@ -135,7 +138,7 @@ class _Found:
         if self._left is None:
             return False
         digest, earlier = both_digests(namespace, request, self._service.canonical)
-        if not any(left[digest] > 0 for left in self._left):
+        if not any(left[digest] > 0 for left in self._left[:4]):
             digest = earlier
         if self._left.done[digest] > 0 and self._left.fakes[digest] and not self._is_fake(request):
             self._left.fakes[digest] -= 1
@@ -148,6 +151,8 @@ class _Found:
                 left[digest] -= 1
                 self.counts[name] += 1
                 return True
+        if digest not in self._known and hash_of_text(namespace, request.text) in self._left.texts:
+            self.counts["similar"] += 1
         return False
 
     def _is_fake(self, request: ImageRequest) -> bool:

@@ -24,7 +24,18 @@ from ._keys import (
 )
 from ._match import BatchInput
 from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
-from ._reports import Status, export, further_in, open_in_jobs, reading, standing, status, verify
+from ._reports import (
+    Status,
+    export,
+    further_in,
+    hash_of_text,
+    open_in_jobs,
+    pinned,
+    reading,
+    standing,
+    status,
+    verify,
+)
 from ._store import PendingImage, Store, run_to_end
 
 __all__ = [
@@ -51,6 +62,7 @@ __all__ = [
     "disk_error",
     "export",
     "further_in",
+    "hash_of_text",
     "is_temporary",
     "kept_request",
     "key_of",
@@ -58,6 +70,7 @@ __all__ = [
     "make_private",
     "note_failure",
     "open_in_jobs",
+    "pinned",
     "read_file",
     "reading",
     "replace_file",

@@ -409,6 +409,11 @@ class Archive:
         with self.journal.writing(durable=False) as journal:
             return journal.proven()
 
+    def pin(self, models: Mapping[str, str]) -> None:
+        """Note what short names of models stand for in the directory, if that is not known yet."""
+        with self.journal.writing(durable=False) as journal:
+            journal.pin(models)
+
     def overruns(self) -> list[Row]:
         """Return, by model, how far its answers have exceeded their reservations; see Overrun."""
         with self.journal.writing(durable=False) as journal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -509,6 +509,17 @@ class Transaction:
         if not self.has_table("proven"):
             return []
         return [str(mark) for (mark,) in self.execute("SELECT mark FROM proven")]
+
+    def pin(self, models: Mapping[str, str]) -> None:
+        """Note what short names of models stand for, where that is not known yet."""
+        self.execute("CREATE TABLE IF NOT EXISTS pin (name TEXT PRIMARY KEY, model TEXT NOT NULL)")
+        self.executemany("INSERT OR IGNORE INTO pin VALUES (?, ?)", list(models.items()))
+
+    def pinned(self) -> dict[str, str]:
+        """Return what short names of models stand for here."""
+        if not self.has_table("pin"):
+            return {}
+        return dict(self.execute("SELECT name, model FROM pin").fetchall())
 
     def has_table(self, name: str) -> bool:
         """Return whether the journal has a table that was not in its first version."""

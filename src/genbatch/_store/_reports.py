@@ -193,6 +193,19 @@ def export(directory: str | os.PathLike[str], *, all: bool = False) -> Iterator[
             yield from map(_row, journal.execute(_ROW.format(number="NULL") + _SUPERSEDED))
 
 
+def pinned(directory: str | os.PathLike[str]) -> dict[str, str]:
+    """Return what short names of models stood for when a run into a directory first used them.
+
+    Raises:
+        StoreError: If the journal in directory cannot be read; without one there are none.
+    """
+    path = Path(directory)
+    if not os.path.lexists(path / HIDDEN / JOURNAL):
+        return {}
+    with reading(path) as journal:
+        return journal.pinned()
+
+
 class Standing(NamedTuple):
     """What is not to be paid for, or not again: how many of each request, by its content's digest.
 
@@ -201,12 +214,19 @@ class Standing(NamedTuple):
         failed: Requests that were refused for good.
         in_jobs: Requests that live jobs have.
         fakes: Images of a fake service.
+        texts: Hashes of the texts that have an image.
     """
 
     done: Counter[str]
     failed: Counter[str]
     in_jobs: Counter[str]
     fakes: Counter[str]
+    texts: set[int]
+
+
+def hash_of_text(namespace: str, text: str) -> int:
+    """Return what tells a text of a namespace from others, within one process."""
+    return hash((namespace, text.strip()))
 
 
 def standing(
@@ -227,7 +247,7 @@ def standing(
     Raises:
         StoreError: If the journal in directory cannot be read.
     """
-    path, found = Path(directory), Standing(Counter(), Counter(), Counter(), Counter())
+    path, found = Path(directory), Standing(Counter(), Counter(), Counter(), Counter(), set())
     if not os.path.lexists(path / HIDDEN / JOURNAL):
         return found
     policy = Policy(path, redo_missing=redo_missing, retry_failed=retry_failed)
@@ -236,7 +256,10 @@ def standing(
         return content_of(namespace, prompt, digest, canonical) if content is None else content
 
     with reading(path) as journal:
-        found.done.update(starmap(content, journal.execute(_MADE)))
+        for namespace, prompt, *digests in journal.execute(_MADE):
+            found.done[content(namespace, prompt, *digests)] += 1
+            with suppress(*ROW_ERRORS):
+                found.texts.add(hash_of_text(namespace, json.loads(prompt)["text"]))
         found.fakes.update(starmap(content, journal.execute(_FAKES_MADE)))
         if redo_missing:
             for *what, file in journal.execute(_FILES_MADE):

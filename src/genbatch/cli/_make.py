@@ -52,13 +52,18 @@ from ._run import (
     run,
     run_batch,
 )
-from ._services import Clients, Services
+from ._services import Clients, Services, meanings, moved_models
 from ._takes import TakesWanted, indices_of, make_more_takes
 from ._understood import understood
 from ._words import as_typed
 
 _EXPENSIVE = 10.0  # US dollars above which to ask first
-_RARE = ("failed", "in_jobs", "placeholders")  # in the JSON of a plan only where there are any
+_RARE = (
+    "failed",
+    "in_jobs",
+    "placeholders",
+    "similar",
+)  # in the JSON of a plan only where there are any
 _FEW = 10  # images that are not worth waiting for a job
 _MANY = 20_000  # prompts: so many are not read again for the length of each
 _MEGABYTES = {"2K": 6, "4K": 20}  # of an image, roughly; others are of 1K
@@ -140,7 +145,9 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
         raise ValueError("--look needs files: standard input is read only once")
     messages = QuietConsole(stderr=options.as_json)
 
-    read, is_asked = _reader(names, axes, services), can_ask() and STDIN not in names
+    moved = moved_models(options.output, services)
+    options = replace(options, model=moved.get(options.model, options.model))
+    read, is_asked = _reader(names, axes, services, moved), can_ask() and STDIN not in names
     if (settled := settle(read, options, names, can_ask=is_asked)) is None:
         messages.say("Nothing was made.")
         return 0
@@ -154,7 +161,8 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     if options.dry_run:
         return _show_plan(_announced(read_to_end(batch), options, services, doubts), options)
     plan = partial(_announced, batch, options, services, doubts)
-    paid = _Paid(partial(make_images, batch), models, plan)
+    work = partial(make_images, batch, models=meanings(models, services))
+    paid = _Paid(work, models, plan)
     return _make(paid, options, clients, context.obj.debug, is_asked=STDIN not in names)
 
 
@@ -456,15 +464,18 @@ def _together(*steps: Callable[[], Any]) -> list[Any]:
     return done
 
 
-def _reader(names: Sequence[str], axes: Sequence[str], services: Services) -> Read:
-    """Return what reads inputs, and fetches the images that they name."""
+def _reader(
+    names: Sequence[str], axes: Sequence[str], services: Services, models: Mapping[str, str]
+) -> Read:
+    """Return what reads inputs, with models named so, and fetches the images that they name."""
 
     def read(
         options: Options, mended: Mapping[str, Collection[str]], doubts: inputs.Doubts
     ) -> Prompts:
         remote = FetchedImages(options.output)
         recipe = recipe_of(options, axes, services, remote)
-        recipe = replace(recipe, reading=replace(options.reading, answers=mended))
+        reading = replace(options.reading, answers=mended)
+        recipe = replace(recipe, reading=reading, models=models)
         prompts = read_inputs(names, recipe, options, doubts)
         if remote.fetch_all(options.backend):  # what failed is an error of the rows that name it
             return read_inputs(names, recipe, options, inputs.Doubts())
@@ -591,6 +602,7 @@ def preview(prompts: Prompts, options: Options, services: Services) -> Preview:
         parts.append(f"{plan.in_jobs:,} in jobs")
     parts += [f"{plan.calls:,} to make", _models(prompts, options, services)]
     notes = [_placeholders(plan.placeholders)] if plan.placeholders else []
+    notes += [_similar(plan.similar)] if plan.similar else []
     model = _defaults(options, services).model
     named = {each or options.model for each in _models_in(prompts)}
     in_jobs = job_share(model) if services.are_gemini(named) else None
@@ -667,6 +679,15 @@ def _price_of(
     request: ImageRequest, options: Options, of: Callable[[ImageRequest], float | None]
 ) -> float | None:
     return of(request) if options.price is None else options.price
+
+
+def _similar(number: int) -> str:
+    """Return that prompts have images with other settings."""
+    have = "prompt has an image" if number == 1 else "prompts have images"
+    return (
+        f"{number:,} {have} in the folder already, with other settings: what is to make is made "
+        "beside them, under numbers of its own."
+    )
 
 
 def _placeholders(number: int) -> str:

@@ -11,13 +11,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Collection,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -230,8 +224,16 @@ def counts_of(fake: FakeGemini) -> str:
 # What a batch makes: an image of each prompt, or another take
 
 
-async def make_images(prompts: Prompts, batch: ShownBatch) -> None:
-    """Make an image of every prompt."""
+async def make_images(
+    prompts: Prompts, batch: ShownBatch, *, models: Mapping[str, str] | None = None
+) -> None:
+    """Make an image of every prompt.
+
+    Args:
+        prompts: Of the run.
+        batch: The run.
+        models: What short names of models stand for; the folder keeps that.
+    """
     options, result = batch.options, batch.result
     store = Store(
         options.output,
@@ -241,6 +243,8 @@ async def make_images(prompts: Prompts, batch: ShownBatch) -> None:
         retry_failed=kinds_to_retry(options.retry_failed),
     )
     await batch.closed_last.enter_async_context(store)
+    if models:
+        await store.run_in_thread(store.archive.pin, models)
     await count_earlier_runs(store, batch)
     generate: Callable[..., AbstractAsyncContextManager[Images]] = generate_images
     if options.via != "live":

@@ -12,20 +12,32 @@ from contextlib import (
     AsyncExitStack,
     ContextDecorator,
     asynccontextmanager,
+    suppress,
 )
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import anyio
 
-from genbatch import Budget, GeminiClient, Image, ImageRequest, Prompt, Throttle, Unauthorized
+from genbatch import (
+    Budget,
+    GeminiClient,
+    GenbatchError,
+    Image,
+    ImageRequest,
+    Prompt,
+    Throttle,
+    Unauthorized,
+)
 from genbatch._money import Account
 from genbatch._run import Service
+from genbatch._store import pinned
 from genbatch.gemini import MODELS
 from genbatch.openai import OpenAIClient
 
-from ._console import QuietConsole
+from ._console import QuietConsole, plain
 from ._words import misspelt
 
 _GEMINI = re.compile(r"(models/)?(gemini|imagen)\b.*|" + "|".join(each.alias for each in MODELS))
@@ -230,6 +242,32 @@ class Clients:
                     continue  # rows of standard input may still name it: they fail then
                 built_in[name] = Service(await stack.enter_async_context(client))
             yield Services(own, built_in)
+
+
+def meanings(models: Collection[str], services: Services) -> dict[str, str]:
+    """Return the full ids that short names among models stand for."""
+    found = {}
+    for name in models:
+        with suppress(ValueError, GenbatchError):  # it fails where it is asked for
+            found[name] = services.resolve(ImageRequest("any text", model=name)).model
+    return {name: model for name, model in found.items() if model != name and "/" not in name}
+
+
+def moved_models(folder: Path, services: Services) -> dict[str, str]:
+    """Return what short names stood for when a folder began, where that has changed; say so.
+
+    Raises:
+        StoreError: If the journal of the folder cannot be read.
+    """
+    kept = pinned(folder)
+    now = meanings(kept, services)
+    moved = {name: kept[name] for name, model in now.items() if model != kept[name]}
+    for name, model in moved.items():
+        QuietConsole(stderr=True).say(
+            f"{name} is {model} in {plain(folder)}, as when it began; "
+            f"elsewhere it is {now[name]} by now: --model {now[name]} asks for that."
+        )
+    return moved
 
 
 @asynccontextmanager

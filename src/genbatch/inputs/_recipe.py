@@ -429,6 +429,7 @@ class Recipe:
         expand: Seed of the choices among ``{a|b}`` in prompts, None to leave them as they are.
         reading: What the user has said of the rows; None takes them as they are.
         remote: Fetches input images that are https URLs.
+        models: Full ids that stand for models named so, where that is not what they mean elsewhere.
 
     Raises:
         ValueError: If an axis of the grid would only make equal prompts.
@@ -442,6 +443,7 @@ class Recipe:
     expand: int | None = None
     reading: Reading | None = None
     remote: RemoteImages | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pending(self) -> Container[Path]:
@@ -522,6 +524,8 @@ class Recipe:
         for point in self.grid.points():
             own = {**settings, **self.grid.settings(point)}
             n = own.pop("n", 1)
+            if own.get("model") in self.models:
+                own["model"] = self.models[own["model"]]
             for name in _NAMES & settings.keys() if point else ():
                 # By value, not by number: a longer grid leaves the names it had as they were.
                 own[name] = "-".join([settings[name], *point.values()])

@@ -1,0 +1,66 @@
+"""What a folder has already: names of models that it keeps, and images with other settings."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+from genbatch import ImageRequest
+from genbatch.gemini import resolve
+from support.commands import Genbatch, Serve, images, write_prompts
+
+FLASH = resolve(ImageRequest("any", model="flash")).model
+BEFORE = "gemini-nano-banana-2"
+
+
+def test_a_folder_keeps_what_a_short_name_meant_when_it_began(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    fake = serve(image_size=8)
+    write_prompts(3)
+    assert genbatch("run", "prompts.txt", "--model", BEFORE).returncode == 0
+    assert genbatch("run", "prompts.txt", "--limit", "0").returncode == 0
+    with sqlite3.connect("genbatch-out/.genbatch/journal.sqlite") as journal:
+        journal.execute("CREATE TABLE IF NOT EXISTS pin (name TEXT PRIMARY KEY, model TEXT)")
+        journal.execute("INSERT INTO pin VALUES ('flash', ?)", (BEFORE,))
+    journal.close()
+    told = f"flash is {BEFORE} in genbatch-out, as when it began"
+    Path("p.jsonl").write_text('{"prompt": "a fox, number 0", "model": "flash"}\n')
+    for run in (("prompts.txt",), ("p.jsonl", "--model", "pro"), ("prompts.txt", "--dry-run")):
+        done = genbatch("run", *run)
+        assert done.returncode == 0, done.stderr
+        assert told in done.stderr
+    assert fake.stats.calls == 3
+    done = genbatch("run", "prompts.txt", "--model", FLASH)
+    assert done.returncode == 0
+    assert fake.stats.calls == 6
+
+
+def test_the_first_run_notes_what_its_names_mean(genbatch: Genbatch, serve: Serve) -> None:
+    serve(image_size=8)
+    write_prompts(1)
+    assert genbatch("run", "prompts.txt").returncode == 0
+    with sqlite3.connect("genbatch-out/.genbatch/journal.sqlite") as journal:
+        assert journal.execute("SELECT * FROM pin").fetchall() == [("flash", FLASH)]
+    journal.close()
+
+
+def test_images_with_other_settings_are_named_before_paying(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    serve(image_size=8)
+    write_prompts(3)
+    assert genbatch("run", "prompts.txt").returncode == 0
+    Path("more.txt").write_text(Path("prompts.txt").read_text() + "something else\n")
+    wide = ("run", "more.txt", "--aspect-ratio", "16:9", "--dry-run")
+    assert "3 prompts have images in the folder already, with other settings" in (
+        genbatch(*wide).stdout
+    )
+    assert json.loads(genbatch(*wide, "--json").stdout)["similar"] == 3
+    plan = genbatch("run", "more.txt", "--dry-run").stdout
+    assert "other settings" not in plan
+    Path("twice.txt").write_text(2 * Path("prompts.txt").read_text())
+    plan = genbatch("run", "twice.txt", "--dry-run").stdout
+    assert "other settings" not in plan
+    assert len(images("genbatch-out")) == 3
