@@ -73,6 +73,11 @@ def answering(**answer: object) -> Fault:
     return Fault(body=answer)
 
 
+def told(code: object, **more: object) -> Fault:
+    """Return an error that comes as an answer of status 200."""
+    return answering(error={"code": code, "message": "in the service's words", **more})
+
+
 LASTING: list[tuple[Fault, type[GenbatchError], str, str, bool]] = [
     (
         openai_error(400, "invalid_value"),
@@ -97,6 +102,21 @@ LASTING: list[tuple[Fault, type[GenbatchError], str, str, bool]] = [
     (openai_error(400, "moderation_blocked"), Blocked, "blocked it", "prompt", False),
     (openai_error(400, "moderation_blocked", **STAGE), Blocked, "blocked it", "prompt", True),
     (openai_error(400, "content_policy_violation"), Blocked, "blocked it", "prompt", False),
+    (Fault(status=422, body={"detail": "no such size"}), Rejected, "no such size", "prompt", False),
+    (
+        Fault(status=422, body={"detail": [{"loc": ["body", "size"], "msg": "is wrong"}]}),
+        Rejected,
+        "size: is wrong",
+        "prompt",
+        False,
+    ),
+    (told("moderation_blocked"), Blocked, "blocked it: in the service's words", "prompt", False),
+    (told("moderation_blocked", **STAGE), Blocked, "blocked it", "prompt", True),
+    (told("insufficient_quota"), QuotaExhausted, "paid for.*service's words", "model", False),
+    (told("invalid_api_key"), Unauthorized, "in the service's words", "service", False),
+    (told(400), Rejected, "in the service's words", "prompt", False),
+    (told("anything"), NoImage, "no image: in the service's words", "prompt", False),
+    (answering(error="boom", data=[]), NoImage, "no image: boom", "prompt", False),
     (answering(data=[]), NoImage, "no image", "prompt", False),
     (answering(data=None), NoImage, "no image", "prompt", False),
     (answering(data=[{"url": "https://elsewhere.example"}]), NoImage, "by URL", "prompt", True),
@@ -141,6 +161,8 @@ PASSING: list[tuple[Fault, type[GenbatchError], bool]] = [
     (html_page(200), InvalidResponse, True),
     (Fault(body=b""), InvalidResponse, True),
     (Fault(status=202), InvalidResponse, True),
+    (told("server_error"), Unavailable, False),
+    (told(503), Unavailable, False),
 ]
 
 
@@ -154,6 +176,15 @@ async def test_passing_fault_is_tried_again_and_then_the_calls_error(
         error = await failure_of(client)
         assert type(error) is expected
         assert (error.attempts, error.maybe_paid) == (4, maybe_paid)
+
+
+async def test_an_image_that_comes_as_a_data_url_is_read() -> None:
+    def as_url(answer: Any) -> Any:
+        answer["data"][0]["b64_json"] = f"data:image/png;base64,{answer['data'][0]['b64_json']}"
+        return answer
+
+    async with fake(Fault(edit=as_url)) as server, client_for(server) as client:
+        assert (await client.generate_image("a cat")).mime_type == "image/png"
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,8 @@ async def test_edits_are_forms_with_images(name: str) -> None:
         ({"size": "1024"}, 400, "invalid_value"),
         ({"size": "0x1024"}, 400, "invalid_value"),
         ({"size": "1x2x3"}, 400, "invalid_value"),
+        ({"stream": True}, 400, "unsupported_value"),
+        ({"stream": "true"}, 400, "unsupported_value"),
         ({"model": "dall-e-3"}, 404, "model_not_found"),
     ],
 )

@@ -343,7 +343,7 @@ def _decoded(encoded: object) -> bytes:
     """
     if not isinstance(encoded, str):
         return b""
-    if encoded.startswith("data:"):  # a URL of it
+    if encoded.startswith("data:"):  # a data URL, as some servers send it
         encoded = encoded.partition(",")[2]
     try:
         return pybase64.b64decode(encoded, validate=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from genbatch._client import (
@@ -45,6 +46,15 @@ _UNPAID = frozenset(
         "project_spend_limit_exceeded",
     }
 )
+# Of errors that came with status 200: the status that they should have had.
+_STATUSES = {
+    "invalid_api_key": 401,
+    "model_not_found": 404,
+    "rate_limit_exceeded": 429,
+    "server_error": 500,
+    "authentication_error": 401,
+    "invalid_request_error": 400,
+}
 _BLOCKED = frozenset({"content_policy_violation", "moderation_blocked"})
 
 
@@ -64,8 +74,6 @@ def image_from(answer: JsonObject, request: ImageRequest, price: float | None = 
     model, items = request.model, objects(answer.get("data"))
     encoded = [item["b64_json"] for item in items if item.get("b64_json") is not None]
     request_id, usage = answer.get(REQUEST_ID), _usage(answer)
-    if not encoded and answer.get("error"):
-        raise error_in(answer, model)
     if not encoded:
         has_url = any("url" in item for item in items)
         reason = "an image by URL, which is not fetched" if has_url else "no image"
@@ -129,7 +137,22 @@ def error_from(status: int, captured: CapturedBody, model: str, secret: Secret) 
     except InvalidResponse:
         text = body if isinstance(body, str) else body.decode(errors="replace")
         answer = {"error": {"message": secret.hide(text)}}
-    error = error_in(answer, model, status)
+    return error_told(status, answer, headers, model, secret)
+
+
+def is_refusal(answer: JsonObject) -> bool:
+    """Return whether an answer of status 200 is an error, as some servers send it."""
+    return bool(answer.get("error")) and not objects(answer.get("data"))
+
+
+def error_told(
+    status: int, answer: JsonObject, headers: Mapping[str, str], model: str, secret: Secret
+) -> GenbatchError:
+    """Return the error that an answer tells of; the others are as for error_from."""
+    told = mapping(answer.get("error"))
+    words = told.get("message") or answer.get("error") or answer.get("message") or _detail(answer)
+    error = _error_of(status, told, excerpt(str(words)) or "no message", model)
+    error.status = status
     error.request_id = excerpt(secret.hide(headers.get(REQUEST_ID, "")), 100) or None
     if not isinstance(error, QuotaExhausted):
         precise = seconds_of(headers.get("retry-after-ms", ""))
@@ -137,15 +160,12 @@ def error_from(status: int, captured: CapturedBody, model: str, secret: Secret) 
     return error
 
 
-def error_in(answer: JsonObject, model: str, status: int = 200) -> GenbatchError:
-    """Return the error that an answer tells, by its own code where the status is 200."""
-    told = mapping(answer.get("error"))
-    names = ("error", "message", "detail")  # the last is FastAPI's
-    words = told.get("message") or next(filter(None, map(answer.get, names)), "")
-    stands_for = 400 if status == 200 else status
-    error = _error_of(stands_for, told, excerpt(str(words)) or "no message", model)
-    error.status = status
-    return error
+def _detail(answer: JsonObject) -> str:
+    """Return the words of a FastAPI server: a text, or what is wrong with each field."""
+    detail = answer.get("detail") or ""
+    fields = [(each.get("loc"), each.get("msg")) for each in objects(detail)]
+    told = [f"{loc[-1]}: {msg}" if isinstance(loc, list) and loc else msg for loc, msg in fields]
+    return "; ".join(map(str, told)) or str(detail)
 
 
 def _error_of(status: int, told: JsonObject, message: str, model: str) -> GenbatchError:
@@ -159,6 +179,12 @@ def _error_of(status: int, told: JsonObject, message: str, model: str) -> Genbat
         return Blocked(f"{model} blocked it: {message}", reason=reason, maybe_paid=made)
     if status == 409:  # which OpenAI's own client repeats
         return Unavailable(f"{model} is not available (409): {message}")
+    if status == 200:
+        codes = [code for code in (told.get("code"), told.get("status")) if type(code) is int]
+        statuses = [*codes, *(_STATUSES.get(reason, 0) for reason in reasons)]
+        status = next((code for code in statuses if 400 <= code < 600), status)
+    if status == 200:
+        return NoImage(f"{model} sent no image: {message}")
     error = error_of_status(status, message, model)
     if isinstance(error, Rejected) and told.get("param") == "model":
         error.scope = "model"

@@ -12,7 +12,7 @@ from genbatch._client.http import LOST, HttpWire, cause_of, error_of
 from genbatch._http import AnswerTooLarge, CapturedBody, captured_body, read_body
 from genbatch._values import FAKE_HEADER, Image, ImageRequest, InvalidResponse, sniff_input_type
 
-from ._answer import REQUEST_ID, error_from, image_from
+from ._answer import REQUEST_ID, error_from, error_told, image_from, is_refusal
 from ._models import fields_of
 
 if TYPE_CHECKING:
@@ -70,10 +70,15 @@ class Wire(HttpWire):
         else:
             if status == 200:
                 answer = parse_answer(captured.take(), request.model, self._secret.hide)
-                named = captured.headers.get(REQUEST_ID, "")
-                fake = captured.headers.get(FAKE_HEADER)
-                return {**answer, REQUEST_ID: self._secret.hide(named) or None, FAKE_HEADER: fake}
-            error = error_from(status, captured, request.model, self._secret)
+                if not is_refusal(answer):
+                    named = captured.headers.get(REQUEST_ID, "")
+                    fake = captured.headers.get(FAKE_HEADER)
+                    named = self._secret.hide(named)
+                    return {**answer, REQUEST_ID: named or None, FAKE_HEADER: fake}
+                told = answer, captured.headers
+                error = error_told(status, *told, request.model, self._secret)
+            else:
+                error = error_from(status, captured, request.model, self._secret)
         # Outside the except clause, so that a cause that shows the key is not even the context.
         raise error
 

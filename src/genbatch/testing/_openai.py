@@ -263,11 +263,12 @@ def _check_body(call: Call) -> None:
         "quality": (body.get("quality") or "auto") not in ("auto", *_GRIDS),
         "size": size != "auto" and not _SIZE.fullmatch(size),
     }
+    if str(body.get("stream")).lower() not in ("none", "false"):
+        text = "This server does not stream: leave 'stream' out."
+        raise _refused(400, "unsupported_value", text, param="stream")
     if unknown := sorted(body.keys() - _KNOWN):
         text = f"Unknown parameter: '{unknown[0]}'."
         raise _refused(400, "unknown_parameter", text, param=unknown[0])
-    if str(body.get("stream") or "").lower() == "true":
-        raise _refused(400, "unsupported_value", "This server does not stream.", param="stream")
     for name in (name for name, is_wrong in wrong.items() if is_wrong):
         raise _refused(400, "invalid_value", f"Invalid value: '{name}'.", param=name)
 
