@@ -121,3 +121,26 @@ def test_a_malformed_fault_is_one_line(genbatch: Genbatch, fault: str) -> None:
     done = genbatch("serve-fake", "--fault", fault)
     assert done.returncode == 2
     assert "--fault must be like 503, or 503/3 for every third call" in done.stderr
+
+
+def test_it_serves_openai_too() -> None:
+    options = ["--service", "openai", "--port", "0", "--latency", "0", "--quota", "1/min"]
+    with started(["serve-fake", *options]) as server:
+        assert server.stdout
+        line = server.stdout.readline()
+        assert "A fake OpenAI API" in line
+        url = re.search(r"http://127\.0\.0\.1:\d+/v1", line)
+        assert url
+        assert f"OPENAI_BASE_URL={url[0]} OPENAI_API_KEY=fake" in server.stdout.readline()
+        with httpx.Client(headers={"authorization": "Bearer fake"}, trust_env=False) as to:
+            asked = {"model": "gpt-image-2.6-flare", "prompt": "a fox"}
+            answers = [to.post(f"{url[0]}/images/generations", json=asked) for _ in range(2)]
+        server.send_signal(signal.SIGINT)
+        told, _ = server.communicate(timeout=60)
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert "server: 2 calls, 1 image" in told
+
+
+def test_openai_has_no_daily_quota(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve-fake", "--service", "openai", "--daily", "5"]) == 2
+    assert "--daily is for --service gemini" in capsys.readouterr().err

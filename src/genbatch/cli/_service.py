@@ -7,7 +7,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 import typer
@@ -16,7 +16,7 @@ from genbatch import GeminiClient, ImageRequest
 from genbatch._money import models_of
 from genbatch.gemini import MODELS, Model, price, published_price
 from genbatch.openai import OpenAIClient
-from genbatch.testing import Call, FakeGemini, Fault
+from genbatch.testing import Call, FakeGemini, FakeOpenAI, Fault
 
 from ._console import QuietConsole, plain
 from ._options import Options, command, option
@@ -32,6 +32,7 @@ def _check_host(host: str) -> str:
     return host
 
 
+Which = Annotated[Literal["gemini", "openai"], option(None, "The service to imitate.", "NAME")]
 Available = Annotated[bool, option(None, "Ask the service which models your key can use.")]
 AsJson = Annotated[bool, option(None, "Print one JSON line per model.", "", "--json")]
 Host = Annotated[str, option(None, "Loopback address to listen on.", "HOST", callback=_check_host)]
@@ -155,6 +156,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 @command("backend")
 def serve_command(
     *,
+    service: Which = "gemini",
     host: Host = "127.0.0.1",
     port: Port = 8765,
     latency: Latency = 0.25,
@@ -167,27 +169,35 @@ def serve_command(
     key: Key = None,
     options: Options,
 ) -> int:
-    """Run a fake Gemini API server on this machine until Ctrl-C.
+    """Run a fake Gemini API server, or OpenAI's, on this machine until Ctrl-C.
+
+    OpenAI's has neither batch jobs nor a daily quota.
 
     Examples:
 
     - `genbatch serve-fake --latency 2`
     - `genbatch serve-fake --port 9000`
+    - `genbatch serve-fake --service openai`
     - `genbatch serve-fake --quota 5/min --daily 100 --no-retry-info`
     - `genbatch serve-fake --quota 5/min --speed 60`
     - `genbatch serve-fake --fault 503/3 --key my-key`
     """
-    fake = FakeGemini(
-        latency=latency,
-        job_latency=job_latency,
-        quota=quota,
-        daily=daily,
-        retry_info=retry_info,
-        speed=speed,
-        faults=_faults(fault),
-        api_keys=None if key is None else {key},
-        port=port,
-        host=host,
+    if service == "openai" and daily is not None:
+        raise ValueError("--daily is for --service gemini: OpenAI has no daily quota")
+    alike: dict[str, Any] = {
+        "latency": latency,
+        "quota": quota,
+        "retry_info": retry_info,
+        "speed": speed,
+        "faults": _faults(fault),
+        "api_keys": None if key is None else {key},
+        "port": port,
+        "host": host,
+    }
+    fake = (
+        FakeOpenAI(**alike)
+        if service == "openai"
+        else FakeGemini(**alike, job_latency=job_latency, daily=daily)
     )
     try:
         run(partial(_serve, fake), options.backend)
@@ -211,16 +221,19 @@ def _faults(fault: str | None) -> Callable[[Call], Fault | None]:
     return lambda call: None if call.number % every else Fault(status=status)
 
 
-async def _serve(fake: FakeGemini) -> None:
+async def _serve(fake: FakeGemini | FakeOpenAI) -> None:
     """Serve until a signal comes."""
     out = QuietConsole()
+    name, base_url, key, model = "Gemini", "GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY", ""
+    if isinstance(fake, FakeOpenAI):
+        name, base_url, key, model = "OpenAI", "OPENAI_BASE_URL", "OPENAI_API_KEY", " --model flare"
     async with fake:
-        out.say(f"A fake Gemini API is running at {fake.url}; Ctrl-C stops it. In another shell:")
-        out.say(f"  export GOOGLE_GEMINI_BASE_URL={fake.url} GEMINI_API_KEY=fake")
-        out.say("  genbatch run prompts.txt")
+        out.say(f"A fake {name} API is running at {fake.url}; Ctrl-C stops it. In another shell:")
+        out.say(f"  export {base_url}={fake.url} {key}=fake")
+        out.say(f"  genbatch run prompts.txt{model}")
         try:
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 await anext(signals)
         except NotImplementedError:  # event loops on Windows: KeyboardInterrupt comes instead
             await anyio.sleep_forever()
-        out.say(counts_of(fake))
+        out.say(counts_of(fake))  # type: ignore[arg-type]  # it reads the stats, which are the same
