@@ -145,7 +145,7 @@ def test_failed_prompts_are_listed_and_the_others_made(genbatch: Genbatch, serve
         ("run prompts.txt --demo --model ../x", "not a model id: '../x'"),
         ("run prompts.txt --demo --api-key x", "No such option: --api-key"),
         ("run prompts.txt --demo --base-url http://127.0.0.1:1", "--demo has its own server"),
-        ("run prompts.txt --base-url http://example.com", "base_url must be https"),
+        ("run prompts.txt --base-url http://example.com", "--base-url must be https"),
         ("run", "no PROMPTS: name a file, or give --template and --matrix"),
         ("run none.txt --demo", "none.txt: no such file or directory"),
         ("run prompts.yaml --demo", "prompts.yaml: unknown extension '.yaml'; supported are .txt"),

@@ -261,7 +261,7 @@ def test_many_failures_are_counted_and_found_in_files(
         "30 TimedOut: run the same command again, with a longer --timeout if need be",
         "2 ValueError: fix the errors above, then run the same command again",
         "genbatch status out counts them, out/results.jsonl has a row for each",
-        "genbatch: 1232 prompts failed, see above; the same command retries 32",
+        "genbatch: 1,232 prompts failed, see above; the same command retries 32",
     ]
 
 

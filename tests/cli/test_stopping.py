@@ -43,7 +43,7 @@ def test_a_refused_key_stops_the_run_at_the_first_call(
     done = genbatch("--debug", "run", "prompts.txt", "-k", "1")
     assert done.returncode == 3
     assert fake.stats.calls == 1
-    announced, stopped = done.stderr.splitlines()
+    announced, *_, stopped = done.stderr.splitlines()
     assert announced.startswith("8 prompts · 0 done · 8 to make · flash = ")
     assert re.fullmatch(rf"genbatch: stopped: .*\({status}\).*", stopped)
     assert CANARY not in done.stdout + done.stderr

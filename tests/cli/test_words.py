@@ -37,7 +37,7 @@ def test_messages_speak_of_options(said: str, typed: str) -> None:
         ("--config topP=much", "--config topP must be a number, got 'much'"),
         (
             "--aspect-ratio 16x9",
-            "'--aspect-ratio': 16x9 is not an aspect ratio: did you mean 16:9?",
+            "'--aspect-ratio': \"16x9\" is no aspect ratio: did you mean 16:9?",
         ),
         ("--model falsh", "no model is called falsh: did you mean flash?"),
         ("--model gemini-3-pro-imgae", "did you mean gemini-3-pro-image?"),

@@ -170,9 +170,11 @@ def _fresh(journal: Transaction, item: int, wanted: PlanRequest) -> ItemRow:
     known, row_id = journal.item(item), storable(wanted.request.id)
     if (known.metadata, known.row_id) == (wanted.metadata, row_id):
         return known
-    changed = """UPDATE item SET metadata = ?, row_id = ?, prompt = iif(
-        ? IS NULL, json_remove(prompt, '$.id'), json_set(prompt, '$.id', ?)) WHERE id = ?"""
-    journal.execute(changed, (wanted.metadata, row_id, row_id, row_id, item))
+    (prompt,) = journal.first("SELECT prompt FROM item WHERE id = ?", item)
+    asked = {name: value for name, value in json.loads(prompt).items() if name != "id"}
+    asked |= {} if row_id is None else {"id": wanted.request.id}
+    changed = "UPDATE item SET metadata = ?, row_id = ?, prompt = ? WHERE id = ?"
+    journal.execute(changed, (wanted.metadata, row_id, json.dumps(asked), item))
     return journal.item(item)
 
 

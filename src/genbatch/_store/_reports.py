@@ -428,7 +428,7 @@ def _row(row: tuple[Any, ...]) -> dict[str, Any]:
     status = "done" if pick is not None else "to do" if kind is None else "failed"
     return {
         "index": index,
-        "id": row_id,
+        "id": asked.pop("id", row_id),
         "prompt": asked.pop("text"),
         "status": status,
         "file": file,

@@ -42,6 +42,7 @@ from ._words import misspelt
 
 _GEMINI = re.compile(r"(models/)?(gemini|imagen)\b.*|" + "|".join(each.alias for each in MODELS))
 _OPENAI = re.compile(r"(chat)?gpt-image.*|flare|sunburst")
+_NAME = re.compile(r"\w[\w.-]*")  # of a service
 _COLLECTIONS = ("models", "tunedModels", "publishers", "projects")  # of Google, not services
 _BUILT_IN: Mapping[str, tuple[re.Pattern[str], Any]] = {
     "gemini": (_GEMINI, GeminiClient),
@@ -84,7 +85,7 @@ class Services:
             if pattern.fullmatch(model) or model.startswith(f"{name}/"):
                 return name
         prefix, slash, _ = model.partition("/")
-        if slash and prefix not in _COLLECTIONS:
+        if slash and _NAME.fullmatch(prefix) and prefix not in _COLLECTIONS:
             raise ValueError(f"no service is named {prefix!r}, as {model} asks: give its --service")
         return self._own[0].name if self._own else "gemini"
 
