@@ -61,6 +61,8 @@ class Overrun(NamedTuple):
 
 def dollars(told: object) -> float | None:
     """Return a price or a cost that a client tells, None where it is no amount of US dollars."""
+    if type(told) is float:  # mostly
+        return told if 0 <= told < math.inf else None
     if not isinstance(told, Real | Decimal) or isinstance(told, bool):
         return None
     try:

@@ -407,6 +407,8 @@ class RowInspector:
     # Lines of text
 
     def _line(self, number: int, fields: Fields, doubts: Doubts | None) -> Fields | None:
+        if doubts is None and not self._skip:
+            return fields
         text: str = fields["prompt"]
         kind = kind_of_line(text, self._is_first) or kind_of_prompt(text)
         self._is_first = False
@@ -468,7 +470,7 @@ class RowInspector:
 
     def _kept(self, number: int, fields: Fields, doubts: Doubts | None) -> Fields | None:
         """Return a row, None if a prompt like its own is left out."""
-        for name in self._used:
+        for name in self._used if self._skip or doubts is not None else ():
             value = fields.get(name)
             if type(value) is not str or (kind := kind_of_prompt(value)) is None:
                 continue
