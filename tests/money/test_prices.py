@@ -93,8 +93,8 @@ def test_a_file_tells_what_a_job_costs(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file"),
-        (b"\xff\xfe\x00", "can't decode"),
+        (None, "no such file"),
+        (b"\xff\xfe\x00", "it is not UTF-8"),
         (b"{", "Expecting property name"),
         (b"[" * 200_000, "recursion"),
         (b"[]", 'it must be an object with a list "prices"'),
