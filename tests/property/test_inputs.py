@@ -184,7 +184,7 @@ def test_lines_do_not_depend_on_where_blocks_end(
                     found += reader.feed(content[start:end])
             found += reader.feed(b"")
         except ValueError as error:
-            found.append(str(error))
+            found.append(str(error).partition(";")[0])  # what is proposed depends on what was seen
         return found
 
     assert lines(sorted(cuts)) == lines([])
