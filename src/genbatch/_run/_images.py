@@ -23,6 +23,7 @@ from genbatch._values import (
     SavedImage,
     takes_settings,
 )
+from genbatch.events import OnEvent
 
 from ._paid_call import ImageMaker, PaidCalls
 from ._service import Generate, ImageClient, Service
@@ -42,6 +43,7 @@ class _Options(ImageSettings, total=False):
     namespace: str
     budget: Budget | None
     price: float | None
+    on_event: OnEvent | None
 
 
 @overload
@@ -89,6 +91,7 @@ def generate_images(
     namespace: str = "",
     budget: Budget | None = None,
     price: float | None = None,
+    on_event: OnEvent | None = None,
     **settings: Unpack[ImageSettings],
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, Any]]:
     """Generate an image for each prompt and stream the outcomes.
@@ -107,6 +110,8 @@ def generate_images(
         budget: What the calls are paid from; one that could exceed it is not made, and its prompt
             fails with BudgetExhausted.
         price: US dollars an image, in place of the price table's.
+        on_event: Called with each event of the batch's calls; see genbatch.events. An on_event of
+            the client's is called as well.
         settings: See ImageSettings; they apply to every prompt that does not override them.
 
     Yields:
@@ -118,7 +123,7 @@ def generate_images(
             for or google-genai does not send one of them, budget is in US dollars and no price of
             it is known, or as stream. What a prompt's own settings ask for fails that prompt alone.
         TypeError: If there is no such setting, generation_config is not a mapping, client is none,
-            or as stream.
+            on_event is no function or an asynchronous one, or as stream.
         Rejected: If the model is known to have been shut down.
         StoreError: On entering, if save_dir cannot be used; see Store.
 
@@ -138,7 +143,7 @@ def generate_images(
         raise ValueError("give save_dir or store, not both")
     service = Service(client)
     defaults = defaults_of(service, settings, budget, price)
-    calls = PaidCalls(service, Budget() if budget is None else budget, price)
+    calls = PaidCalls(service, Budget() if budget is None else budget, price, on_event)
     place = store if save_dir is None else Store(save_dir)
     if place is None:
         generate: Callable[..., Awaitable[Any]] = _generate(calls, defaults)
@@ -197,7 +202,7 @@ def _generate(
     async def generate(numbered: tuple[int, str | Prompt]) -> Image:
         index, prompt = numbered
         with log_context(index=index):
-            return await calls.make_image(request_of(calls.service, prompt, defaults))
+            return await calls.make_unsaved(request_of(calls.service, prompt, defaults))
 
     return generate
 

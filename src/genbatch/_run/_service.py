@@ -19,6 +19,7 @@ from genbatch._values import (
     Prompt,
     sniff_mime_type,
 )
+from genbatch.events import OnEvent
 
 
 class ImageClient(Protocol):
@@ -36,6 +37,7 @@ class ImageClient(Protocol):
     - ``price(request)``: the most US dollars that an answer with one image costs, None if unknown;
       a Budget reserves them. Without one, unknown.
     - ``expected_price(request)``: what it is expected to cost. Without one, the most.
+    - ``on_event``: is called with each event of its calls in a run; see genbatch.events.
     - ``throttle(model)``: the Throttle of a model. Without one, each model has its own, in each
       run, which waits out the RateLimited that ``generate_image`` raises.
     - ``budget`` and ``price``, keyword arguments of ``generate_image``, for a client that makes
@@ -67,6 +69,7 @@ class Service:
     Attributes:
         name: Of the service.
         default_model: For requests that name no model.
+        on_event: Listens to all of the client's calls.
 
     Raises:
         TypeError: If it is neither.
@@ -81,6 +84,7 @@ class Service:
         self._takes_request = made_by is not client
         self._pays = "budget" in inspect.signature(made_by).parameters
         self._throttles: dict[str, Throttle] = {}
+        self.on_event: OnEvent | None = getattr(client, "on_event", None)
         self.name: str = getattr(client, "service", None) or _name(client)
         self.default_model: str = getattr(client, "default_model", self.name)
 
@@ -159,9 +163,7 @@ class Service:
         async with account.attempt(expected, request.model) as attempt:
             image = _image(await self._generate(asked), request, self.name)
             cost = image.cost if price is None else price * image.images
-            cost = attempt.cost_of(image.images) if cost is None else cost
-            attempt.paid(cost, image.images)
-            return replace(image, cost=cost)
+            return attempt.brought(replace(image, cost=cost))
 
 
 def _name(client: object) -> str:

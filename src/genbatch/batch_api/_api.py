@@ -15,6 +15,7 @@ from genbatch._money import Budget
 from genbatch._run import PaidCalls, Service, defaults_of, generate_once, inside
 from genbatch._store import Batch, Store
 from genbatch._values import ImageSettings, Prompt, SavedImage, takes_settings
+from genbatch.events import OnEvent
 from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient
 
 from ._job import JobContext
@@ -49,6 +50,7 @@ def generate_images(
     namespace: str = "",
     budget: Budget | None = None,
     price: float | None = None,
+    on_event: OnEvent | None = None,
     **settings: Unpack[ImageSettings],
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, SavedImage]]:
     """Generate an image per prompt with batch jobs, save it, and stream the outcomes.
@@ -71,6 +73,8 @@ def generate_images(
         budget: Pays for the requests. What jobs of earlier runs may still cost counts as possibly
             spent.
         price: US dollars per live image, overriding the price table; in a job, half of it.
+        on_event: As for genbatch.generate_images. The attempt of a request in a job begins when the
+            request is added and ends with the job's results.
         settings: See ImageSettings.
 
     Yields:
@@ -109,7 +113,7 @@ def generate_images(
     service = Service(client)
     defaults = defaults_of(service, settings, budget, price)
     place = Store(save_dir) if store is None else store  # type: ignore[arg-type]  # one is given
-    calls = PaidCalls(service, Budget() if budget is None else budget, price)
+    calls = PaidCalls(service, Budget() if budget is None else budget, price, on_event)
     context = JobContext(place, calls, poll, watch)
     queue = Queue(context, job_size=job_size, live=max_concurrent if live else 0)
     batch = Batch(place, namespace)
