@@ -95,6 +95,16 @@ class HttpClient(ABC, Generic[W]):
         return self._wire
 
     @property
+    def http_client(self) -> httpx.AsyncClient | httpx2.AsyncClient:
+        """What sends its requests while it is open, such as for OpenTelemetry to instrument.
+
+        Raises:
+            RuntimeError: If the client is not open.
+        """
+        http: httpx.AsyncClient | httpx2.AsyncClient = self._opened().http
+        return http
+
+    @property
     def throttles(self) -> Mapping[str, Throttle]:
         """The throttles of the models called so far, by full id."""
         return self._throttles
