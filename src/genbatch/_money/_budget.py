@@ -119,8 +119,7 @@ class Attempt:
         """Say that an image came, and return it with its cost: as reserved if it does not tell."""
         self.image = image
         self.paid(image.cost, image.images)
-        cost = self.cost_of(image.images) if image.cost is None else image.cost
-        return replace(image, cost=cost)
+        return image if image.cost is not None else replace(image, cost=self.cost_of(image.images))
 
     def failed(self, error: Exception) -> None:
         """Say what came instead of an image."""

@@ -162,8 +162,9 @@ class Service:
         asked = request if self._takes_request else _prompt_of(request)
         async with account.attempt(expected, request.model) as attempt:
             image = _image(await self._generate(asked), request, self.name)
-            cost = image.cost if price is None else price * image.images
-            return attempt.brought(replace(image, cost=cost))
+            if price is not None:
+                image = replace(image, cost=price * image.images)
+            return attempt.brought(image)
 
 
 def _name(client: object) -> str:
