@@ -23,7 +23,14 @@ from typing import NamedTuple, Protocol
 
 from genbatch._core import ParkingLot, waiting
 from genbatch._logs import log
-from genbatch._values import BudgetExhausted, DamagedImage, GenbatchError, Image, SavedImage
+from genbatch._values import (
+    BudgetExhausted,
+    DamagedImage,
+    GenbatchError,
+    Image,
+    SavedImage,
+    check_type,
+)
 from genbatch._watch import current_watch
 from genbatch.events import CallsStopped
 
@@ -155,11 +162,17 @@ class Budget:
 
     Raises:
         ValueError: If a number is negative.
+        TypeError: If one is no number.
     """
 
     def __init__(
         self, usd: float | None = None, *, spent: float = 0.0, max_images: int | None = None
     ) -> None:
+        if usd is not None:
+            check_type("usd", usd, float)
+        if max_images is not None:
+            check_type("max_images", max_images, int)
+        check_type("spent", spent, float)
         if usd is not None and not usd >= 0:
             raise ValueError(f"budget must be >= 0 US dollars, got {usd}")
         if not spent >= 0:

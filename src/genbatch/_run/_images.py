@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from logging import DEBUG, getLogger
@@ -21,6 +21,8 @@ from genbatch._values import (
     ImageSettings,
     Prompt,
     SavedImage,
+    check_type,
+    prompt_of_row,
     takes_settings,
 )
 from genbatch.events import OnEvent
@@ -30,7 +32,7 @@ from ._service import Generate, ImageClient, Service
 
 _log = getLogger("genbatch.store")
 
-PT = TypeVar("PT", bound=str | Prompt)
+PT = TypeVar("PT", bound=str | Prompt | Mapping[Any, Any])
 
 
 class _Options(ImageSettings, total=False):
@@ -44,6 +46,7 @@ class _Options(ImageSettings, total=False):
     budget: Budget | None
     price: float | None
     on_event: OnEvent | None
+    prompt_column: str | None
 
 
 @overload
@@ -92,6 +95,7 @@ def generate_images(
     budget: Budget | None = None,
     price: float | None = None,
     on_event: OnEvent | None = None,
+    prompt_column: str | None = None,
     **settings: Unpack[ImageSettings],
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, Any]]:
     """Generate an image for each prompt and stream the outcomes.
@@ -99,7 +103,7 @@ def generate_images(
     Args:
         client: An open GeminiClient, or any ImageClient; or an ``async def generate(prompt)`` that
             returns an Image or its bytes.
-        prompts: Strings or Prompts, pulled lazily; see stream.
+        prompts: Strings or Prompts, pulled lazily; see stream. Or with prompt_column, rows.
         save_dir: Directory to save the images in, created if missing.
         store: An open Store to save them in, instead of save_dir.
         max_concurrent: Most calls in flight, at least 1. With a limiter the smaller bound wins.
@@ -112,6 +116,8 @@ def generate_images(
         price: US dollars an image, in place of the price table's.
         on_event: Called with each event of the batch's calls; see genbatch.events. An on_event of
             the client's is called as well.
+        prompt_column: Where prompts are the rows of a table, such as dictionaries: the column of
+            the prompt. Those that a Prompt has by name are settings, the others metadata.
         settings: See ImageSettings; they apply to every prompt that does not override them.
 
     Yields:
@@ -141,7 +147,9 @@ def generate_images(
     """
     if save_dir is not None and store is not None:
         raise ValueError("give save_dir or store, not both")
-    service = Service(client)
+    if store is not None:
+        check_type("store", store, Store, hint=": for a directory, give save_dir=")
+    service = service_of(client, namespace, prompt_column)
     defaults = defaults_of(service, settings, budget, price)
     calls = PaidCalls(service, Budget() if budget is None else budget, price, on_event)
     place = store if save_dir is None else Store(save_dir)
@@ -150,12 +158,30 @@ def generate_images(
     else:
         batch = Batch(place, namespace)
         generate = generate_once(calls, defaults, place, batch, namespace)
+    generate = of_rows(generate, prompt_column)
     workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     calls.breaker.drop_waiting = workers.drop_waiting
     outcomes = open_stream(workers, ordered)
     if place is None:
         return outcomes
     return inside(nullcontext() if place is store else place, batch, workers, outcomes)
+
+
+def service_of(
+    client: ImageClient | Generate, namespace: str, prompt_column: str | None
+) -> Service:
+    """Return the service of a batch, and check what does not depend on it.
+
+    Raises:
+        TypeError: If client is none, or an argument of another type.
+    """
+    check_type("namespace", namespace, str)
+    if prompt_column is not None:
+        check_type("prompt_column", prompt_column, str)
+    if isinstance(client, type):
+        name = client.__name__
+        raise TypeError(f"client must be an open client, got the class {name}: pass {name}()")
+    return Service(client)
 
 
 def defaults_of(
@@ -169,6 +195,12 @@ def defaults_of(
         TypeError: If there is no such setting, or one is of the wrong type.
         Rejected: If the model is known to have been shut down.
     """
+    if budget is not None:
+        check_type("budget", budget, Budget, hint=": give Budget(usd=...)")
+    if price is not None:
+        check_type("price", price, float)
+        if not price >= 0:
+            raise ValueError(f"price must be >= 0 US dollars, got {price}")
     named: ImageSettings = {"model": service.default_model, **settings}
     defaults = service.resolve(ImageRequest.of("any text", named))
     service.check(defaults)
@@ -230,6 +262,20 @@ def generate_once(
             return await maker.save_image(place, plan, request)
 
     return generate
+
+
+def of_rows(
+    generate: Callable[[tuple[int, Any]], Awaitable[T]], prompt_column: str | None
+) -> Callable[[tuple[int, Any]], Awaitable[T]]:
+    """Return what makes the image of each row of a table; generate itself without a column."""
+    if prompt_column is None:
+        return generate
+
+    async def generate_row(numbered: tuple[int, Any]) -> T:
+        index, row = numbered
+        return await generate((index, prompt_of_row(row, prompt_column)))
+
+    return generate_row
 
 
 def _resumed(index: int, key: str, saved: SavedImage) -> SavedImage:

@@ -16,6 +16,7 @@ from ._journal import HIDDEN, JOURNAL, RunCost, Spent, check_types
 from ._keys import DEFAULT_TEMPLATE, check_template, content_digest, digests_of_texts, key_of
 from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
 from ._reports import Status, export, made_in, open_in_jobs, reading, status, verify
+from ._results import results
 from ._store import PendingImage, Store, run_to_end
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "read_file",
     "reading",
     "replace_file",
+    "results",
     "run_to_end",
     "status",
     "sync_directory",

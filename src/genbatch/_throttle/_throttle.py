@@ -28,7 +28,7 @@ from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
 from genbatch._core import P, T, waiting
 from genbatch._logs import log, log_context
-from genbatch._values import RateLimited, Unavailable
+from genbatch._values import RateLimited, Unavailable, check_type
 from genbatch._watch import current_watch
 from genbatch.events import CallAdmitted, CallsPaused, RateLimitHit
 
@@ -69,12 +69,12 @@ class Throttle:
         patience: float = 1800.0,
     ) -> None:
         for name, value in (("capacity", 1 if capacity is None else capacity), ("burst", burst)):
-            if not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+            check_type(name, value, int)
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
         if burst > 1 and pace is None:
             raise ValueError("burst needs a pace")
+        check_type("patience", patience, float)
         if not patience >= 0:
             raise ValueError(f"patience must be >= 0 seconds, got {patience}")
         clock = None if pace is None else Pace(parse_interval(pace), burst)

@@ -34,9 +34,11 @@ from ._request import (
     ImageSettings,
     Prompt,
     asked_size,
+    check_type,
     is_smaller,
     takes_settings,
 )
+from ._rows import prompt_of_row
 
 __all__ = [
     "EXTENSIONS",
@@ -63,10 +65,12 @@ __all__ = [
     "Unavailable",
     "Usage",
     "asked_size",
+    "check_type",
     "dimensions",
     "extension_of",
     "is_smaller",
     "is_whole",
+    "prompt_of_row",
     "sniff_input_type",
     "sniff_mime_type",
     "takes_settings",

@@ -30,7 +30,7 @@ class Prompt:
 
     Raises:
         ValueError: If text is blank.
-        TypeError: If text is not a string.
+        TypeError: If one is of another type.
     """
 
     text: str
@@ -45,6 +45,14 @@ class Prompt:
 
     def __post_init__(self) -> None:
         check_text(self.text)
+        for name in ("id", "filename", "model", "aspect_ratio", "image_size"):
+            if (value := getattr(self, name)) is not None and type(value) is not str:
+                check_type(name, value, str)
+        if self.seed is not None:
+            check_type("seed", self.seed, int)
+        if type(self.images) is not tuple or self.images:
+            object.__setattr__(self, "images", _tuple_of_images(self.images))
+        check_type("metadata", self.metadata, Mapping)
 
     @classmethod
     def of(cls, prompt: str | Prompt) -> Prompt:
@@ -59,7 +67,9 @@ class Prompt:
 
         Raises:
             ValueError: If n is below 1.
+            TypeError: If it is not a whole number.
         """
+        check_type("n", n, int)
         if n < 1:
             raise ValueError(f"n must be >= 1, got {n}")
         return (self,) if n == 1 else tuple(self._variant(number) for number in range(1, n + 1))
@@ -73,6 +83,45 @@ class Prompt:
         )
 
 
+_WORDS = {
+    str: "a str",
+    int: "an int",
+    float: "a number",
+    bool: "True or False",
+    Mapping: "a mapping, such as a dict",
+}
+
+
+def check_type(name: str, value: object, kind: type, *, hint: str = "") -> None:
+    """Refuse the value of an argument that is of another type.
+
+    Args:
+        name: That of the argument.
+        value: Its value.
+        kind: The type that it must have; an int is a float too, but True is no int.
+        hint: What to do instead, for the message.
+
+    Raises:
+        TypeError: If it is of another type.
+    """
+    is_number = kind is float and isinstance(value, int)
+    if not (isinstance(value, kind) or is_number) or (type(value) is bool and kind is not bool):
+        must = _WORDS.get(kind) or f"a {kind.__name__}"
+        raise TypeError(f"{name} must be {must}, got {type(value).__name__}{hint}")
+
+
+def _tuple_of_images(images: object) -> tuple[bytes | str | Path, ...]:
+    if not isinstance(images, tuple | list):
+        hint = ": put it in a tuple" if isinstance(images, str | bytes | Path) else ""
+        kind = type(images).__name__
+        raise TypeError(f"images must be a tuple of paths or bytes, got {kind}{hint}")
+    for each in images:
+        if not isinstance(each, bytes | str | Path):
+            kind = type(each).__name__
+            raise TypeError(f"each of images must be a path or bytes, got {kind}")
+    return tuple(images)
+
+
 def check_text(text: str) -> None:
     """Refuse the text of a prompt that is not one.
 
@@ -81,7 +130,8 @@ def check_text(text: str) -> None:
         TypeError: If it is not a string.
     """
     if not isinstance(text, str):
-        raise TypeError(f"a prompt must be a str or Prompt, got {type(text).__name__}")
+        hint = ": give prompt_column=, the name of its column" if isinstance(text, Mapping) else ""
+        raise TypeError(f"a prompt must be a str or Prompt, got {type(text).__name__}{hint}")
     if not text.strip():
         raise ValueError("a prompt must not be blank")
 
@@ -164,6 +214,9 @@ class ImageRequest:
         if unknown := settings.keys() - _SETTINGS:
             name = min(unknown)
             raise TypeError(f"there is no setting {name!r}: there are {', '.join(_SETTINGS)}")
+        for name, kind in _TYPES.items():
+            if settings.get(name) is not None or (name == "model" and name in settings):
+                check_type(name, settings[name], kind)  # type: ignore[literal-required]
         if isinstance(prompt, ImageRequest):
             if settings:
                 raise TypeError("an ImageRequest has its settings: give none beside it")
@@ -193,6 +246,15 @@ class ImageRequest:
         }
 
 
+_TYPES: Mapping[str, type] = {
+    "model": str,
+    "aspect_ratio": str,
+    "image_size": str,
+    "thinking": str,
+    "temperature": float,
+    "seed": int,
+    "system_instruction": str,
+}
 _SETTINGS = {
     each.name: each for each in fields(ImageRequest) if each.name in ImageSettings.__annotations__
 }
