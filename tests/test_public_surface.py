@@ -73,6 +73,7 @@ def test_generate_images() -> None:
         **SETTINGS,
         **MONEY,
         "on_event": None,
+        "prompt_column": None,
     }
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import genbatch
+import genbatch.events
 import genbatch.gallery
 import genbatch.openai
+import genbatch.otel
 import genbatch.testing
 from genbatch.cli._main import app
 from support.pages import DOCS, PAGES, README, ROOT, read
@@ -22,7 +24,8 @@ DESCRIBED = re.findall(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)", ALL, re.MULTILIN
 
 
 def public_names() -> Iterator[str]:
-    for module in (genbatch, genbatch.openai, genbatch.testing, genbatch.gallery):
+    modules = (genbatch, genbatch.events, genbatch.otel, genbatch.openai, genbatch.testing)
+    for module in (*modules, genbatch.gallery):
         yield from (f"{module.__name__}.{name}" for name in module.__all__)
 
 

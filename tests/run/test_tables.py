@@ -119,6 +119,12 @@ async def test_a_row_without_its_column_named_says_what_to_give() -> None:
     )
 
 
+async def test_a_column_of_arrow_says_what_to_pass() -> None:
+    found = await run(ARROW["caption"])
+    assert "got StringScalar: pass the column's to_pylist()" in str(found[0].error)
+    assert len(await run(ARROW["caption"].to_pylist())) == 3
+
+
 @pytest.mark.parametrize(
     ("table", "rows"),
     [

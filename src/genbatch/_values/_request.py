@@ -131,6 +131,7 @@ def check_text(text: str) -> None:
     """
     if not isinstance(text, str):
         hint = ": give prompt_column=, the name of its column" if isinstance(text, Mapping) else ""
+        hint = ": pass the column's to_pylist()" if hasattr(text, "as_py") else hint  # of Arrow
         raise TypeError(f"a prompt must be a str or Prompt, got {type(text).__name__}{hint}")
     if not text.strip():
         raise ValueError("a prompt must not be blank")

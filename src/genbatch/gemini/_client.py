@@ -190,6 +190,7 @@ class GeminiClient(HttpClient["Wire"]):
         Raises:
             ValueError: If the prompt is blank, a setting is not one that the model can do or
                 google-genai sends, or an input image is no image; nothing has been sent.
+            TypeError: If a setting is of another type than it must be.
             OSError: If an input image cannot be read.
             RateLimited: If the service rejects calls for now, and has done nothing else for as long
                 as the throttle has patience.
