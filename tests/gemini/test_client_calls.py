@@ -289,9 +289,9 @@ async def test_blank_prompt_is_refused(client: GeminiClient, service: Service) -
 async def test_setting_of_the_wrong_type_is_the_callers_mistake(
     client: GeminiClient, service: Service
 ) -> None:
-    with pytest.raises(TypeError, match="^aspect_ratio must be a str, got int$"):
+    with pytest.raises(TypeError, match=r"^aspect_ratio must be a str, got int$"):
         await client.generate_image("a cat", aspect_ratio=16)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="^temperature must be a number, got str$"):
+    with pytest.raises(TypeError, match=r"^temperature must be a number, got str$"):
         await client.generate_image("a cat", temperature="hot")  # type: ignore[arg-type]
     assert service.requests == []
 
