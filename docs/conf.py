@@ -32,7 +32,10 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 
 # There is no intersphinx: the build needs no network. What others define is not linked.
-_OTHERS = r"(anyio|asyncio|collections|contextlib|datetime|google|httpx2?|opentelemetry|os|pathlib|types|typing)\..*"
+_OTHERS = (
+    r"(anyio|asyncio|collections|contextlib|datetime|google|httpx2?|opentelemetry|os|pathlib|types"
+    r"|typing)\..*"
+)
 _OWN = (
     r"genbatch\.(_core\._outcome\.[PT](_co)?|_run\._images\.PT|batch_api\._api\.PT"
     r"|_money\._budget\.Account|_store\._plan\.Plan)"

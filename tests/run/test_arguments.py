@@ -25,6 +25,20 @@ def batch(**options: Any) -> Callable[[], Any]:
         (batch(budget=5), "budget must be a Budget, got int: give Budget(usd=...)"),
         (batch(price="5"), "price must be a number, got str"),
         (batch(store="out"), "store must be a Store, got str: for a directory, give save_dir="),
+        (batch(save_dir=3), "save_dir must be a path, got int"),
+        (
+            batch(client=3),
+            "client must have a generate_image, got int: pass a client, such as an open "
+            "GeminiClient, or an async function",
+        ),
+        (
+            batch(prompts="a cup"),
+            "prompts must be an iterable of prompts, not a single string: put it in a list",
+        ),
+        (
+            batch(prompts=genbatch.Prompt("a cup")),
+            "prompts must be an iterable, got Prompt: put it in a list",
+        ),
         (batch(namespace=3), "namespace must be a str, got int"),
         (batch(prompt_column=0), "prompt_column must be a str, got int"),
         (batch(model=3), "model must be a str, got int"),

@@ -34,7 +34,9 @@ def iterable_of(prompts: Iterable[P] | AsyncIterable[P]) -> Iterable[P] | AsyncI
         TypeError: If it cannot be, or would iterate something else than its prompts.
     """
     if isinstance(prompts, str | bytes | bytearray):
-        raise TypeError("prompts must be an iterable of prompts, not a single string")
+        raise TypeError(
+            "prompts must be an iterable of prompts, not a single string: put it in a list"
+        )
     if isinstance(prompts, Mapping):
         raise TypeError(
             "prompts must be an iterable of prompts, got a mapping, which iterates its keys: "
@@ -51,7 +53,7 @@ def iterable_of(prompts: Iterable[P] | AsyncIterable[P]) -> Iterable[P] | AsyncI
         return prompts
     if hasattr(prompts, "__len__") and hasattr(prompts, "__getitem__"):
         return _Items(prompts)
-    raise TypeError(f"prompts must be an iterable, got {type(prompts).__name__}")
+    raise TypeError(f"prompts must be an iterable, got {type(prompts).__name__}: put it in a list")
 
 
 def _parts_of_frame(frame: object) -> tuple[str, str]:

@@ -215,7 +215,7 @@ class Budget:
             ValueError: If a bound in US dollars is set and the price is unknown.
         """
         if price is None and self.usd is not None:
-            raise ValueError("a budget needs a price: give the price of an image of this model")
+            raise ValueError("a budget needs a price: give price=, US dollars an image")
         reserved, images = await self._make_room(price or 0.0, model)
         attempt = Attempt(price, None if price is None else reserved, images)
         self._running += 1

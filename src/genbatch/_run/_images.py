@@ -147,6 +147,8 @@ def generate_images(
     """
     if save_dir is not None and store is not None:
         raise ValueError("give save_dir or store, not both")
+    if not isinstance(save_dir, str | os.PathLike | None):
+        raise TypeError(f"save_dir must be a path, got {type(save_dir).__name__}")
     if store is not None:
         check_type("store", store, Store, hint=": for a directory, give save_dir=")
     service = service_of(client, namespace, prompt_column)

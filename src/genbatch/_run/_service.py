@@ -78,7 +78,10 @@ class Service:
     def __init__(self, client: ImageClient | Generate | type) -> None:
         made_by = getattr(client, "generate_image", client)
         if not callable(made_by):
-            raise TypeError(f"client must have a generate_image, got {type(client).__name__}")
+            raise TypeError(
+                f"client must have a generate_image, got {type(client).__name__}: pass a client, "
+                "such as an open GeminiClient, or an async function"
+            )
         self._client = client
         self._generate: Callable[..., Awaitable[bytes | Image]] = made_by
         self._takes_request = made_by is not client

@@ -73,7 +73,7 @@ class Throttle:
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
         if burst > 1 and pace is None:
-            raise ValueError("burst needs a pace")
+            raise ValueError("burst needs a pace: give pace=, such as '10/min'")
         check_type("patience", patience, float)
         if not patience >= 0:
             raise ValueError(f"patience must be >= 0 seconds, got {patience}")

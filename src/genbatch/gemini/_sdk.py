@@ -318,11 +318,19 @@ def config_of(request: ImageRequest, timeout: float | None = None) -> types.Gene
         fields = {"response_modalities": ["IMAGE"], **fields, **_OURS}
         return types.GenerateContentConfig(**fields)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"])) or exc.title
-        raise ValueError(f"{where}: {first['msg']}, got {first['input']!r:.100}") from None
+        raise ValueError(_words(exc)) from None
     except AttributeError as exc:  # the SDK's enumerations fail so on anything but a string
         raise ValueError(f"generation_config: {exc}") from None
+
+
+def _words(exc: ValidationError) -> str:
+    """Return what is wrong with the first invalid setting, in our words."""
+    first = exc.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"])) or exc.title
+    if first["type"] == "extra_forbidden":
+        return f"generation_config: google-genai knows no field {where}"
+    message = f": {first['msg']}".replace(": Input should be ", " must be ", 1)
+    return f"{where}{message}, got {first['input']!r:.100}"
 
 
 def _sorted_out(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
