@@ -329,7 +329,7 @@ def _words(exc: ValidationError) -> str:
     where = ".".join(map(str, first["loc"])) or exc.title
     if first["type"] == "extra_forbidden":
         return f"generation_config: google-genai knows no field {where}"
-    message = f": {first['msg']}".replace(": Input should be ", " must be ", 1)
+    message = f": {first['msg'].partition(', ')[0]}".replace(": Input should be ", " must be ", 1)
     return f"{where}{message}, got {first['input']!r:.100}"
 
 
