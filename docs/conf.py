@@ -40,7 +40,7 @@ _OWN = (
     r"genbatch\.(_core\._outcome\.[PT](_co)?|_run\._images\.PT|batch_api\._api\.PT"
     r"|_money\._budget\.Account|_store\._plan\.Plan)"
 )
-_SHORT = r"EndOfStream|ClosedResourceError|ControlFaults|Credentials|MeterProvider|Self|TracerProvider"
+_SHORT = r"EndOfStream|ClosedResourceError|ControlFaults|Credentials|(Meter|Tracer)Provider|Self"
 nitpick_ignore_regex = [("py:.*", _OTHERS), ("py:.*", _OWN), ("py:.*", _SHORT)]
 smartquotes_action = "D"  # dashes only; quotes stay as they are typed
 highlight_language = "text"

@@ -10,6 +10,8 @@ from typing import Any, TypedDict, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_TEXTS = ("id", "filename", "model", "aspect_ratio", "image_size")  # of a Prompt
+_NO_TEXTS = (None,) * len(_TEXTS)
 _SIDES = {"1K": 1024, "2K": 2048, "4K": 4096}  # pixels of a square image
 
 
@@ -45,14 +47,18 @@ class Prompt:
 
     def __post_init__(self) -> None:
         check_text(self.text)
-        for name in ("id", "filename", "model", "aspect_ratio", "image_size"):
-            if (value := getattr(self, name)) is not None and type(value) is not str:
-                check_type(name, value, str)
+        # Most prompts of a long input have none of these.
+        texts = (self.id, self.filename, self.model, self.aspect_ratio, self.image_size)
+        if texts != _NO_TEXTS:
+            for name, value in zip(_TEXTS, texts, strict=True):
+                if value is not None:
+                    check_type(name, value, str)
         if self.seed is not None:
             check_type("seed", self.seed, int)
-        if type(self.images) is not tuple or self.images:
+        if self.images != ():
             object.__setattr__(self, "images", _tuple_of_images(self.images))
-        check_type("metadata", self.metadata, Mapping)
+        if type(self.metadata) is not dict:
+            check_type("metadata", self.metadata, Mapping)
 
     @classmethod
     def of(cls, prompt: str | Prompt) -> Prompt:
