@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import pytest
@@ -25,6 +25,7 @@ from genbatch import (
     batch_api,
     generate_images,
 )
+from genbatch._watch import Watch
 from genbatch.batch_api import _job, _queue
 from genbatch.events import (
     AttemptEnded,
@@ -38,7 +39,17 @@ from genbatch.events import (
     RetryScheduled,
 )
 from genbatch.openai import OpenAIClient
-from genbatch.testing import Call, FakeGemini, FakeOpenAI, Fault, bad_key, blocked, no_usage
+from genbatch.testing import (
+    Call,
+    FakeGemini,
+    FakeOpenAI,
+    Fault,
+    bad_key,
+    blocked,
+    no_usage,
+    rate_limited,
+    short_body,
+)
 from support import virtual
 
 pytestmark = pytest.mark.anyio
@@ -279,6 +290,53 @@ async def test_a_lost_call_counts_as_reserved_and_an_unknown_price_as_none(
     heard.all.clear()
     await run(generate, ["a cup"], on_event=heard)
     assert (heard.one(AttemptEnded).cost, heard.one(CallEnded).cost) == (None, None)
+
+
+async def test_the_cost_of_attempts_is_what_the_budget_counts(
+    heard: Listener, pauses: list[float], tmp_path: Path
+) -> None:
+    def cut(answer: dict[str, Any]) -> dict[str, Any]:
+        for part in answer["candidates"][0]["content"]["parts"]:
+            if "inlineData" in part:
+                part["inlineData"]["data"] = part["inlineData"]["data"][:40]
+        return answer
+
+    faults = [
+        no_usage(),
+        Fault(edit=cut),
+        Fault(edit=lambda answer: cut(no_usage().edit(answer))),  # type: ignore[misc,arg-type]
+        blocked("SAFETY"),
+        short_body(),
+        Fault(status=503),
+        None,
+    ]
+    budget = Budget(9.0)
+    prompts = [f"a cup, number {number}" for number in range(5)]
+    async with FakeGemini(image_size=8, faults=faults) as fake:
+        async with GeminiClient("a-key", base_url=fake.url) as client:
+            await run(client, prompts, save_dir=tmp_path, budget=budget, on_event=heard)
+    ended = heard.of(AttemptEnded)
+    assert [each.is_estimated for each in ended] == [True, False, True, False, True, False, False]
+    total = budget.spent + budget.maybe_spent
+    assert budget.maybe_spent > 0
+    assert sum(each.cost for each in ended) == pytest.approx(total)
+    assert sum(each.cost for each in heard.of(CallEnded)) == pytest.approx(total)
+
+
+async def test_where_nobody_listens_no_event_is_made(
+    pauses: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*_: object) -> None:
+        raise AssertionError("an event was made")
+
+    for kind in (Watch, *get_args(Event)):
+        monkeypatch.setattr(kind, "__init__", made)
+    faults = [rate_limited(0.01), Fault(status=503), bad_key()]
+    async with FakeGemini(image_size=8, faults=faults) as fake:
+        async with GeminiClient("a-key", base_url=fake.url) as client:
+            (outcome,) = await run(client, ["a cup"], save_dir=tmp_path)
+            assert isinstance(outcome.error, Unauthorized)
+            await client.generate_image("a mug")
 
 
 async def test_a_cancelled_call_is_told_to_its_end(heard: Listener) -> None:
