@@ -15,12 +15,6 @@ from contextvars import Token
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from opentelemetry import context, metrics, trace
-from opentelemetry.context import Context
-from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TracerProvider
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
 from genbatch._values import Image, SavedImage
 from genbatch.events import (
     AttemptEnded,
@@ -36,6 +30,16 @@ from genbatch.events import (
     RateLimitHit,
     RetryScheduled,
 )
+
+try:
+    from opentelemetry import context, metrics, trace
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TracerProvider
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ModuleNotFoundError as exc:
+    install = "python -m pip install 'genbatch[otel]'"
+    raise ModuleNotFoundError(f"genbatch.otel needs OpenTelemetry's API; run {install}") from exc
 
 __all__ = ["OpenTelemetry"]
 

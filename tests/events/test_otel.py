@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -181,3 +183,11 @@ async def test_requests_of_an_instrumented_client_are_inside_their_attempts(
 async def test_http_client_is_there_while_the_client_is_open() -> None:
     with pytest.raises(RuntimeError, match="GeminiClient is not open"):
         _ = GeminiClient("a-key").http_client
+
+
+def test_without_the_extra_the_import_says_what_to_install() -> None:
+    script = "import sys; sys.modules['opentelemetry'] = None; import genbatch.otel"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    told = "genbatch.otel needs OpenTelemetry's API; run python -m pip install 'genbatch[otel]'"
+    assert ran.returncode == 1
+    assert ran.stderr.rstrip().endswith(told)

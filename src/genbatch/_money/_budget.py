@@ -218,13 +218,13 @@ class Budget:
             raise ValueError("a budget needs a price: give price=, US dollars an image")
         reserved, images = await self._make_room(price or 0.0, model)
         attempt = Attempt(price, None if price is None else reserved, images)
+        watch = current_watch()
+        if watch is not None:
+            number, began = watch.attempt_started(attempt.price), perf_counter()
         self._running += 1
         self._reserved += reserved
         self._reserved_images += images
         error: BaseException | None = None
-        watch = current_watch()
-        if watch is not None:
-            number, began = watch.attempt_started(attempt.price), perf_counter()
         try:
             yield attempt
         except BaseException as exc:
