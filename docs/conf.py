@@ -33,13 +33,14 @@ python_maximum_signature_line_length = 80
 
 # There is no intersphinx: the build needs no network. What others define is not linked.
 _OTHERS = (
-    r"(anyio|asyncio|collections|contextlib|datetime|google|httpx2?|os|pathlib|types|typing)\..*"
+    r"(anyio|asyncio|collections|contextlib|datetime|google|httpx2?|opentelemetry|os|pathlib|types"
+    r"|typing)\..*"
 )
 _OWN = (
     r"genbatch\.(_core\._outcome\.[PT](_co)?|_run\._images\.PT|batch_api\._api\.PT"
     r"|_money\._budget\.Account|_store\._plan\.Plan)"
 )
-_SHORT = r"EndOfStream|ClosedResourceError|ControlFaults|Credentials|Self"
+_SHORT = r"EndOfStream|ClosedResourceError|ControlFaults|Credentials|(Meter|Tracer)Provider|Self"
 nitpick_ignore_regex = [("py:.*", _OTHERS), ("py:.*", _OWN), ("py:.*", _SHORT)]
 smartquotes_action = "D"  # dashes only; quotes stay as they are typed
 highlight_language = "text"

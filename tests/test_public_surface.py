@@ -72,6 +72,8 @@ def test_generate_images() -> None:
         "namespace": "",
         **SETTINGS,
         **MONEY,
+        "on_event": None,
+        "prompt_column": None,
     }
 
 
@@ -80,7 +82,7 @@ def test_gemini_client() -> None:
     assert positional == ["api_key"]
     vertex = ["vertexai", "project", "location", "credentials"]
     connection = ["base_url", "http_client", "trust_env", "throttle"]
-    assert list(options) == [*vertex, *connection, "max_retries", "timeout"]
+    assert list(options) == [*vertex, *connection, "max_retries", "timeout", "on_event"]
     assert options["max_retries"] == 3
     assert parameters(genbatch.GeminiClient.generate_image) == (
         ["self", "prompt"],

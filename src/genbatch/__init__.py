@@ -15,10 +15,14 @@ Batches: stream hands outcomes over as calls complete, collect returns them in i
 any ``async def generate(prompt)``. A batch lives inside its block: leaving it ends its calls.
 
 Images: GeminiClient makes one of a prompt, generate_images many, saved in a directory that a later
-run resumes from; Store is that directory. A Prompt brings settings of its own.
+run resumes from; Store is that directory, and results its rows for a data frame. A Prompt brings
+settings of its own.
 
 Limits: max_concurrent of every batch, a CapacityLimiter shared by several, a Budget in dollars or
 images, a Throttle that finds out what the service allows; estimate tells the cost beforehand.
+
+Events: on_event of a client or a batch is called with what becomes of each call; genbatch.events
+has their types, genbatch.otel makes spans and metrics of them.
 
 Errors: a prompt's error is data, in its Failure; those of the service are GenbatchErrors.
 
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     from ._estimate import Estimate, estimate
     from ._money import Budget
     from ._run import ImageClient, generate_images
-    from ._store import Store
+    from ._store import Store, results
     from ._throttle import Throttle, throttled
     from ._values import (
         Blocked,
@@ -99,6 +103,7 @@ __all__ = [
     "collect",
     "estimate",
     "generate_images",
+    "results",
     "stream",
     "throttled",
 ]
@@ -118,6 +123,7 @@ _HOMES = {
     "Throttle": "._throttle",
     "estimate": "._estimate",
     "generate_images": "._run",
+    "results": "._store",
     "throttled": "._throttle",
 }
 

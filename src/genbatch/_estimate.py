@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Unpack
 
+from genbatch._core import iterable_of
 from genbatch._run import Generate, ImageClient, Service, defaults_of, request_of
 from genbatch._store import both_digests, hash_of_text, standing
-from genbatch._values import ImageRequest, ImageSettings, Prompt, takes_settings
+from genbatch._values import ImageRequest, ImageSettings, Prompt, prompt_of_row, takes_settings
 from genbatch.gemini import GeminiClient
 from genbatch.inputs import PromptFiles
 
@@ -55,7 +56,7 @@ class Estimate:
 
 @takes_settings
 def estimate(
-    prompts: Iterable[str | Prompt],
+    prompts: Iterable[str | Prompt | Mapping[Any, Any]],
     *,
     client: ImageClient | Generate | type = GeminiClient,
     save_dir: str | os.PathLike[str] | None = None,
@@ -65,6 +66,7 @@ def estimate(
     reserve: bool = False,
     redo_missing: bool = False,
     retry_failed: bool | Collection[str] = False,
+    prompt_column: str | None = None,
     **settings: Unpack[ImageSettings],
 ) -> Estimate:
     """Return how many calls a batch will make, and what they are expected to cost.
@@ -82,12 +84,13 @@ def estimate(
             each prompt.
         redo_missing: As for Store.
         retry_failed: As for Store.
+        prompt_column: As for generate_images.
         settings: See ImageSettings; those of the batch.
 
     Raises:
         ValueError: If a model cannot do what is asked for, a prompt is blank, or rate is not above
             0.
-        TypeError: If there is no such setting.
+        TypeError: If there is no such setting, or prompts cannot be iterated, or not as prompts.
         OSError: If an input image cannot be read.
         StoreError: If the journal in save_dir cannot be read.
     """
@@ -99,7 +102,10 @@ def estimate(
     number = 0
     cost: float | None = 0.0
     most: float | None = 0.0
-    for prompt, count in _kinds(prompts, one_by_one=reserve or found.is_any):
+    rows: Any = iterable_of(prompts)
+    if prompt_column is not None:
+        rows = (prompt_of_row(row, prompt_column) for row in rows)
+    for prompt, count in _kinds(rows, one_by_one=reserve or found.is_any):
         number += count
         terms = terms_of(prompt.model, prompt.aspect_ratio, prompt.image_size)
         if found.is_any and found.take(namespace, terms.request(prompt)):

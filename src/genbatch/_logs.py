@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from genbatch._values import GenbatchError, StoreError
 
@@ -30,6 +31,11 @@ def log_context(**fields: object) -> Iterator[None]:
         yield
     finally:
         _about.reset(token)
+
+
+def log_fields(*names: str) -> tuple[Any, ...]:
+    """Return the fields of these names that records have now, None for one that is not known."""
+    return tuple(map(_about.get({}).get, names))
 
 
 def log(
@@ -63,8 +69,15 @@ def log(
     extra = {name: value for name, value in known.items() if value is not None}
     try:
         logger.log(level, message, *args, extra=extra, stacklevel=2)
-    except Exception:  # noqa: BLE001 - see 2; shown as the library shows what its own handlers raise
-        _quiet.handleError(logging.LogRecord(logger.name, level, "", 0, message, args, None))
+    except Exception:  # noqa: BLE001 - see 2
+        show_error(message, *args, name=logger.name, level=level)
+
+
+def show_error(
+    message: str, *args: object, name: str = "genbatch", level: int = logging.ERROR
+) -> None:
+    """Show the exception that is being handled as logging shows what its own handlers raise."""
+    _quiet.handleError(logging.LogRecord(name, level, "", 0, message, args, None))
 
 
 def _reason(error: Exception) -> str:

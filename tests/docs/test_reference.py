@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import genbatch
+import genbatch.events
 import genbatch.gallery
 import genbatch.openai
+import genbatch.otel
 import genbatch.pytest_plugin
 import genbatch.testing
 import genbatch.web
@@ -24,8 +26,8 @@ DESCRIBED = re.findall(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)", ALL, re.MULTILIN
 
 
 def public_names() -> Iterator[str]:
-    modules = (genbatch, genbatch.openai, genbatch.testing, genbatch.gallery, genbatch.web)
-    for module in (*modules, genbatch.pytest_plugin):
+    modules = (genbatch, genbatch.events, genbatch.otel, genbatch.openai, genbatch.testing)
+    for module in (*modules, genbatch.gallery, genbatch.web, genbatch.pytest_plugin):
         yield from (f"{module.__name__}.{name}" for name in module.__all__)
 
 

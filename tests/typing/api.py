@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 from anyio import CapacityLimiter
 from anyio.abc import ObjectReceiveStream
@@ -29,8 +29,11 @@ from genbatch import (
     TimedOut,
     collect,
     generate_images,
+    results,
     stream,
 )
+from genbatch.events import AttemptEnded, Event
+from genbatch.otel import OpenTelemetry
 from genbatch.testing import FakeGemini, FakeOpenAI, rate_limited
 from genbatch.web import open_relay
 
@@ -53,6 +56,24 @@ async def patterns(client: GeminiClient, prompts: list[str]) -> None:
                 case Failure(_, prompt, error):
                     assert_type(prompt, str)
                     assert_type(error, Exception)
+
+
+async def rows_and_events(client: GeminiClient, rows: list[dict[str, int]]) -> None:
+    def on_event(event: Event) -> None:
+        match event:
+            case AttemptEnded(cost=cost, error=error):
+                assert_type(cost, float | None)
+                assert_type(error, BaseException | None)
+            case _:
+                assert_type(event.call.metadata, Mapping[str, object])
+                assert_type(event.is_estimated, bool)
+
+    listening = GeminiClient(on_event=on_event)
+    async with generate_images(
+        listening, rows, save_dir="out", prompt_column="caption", on_event=OpenTelemetry()
+    ) as outcomes:
+        assert_type(outcomes, OutcomeStream[dict[str, int], SavedImage])
+    assert_type(results("out"), list[dict[str, Any]])
 
 
 async def mixed_prompts(client: GeminiClient, prompts: list[str | Prompt]) -> None:

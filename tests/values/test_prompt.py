@@ -44,3 +44,38 @@ def test_blank_prompt_is_refused() -> None:
 def test_prompt_that_is_no_string_is_refused() -> None:
     with pytest.raises(TypeError, match="must be a str or Prompt, got int"):
         Prompt.of(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("id", 3, "id must be a str, got int"),
+        ("filename", b"cup", "filename must be a str, got bytes"),
+        ("model", ["pro"], "model must be a str, got list"),
+        ("aspect_ratio", 1.5, "aspect_ratio must be a str, got float"),
+        ("image_size", 2, "image_size must be a str, got int"),
+        ("seed", "7", "seed must be an int, got str"),
+        ("seed", True, "seed must be an int, got bool"),
+        (
+            "images",
+            "cup.png",
+            "images must be a tuple of paths or bytes, got str: put it in a tuple",
+        ),
+        ("images", None, "images must be a tuple of paths or bytes, got NoneType"),
+        ("images", (3,), "each of images must be a path or bytes, got int"),
+        ("metadata", [1], "metadata must be a mapping, such as a dict, got list"),
+    ],
+)
+def test_a_field_of_another_type_is_named(field: str, value: object, message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        Prompt("a cat", **{field: value})  # type: ignore[arg-type]
+    assert str(caught.value) == message
+
+
+def test_images_may_be_a_list() -> None:
+    assert Prompt("a cat", images=[b"x"]) == Prompt("a cat", images=(b"x",))  # type: ignore[arg-type]
+
+
+def test_variants_are_counted_with_a_whole_number() -> None:
+    with pytest.raises(TypeError, match=r"^n must be an int, got str$"):
+        Prompt("a cat").variants("2")  # type: ignore[arg-type]

@@ -13,6 +13,8 @@ from anyio import to_thread
 
 from genbatch._money import load_prices
 from genbatch._throttle import Throttle
+from genbatch._watch import check_listener
+from genbatch.events import OnEvent
 
 from ._retry import Throttles
 from ._wire import check_options
@@ -32,6 +34,9 @@ class HttpClient(ABC, Generic[W]):
     """A client's options, its connections while it is open, and its throttles.
 
     Args: See GeminiClient.
+
+    Attributes:
+        on_event: Listens to its calls.
     """
 
     def __init__(
@@ -42,7 +47,10 @@ class HttpClient(ABC, Generic[W]):
         throttle: Throttle | Callable[[str], Throttle] | None,
         max_retries: int,
         timeout: float | None,
+        on_event: OnEvent | None,
     ) -> None:
+        check_listener(on_event)
+        self.on_event = on_event
         check_options(max_retries, timeout, http_client, trust_env=trust_env)
         self._http_client = http_client
         self._trust_env = trust_env
@@ -85,6 +93,16 @@ class HttpClient(ABC, Generic[W]):
             name = type(self).__name__
             raise RuntimeError(f"{name} is not open: use 'async with {name}(...)'")
         return self._wire
+
+    @property
+    def http_client(self) -> httpx.AsyncClient | httpx2.AsyncClient:
+        """What sends its requests while it is open, such as for OpenTelemetry to instrument.
+
+        Raises:
+            RuntimeError: If the client is not open.
+        """
+        http: httpx.AsyncClient | httpx2.AsyncClient = self._opened().http
+        return http
 
     @property
     def throttles(self) -> Mapping[str, Throttle]:

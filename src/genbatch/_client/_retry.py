@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from logging import DEBUG, WARNING, getLogger
 from random import random
@@ -24,11 +23,14 @@ from genbatch._values import (
     DamagedImage,
     GenbatchError,
     Image,
+    ImageRequest,
     InvalidResponse,
     Stopped,
     TimedOut,
     Unavailable,
 )
+from genbatch._watch import current_watch, watching
+from genbatch.events import OnEvent, RetryScheduled
 
 _log = getLogger("genbatch.client")
 
@@ -95,6 +97,8 @@ async def _wait(seconds: float, error: GenbatchError) -> bool:
     try:
         with waiting():
             log(_log, WARNING, message, made, seconds, error=error, attempt=made, delay=seconds)
+            if (watch := current_watch()) is not None:
+                watch.tell(RetryScheduled(watch.call, watch.attempts, seconds, error))
             await sleep(seconds)
     except Stopped:
         return False
@@ -129,11 +133,13 @@ async def paid_image(
     ask: Callable[[], Awaitable[A]],
     read: Callable[[A], Awaitable[Image]],
     *,
-    model: str,
+    request: ImageRequest,
+    service: str,
     price: float | None,
     account: Account | None,
     throttle: Throttle,
     max_retries: int,
+    on_event: OnEvent | None = None,
     room: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> Image:
     """Make a call: attempts in the throttle's turn, each paid from an account.
@@ -141,20 +147,30 @@ async def paid_image(
     Args:
         ask: Makes one attempt and returns its answer, awaiting nothing after the last byte.
         read: Returns the image of an answer, or raises the error of one that is paid for.
-        model: Full id.
+        request: With the full id of its model.
+        service: Whose image it is.
         price: Most US dollars that an attempt should cost, None where unknown.
-        account: None for a budget without bounds.
+        account: None for a budget without bounds. One that is not a Budget is that of a run, which
+            watches its calls itself.
         throttle: That of the model.
         max_retries: Most attempts after the first.
+        on_event: Listens to the call, outside a run.
         room: Waited for and kept around each attempt: a connection that it may open.
 
     Raises:
         GenbatchError: As with_retries.
     """
     payer = Budget() if account is None else account
-    attempt = partial(_make_attempt, ask, read, model, price, payer, room)
-    with log_context(model=model):
-        return await with_retries(partial(throttle.run, attempt), max_retries, _image_or_error)
+    attempt = partial(_make_attempt, ask, read, request.model, price, payer, room)
+    make = partial(with_retries, partial(throttle.run, attempt), max_retries, _image_or_error)
+    with log_context(model=request.model):
+        if not isinstance(payer, Budget):
+            return await make()
+        with watching(request, service, on_event) as watch:
+            image = await make()
+            if watch is not None:
+                watch.image = image
+            return image
 
 
 async def _make_attempt(
@@ -182,14 +198,12 @@ async def _make_attempt(
         try:
             image = await read(answer)
         except GenbatchError as error:
+            attempt.failed(error)
             if isinstance(error, DamagedImage) and error.cost is None:
                 error.cost = attempt.cost_of(error.images)
-            attempt.failed(error)
             _log_failure(error, began)
             return error
-        if image.cost is None:
-            image = replace(image, cost=attempt.cost_of(image.images))
-        attempt.paid(image.cost, image.images)
+        image = attempt.brought(image)
         _log_image(image, began)
         return image
 

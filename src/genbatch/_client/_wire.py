@@ -30,6 +30,7 @@ from genbatch._values import (
     ImageRequest,
     InvalidResponse,
     Unauthorized,
+    check_type,
     is_reference,
     is_whole,
     sniff_input_type,
@@ -101,7 +102,10 @@ def find_key(api_key: str | None, environ: Mapping[str, str], *names: str) -> Se
     Raises:
         Unauthorized: If there is none.
         ValueError: If it has characters that an HTTP header cannot carry.
+        TypeError: If it is not a string.
     """
+    if api_key is not None:
+        check_type("api_key", api_key, str)
     for key in (api_key, *map(environ.get, names)):
         if key and key.strip():
             return Secret(_sendable(key.strip(), "API key"))
@@ -173,8 +177,11 @@ def check_options(
     Raises:
         ValueError: If max_retries or timeout is out of range, trust_env is given beside
             http_client, or that follows redirects: the key would go along to any host.
-        TypeError: If http_client is not an AsyncClient.
+        TypeError: If http_client is not an AsyncClient, or a number is none.
     """
+    check_type("max_retries", max_retries, int)
+    if timeout is not None:
+        check_type("timeout", timeout, float)
     if max_retries < 0:
         raise ValueError(f"max_retries must be >= 0, got {max_retries}")
     if timeout is not None and not timeout > 0:

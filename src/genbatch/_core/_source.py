@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sized
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sized,
+)
 from contextvars import copy_context
 from functools import partial
-from typing import Generic
+from typing import Any, Generic
 
 from anyio import CancelScope, EndOfStream, current_time
 from anyio.lowlevel import checkpoint
@@ -17,6 +25,57 @@ from ._waiting import ParkingLot
 
 CHECKPOINT_EVERY = 64
 CLOSE_TIMEOUT = 5.0  # seconds that an asynchronous source has to close
+
+
+def iterable_of(prompts: Iterable[P] | AsyncIterable[P]) -> Iterable[P] | AsyncIterable[P]:
+    """Return prompts as what can be iterated: a data set may have only a length and items.
+
+    Raises:
+        TypeError: If it cannot be, or would iterate something else than its prompts.
+    """
+    if isinstance(prompts, str | bytes | bytearray):
+        raise TypeError(
+            "prompts must be an iterable of prompts, not a single string: put it in a list"
+        )
+    if isinstance(prompts, Mapping):
+        raise TypeError(
+            "prompts must be an iterable of prompts, got a mapping, which iterates its keys: "
+            "pass its values(), its items() or list() of it"
+        )
+    if hasattr(prompts, "shape") and hasattr(prompts, "columns"):
+        column, rows = _parts_of_frame(prompts)
+        raise TypeError(
+            f"prompts must be an iterable of prompts, got a {type(prompts).__name__}, which "
+            f"does not iterate its rows: pass one column, such as {column}, or to "
+            f"generate_images with prompt_column= its rows, {rows}"
+        )
+    if isinstance(prompts, Iterable | AsyncIterable):
+        return prompts
+    if hasattr(prompts, "__len__") and hasattr(prompts, "__getitem__"):
+        return _Items(prompts)
+    raise TypeError(f"prompts must be an iterable, got {type(prompts).__name__}: put it in a list")
+
+
+def _parts_of_frame(frame: object) -> tuple[str, str]:
+    """Return how to get a column and the rows of a table."""
+    if hasattr(frame, "to_pylist"):
+        return 'table["prompt"].to_pylist()', "table.to_pylist()"
+    rows = "iter_rows(named=True)" if hasattr(frame, "iter_rows") else 'to_dict("records")'
+    return 'frame["prompt"]', f"frame.{rows}"
+
+
+class _Items(Generic[P]):
+    """The items of what has a length and items, but no iterator."""
+
+    def __init__(self, items: Any) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[P]:
+        for index in range(len(self._items)):
+            yield self._items[index]
 
 
 class Source(Generic[P]):
@@ -30,20 +89,7 @@ class Source(Generic[P]):
     _pull: Callable[[], P]
 
     def __init__(self, prompts: Iterable[P] | AsyncIterable[P]) -> None:
-        if isinstance(prompts, str | bytes | bytearray):
-            raise TypeError("prompts must be an iterable of prompts, not a single string")
-        if isinstance(prompts, Mapping):
-            raise TypeError(
-                "prompts must be an iterable of prompts, got a mapping, which iterates its keys: "
-                "pass its values(), its items() or list() of it"
-            )
-        if hasattr(prompts, "columns") and hasattr(prompts, "shape"):
-            raise TypeError(
-                f"prompts must be an iterable of prompts, got a {type(prompts).__name__}, which "
-                'does not iterate its rows: pass one column, such as frame["prompt"]'
-            )
-        if not isinstance(prompts, Iterable | AsyncIterable):
-            raise TypeError(f"prompts must be an iterable, got {type(prompts).__name__}")
+        prompts = iterable_of(prompts)
         self.prompts = prompts
         self.error: Exception | None = None
         self.pulled = 0

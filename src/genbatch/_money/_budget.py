@@ -16,16 +16,26 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from logging import WARNING, getLogger
 from numbers import Real
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple, Protocol
 
 from genbatch._core import ParkingLot, waiting
 from genbatch._logs import log
-from genbatch._values import BudgetExhausted, DamagedImage, GenbatchError
+from genbatch._values import (
+    BudgetExhausted,
+    DamagedImage,
+    GenbatchError,
+    Image,
+    SavedImage,
+    check_type,
+)
+from genbatch._watch import current_watch
+from genbatch.events import CallsStopped
 
 _log = getLogger("genbatch.run")
 
@@ -84,6 +94,9 @@ class Attempt:
         cost: US dollars of the images that came.
         images: How many came.
         maybe_images: 1 while it may have been billed without an image, else 0.
+        is_estimated: Whether the cost is what was reserved, for want of an answer that tells.
+        image: What came, None without one.
+        error: Why nothing came, where an answer says so.
     """
 
     expected: float | None
@@ -92,12 +105,23 @@ class Attempt:
     cost: float = 0.0
     images: int = 0
     maybe_images: int = 1
+    is_estimated: bool = False
+    image: Image | SavedImage | None = None
+    error: Exception | None = None
 
     def cost_of(self, images: int) -> float | None:
         """Return what counts for an answer with images that does not say what it cost."""
         if self.price is None or self.expected is None:
             return None
         return max(self.price, self.expected * images)
+
+    @property
+    def bill(self) -> tuple[float | None, bool]:
+        """What counts for it, None where unknown, and whether that is estimated."""
+        if self.maybe_images:
+            return self.price, True
+        is_unknown = self.is_estimated and self.price is None
+        return None if is_unknown else self.cost, self.is_estimated
 
     @property
     def overrun(self) -> Overrun | None:
@@ -112,10 +136,18 @@ class Attempt:
         """Say that images came, even damaged ones, and what they cost together if it is known."""
         self.images, self.maybe_images = images, 0
         known = dollars(cost)
+        self.is_estimated = known is None
         self.cost = (self.cost_of(images) or 0.0) if known is None else known
+
+    def brought(self, image: Image) -> Image:
+        """Say that an image came, and return it with its cost: as reserved if it does not tell."""
+        self.image = image
+        self.paid(image.cost, image.images)
+        return image if image.cost is not None else replace(image, cost=self.cost_of(image.images))
 
     def failed(self, error: Exception) -> None:
         """Say what came instead of an image."""
+        self.error = error
         if isinstance(error, DamagedImage):
             self.paid(error.cost, error.images)
         elif isinstance(error, GenbatchError) and not error.maybe_paid:
@@ -134,6 +166,7 @@ class Budget:
 
     Args:
         usd: Most US dollars to spend, None for no bound.
+        spent: US dollars that count as spent already, such as those of a ledger of your own.
         max_images: Most images to pay for, None for no bound.
 
     Attributes:
@@ -145,17 +178,27 @@ class Budget:
             this budget does not count them again.
 
     Raises:
-        ValueError: If a bound is negative.
+        ValueError: If a number is negative.
+        TypeError: If one is no number.
     """
 
-    def __init__(self, usd: float | None = None, *, max_images: int | None = None) -> None:
+    def __init__(
+        self, usd: float | None = None, *, spent: float = 0.0, max_images: int | None = None
+    ) -> None:
+        if usd is not None:
+            check_type("usd", usd, float)
+        if max_images is not None:
+            check_type("max_images", max_images, int)
+        check_type("spent", spent, float)
         if usd is not None and not usd >= 0:
             raise ValueError(f"budget must be >= 0 US dollars, got {usd}")
+        if not spent >= 0:
+            raise ValueError(f"spent must be >= 0 US dollars, got {spent}")
         if max_images is not None and max_images < 0:
             raise ValueError(f"max_images must be >= 0, got {max_images}")
         self.usd = usd
         self.max_images = max_images
-        self.spent = 0.0
+        self.spent = spent
         self.maybe_spent = 0.0
         self.images = 0
         self.maybe_images = 0
@@ -189,16 +232,22 @@ class Budget:
             ValueError: If a bound in US dollars is set and the price is unknown.
         """
         if price is None and self.usd is not None:
-            raise ValueError("a budget needs a price: give the price of an image of this model")
+            raise ValueError("a budget needs a price: give price=, US dollars an image")
         reserved, images = await self._make_room(price or 0.0, model)
         attempt = Attempt(price, None if price is None else reserved, images)
+        watch = current_watch()
+        if watch is not None:
+            number, began = watch.attempt_started(attempt.price), perf_counter()
         self._running += 1
         self._reserved += reserved
         self._reserved_images += images
+        error: BaseException | None = None
         try:
             yield attempt
-        except Exception as exc:
-            attempt.failed(exc)
+        except BaseException as exc:
+            error = exc
+            if isinstance(exc, Exception):
+                attempt.failed(exc)
             raise
         finally:
             self._running -= 1
@@ -214,6 +263,10 @@ class Budget:
             if attempt.maybe_images:
                 message = "a call may have been paid without an image, $%.4f"
                 log(_log, WARNING, message, reserved, price=reserved)
+            if watch is not None:
+                image, error = attempt.image, error or attempt.error
+                watch.attempt_ended(number, *attempt.bill, perf_counter() - began, image, error)
+            attempt.error = error = None  # their tracebacks hold this frame
 
     async def _make_room(self, price: float, model: str) -> tuple[float, int]:
         """Wait until there is room for an attempt; return US dollars and images to reserve."""
@@ -242,6 +295,8 @@ class Budget:
         if not self._is_told:
             self._is_told = True
             log(_log, WARNING, "no further call is paid", error=error)
+            if (watch := current_watch()) is not None:
+                watch.tell(CallsStopped(watch.call, error))
         return error
 
     def _why(self, images: int) -> str:

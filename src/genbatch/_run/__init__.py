@@ -7,7 +7,9 @@ from ._images import (
     generate_once,
     input_of,
     inside,
+    of_rows,
     request_of,
+    service_of,
 )
 from ._look import FirstLook, Looked
 from ._paid_call import PaidCalls, warn_if_smaller
@@ -30,8 +32,10 @@ __all__ = [
     "input_of",
     "inside",
     "make_takes",
+    "of_rows",
     "plan_takes",
     "request_of",
+    "service_of",
     "takes_in",
     "warn_if_smaller",
 ]

@@ -28,6 +28,8 @@ from genbatch._values import (
     Unauthorized,
     Unavailable,
 )
+from genbatch._watch import current_watch
+from genbatch.events import CallsStopped
 
 _log = getLogger("genbatch.run")
 
@@ -122,6 +124,7 @@ class RunBreaker:
         if self._run is None:
             self._run = error
             log(_log, WARNING, "the run stops", error=error)
+            _tell(error)
             self.drop_waiting()
 
     def _failed(self, model: str, error: Exception) -> bool:
@@ -147,6 +150,7 @@ class RunBreaker:
         if model not in self._models:
             self._models[model] = error
             log(_log, WARNING, "the calls of %s stop", model, error=error)
+            _tell(error, model)
 
     def _count_unavailable(self, error: Exception) -> bool:
         self._unavailable += 1
@@ -175,6 +179,11 @@ class RunBreaker:
             stopped.scope = "model"
             self._stop_model(model, stopped)
         return True
+
+
+def _tell(error: Exception, model: str | None = None) -> None:
+    if (watch := current_watch()) is not None:
+        watch.tell(CallsStopped(watch.call, error, model))
 
 
 def _cause(error: GenbatchError) -> GenbatchError:

@@ -10,6 +10,7 @@ from collections.abc import (
     Callable,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
     Sized,
 )
@@ -30,15 +31,18 @@ from genbatch._values import (
     ImageSettings,
     Prompt,
     SavedImage,
+    check_type,
+    prompt_of_row,
     takes_settings,
 )
+from genbatch.events import OnEvent
 
 from ._paid_call import ImageMaker, PaidCalls
 from ._service import Generate, ImageClient, Service
 
 _log = getLogger("genbatch.store")
 
-PT = TypeVar("PT", bound=str | Prompt)
+PT = TypeVar("PT", bound=str | Prompt | Mapping[Any, Any])
 
 
 class _Options(ImageSettings, total=False):
@@ -51,6 +55,8 @@ class _Options(ImageSettings, total=False):
     namespace: str
     budget: Budget | None
     price: float | None
+    on_event: OnEvent | None
+    prompt_column: str | None
 
 
 @overload
@@ -98,6 +104,8 @@ def generate_images(
     namespace: str = "",
     budget: Budget | None = None,
     price: float | None = None,
+    on_event: OnEvent | None = None,
+    prompt_column: str | None = None,
     **settings: Unpack[ImageSettings],
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, Any]]:
     """Generate an image for each prompt and stream the outcomes.
@@ -105,7 +113,7 @@ def generate_images(
     Args:
         client: An open GeminiClient, or any ImageClient; or an ``async def generate(prompt)`` that
             returns an Image or its bytes.
-        prompts: Strings or Prompts, pulled lazily; see stream.
+        prompts: Strings or Prompts, pulled lazily; see stream. Or with prompt_column, rows.
         save_dir: Directory to save the images in, created if missing.
         store: An open Store to save them in, instead of save_dir.
         max_concurrent: Most calls in flight, at least 1. With a limiter the smaller bound wins.
@@ -116,6 +124,10 @@ def generate_images(
         budget: What the calls are paid from; one that could exceed it is not made, and its prompt
             fails with BudgetExhausted.
         price: US dollars an image, in place of the price table's.
+        on_event: Called with each event of the batch's calls; see genbatch.events. An on_event of
+            the client's is called as well.
+        prompt_column: Where prompts are the rows of a table, such as dictionaries: the column of
+            the prompt. Those that a Prompt has by name are settings, the others metadata.
         settings: See ImageSettings; they apply to every prompt that does not override them.
 
     Yields:
@@ -127,7 +139,7 @@ def generate_images(
             for or google-genai does not send one of them, budget is in US dollars and no price of
             it is known, or as stream. What a prompt's own settings ask for fails that prompt alone.
         TypeError: If there is no such setting, generation_config is not a mapping, client is none,
-            or as stream.
+            on_event is no function or an asynchronous one, or as stream.
         Rejected: If the model is known to have been shut down.
         StoreError: On entering, if save_dir cannot be used; see Store.
 
@@ -145,21 +157,43 @@ def generate_images(
     """
     if save_dir is not None and store is not None:
         raise ValueError("give save_dir or store, not both")
-    service = Service(client)
+    if not isinstance(save_dir, str | os.PathLike | None):
+        raise TypeError(f"save_dir must be a path, got {type(save_dir).__name__}")
+    if store is not None:
+        check_type("store", store, Store, hint=": for a directory, give save_dir=")
+    service = service_of(client, namespace, prompt_column)
     defaults = defaults_of(service, settings, budget, price)
-    calls = PaidCalls(service, Budget() if budget is None else budget, price)
+    calls = PaidCalls(service, Budget() if budget is None else budget, price, on_event)
     place = store if save_dir is None else Store(save_dir)
     if place is None:
         generate: Callable[..., Awaitable[Any]] = _generate(calls, defaults)
     else:
-        batch = Batch(place, namespace, input_of(service, prompts, defaults))
+        batch = Batch(place, namespace, input_of(service, prompts, defaults, prompt_column))
         generate = generate_once(calls, defaults, place, batch, namespace)
+    generate = of_rows(generate, prompt_column)
     workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     calls.breaker.drop_waiting = workers.drop_waiting
     outcomes = open_stream(workers, ordered)
     if place is None:
         return outcomes
     return inside(nullcontext() if place is store else place, batch, workers, outcomes)
+
+
+def service_of(
+    client: ImageClient | Generate, namespace: str, prompt_column: str | None
+) -> Service:
+    """Return the service of a batch, and check what does not depend on it.
+
+    Raises:
+        TypeError: If client is none, or an argument of another type.
+    """
+    check_type("namespace", namespace, str)
+    if prompt_column is not None:
+        check_type("prompt_column", prompt_column, str)
+    if isinstance(client, type):
+        name = client.__name__
+        raise TypeError(f"client must be an open client, got the class {name}: pass {name}()")
+    return Service(client)
 
 
 def defaults_of(
@@ -173,6 +207,12 @@ def defaults_of(
         TypeError: If there is no such setting, or one is of the wrong type.
         Rejected: If the model is known to have been shut down.
     """
+    if budget is not None:
+        check_type("budget", budget, Budget, hint=": give Budget(usd=...)")
+    if price is not None:
+        check_type("price", price, float)
+        if not price >= 0:
+            raise ValueError(f"price must be >= 0 US dollars, got {price}")
     named: ImageSettings = {"model": service.default_model, **settings}
     defaults = service.resolve(ImageRequest.of("any text", named))
     service.check(defaults)
@@ -202,10 +242,11 @@ def request_of(service: Service, prompt: str | Prompt, defaults: ImageRequest) -
 
 def input_of(
     service: Service,
-    prompts: Iterable[str | Prompt] | AsyncIterable[str | Prompt],
+    prompts: Iterable[Any] | AsyncIterable[Any],
     defaults: ImageRequest,
+    prompt_column: str | None = None,
 ) -> BatchInput:
-    """Return what is known of prompts before they are read."""
+    """Return what is known of prompts, or of rows with a column of them, before they are read."""
     source = getattr(prompts, "source", None)
     size = None
     with suppress(Exception):  # a length in name only
@@ -215,8 +256,9 @@ def input_of(
 
     def requests() -> Iterator[tuple[int, ImageRequest]]:
         with suppress(Exception):  # the batch meets it itself, when it comes there
-            for index, prompt in enumerate(prompts):  # type: ignore[arg-type]  # no asynchronous one
+            for index, row in enumerate(prompts):  # type: ignore[arg-type]  # no asynchronous one
                 with suppress(Exception):
+                    prompt = row if prompt_column is None else prompt_of_row(row, prompt_column)
                     yield index, request_of(service, prompt, defaults)
 
     return BatchInput(
@@ -235,7 +277,7 @@ def _generate(
     async def generate(numbered: tuple[int, str | Prompt]) -> Image:
         index, prompt = numbered
         with log_context(index=index):
-            return await calls.make_image(request_of(calls.service, prompt, defaults))
+            return await calls.make_unsaved(request_of(calls.service, prompt, defaults))
 
     return generate
 
@@ -271,6 +313,20 @@ def generate_once(
             return await maker.save_image(place, plan, request)
 
     return generate
+
+
+def of_rows(
+    generate: Callable[[tuple[int, Any]], Awaitable[T]], prompt_column: str | None
+) -> Callable[[tuple[int, Any]], Awaitable[T]]:
+    """Return what makes the image of each row of a table; generate itself without a column."""
+    if prompt_column is None:
+        return generate
+
+    async def generate_row(numbered: tuple[int, Any]) -> T:
+        index, row = numbered
+        return await generate((index, prompt_of_row(row, prompt_column)))
+
+    return generate_row
 
 
 def _resumed(index: int, key: str, saved: SavedImage) -> SavedImage:

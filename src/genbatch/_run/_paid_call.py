@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from logging import WARNING, getLogger
 from typing import Protocol
@@ -23,6 +23,8 @@ from genbatch._logs import log, log_context
 from genbatch._money import Attempt, Budget, dollars
 from genbatch._store import PendingImage, Plan, Store
 from genbatch._values import Image, ImageRequest, SavedImage, asked_size, is_smaller
+from genbatch._watch import Watch, check_listener, watching
+from genbatch.events import OnEvent
 
 from ._breaker import RunBreaker
 from ._service import Service
@@ -53,20 +55,30 @@ class PaidCalls:
         service: Makes the images.
         budget: What they are paid from.
         price: US dollars an image, in place of the price table's.
+        on_event: Listens to the calls, beside what listens to all of the client's.
         breaker: What has stopped the batch.
+
+    Raises:
+        TypeError: If on_event is no function, or an asynchronous one.
     """
 
     service: Service
     budget: Budget
     price: float | None
+    on_event: OnEvent | None = None
     breaker: RunBreaker = field(default_factory=RunBreaker)
 
     def __post_init__(self) -> None:
         if self.price is not None and dollars(self.price) is None:
             raise ValueError(f"price must be US dollars, at least 0, got {self.price!r}")
+        check_listener(self.on_event)
         self.breaker.has_several_keys = self.service.is_several
         if self.service.look is not None:
             self.breaker.is_first = self.service.look.is_first
+
+    def watching(self, request: ImageRequest) -> AbstractContextManager[Watch | None]:
+        """Watch the call of a request in the block."""
+        return watching(request, request.service, self.service.on_event, self.on_event)
 
     async def save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         """Make an image and save it, unless another batch has done so meanwhile."""
@@ -77,16 +89,27 @@ class PaidCalls:
 
     async def _save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         self.breaker.check(request.model)
-        with log_context(key=plan.key):
+        with log_context(key=plan.key), self.watching(request) as watch:
             try:
                 async with store.pending(plan) as pending:
                     if isinstance(pending, SavedImage):
                         return pending
-                    image = await self.make_image(request, pending)
-                    return await pending.save(image)
+                    saved = await pending.save(await self.make_image(request, pending))
+                    if watch is not None:
+                        watch.saved(saved)
+                    return saved
             finally:
                 if messages := self.breaker.take_refusals():
                     await store.forget_refusals(messages)
+
+    async def make_unsaved(self, request: ImageRequest) -> Image:
+        """Make an image that is not to be saved."""
+        self.breaker.check(request.model)
+        with self.watching(request) as watch:
+            image = await self.make_image(request)
+            if watch is not None:
+                watch.image = image
+            return image
 
     async def make_image(self, request: ImageRequest, pending: PendingImage | None = None) -> Image:
         """Make an image; its attempts are noted where it is to be saved."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from genbatch._money import Account, dollars
 from genbatch._throttle import Throttle
 from genbatch._values import DamagedImage, GenbatchError, Image, ImageRequest, Prompt
+from genbatch.events import OnEvent
 
 from ._look import FirstLook
 from ._made import CountedAccount, image_of, no_image
@@ -36,6 +37,7 @@ class ImageClient(Protocol):
     - ``price(request)``: the most US dollars that an answer with one image costs, None if unknown;
       a Budget reserves them. Without one, unknown.
     - ``expected_price(request)``: what it is expected to cost. Without one, the most.
+    - ``on_event``: is called with each event of its calls in a run; see genbatch.events.
     - ``throttle(model)``: the Throttle of a model. Without one, each model has its own, in each
       run, which waits out the RateLimited that ``generate_image`` raises.
     - ``is_fake(request)``: whether a fake server answers it, whose images are placeholders.
@@ -73,6 +75,7 @@ class Service:
         is_several: Whether the client stands for several services: its resolve says which.
         default_model: For requests that name no model.
         look: In which order its first calls are made, None where that does not matter.
+        on_event: Listens to all of the client's calls.
 
     Raises:
         TypeError: If it is neither.
@@ -85,7 +88,10 @@ class Service:
     ) -> None:
         made_by = getattr(client, "generate_image", client)
         if not callable(made_by):
-            raise TypeError(f"client must have a generate_image, got {type(client).__name__}")
+            raise TypeError(
+                f"client must have a generate_image, got {type(client).__name__}: pass a client, "
+                "such as an open GeminiClient, or an async function"
+            )
         self._client = client
         self._generate: Callable[..., Awaitable[bytes | Image]] = made_by
         self._takes_request = made_by is not client
@@ -95,6 +101,7 @@ class Service:
         self._throttles: dict[str, Throttle] = {}
         self.is_several: bool = getattr(client, "is_several", False)
         self.look: FirstLook | None = getattr(client, "look", None)
+        self.on_event: OnEvent | None = getattr(client, "on_event", None)
         self.name: str = getattr(client, "service", None) or _name(client)
         if not isinstance(self.name, str):
             raise TypeError(f"service must be a str, got {type(self.name).__name__}")
@@ -213,10 +220,9 @@ class Service:
         asked = request if self._takes_request else _prompt_of(request)
         async with account.attempt(expected, request.model) as attempt:
             image = image_of(await self._made(asked), request, self.name)
-            cost = image.cost if price is None else price * image.images
-            cost = attempt.cost_of(image.images) if cost is None else cost
-            attempt.paid(cost, image.images)
-            return replace(image, cost=cost)
+            if price is not None:
+                image = replace(image, cost=price * image.images)
+            return attempt.brought(image)
 
     async def _made(self, asked: object) -> object:
         made = self._generate(asked)

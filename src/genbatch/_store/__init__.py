@@ -36,6 +36,7 @@ from ._reports import (
     status,
     verify,
 )
+from ._results import results
 from ._store import PendingImage, Store, run_to_end
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "read_file",
     "reading",
     "replace_file",
+    "results",
     "run_to_end",
     "standing",
     "status",

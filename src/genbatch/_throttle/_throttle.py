@@ -28,7 +28,9 @@ from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
 from genbatch._core import P, T, waiting
 from genbatch._logs import log, log_context
-from genbatch._values import RateLimited, Unavailable
+from genbatch._values import RateLimited, Unavailable, check_type
+from genbatch._watch import current_watch
+from genbatch.events import CallAdmitted, CallsPaused, RateLimitHit
 
 from ._limits import LONGEST_PAUSE, Limits, Pace, Start, describe_rate, parse_interval
 
@@ -67,12 +69,12 @@ class Throttle:
         patience: float = 1800.0,
     ) -> None:
         for name, value in (("capacity", 1 if capacity is None else capacity), ("burst", burst)):
-            if not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+            check_type(name, value, int)
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
         if burst > 1 and pace is None:
-            raise ValueError("burst needs a pace")
+            raise ValueError("burst needs a pace: give pace=, such as '10/min'")
+        check_type("patience", patience, float)
         if not patience >= 0:
             raise ValueError(f"patience must be >= 0 seconds, got {patience}")
         clock = None if pace is None else Pace(parse_interval(pace), burst)
@@ -225,6 +227,10 @@ class Throttle:
             self._log_allowed("calls start again after %.1f s, %s", took, elapsed=took)
         start = self._limits.start(now, self.in_flight)
         self._limiter.acquire_on_behalf_of_nowait(start)
+        if (watch := current_watch()) is not None:
+            in_flight, waiting = self.in_flight, self.waiting
+            state = CallAdmitted(watch.call, self.capacity, self.rate, in_flight, waiting)
+            watch.tell(state)
         return start
 
     def _succeed(self, start: Start) -> None:
@@ -240,10 +246,15 @@ class Throttle:
         left = max(0.0, self._limits.paused_until - now)
         self._limits.reject(start, self.in_flight, now, error.retry_after)
         delay = self._limits.paused_until - now
+        watch = current_watch()
+        if watch is not None:
+            watch.tell(RateLimitHit(watch.call, error, self.capacity, self.rate))
         if delay > 2 * left:  # once for a pause, not for each call that asks for the same
             self._paused_since = now if self._paused_since is None else self._paused_since
             message = "rate limited: no call starts for %.1f s"
             self._log_event(message, delay, delay=delay, error=error)
+            if watch is not None:
+                watch.tell(CallsPaused(watch.call, delay, error))
         if self._rejected_since is None:
             self._rejected_since = now
         self._rejection = error

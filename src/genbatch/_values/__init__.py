@@ -36,9 +36,11 @@ from ._request import (
     ImageSettings,
     Prompt,
     asked_size,
+    check_type,
     is_smaller,
     takes_settings,
 )
+from ._rows import prompt_of_row
 
 __all__ = [
     "EXTENSIONS",
@@ -66,11 +68,13 @@ __all__ = [
     "Unavailable",
     "Usage",
     "asked_size",
+    "check_type",
     "dimensions",
     "extension_of",
     "is_reference",
     "is_smaller",
     "is_whole",
+    "prompt_of_row",
     "sniff_input_type",
     "sniff_mime_type",
     "takes_settings",

@@ -10,6 +10,8 @@ from typing import Any, TypedDict, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_TEXTS = ("id", "filename", "model", "aspect_ratio", "image_size")  # of a Prompt
+_NO_TEXTS = (None,) * len(_TEXTS)
 _SIDES = {"1K": 1024, "2K": 2048, "4K": 4096}  # pixels of a square image
 
 
@@ -34,7 +36,7 @@ class Prompt:
 
     Raises:
         ValueError: If text is blank.
-        TypeError: If text is not a string.
+        TypeError: If one is of another type.
     """
 
     text: str
@@ -51,6 +53,18 @@ class Prompt:
 
     def __post_init__(self) -> None:
         check_text(self.text)
+        # Most prompts of a long input have none of these.
+        texts = (self.id, self.filename, self.model, self.aspect_ratio, self.image_size)
+        if texts != _NO_TEXTS:
+            for name, value in zip(_TEXTS, texts, strict=True):
+                if value is not None:
+                    check_type(name, value, str)
+        if self.seed is not None:
+            check_type("seed", self.seed, int)
+        if self.images != ():
+            object.__setattr__(self, "images", _tuple_of_images(self.images))
+        if type(self.metadata) is not dict:
+            check_type("metadata", self.metadata, Mapping)
 
     @classmethod
     def of(cls, prompt: str | Prompt) -> Prompt:
@@ -65,7 +79,9 @@ class Prompt:
 
         Raises:
             ValueError: If n is below 1.
+            TypeError: If it is not a whole number.
         """
+        check_type("n", n, int)
         if n < 1:
             raise ValueError(f"n must be >= 1, got {n}")
         return (self,) if n == 1 else tuple(self._variant(number) for number in range(1, n + 1))
@@ -80,6 +96,45 @@ class Prompt:
         )
 
 
+_WORDS = {
+    str: "a str",
+    int: "an int",
+    float: "a number",
+    bool: "True or False",
+    Mapping: "a mapping, such as a dict",
+}
+
+
+def check_type(name: str, value: object, kind: type, *, hint: str = "") -> None:
+    """Refuse the value of an argument that is of another type.
+
+    Args:
+        name: That of the argument.
+        value: Its value.
+        kind: The type that it must have; an int is a float too, but True is no int.
+        hint: What to do instead, for the message.
+
+    Raises:
+        TypeError: If it is of another type.
+    """
+    is_number = kind is float and isinstance(value, int)
+    if not (isinstance(value, kind) or is_number) or (type(value) is bool and kind is not bool):
+        must = _WORDS.get(kind) or f"a {kind.__name__}"
+        raise TypeError(f"{name} must be {must}, got {type(value).__name__}{hint}")
+
+
+def _tuple_of_images(images: object) -> tuple[bytes | str | Path, ...]:
+    if not isinstance(images, tuple | list):
+        hint = ": put it in a tuple" if isinstance(images, str | bytes | Path) else ""
+        kind = type(images).__name__
+        raise TypeError(f"images must be a tuple of paths or bytes, got {kind}{hint}")
+    for each in images:
+        if not isinstance(each, bytes | str | Path):
+            kind = type(each).__name__
+            raise TypeError(f"each of images must be a path or bytes, got {kind}")
+    return tuple(images)
+
+
 def check_text(text: str) -> None:
     """Refuse the text of a prompt that is not one.
 
@@ -88,7 +143,9 @@ def check_text(text: str) -> None:
         TypeError: If it is not a string.
     """
     if not isinstance(text, str):
-        raise TypeError(f"a prompt must be a str or Prompt, got {type(text).__name__}")
+        hint = ": give prompt_column=, the name of its column" if isinstance(text, Mapping) else ""
+        hint = ": pass the column's to_pylist()" if hasattr(text, "as_py") else hint  # of Arrow
+        raise TypeError(f"a prompt must be a str or Prompt, got {type(text).__name__}{hint}")
     if not text.strip():
         raise ValueError("a prompt must not be blank")
 
@@ -175,6 +232,9 @@ class ImageRequest:
         if unknown := settings.keys() - _SETTINGS:
             name = min(unknown)
             raise TypeError(f"there is no setting {name!r}: there are {', '.join(_SETTINGS)}")
+        for name, kind in _TYPES.items():
+            if settings.get(name) is not None or (name == "model" and name in settings):
+                check_type(name, settings[name], kind)  # type: ignore[literal-required]
         if isinstance(prompt, ImageRequest):
             if settings:
                 raise TypeError("an ImageRequest has its settings: give none beside it")
@@ -204,6 +264,15 @@ class ImageRequest:
         }
 
 
+_TYPES: Mapping[str, type] = {
+    "model": str,
+    "aspect_ratio": str,
+    "image_size": str,
+    "thinking": str,
+    "temperature": float,
+    "seed": int,
+    "system_instruction": str,
+}
 _SETTINGS = {
     each.name: each for each in fields(ImageRequest) if each.name in ImageSettings.__annotations__
 }

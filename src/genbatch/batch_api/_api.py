@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import anyio
 from anyio import to_thread
 
 from genbatch._core import OutcomeStream, T, Workers, open_stream
 from genbatch._money import Budget
-from genbatch._run import PaidCalls, Service, defaults_of, generate_once, input_of, inside
+from genbatch._run import (
+    PaidCalls,
+    defaults_of,
+    generate_once,
+    input_of,
+    inside,
+    of_rows,
+    service_of,
+)
 from genbatch._store import Batch, Store
 from genbatch._values import ImageSettings, Prompt, SavedImage, takes_settings
+from genbatch.events import OnEvent
 from genbatch.gemini import DEFAULT_BASE_URL, GeminiClient
 
 from ._job import JobContext
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
 
     from ._service import BatchService
 
-PT = TypeVar("PT", bound=str | Prompt)
+PT = TypeVar("PT", bound=str | Prompt | Mapping[Any, Any])
 
 
 @takes_settings
@@ -49,6 +58,8 @@ def generate_images(
     namespace: str = "",
     budget: Budget | None = None,
     price: float | None = None,
+    on_event: OnEvent | None = None,
+    prompt_column: str | None = None,
     **settings: Unpack[ImageSettings],
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, SavedImage]]:
     """Generate an image per prompt with batch jobs, save it, and stream the outcomes.
@@ -71,6 +82,9 @@ def generate_images(
         budget: Pays for the requests. What jobs of earlier runs may still cost counts as possibly
             spent.
         price: US dollars per live image, overriding the price table; in a job, half of it.
+        on_event: As for genbatch.generate_images. The attempt of a request in a job begins when the
+            request is added and ends with the job's results.
+        prompt_column: As for genbatch.generate_images.
         settings: See ImageSettings.
 
     Yields:
@@ -94,6 +108,7 @@ def generate_images(
 
     Ordering, backpressure, cancellation, failure: as stream. ``elapsed`` excludes time in jobs.
     """
+    service = service_of(client, namespace, prompt_column)
     if client.is_vertex:
         raise ValueError(
             "on Vertex, batch jobs use Cloud Storage buckets, which genbatch does not support: "
@@ -106,16 +121,15 @@ def generate_images(
             raise ValueError(f"{name} must be > 0, got {number}")
     if max_concurrent < 1:
         raise ValueError(f"max_concurrent must be >= 1, got {max_concurrent}")
-    service = Service(client)
     defaults = defaults_of(service, settings, budget, price)
     place = Store(save_dir) if store is None else store  # type: ignore[arg-type]  # one is given
-    calls = PaidCalls(service, Budget() if budget is None else budget, price)
+    calls = PaidCalls(service, Budget() if budget is None else budget, price, on_event)
     context = JobContext(place, calls, poll, watch)
     queue = Queue(context, job_size=job_size, live=max_concurrent if live else 0)
-    batch = Batch(place, namespace, input_of(service, prompts, defaults))
+    batch = Batch(place, namespace, input_of(service, prompts, defaults, prompt_column))
     generate = generate_once(queue, defaults, place, batch, namespace)
     workers: Workers[PT, SavedImage] = Workers(
-        generate, prompts, window, None, fail_fast, numbered=True
+        of_rows(generate, prompt_column), prompts, window, None, fail_fast, numbered=True
     )
     calls.breaker.drop_waiting = workers.drop_waiting
     outcomes = _with(client, queue, open_stream(workers, ordered))

@@ -158,7 +158,8 @@ class Queue:
 
     async def _save_image(self, store: Store, plan: Plan, request: ImageRequest) -> SavedImage:
         self.breaker.check(request.model)
-        with log_context(key=plan.key), self._arrival() as arrived:
+        watched = self._calls.watching(request)
+        with log_context(key=plan.key), watched as watch, self._arrival() as arrived:
             async with store.pending(plan) as pending:
                 if isinstance(pending, SavedImage):
                     return pending
@@ -166,6 +167,8 @@ class Queue:
                 try:
                     with _observe(self.breaker, request.model):
                         saved = await self._make(call, request, arrived)
+                    if watch is not None:
+                        watch.saved(saved)
                     warn_if_smaller(request, saved)
                     return saved
                 except GenbatchError as error:
@@ -176,9 +179,12 @@ class Queue:
                 with waiting():
                     await self._live.acquire()
                 try:
-                    return await pending.save(await self._calls.make_image(request, pending))
+                    saved = await pending.save(await self._calls.make_image(request, pending))
                 finally:
                     self._live.release()
+                if watch is not None:
+                    watch.saved(saved)
+                return saved
 
     @contextmanager
     def _arrival(self) -> Iterator[Callable[[], None]]:
@@ -246,6 +252,8 @@ class Queue:
                     raise
                 if saved is not None:
                     attempt.paid(saved.cost, saved.images)
+                    attempt.image = saved
+                    attempt.is_estimated = saved.usage is None and self._calls.price is None
                 if saved is not None or waiter.job.is_sent:
                     return saved
                 self.breaker.check(request.model)

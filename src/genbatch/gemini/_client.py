@@ -34,6 +34,7 @@ from genbatch._values import (
     Prompt,
     takes_settings,
 )
+from genbatch.events import OnEvent
 
 from ._answer import image_from, served_tier
 from ._models import (
@@ -94,13 +95,15 @@ class GeminiClient(HttpClient["Wire"]):
             rejects.
         timeout: Most seconds for each attempt, not counting waits for the throttle. Where None,
             120, and 300 for 4K images and for ``"pro"``, which take minutes at times.
+        on_event: Called with each event of the client's calls, in batches too; see genbatch.events.
 
     Raises:
         Unauthorized: If there is no key; on entering, if there are no credentials.
         ValueError: If a setting is out of range, a key is given with Vertex or a setting of Vertex
             without it, or http_client follows redirects; on entering, if no project is known, or
             the file that GENBATCH_PRICES names is not one of prices.
-        TypeError: If http_client is not asynchronous.
+        TypeError: If http_client is not asynchronous, or on_event is no function or an
+            asynchronous one.
     """
 
     service = "gemini"
@@ -120,6 +123,7 @@ class GeminiClient(HttpClient["Wire"]):
         throttle: Throttle | Callable[[str], Throttle] | None = None,
         max_retries: int = 3,
         timeout: float | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         super().__init__(
             http_client=http_client,
@@ -127,6 +131,7 @@ class GeminiClient(HttpClient["Wire"]):
             throttle=throttle,
             max_retries=max_retries,
             timeout=timeout,
+            on_event=on_event,
         )
         self._vertex = find_vertex(
             vertexai, project, location, credentials, api_key=api_key, environ=os.environ
@@ -187,6 +192,7 @@ class GeminiClient(HttpClient["Wire"]):
         Raises:
             ValueError: If the prompt is blank, a setting is not one that the model can do or
                 google-genai sends, or an input image is no image; nothing has been sent.
+            TypeError: If a setting is of another type than it must be.
             OSError: If an input image cannot be read.
             RateLimited: If the service rejects calls for now, and has done nothing else for as long
                 as the throttle has patience.
@@ -219,11 +225,13 @@ class GeminiClient(HttpClient["Wire"]):
         return await paid_image(
             partial(wire.ask, request),
             lambda answer: _read(wire, answer, request, price),
-            model=request.model,
+            request=request,
+            service=self.service,
             price=reserved_price(request) if price is None else price,
             account=budget,
             throttle=self.throttle(request.model),
             max_retries=self._max_retries,
+            on_event=self.on_event,
             room=wire.room,
         )
 

@@ -27,6 +27,7 @@ from genbatch._values import (
     sniff_input_type,
     takes_settings,
 )
+from genbatch.events import OnEvent
 
 from . import _models
 
@@ -77,6 +78,7 @@ class OpenAIClient(HttpClient["Wire"]):
         throttle: Throttle | Callable[[str], Throttle] | None = None,
         max_retries: int = 3,
         timeout: float | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         super().__init__(
             http_client=http_client,
@@ -84,6 +86,7 @@ class OpenAIClient(HttpClient["Wire"]):
             throttle=throttle,
             max_retries=max_retries,
             timeout=timeout,
+            on_event=on_event,
         )
         self._secret = find_key(api_key, os.environ, "OPENAI_API_KEY")
         url = find_base_url(base_url, os.environ, "OPENAI_BASE_URL", like=DEFAULT_BASE_URL)
@@ -130,11 +133,13 @@ class OpenAIClient(HttpClient["Wire"]):
         return await paid_image(
             partial(wire.ask, request),
             partial(wire.read, request, price),
-            model=request.model,
+            request=request,
+            service=self.service,
             price=self.price(request) if price is None else price,
             account=budget,
             throttle=self.throttle(request.model),
             max_retries=self._max_retries,
+            on_event=self.on_event,
             room=wire.room,
         )
 
