@@ -2,6 +2,7 @@
 
 from ._archive import Archive
 from ._batch import Batch
+from ._choices import Choice, choice_lines, choices, choose, parse_choices, pick_file
 from ._files import (
     disk_error,
     is_temporary,
@@ -12,6 +13,7 @@ from ._files import (
 )
 from ._files import read as read_file
 from ._files import replace as replace_file
+from ._following import Changed, Changes, Follower
 from ._journal import HIDDEN, JOURNAL, RunCost, Spent, check_types
 from ._keys import DEFAULT_TEMPLATE, check_template, content_digest, digests_of_texts, key_of
 from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
@@ -26,6 +28,10 @@ __all__ = [
     "Archive",
     "Batch",
     "BegunCall",
+    "Changed",
+    "Changes",
+    "Choice",
+    "Follower",
     "PendingImage",
     "Plan",
     "RunCost",
@@ -34,6 +40,9 @@ __all__ = [
     "Store",
     "check_template",
     "check_types",
+    "choice_lines",
+    "choices",
+    "choose",
     "content_digest",
     "digests_of_texts",
     "disk_error",
@@ -46,6 +55,8 @@ __all__ = [
     "make_private",
     "note_failure",
     "open_in_jobs",
+    "parse_choices",
+    "pick_file",
     "read_file",
     "reading",
     "replace_file",

@@ -37,6 +37,7 @@ class Display:
 
     Attributes:
         is_interrupted: Whether Ctrl-C ended the final wait for a reader.
+        snapshot: What was to be shown last.
     """
 
     def __init__(self, options: Options) -> None:
@@ -52,6 +53,7 @@ class Display:
         self._is_hurried = False
         self._jobs = ""
         self.is_interrupted = False
+        self.snapshot: Snapshot | None = None
 
     def _has_room(self) -> bool:
         """Return whether the bar has a terminal to itself."""
@@ -90,11 +92,9 @@ class Display:
 
     def show(self, progress: Progress, result: Result, throttles: Mapping[str, Throttle]) -> None:
         """Draw the bar, or print a line if one is due."""
-        if self._options.quiet:
-            return
         self._speed = self._speed or Speed()
         held = held_by(throttles, self._options.max_concurrent)
-        snapshot = Snapshot(
+        self.snapshot = snapshot = Snapshot(
             progress,
             result.failed,
             result.dropped,
@@ -103,6 +103,8 @@ class Display:
             ", ".join(filter(None, (self._jobs, held))),
             reason_of(throttles),
         )
+        if self._options.quiet:
+            return
         if self._area is None:
             is_paused = any(throttle.paused_for for throttle in throttles.values())
             if self._lines.is_due(progress, is_paused):

@@ -67,6 +67,7 @@ from ._display import Display
 from ._options import DEMO, Options, kinds_to_retry
 from ._result import Result, by_run, is_not_made, report
 from ._services import Clients, Services
+from ._watch import watched
 
 _REDRAW = 0.1  # seconds
 _SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
@@ -181,7 +182,7 @@ def run_batch(
                 ShownBatch(entered, _bounded(options, entered, display), display, result, last)
             )
 
-    with Display(options) as display:
+    with Display(options) as display, watched(options, display):
         run(batch, options.backend)
     result.lost = display.lost_rows
     if display.is_interrupted:

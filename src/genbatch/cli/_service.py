@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any
 
-import anyio
 import typer
 
 from genbatch import GeminiClient, ImageRequest
@@ -20,6 +18,7 @@ from genbatch.testing import FakeGemini
 from ._console import QuietConsole, plain
 from ._options import Options, command, option
 from ._run import client_of, counts_of, run
+from ._watch import until_stopped
 
 _SHORT = ("flare", "sunburst")  # of OpenAI's models
 _NOTE = "Prices are US dollars per image, as published on the date given; billing may differ."
@@ -187,9 +186,5 @@ async def _serve(fake: FakeGemini) -> None:
         out.say(f"A fake Gemini API is running at {fake.url}; Ctrl-C stops it. In another shell:")
         out.say(f"  export GOOGLE_GEMINI_BASE_URL={fake.url} GEMINI_API_KEY=fake")
         out.say("  genbatch run prompts.txt")
-        try:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                await anext(signals)
-        except NotImplementedError:  # event loops on Windows: KeyboardInterrupt comes instead
-            await anyio.sleep_forever()
+        await until_stopped()
         out.say(counts_of(fake))

@@ -11,15 +11,28 @@ function choose() {
   $("scroller").scrollTo(0, 0);
 }
 
-function layOut() {
+// Rows that are as they were, without an item that has changed, keep their elements.
+function layOut(changed) {
+  const [oldRows, oldShown, oldDrawn] = [rows, shown, drawn];
   if ($("axes")) $("axes").hidden = !want.table;
   document.body.classList.toggle("table", isTable());
-  canvas.replaceChildren();
   canvas.role = isTable() ? "table" : "list";
   canvas.style.width = "";
   drawn = new Map();
   width = $("scroller").clientWidth;
-  (isTable() ? layOutTable : layOutGrid)(items.filter(matches), width < 600);
+  const isKept = changed && !isTable();
+  if (!isKept) canvas.replaceChildren();
+  const chosen = items.filter((item) => matches(item) || (box.open && item === viewed.item));
+  (isTable() ? layOutTable : layOutGrid)(sorted(chosen), width < 600);
+  for (const [number, element] of isKept ? oldDrawn : []) {
+    const [row, old] = [rows[number], oldRows[number]];
+    const isSame = (item, n) => item === oldShown[row.start + n] && !changed.has(item);
+    if (
+      JSON.stringify(row) === JSON.stringify(old) &&
+      shown.slice(row.start, row.end).every(isSame)
+    ) drawn.set(number, element);
+    else element.remove();
+  }
   const last = rows.at(-1);
   place(canvas, { height: last ? last.top + last.height : 0 });
   draw();
@@ -161,10 +174,14 @@ function tileOf({ at, left, top, wide, high, more }) {
   ].filter(Boolean);
   const textContent = notes.join(" · ");
   if (textContent) tile.append(make("span", { className: "note", textContent }));
+  if (wide > 60 && item.index !== null) {
+    tile.append(make("span", { className: "number", ariaHidden: true, textContent: item.index }));
+  }
   if (!isTable()) {
     const caption = { className: "caption", dir: "auto", textContent: item.prompt };
     tile.append(make("span", { ...caption, ariaHidden: Boolean(take?.size) })); // the alt has it
   }
+  markChoice(tile, item);
   return place(tile, { left, top, width: wide });
 }
 
