@@ -183,10 +183,8 @@ def _parse(text: str, files: Collection[str]) -> tuple[str, Choice]:
 
 def _parted(text: str, files: Collection[str]) -> tuple[str, str]:
     """Return the name of a file and the note after it; either may have colons."""
-    if text in files:
-        return text, ""
     starts = accumulate(text.split(": "), "{}: {}".format)
-    for file in starts:
-        if file in files:
-            return file, text[len(file) + 2 :]
-    raise ValueError("there is no such image")
+    found = [start for start in starts if start in files]
+    if not found:
+        raise ValueError("there is no such image")
+    return found[-1], text[len(found[-1]) + 2 :]

@@ -105,6 +105,7 @@ function chooseBy({ key, ctrlKey, metaKey, altKey }) {
   if ((ctrlKey || metaKey) && letter === "z") return undo(), true;
   if (ctrlKey || metaKey || altKey) return false;
   const isOnTile = document.activeElement?.classList.contains("tile");
+  if (isOnTile && !box.open) current = Number(document.activeElement.dataset.at);
   const take = box.open ? viewed.take : isOnTile ? takeOf(shown[current]) : undefined;
   if (letter === "u") return undo(), true;
   if (key === " " && box.open && !isOnControl()) return compareOrMark(), true;

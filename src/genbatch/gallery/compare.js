@@ -10,6 +10,7 @@ function compareOrMark() {
   if (panes.length) return endComparing();
   if (box.open) return compare(panesOf(viewed));
   const item = shown[current];
+  if (!takeOf(item)?.size) return;
   const others = marked.filter((each) => each !== item);
   marked = others.length < marked.length ? others : [...marked, item].slice(-MOST_PANES);
   tellMarked();
@@ -153,7 +154,7 @@ $("stage").onpointermove = (event) => {
   );
 };
 $("compare").onclick = () => {
-  const items = marked.filter((item) => takeOf(item));
+  const items = marked;
   const at = shown.indexOf(items[0]);
   if (at < 0) return;
   view(at);

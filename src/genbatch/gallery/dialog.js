@@ -12,16 +12,20 @@ function view(at, take = takeOf(shown[at])) {
   for (const each of [box, $("panel")]) each.scrollTo(0, 0);
 }
 
+function tellPlace() {
+  $("place").textContent = `${count(current + 1)} of ${count(shown.length)}`;
+  $("previous").ariaDisabled = current === 0;
+  $("next").ariaDisabled = current === shown.length - 1;
+}
+
 function tell(item, take) {
   viewed = { item, take };
-  $("place").textContent = `${count(current + 1)} of ${count(shown.length)}`;
+  tellPlace();
   $("number").textContent = item.index === null ? "Superseded" : `Prompt ${item.index}`;
   $("prompt").textContent = take?.prompt ?? item.prompt;
   $("details").replaceChildren(...detailsOf(item, take));
   $("commands").replaceChildren(...commandsOf(item, take));
   $("takes").replaceChildren(...takesOf(item, take));
-  $("previous").ariaDisabled = current === 0;
-  $("next").ariaDisabled = current === shown.length - 1;
   tellChoice();
 }
 

@@ -135,6 +135,7 @@ def app_of(feed: Feed, token: str) -> Starlette:
         Route("/pick", served.pick, methods=["POST"]),
         Route(f"/{DIRECTORY.as_posix()}/{{name}}", served.thumb),
         Route("/input/{key}/{number:int}", served.input),
+        Route("/favicon.ico", _no_icon),  # asked for unasked
         Route("/{file}", served.file),
     ]
     return Starlette(
@@ -148,6 +149,10 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400 if isinstance(error, ValueError) else 503)
 
 
+async def _no_icon(request: Request) -> Response:
+    return Response(status_code=204)
+
+
 class _Served:
     """What is at each address."""
 
@@ -156,15 +161,17 @@ class _Served:
         self._drawing = anyio.CapacityLimiter(_THUMBS)
 
     async def page(self, request: Request) -> Response:
-        head, items = self._feed.page()
-        head |= {"name": self._feed.directory.resolve().name, "live": True, "written": 0}
-        head["folder"] = str(self._feed.directory)
-        script = (files(__package__) / "live.js").read_text(encoding="utf-8")
-        parts = page(head, items, script=script, policy="; connect-src 'self'")
-        text = await to_thread.run_sync("".join, parts)
+        text = await to_thread.run_sync(self._page)
         # The policy of the page itself is in it, with the hashes of its script and style.
         headers = {"content-security-policy": "frame-ancestors 'none'"}
         return Response(text.encode(), media_type="text/html; charset=utf-8", headers=headers)
+
+    def _page(self) -> str:
+        head, items = self._feed.page()
+        directory = self._feed.directory
+        head |= {"name": directory.resolve().name, "folder": str(directory), "live": True}
+        script = (files(__package__) / "live.js").read_text(encoding="utf-8")
+        return "".join(page(head, items, script=script, policy="; connect-src 'self'"))
 
     async def events(self, request: Request) -> Response:
         mark = request.headers.get("last-event-id") or request.query_params.get("after", "")

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
@@ -60,7 +61,7 @@ class Feed:
         self._known: dict[str, _Known] = {}  # by key, those that changed last at the end
         self._fields: dict[str, object] = fields_of([])
         self._fields_version = 0
-        self._head: State = {}
+        self._head: State = {"spent": 0.0, "maybe": 0.0, "written": 0}
         self._epoch = secrets.token_hex(4)
         self.version = 0
         self.pictures: dict[str, Picture] = {}  # by file
@@ -142,11 +143,16 @@ class Feed:
             changed = found.items
         items = [self._item_of(each) for each in changed]
         add_choices(items, found.choices if found else {})
-        with self._lock:
-            if items or head != self._head:
-                self.version += 1
-                self._head = head
-                self._take(items)
+        version = self.version + 1
+        fields, newer = self._numbered(items, version)
+        with self._lock:  # for a moment only: the event loop waits for it
+            if newer or head != self._head:
+                self.version, self._head = version, head
+            for each in newer:
+                self._known.pop(each.item["key"], None)
+                self._known[each.item["key"]] = each
+            if fields != self._fields:
+                self._fields, self._fields_version = fields, version
 
     def _item_of(self, changed: Changed) -> Item:
         """Return an item, and know its files."""
@@ -166,21 +172,16 @@ class Feed:
             item["inputs"] = [number for number, path in enumerate(inputs) if path]
         return item
 
-    def _take(self, items: list[Item]) -> None:
-        """Take items in, and number their values anew; whatever differs then is newer."""
+    def _numbered(self, items: list[Item], version: int) -> tuple[dict[str, object], list[_Known]]:
+        """Return the fields of all items with these, and the items that differ then."""
         if not items:
-            return
-        for item in items:
-            self._known[item["key"]] = _Known(item, self.version, "")
-        every = sorted((each.item for each in self._known.values()), key=lambda it: it["order"])
-        before = [item.get("at") for item in every]
-        fields = fields_of(every)
-        if fields != self._fields:
-            self._fields, self._fields_version = fields, self.version
-        for item, at in zip(every, before, strict=True):
-            known = self._known[item["key"]]
-            if not fields["fields"]:
-                item.pop("at", None)
-            if not known.json or item.get("at") != at:
-                del self._known[item["key"]]
-                self._known[item["key"]] = _Known(item, self.version, to_json(item))
+            return self._fields, []
+        every = {key: each.item for key, each in self._known.items()}
+        every |= {item["key"]: item for item in items}
+        before = {key: item.pop("at", None) for key, item in every.items()}
+        fields = fields_of(sorted(every.values(), key=itemgetter("order")))
+        new = {item["key"] for item in items}
+        differing = [
+            item for key, item in every.items() if key in new or item.get("at") != before[key]
+        ]
+        return fields, [_Known(item, version, to_json(item)) for item in differing]

@@ -59,8 +59,9 @@ function renew(told) {
 
 // Lay out anew, and leave what is looked at where it is.
 function refresh(renewed) {
-  const seen = shown[current];
   const isOnTile = document.activeElement?.classList.contains("tile");
+  if (isOnTile && !box.open) current = Number(document.activeElement.dataset.at);
+  const seen = shown[current];
   const bar = $("bar").offsetHeight;
   const { top } = canvas.getBoundingClientRect();
   const row = rows[rowAt(bar - top)];
@@ -83,9 +84,11 @@ function renewDialog(renewed) {
   const { item, take } = viewed;
   const now = item.takes?.find(({ file }) => file === take?.file) ?? takeOf(item);
   for (const pane of panes) pane.take = takes.get(pane.take?.file);
-  if (document.activeElement?.closest("#takes, #commands")) viewed = { item, take: now };
-  else tell(item, now);
-  if (renewed.has(item) && now?.file !== take?.file && !panes.length) show(item, now);
+  if (!renewed.has(item)) return tellPlace();
+  const focused = document.activeElement?.closest("#takes, #commands");
+  tell(item, now);
+  if (focused) (focused.querySelector("[aria-pressed=true], button") ?? $("close")).focus();
+  if (now?.file !== take?.file && !panes.length) show(item, now);
 }
 
 function renewControls() {
@@ -103,6 +106,7 @@ function renewControls() {
 tellSummary = () => {
   const kinds = Map.groupBy(present.filter(({ error }) => error), ({ error }) => error.kind);
   const failed = [...kinds].map(([kind, { length }]) => `${count(length)} ${kind}`).join(", ");
+  const whys = failed && `failed: ${failed}`;
   const ours = page.state?.figures ?? [];
   const figures = ours.length && !page.ended ? ours : [
     ...statusesOf().map(([status, number]) => `${count(number)} ${status}`),
@@ -112,7 +116,7 @@ tellSummary = () => {
     page.running && page.lately ? `${count(page.lately, "image")} in the last minute` : "",
     page.running && !page.state ? "a run is in progress" : "",
   ];
-  $("summary").textContent = [...figures, failed].filter(Boolean).join(" · ");
+  $("summary").textContent = [...figures, whys].filter(Boolean).join(" · ");
 };
 
 function tellNotice() {
