@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from genbatch._store import Choice, choices, choose
-from genbatch.testing import blocked
-from support.commands import Genbatch, Serve, arrival, images, started, write_prompts
+from support.commands import Genbatch, Serve, images, started, write_prompts
 from support.folders import fill
 from support.warm import PythonProcess
 
@@ -31,6 +30,18 @@ def read(url: str) -> str:
     with urllib.request.urlopen(url, timeout=60) as answer:
         text: str = answer.read().decode()
     return text
+
+
+def told(url: str, *texts: str) -> None:
+    """Follow the events of a page until one has each of these texts."""
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        cookie = answer.headers["set-cookie"].partition(";")[0]
+    request = urllib.request.Request(url.replace("/?", "/events?"), headers={"cookie": cookie})
+    with urllib.request.urlopen(request, timeout=60) as events:
+        for line in events:
+            if all(text in line.decode() for text in texts):
+                return
+    raise AssertionError(f"it ended without {texts}")
 
 
 def stopped(process: PythonProcess, number: int = signal.SIGINT) -> tuple[int, str, str]:
@@ -134,8 +145,7 @@ def test_choices_stay_when_a_run_resumes(genbatch: Genbatch, serve: Serve) -> No
 def test_a_run_is_watched_and_ends_as_ever(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    arrived, latency = arrival(1, lambda call: 60.0 if call.number else 0.0)
-    serve(latency=latency, faults=[None, blocked()])
+    serve(latency=lambda call: 0.0 if call.number == 1 else 60.0)
     write_prompts(3)
     Path("browser").write_text(f'#!{sys.executable}\nopen("opened", "w").write("yes")')
     Path("browser").chmod(stat.S_IRWXU)
@@ -145,11 +155,10 @@ def test_a_run_is_watched_and_ends_as_ever(
     )
     lines = iter(process.stderr.readline, "")
     url = next(url_of(line) for line in lines if URL.search(line))
-    assert arrived.wait(60)
-    text = read(url)
-    assert '"running":true' in text
-    assert images("out")[0].name in text
-    assert re.search(r'"figures":\["[01]/3"', text)
+    told(url, '"running":true', '"figures":["1/3"')
+    assert images("out")[0].name in read(url)
+    process.send_signal(signal.SIGINT)
+    next(line for line in lines if line.startswith("Stopping"))
     code, _, _ = stopped(process)
     assert code == 130
     assert Path("opened").read_text() == "yes"
