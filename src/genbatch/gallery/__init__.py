@@ -15,7 +15,7 @@ from pathlib import Path
 from genbatch._store import choices, export, read_file, replace_file, status
 from genbatch._values import StoreError
 
-from ._page import MARK as MARK
+from ._page import MARK
 from ._page import Item as Item
 from ._page import add_choices as add_choices
 from ._page import fields_of as fields_of
@@ -26,7 +26,7 @@ from ._thumbs import DIRECTORY as DIRECTORY  # the names without a use here are 
 from ._thumbs import Picture as Picture
 from ._thumbs import Size as Size
 from ._thumbs import draw_thumb as draw_thumb
-from ._thumbs import make_thumbs as make_thumbs
+from ._thumbs import make_thumbs
 from ._thumbs import measure as measure
 from ._thumbs import publish_thumb as publish_thumb
 
