@@ -97,7 +97,6 @@ def _given(values: Item) -> Item:
 _SETTINGS = ("aspect_ratio", "image_size", "seed")
 _MOST_VALUES = 100  # of a field; more are of no use as a filter
 _MOST_FIELDS = 12
-_PER_CELL = 16  # average number of prompts up to which the table is shown first
 
 Labels: TypeAlias = dict[str, str]
 
@@ -106,9 +105,9 @@ def fields_of(items: list[Item]) -> dict[str, object]:
     """Return the fields of items, and note in each as ``at`` the numbers of its values, or -1.
 
     Returns:
-        ``fields``, each with its values in the order in which they were met; ``axes``, the numbers
-        of the two that are columns and rows of a table, None where no two fields have all
-        combinations of their values; and ``table``, whether the table is shown first.
+        ``fields``, each with its values in the order in which they were met; and ``axes``, the
+        numbers of the two that are columns and rows of a table first, None where no two fields
+        have all combinations of their values.
     """
     labelled = [(item, _labels(item)) for item in items]
     current = [own for item, own in labelled if item["index"] is not None]
@@ -142,14 +141,9 @@ def _is_choice(counts: Counter[str]) -> bool:
 
 
 def _laid_out(values: Mapping[str, list[str]], labels: list[Labels]) -> dict[str, object]:
-    names = list(values)
-    layout: dict[str, object] = {"fields": list(values.items()), "axes": None, "table": False}
-    if axes := next(_products(values, labels), None):
-        is_everywhere = all(axis in own for own in labels for axis in axes)
-        per_cell = len(labels) / len(values[axes[0]]) / len(values[axes[1]])
-        layout["axes"] = [names.index(axis) for axis in axes]
-        layout["table"] = is_everywhere and per_cell <= _PER_CELL
-    return layout
+    names, axes = list(values), next(_products(values, labels), None)
+    numbers = axes and [names.index(axis) for axis in axes]
+    return {"fields": list(values.items()), "axes": numbers}
 
 
 def _products(values: Mapping[str, list[str]], labels: list[Labels]) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,10 @@ let present = items.filter((item) => item.index !== null);
 const [canvas, box] = [$("canvas"), $("box")];
 const CAPTION = 44; // pixels below an image, and of the head of a table
 const GAP = 16; // pixels between images
+const LEAST_TILE = 72; // pixels beside one another in a cell
+const TALLEST_TILE = 260; // pixels of a tile in a cell
+const MOST_LINES = 8; // of tiles in a row that is drawn as one
+const NONE = "—"; // of what has no value
 const OPTIONS = { "": "", demo: " --demo" }; // of commands, by namespace
 const AHEAD = 800; // pixels above and below the window that are drawn too
 
@@ -19,7 +23,7 @@ const want = {
   superseded: false,
   choice: "",
   sort: "number",
-  table: page.table,
+  table: false,
   columns: page.axes?.[0] ?? 0,
   rows: page.axes?.[1] ?? 1,
 };
