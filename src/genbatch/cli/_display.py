@@ -16,7 +16,19 @@ import anyio
 from genbatch import Failure, Outcome, Progress, Prompt, SavedImage, Success, Throttle
 from genbatch.gemini import MODELS
 
-from ._bar import GAP, Area, Finished, Snapshot, Speed, held_by, lines_of, reason_of, spent_of
+from ._bar import (
+    GAP,
+    Area,
+    Finished,
+    Load,
+    Snapshot,
+    Speed,
+    held_by,
+    limit_of,
+    lines_of,
+    reason_of,
+    spent_of,
+)
 from ._console import QuietConsole, Writer, plain, to_json, why
 from ._options import Options
 from ._result import Result, is_not_made
@@ -50,6 +62,7 @@ class Display:
         self._lines = _Lines()
         self._recent: deque[Finished] = deque(maxlen=_RECENT)
         self._speed: Speed | None = None
+        self._load = Load()
         self._is_hurried = False
         self._jobs = ""
         self.is_interrupted = False
@@ -102,6 +115,7 @@ class Display:
             spent_of(result.budget, result.cost),
             ", ".join(filter(None, (self._jobs, held))),
             reason_of(throttles),
+            limit_of(progress, throttles, self._options.max_concurrent, self._load.share()),
         )
         if self._options.quiet:
             return
