@@ -95,7 +95,7 @@ class Follower:
         if stamp == self._stamp and not always:
             return None
         with reading(self.directory) as journal:
-            chosen = _WHEN_CHOSEN if has_choices(journal) else "NULL"
+            chosen = _WHEN_CHOSEN if has_choices(journal) else "0.0"
             marks: Marks = {row[0]: row for row in journal.execute(_MARKS.format(chosen=chosen))}
             changed = sorted(id for id, row in marks.items() if self._marks.get(id) != row)
             rows = map(row_of, journal.execute(_ROWS, (json.dumps(changed),)))

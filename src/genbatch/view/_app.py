@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -194,13 +194,18 @@ class _Served:
                 yield ":\n\n"
                 silent = 0.0
 
+    def _write(self, write: Callable[[Path, Any], None], what: object) -> None:
+        """Write to the journal, and read that: a page that is answered is not told older news."""
+        write(self._feed.directory, what)
+        self._feed.refresh()
+
     async def choices(self, request: Request) -> Response:
         """Note choices: an object of files, each with verdict, stars and note."""
         given = await _json_of(request)
         if not isinstance(given, dict) or len(given) > _MOST_CHOICES:
             raise ValueError("choices are an object of files")
         chosen = {file: Choice.of(**_only(values)) for file, values in given.items()}
-        await to_thread.run_sync(choose, self._feed.directory, chosen)
+        await to_thread.run_sync(self._write, choose, chosen)
         return JSONResponse({})
 
     async def pick(self, request: Request) -> Response:
@@ -208,7 +213,7 @@ class _Served:
         given = await _json_of(request)
         if not isinstance(given, str):
             raise ValueError("what is picked is the name of a file")
-        await to_thread.run_sync(pick_file, self._feed.directory, given)
+        await to_thread.run_sync(self._write, pick_file, given)
         return JSONResponse({})
 
     async def thumb(self, request: Request) -> Response:

@@ -57,7 +57,7 @@ class Feed:
         self.directory = directory
         self._follower = Follower(directory)
         self._state = state
-        self._lock = Lock()
+        self._reading, self._lock = Lock(), Lock()
         self._known: dict[str, _Known] = {}  # by key, those that changed last at the end
         self._fields: dict[str, object] = fields_of([])
         self._fields_version = 0
@@ -126,7 +126,11 @@ class Feed:
             took = time.thread_time() - began
 
     def refresh(self) -> None:
-        """Read what has changed."""
+        """Read what has changed; when it returns, pages are told what was written before."""
+        with self._reading:
+            self._refresh()
+
+    def _refresh(self) -> None:
         running = self._follower.is_running()
         head = self._head | {"running": running, "state": self._state and self._state()}
         changed: list[Changed] = []
