@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from genbatch import Budget, Failure, Progress, Throttle
 from genbatch._values import RateLimited
-from genbatch.cli._bar import Area, Finished, Snapshot, Speed, held_by, lines_of, spent_of
+from genbatch.cli._bar import Area, Finished, Snapshot, Speed, held_by, limit_of, lines_of, spent_of
 from genbatch.cli._console import QuietConsole, clock, plain, why
 from genbatch.cli._display import Display
 from genbatch.cli._options import Options
@@ -147,6 +148,29 @@ async def test_what_holds_calls_back_is_told() -> None:
         await impatient.run(rejected)
     both = {"gemini-nano-banana-2.1": slow, "gemini-3-pro-image": impatient}
     assert held_by(both, 20).startswith("pro rate limited: 12 s")
+    assert limit_of(progress(5), both, 99, 1.0) == "quota"
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        ({"waiting": 1}, "quota"),
+        ({"in_flight": 20}, "calls at once"),
+        ({"succeeded": 25}, "the reader"),
+        ({"total": None}, "the input"),
+        ({}, "the disk"),
+        ({"started": 100}, ""),
+        ({"started": 0, "total": None}, ""),
+    ],
+)
+def test_what_keeps_a_batch_from_being_faster_is_a_word(
+    changes: dict[str, Any], limit: str
+) -> None:
+    idle = replace(progress(5, 100), in_flight=3, started=8)
+    assert limit_of(replace(idle, **changes), {}, 20, 0.1) == limit
+    assert limit_of(idle, {}, 20, 0.95) == "the processor"
+    bar = shown(replace(SNAPSHOT, limit=limit), 200, recent=[])
+    assert (f"limited by {limit}" in bar[-1]) == bool(limit)
 
 
 # The terminal

@@ -93,7 +93,6 @@ def test_the_axes_of_a_matrix_are_fields_and_make_a_table(tmp_path: Path) -> Non
     page = written(fill(tmp_path, matrix(ANIMALS, STYLES), lambda _: None))
     assert page["fields"] == [list(ANIMALS), list(STYLES)]
     assert page["axes"] == [1, 0]  # the fewer values are columns: there is more room downwards
-    assert page["table"] is True
     assert [item["at"] for item in page["items"]] == [
         [0, 0],
         [0, 1],
@@ -107,7 +106,7 @@ def test_the_axes_of_a_matrix_are_fields_and_make_a_table(tmp_path: Path) -> Non
 def test_further_axes_of_a_matrix_are_fields(tmp_path: Path) -> None:
     page = written(fill(tmp_path, matrix(STYLES, ANIMALS, ("n", [1, 2.5, None])), lambda _: None))
     assert page["fields"] == [list(STYLES), list(ANIMALS), ["n", ["1", "2.5"]]]
-    assert (page["axes"], page["table"]) == ([0, 1], True)
+    assert page["axes"] == [0, 1]
     assert {item["at"][2] for item in page["items"]} == {0, 1, -1}
 
 
@@ -115,7 +114,7 @@ def test_without_all_combinations_there_is_no_table(tmp_path: Path) -> None:
     prompts = matrix(ANIMALS, STYLES, leave_out=3)
     page = written(fill(tmp_path, [*prompts, prompts[0]], lambda _: None))
     assert [name for name, _ in page["fields"]] == ["animal", "style"]
-    assert (page["axes"], page["table"]) == (None, False)
+    assert page["axes"] is None
 
 
 def test_fields_of_more_combinations_than_prompts_make_no_table(tmp_path: Path) -> None:
@@ -124,11 +123,9 @@ def test_fields_of_more_combinations_than_prompts_make_no_table(tmp_path: Path) 
     assert (len(page["fields"]), page["axes"]) == (2, None)
 
 
-def test_where_some_prompts_have_no_place_in_it_the_table_is_not_seen_first(
-    tmp_path: Path,
-) -> None:
+def test_where_some_prompts_have_no_value_there_is_a_table_too(tmp_path: Path) -> None:
     page = written(fill(tmp_path, [*matrix(ANIMALS, STYLES), "another"], lambda _: None))
-    assert (page["axes"], page["table"]) == ([1, 0], False)
+    assert page["axes"] == [1, 0]
     assert page["items"][-1]["at"] == [-1, -1]
 
 
@@ -137,12 +134,6 @@ def test_superseded_prompts_have_no_say_in_what_the_fields_are(tmp_path: Path) -
     page = written(fill(tmp_path, matrix(ANIMALS, STYLES), lambda _: None))
     assert page["fields"] == [list(ANIMALS), list(STYLES)]
     assert [item["at"] for item in page["items"][6:]] == [[0, -1], [0, -1], [-1, -1], [-1, -1]]
-
-
-def test_a_table_of_crowded_cells_is_not_what_is_seen_first(tmp_path: Path) -> None:
-    crowd = matrix(STYLES, ("side", ["left", "right"]), ("n", list(range(17))))
-    page = written(fill(tmp_path, crowd, lambda _: None))
-    assert (page["axes"], page["table"]) == ([1, 0], False)
 
 
 def test_settings_that_differ_are_fields_unless_metadata_have_their_names(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from ._archive import Archive
 from ._batch import Batch
+from ._choices import Choice, choice_lines, choices, choose, parse_choices, pick_file
 from ._files import (
     disk_error,
     is_temporary,
@@ -12,6 +13,7 @@ from ._files import (
 )
 from ._files import read as read_file
 from ._files import replace as replace_file
+from ._following import Changed, Changes, Follower
 from ._journal import HIDDEN, JOURNAL, RunCost, Spent, check_types
 from ._keys import (
     DEFAULT_TEMPLATE,
@@ -48,6 +50,10 @@ __all__ = [
     "Batch",
     "BatchInput",
     "BegunCall",
+    "Changed",
+    "Changes",
+    "Choice",
+    "Follower",
     "PendingImage",
     "Plan",
     "RunCost",
@@ -57,6 +63,9 @@ __all__ = [
     "both_digests",
     "check_template",
     "check_types",
+    "choice_lines",
+    "choices",
+    "choose",
     "content_digest",
     "digest_with_id",
     "digests_of_texts",
@@ -71,6 +80,8 @@ __all__ = [
     "make_private",
     "note_failure",
     "open_in_jobs",
+    "parse_choices",
+    "pick_file",
     "pinned",
     "read_file",
     "reading",

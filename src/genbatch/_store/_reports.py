@@ -47,7 +47,7 @@ from ._plan import FINAL, Plan, Policy, changed, further, has_file, request_to_j
 
 _log = getLogger("genbatch.store")
 
-_ROW = """
+ROW = """
 SELECT {number}, row_id, digest, item.ordinal, item.namespace,
     coalesce(image.prompt, item.prompt), item.metadata, item.kind, item.message, item.pick,
     (SELECT max(take) FROM image AS every WHERE every.item = item.id),
@@ -59,6 +59,8 @@ _TYPES = (int, str, str, int, str, str, str, str, str, int, int, int, str, str, 
 _ONE = "LEFT JOIN image ON image.item = item.id AND image.take = item.pick"
 _EVERY = "LEFT JOIN image ON image.item = item.id"
 # An item is shown where the last input that had it had it.
+LAST_PLACE = """LEFT JOIN place AS now ON now.item = item.id AND NOT EXISTS (
+    SELECT 1 FROM place AS later WHERE later.item = now.item AND later.batch > now.batch)"""
 _IN_BATCH = """
 FROM place AS now JOIN item ON item.id = now.item {images}
 WHERE now.batch = ? AND NOT EXISTS (
@@ -185,12 +187,12 @@ def export(directory: str | os.PathLike[str], *, all: bool = False) -> Iterator[
     Raises:
         StoreError: If there is no journal in directory, or it cannot be read.
     """
-    in_batch = _ROW.format(number="item.number") + _IN_BATCH.format(images=_EVERY if all else _ONE)
+    in_batch = ROW.format(number="item.number") + _IN_BATCH.format(images=_EVERY if all else _ONE)
     with reading(Path(directory)) as journal:
         for (batch,) in journal.execute(_BATCHES).fetchall():
-            yield from map(_row, journal.execute(in_batch, (batch,)))
+            yield from map(row_of, journal.execute(in_batch, (batch,)))
         if all:
-            yield from map(_row, journal.execute(_ROW.format(number="NULL") + _SUPERSEDED))
+            yield from map(row_of, journal.execute(ROW.format(number="NULL") + _SUPERSEDED))
 
 
 def pinned(directory: str | os.PathLike[str]) -> dict[str, str]:
@@ -368,7 +370,8 @@ def _is_ours(path: Path) -> bool:
     return row is None or (isinstance(row, dict) and {"key", "sha256"} <= row.keys())
 
 
-def _no_journal(directory: Path) -> StoreError:
+def no_journal(directory: Path) -> StoreError:
+    """Return the error of a directory without a journal."""
     error = StoreError(f"{directory} has no journal: nothing was run into it")
     error.__cause__ = FileNotFoundError(ENOENT, "no journal")
     return error
@@ -384,7 +387,7 @@ def reading(directory: Path) -> Iterator[Transaction]:
     path = directory / HIDDEN / JOURNAL
     check_files(path)
     if not path.exists():
-        raise _no_journal(directory)
+        raise no_journal(directory)
     # Where the disk is read-only, SQLite cannot make the files that readers and writers share.
     wal = path.with_name(path.name + "-wal")
     frozen = not wal.exists() and not os.access(path.parent, os.W_OK)
@@ -393,7 +396,7 @@ def reading(directory: Path) -> Iterator[Transaction]:
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
             version = check_version(connection, path)
             if not version and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise _no_journal(directory)  # an earlier version died while it made it
+                raise no_journal(directory)  # an earlier version died while it made it
             for since, view in AS_TODAY:
                 if version < since:
                     connection.execute(view)
@@ -405,7 +408,7 @@ def reading(directory: Path) -> Iterator[Transaction]:
         raise journal_error("read", path, exc) from exc
 
 
-def _row(row: tuple[Any, ...]) -> dict[str, Any]:
+def row_of(row: tuple[Any, ...]) -> dict[str, Any]:
     """Return a row of the journal as a row of results.jsonl."""
     check_types(row, _TYPES)
     (

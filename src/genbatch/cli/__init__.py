@@ -8,7 +8,7 @@ TYPE_CHECKING = False  # without typing and contextlib, during whose imports Ctr
 if TYPE_CHECKING:
     from typing import NoReturn
 
-_EXTRA = {"PIL", "rich", "typer"}
+_EXTRA = {"PIL", "rich", "starlette", "typer", "uvicorn"}
 _MOST_FILES = 10_240  # that macOS lets a process open, where its hard limit says "unlimited"
 
 

@@ -16,6 +16,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter, process_time
 
 from rich.text import Text
 
@@ -30,6 +31,7 @@ _NARROWEST_BAR = 8
 _ROOM_FOR_RECENT = (12, 40)  # rows and columns, at least
 _ROOM_FOR_FILES = 60  # columns, at least
 _WINDOW = 300  # seconds over which the rate is measured
+_BUSY = 0.8  # of a processor
 _MOST_WORDS = 80  # characters of what a service says
 _UP = "\x1b[{}A"
 _ERASE_BELOW = "\r\x1b[J"
@@ -48,6 +50,7 @@ class Snapshot:
         spent: Cost so far, empty if none.
         held: Why calls are waiting, empty if they are not.
         reason: The same in the service's words.
+        limit: What keeps it from being faster, empty if nothing does.
     """
 
     progress: Progress
@@ -57,6 +60,7 @@ class Snapshot:
     spent: str = ""
     held: str = ""
     reason: str = ""
+    limit: str = ""
 
     @property
     def left(self) -> str:
@@ -84,12 +88,17 @@ class Snapshot:
         return f"{self.done} done" if total is None else f"{self.done}/{total}"
 
     @property
+    def limited(self) -> str:
+        """The limit as a figure."""
+        return f"limited by {self.limit}" if self.limit else ""
+
+    @property
     def figures(self) -> list[str]:
         """All figures, in the order of a line."""
         progress = self.progress
         parts = [self.count, f"{self.failed} failed", f"{progress.in_flight} in flight"]
         rate = "" if self.rate is None else describe_rate(self.rate)
-        parts += [self.spent, rate, self.left, self.reason, self.held]
+        parts += [self.spent, rate, self.left, self.reason, self.held, self.limited]
         return [part for part in parts if part]
 
 
@@ -143,6 +152,45 @@ def held_by(throttles: Mapping[str, Throttle], most: int) -> str:
             name = "" if len(throttles) == 1 else f"{_short(model)} "
             return name + ", ".join(parts)
     return ""
+
+
+class Load:
+    """The share of a processor that this process takes, measured every second."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = perf_counter(), process_time()
+        self._share = 0.0
+
+    def share(self) -> float:
+        """Return it, 1.0 for a whole processor."""
+        wall, cpu = perf_counter(), process_time()
+        if wall - self._wall >= 1:
+            self._share = (cpu - self._cpu) / (wall - self._wall)
+            self._wall, self._cpu = wall, cpu
+        return self._share
+
+
+def limit_of(progress: Progress, throttles: Mapping[str, Throttle], most: int, load: float) -> str:
+    """Return what keeps a batch from being faster now, empty if it is at its end.
+
+    Args:
+        progress: Of the batch.
+        throttles: By full model id.
+        most: The requested number of calls in flight.
+        load: Share of a processor that this process takes.
+    """
+    if progress.waiting or any(throttle.paused_for for throttle in throttles.values()):
+        return "quota"
+    if progress.in_flight >= most:
+        return "calls at once"
+    if progress.finished - progress.done >= most:
+        return "the reader"
+    if not progress.started or progress.started == progress.total:
+        return ""
+    # A call could begin, and waits for its prompt, or for its row in the journal.
+    if load > _BUSY:
+        return "the processor"
+    return "the input" if progress.total is None else "the disk"
 
 
 def reason_of(throttles: Mapping[str, Throttle]) -> str:
@@ -207,6 +255,7 @@ def _fitting(snapshot: Snapshot, width: int) -> Text:
         (5, "" if snapshot.rate is None else describe_rate(snapshot.rate)),
         (2, f"{progress.in_flight} in flight" if progress.in_flight else ""),
         (4, f"{progress.waiting} waiting" if progress.waiting else ""),
+        (7, snapshot.limited),
     ]
     fitting: list[tuple[int, str]] = []
     for place, figure in by_importance:

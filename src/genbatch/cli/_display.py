@@ -16,7 +16,19 @@ import anyio
 from genbatch import Failure, Outcome, Progress, Prompt, SavedImage, Success, Throttle
 from genbatch.gemini import MODELS
 
-from ._bar import GAP, Area, Finished, Snapshot, Speed, held_by, lines_of, reason_of, spent_of
+from ._bar import (
+    GAP,
+    Area,
+    Finished,
+    Load,
+    Snapshot,
+    Speed,
+    held_by,
+    limit_of,
+    lines_of,
+    reason_of,
+    spent_of,
+)
 from ._console import QuietConsole, Writer, plain, to_json, why
 from ._options import Options
 from ._result import Result, is_not_made
@@ -37,6 +49,7 @@ class Display:
 
     Attributes:
         is_interrupted: Whether Ctrl-C ended the final wait for a reader.
+        snapshot: What was to be shown last.
     """
 
     def __init__(self, options: Options) -> None:
@@ -49,9 +62,11 @@ class Display:
         self._lines = _Lines()
         self._recent: deque[Finished] = deque(maxlen=_RECENT)
         self._speed: Speed | None = None
+        self._load = Load()
         self._is_hurried = False
         self._jobs = ""
         self.is_interrupted = False
+        self.snapshot: Snapshot | None = None
 
     def _has_room(self) -> bool:
         """Return whether the bar has a terminal to itself."""
@@ -90,11 +105,9 @@ class Display:
 
     def show(self, progress: Progress, result: Result, throttles: Mapping[str, Throttle]) -> None:
         """Draw the bar, or print a line if one is due."""
-        if self._options.quiet:
-            return
         self._speed = self._speed or Speed()
         held = held_by(throttles, self._options.max_concurrent)
-        snapshot = Snapshot(
+        self.snapshot = snapshot = Snapshot(
             progress,
             result.failed,
             result.dropped,
@@ -102,7 +115,10 @@ class Display:
             spent_of(result.budget, result.cost),
             ", ".join(filter(None, (self._jobs, held))),
             reason_of(throttles),
+            limit_of(progress, throttles, self._options.max_concurrent, self._load.share()),
         )
+        if self._options.quiet:
+            return
         if self._area is None:
             is_paused = any(throttle.paused_for for throttle in throttles.values())
             if self._lines.is_due(progress, is_paused):

@@ -25,7 +25,7 @@ from ._options import DEMO, ENVIRONMENT, Folder, OfDemo, Options, command, optio
 from ._result import by_run
 from ._run import check_folder, client_of, run
 
-_OUT = Path("genbatch-out")
+OUT = Path("genbatch-out")
 _MOST_PROBLEMS = 10  # lines
 
 OutputFolder = Annotated[
@@ -57,7 +57,7 @@ AsLines = Annotated[bool, option(None, "Print one JSON line per job.", "", "--js
 
 
 @command()
-def status_command(folder: OutputFolder = _OUT, as_json: AsObject = False) -> int:
+def status_command(folder: OutputFolder = OUT, as_json: AsObject = False) -> int:
     """Show the progress and cost of an output folder.
 
     Examples:
@@ -106,7 +106,7 @@ def _lines(found: Status) -> Iterator[str]:
 
 @command()
 def export_command(
-    folder: OutputFolder = _OUT, as_csv: AsCsv = False, everything: Everything = False
+    folder: OutputFolder = OUT, as_csv: AsCsv = False, everything: Everything = False
 ) -> int:
     """Print one row per prompt with its file, cost, error and more.
 
@@ -140,7 +140,7 @@ def _write_csv(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
 
 
 @command()
-def verify_command(folder: OutputFolder = _OUT) -> int:
+def verify_command(folder: OutputFolder = OUT) -> int:
     """Check every image against the checksum recorded when it was saved.
 
     Examples:
@@ -157,7 +157,7 @@ def verify_command(folder: OutputFolder = _OUT) -> int:
 
 
 @command()
-def gallery_command(folder: OutputFolder = _OUT, opened: Open = False) -> int:
+def gallery_command(folder: OutputFolder = OUT, opened: Open = False) -> int:
     """Write an HTML page for viewing, searching and comparing the images.
 
     The page is index.html in the folder itself and works offline.

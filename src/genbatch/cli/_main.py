@@ -16,7 +16,7 @@ import typer
 from genbatch import GenbatchError, StoreError
 from genbatch.inputs import InputError
 
-from . import _folder, _make, _service
+from . import _folder, _make, _service, _view
 from ._console import QuietConsole, plain
 from ._options import Version, command
 from ._words import as_typed
@@ -68,6 +68,8 @@ app.command("status", rich_help_panel=_LOOK)(_folder.status_command)
 app.command("export", rich_help_panel=_LOOK)(_folder.export_command)
 app.command("verify", rich_help_panel=_LOOK)(_folder.verify_command)
 app.command("gallery", rich_help_panel=_LOOK)(_folder.gallery_command)
+app.command("view", rich_help_panel=_LOOK)(_view.view_command)
+app.command("keep", rich_help_panel=_LOOK)(_view.keep_command)
 app.command("redo", rich_help_panel=_MAKE)(_make.redo_command)
 app.command("pick", rich_help_panel=_LOOK)(_folder.pick_command)
 app.command("jobs", rich_help_panel=_LOOK)(_folder.jobs_command)

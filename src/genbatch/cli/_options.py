@@ -461,6 +461,7 @@ class Options:
     as_json: bool = _field(
         False, SHOWN, "Write a JSON line per prompt to stdout; messages go to stderr.", "", "--json"
     )
+    view: bool = _field(False, SHOWN, "Watch the run on a local page, opened in a browser.")
     log_file: Path | None = _field(  # noqa: RUF009
         None,
         SHOWN,

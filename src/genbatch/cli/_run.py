@@ -57,6 +57,7 @@ from ._look import ProvenModels, looking
 from ._options import DEMO, Options, kinds_to_retry
 from ._result import Result, by_run, is_not_made
 from ._services import Clients, Services
+from ._watch import watched
 
 _REDRAW = 0.1  # seconds
 
@@ -177,7 +178,7 @@ def run_batch(
             bounded = _bounded(options, entered, display)
             await work(ShownBatch(entered, bounded, display, result, looks, last))
 
-    with Display(options) as display:
+    with Display(options) as display, watched(options, display):
         run(batch, options.backend)
     result.lost = display.lost_rows
     if display.is_interrupted:

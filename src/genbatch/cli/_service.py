@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import anyio
 import typer
 
 from genbatch import GeminiClient, ImageRequest
@@ -21,6 +19,7 @@ from genbatch.testing import Call, FakeGemini, FakeOpenAI, Fault
 from ._console import QuietConsole, plain
 from ._options import Options, command, option
 from ._run import client_of, counts_of, run
+from ._watch import until_stopped
 
 _SHORT = ("flare", "sunburst")  # of OpenAI's models
 _NOTE = "Prices are US dollars per image, as published on the date given; billing may differ."
@@ -231,9 +230,5 @@ async def _serve(fake: FakeGemini | FakeOpenAI) -> None:
         out.say(f"A fake {name} API is running at {fake.url}; Ctrl-C stops it. In another shell:")
         out.say(f"  export {base_url}={fake.url} {key}=fake")
         out.say(f"  genbatch run prompts.txt{model}")
-        try:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                await anext(signals)
-        except NotImplementedError:  # event loops on Windows: KeyboardInterrupt comes instead
-            await anyio.sleep_forever()
+        await until_stopped()
         out.say(counts_of(fake))  # type: ignore[arg-type]  # it reads the stats, which are the same

@@ -12,11 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from genbatch._store import export, read_file, replace_file, status
+from genbatch._store import choices, export, read_file, replace_file, status
 from genbatch._values import StoreError
 
-from ._page import MARK, Item, fields_of, items_of, page
-from ._thumbs import Picture, make_thumbs
+from ._page import MARK
+from ._page import Item as Item
+from ._page import add_choices as add_choices
+from ._page import fields_of as fields_of
+from ._page import items_of as items_of
+from ._page import page as page
+from ._page import to_json as to_json
+from ._thumbs import DIRECTORY as DIRECTORY  # the names without a use here are for the live page
+from ._thumbs import Picture as Picture
+from ._thumbs import Size as Size
+from ._thumbs import draw_thumb as draw_thumb
+from ._thumbs import make_thumbs
+from ._thumbs import measure as measure
+from ._thumbs import publish_thumb as publish_thumb
 
 __all__ = ["write_gallery"]
 
@@ -73,10 +85,11 @@ def write(directory: Path, progress: Callable[[int, int], object] | None = None)
         "spent": now.spent.usd,
         "maybe": now.spent.maybe_usd,
     }
+    add_choices(items, choices(directory))
     problems = _add_thumbs(directory, items, progress)
     head |= fields_of(items)
     _check_ours(path)  # again, for thumbnails take their time
-    replace_file(path, page(head, items))
+    replace_file(path, page(head, map(to_json, items)))
     counts = Counter(item["status"] for item in items if item["index"] is not None)
     return Written(path, counts, problems)
 

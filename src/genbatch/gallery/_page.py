@@ -21,11 +21,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
-from itertools import combinations, groupby
+from itertools import chain, combinations, groupby
 from operator import itemgetter
 from pathlib import PurePath
 from string import Template
 from typing import Any, TypeAlias
+
+from genbatch._store import Choice
 
 Item: TypeAlias = dict[str, Any]
 
@@ -51,6 +53,13 @@ def _item(rows: list[Mapping[str, Any]]) -> Item:
     item |= {"asked": _asked(row), "metadata": _labelled(row["metadata"]), "shown": shown}
     takes = [_take(each, item) for each in made]
     return {"index": row["index"], **_given(item | {"takes": takes})}
+
+
+def add_choices(items: Iterable[Item], choices: Mapping[str, Choice]) -> None:
+    """Note in each take what the user has chosen."""
+    for take in chain.from_iterable(item.get("takes", ()) for item in items):
+        if choice := choices.get(take["file"]):
+            take |= _given(choice._asdict())
 
 
 def _take(row: Mapping[str, Any], item: Item) -> Item:
@@ -88,7 +97,6 @@ def _given(values: Item) -> Item:
 _SETTINGS = ("aspect_ratio", "image_size", "seed")
 _MOST_VALUES = 100  # of a field; more are of no use as a filter
 _MOST_FIELDS = 12
-_PER_CELL = 16  # average number of prompts up to which the table is shown first
 
 Labels: TypeAlias = dict[str, str]
 
@@ -97,9 +105,9 @@ def fields_of(items: list[Item]) -> dict[str, object]:
     """Return the fields of items, and note in each as ``at`` the numbers of its values, or -1.
 
     Returns:
-        ``fields``, each with its values in the order in which they were met; ``axes``, the numbers
-        of the two that are columns and rows of a table, None where no two fields have all
-        combinations of their values; and ``table``, whether the table is shown first.
+        ``fields``, each with its values in the order in which they were met; and ``axes``, the
+        numbers of the two that are columns and rows of a table first, None where no two fields
+        have all combinations of their values.
     """
     labelled = [(item, _labels(item)) for item in items]
     current = [own for item, own in labelled if item["index"] is not None]
@@ -133,14 +141,9 @@ def _is_choice(counts: Counter[str]) -> bool:
 
 
 def _laid_out(values: Mapping[str, list[str]], labels: list[Labels]) -> dict[str, object]:
-    names = list(values)
-    layout: dict[str, object] = {"fields": list(values.items()), "axes": None, "table": False}
-    if axes := next(_products(values, labels), None):
-        is_everywhere = all(axis in own for own in labels for axis in axes)
-        per_cell = len(labels) / len(values[axes[0]]) / len(values[axes[1]])
-        layout["axes"] = [names.index(axis) for axis in axes]
-        layout["table"] = is_everywhere and per_cell <= _PER_CELL
-    return layout
+    names, axes = list(values), next(_products(values, labels), None)
+    numbers = axes and [names.index(axis) for axis in axes]
+    return {"fields": list(values.items()), "axes": numbers}
 
 
 def _products(values: Mapping[str, list[str]], labels: list[Labels]) -> Iterator[tuple[str, str]]:
@@ -156,7 +159,14 @@ def _products(values: Mapping[str, list[str]], labels: list[Labels]) -> Iterator
 
 # HTML
 
-SCRIPTS = ("page.js", "grid.js", "dialog.js", "bar.js")  # one after the other, as one
+SCRIPTS = (
+    "page.js",
+    "grid.js",
+    "dialog.js",
+    "choices.js",
+    "compare.js",
+    "bar.js",
+)  # one after the other, as one
 MARK = b'<meta name="generator" content="genbatch'
 
 # Characters that could end a script element, that older scripts take for line ends, that no file
@@ -169,19 +179,23 @@ _POLICY = (
 )
 
 
-def page(head: dict[str, Any], items: Iterable[dict[str, Any]]) -> Iterator[str]:
+def page(
+    head: dict[str, Any], items: Iterable[str], *, script: str = "", policy: str = ""
+) -> Iterator[str]:
     """Yield a page piece by piece.
 
     Args:
         head: What concerns all items: ``name`` and more.
-        items: One for each prompt.
+        items: One for each prompt, as JSON.
+        script: What the page runs after its own.
+        policy: What its policy admits besides.
     """
     template, style = _resource("page.html"), _resource("page.css")
-    script = "\n".join(map(_resource, SCRIPTS))
+    script = "\n".join([*map(_resource, SCRIPTS), script])
     before, after = (
         Template(template)
         .substitute(
-            policy=_POLICY.format(_hash(style), _hash(script)),
+            policy=_POLICY.format(_hash(style), _hash(script)) + policy,
             name=html.escape(head["name"]),
             style=style,
             script=script,
@@ -192,7 +206,7 @@ def page(head: dict[str, Any], items: Iterable[dict[str, Any]]) -> Iterator[str]
     yield before
     yield to_json(head).removesuffix("}") + ', "items": ['
     for number, item in enumerate(items):
-        yield (",\n" if number else "\n") + to_json(item)
+        yield (",\n" if number else "\n") + item
     yield "\n]}" + after
 
 

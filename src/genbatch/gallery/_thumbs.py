@@ -21,7 +21,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from genbatch._store import disk_error, is_temporary, make_private, read_file, wrong_kind
 from genbatch._values import StoreError, sniff_mime_type
@@ -38,12 +38,13 @@ MOST_PIXELS = 40_000_000  # 4K has 17 million, 8K has 33
 
 _BOX = (512, 320)  # pixels, width and height, that a thumbnail fits in
 _THREADS = 4
+_START = 64  # bytes of a file that tell its kind
 _LEFT_BEHIND = 3600.0  # seconds; a temporary file this old is from a process that died
 _NAME = re.compile(r"([0-9a-f]{64})-(\d+)x(\d+)\.webp")
 
 # Used in place of Image.open, which may pick another decoder than the bytes call for, and warns of
 # decompression bombs in a way that no thread can heed or silence for itself alone.
-_DECODERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
+_DECODERS: dict[str, Callable[[BinaryIO], ImageFile]] = {
     "image/png": PngImagePlugin.PngImageFile,
     "image/jpeg": JpegImagePlugin.JpegImageFile,
     "image/webp": WebPImagePlugin.WebPImageFile,
@@ -134,7 +135,49 @@ def _tidy(thumbs: Path, wanted: Collection[str]) -> dict[str, Size]:
 
 def _make(directory: Path, thumbs: Path, picture: Picture) -> Size | str:
     """Make a thumbnail; return the size of its image, or what is wrong with the image."""
+    drawn = draw_thumb(directory, picture)
+    if isinstance(drawn, str):
+        return drawn
+    size, thumb = drawn
+    publish_thumb(thumbs, picture, size, thumb)
+    return size
+
+
+def draw_thumb(directory: Path, picture: Picture) -> tuple[Size, bytes] | str:
+    """Return the size of an image and its thumbnail, or what is wrong with the image."""
     path = directory / picture.file
+    if what := _problem_of(path, picture):
+        return what
+    try:
+        return _reduce(read_file(path) or b"")
+    # Decoders raise whatever they stumble over in bytes that are not an image.
+    except Exception as exc:  # noqa: BLE001
+        return f"cannot be shown: {exc}"
+
+
+def measure(directory: Path, picture: Picture, known: Size | None) -> Size | str:
+    """Return the size of an image, or what is wrong with it, without decoding it.
+
+    Args:
+        directory: Directory of the picture.
+        picture: The image.
+        known: Its size, if that was recorded.
+    """
+    path = directory / picture.file
+    if what := _problem_of(path, picture):
+        return what
+    if known is not None:
+        return known
+    try:
+        with path.open("rb") as file:
+            kind = sniff_mime_type(file.read(_START))
+            file.seek(0)
+            return _opened(kind, file).size
+    except Exception as exc:  # noqa: BLE001 - as in draw_thumb
+        return f"cannot be shown: {exc}"
+
+
+def _problem_of(path: Path, picture: Picture) -> str | None:
     try:
         found = path.lstat().st_size
     except OSError:
@@ -143,24 +186,23 @@ def _make(directory: Path, thumbs: Path, picture: Picture) -> Size | str:
         return what
     if found != picture.bytes:
         return f"has changed: {found} bytes, {picture.bytes} were saved"
-    try:
-        size, thumb = _reduce(read_file(path) or b"")
-    # Decoders raise whatever they stumble over in bytes that are not an image.
-    except Exception as exc:  # noqa: BLE001
-        return f"cannot be shown: {exc}"
-    _publish(thumbs / f"{picture.sha256}-{size[0]}x{size[1]}.webp", thumb)
-    return size
+    return None
+
+
+def _opened(kind: str | None, file: BinaryIO) -> ImageFile:
+    if kind is None:
+        raise ValueError("it is not an image")
+    image = _DECODERS[kind](file)
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are too many")
+    return image
 
 
 def _reduce(data: bytes) -> tuple[Size, bytes]:
     """Return the size in pixels of an image and its thumbnail."""
-    kind = sniff_mime_type(data)
-    if kind is None:
-        raise ValueError("it is not an image")
-    image = _DECODERS[kind](io.BytesIO(data))
-    width, height = size = image.size
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} pixels are too many")
+    image = _opened(sniff_mime_type(data), io.BytesIO(data))
+    size = image.size  # before thumbnail changes it
     mode = "RGBA" if image.has_transparency_data else "RGB"
     small = image.convert(mode) if image.mode == "P" else image  # colours, not palette indices
     small.thumbnail(_BOX, reducing_gap=1.5)  # a JPEG is decoded at a part of its size already
@@ -169,7 +211,9 @@ def _reduce(data: bytes) -> tuple[Size, bytes]:
     return size, file.getvalue()
 
 
-def _publish(path: Path, data: bytes) -> None:
+def publish_thumb(thumbs: Path, picture: Picture, size: Size, data: bytes) -> None:
+    """Write a thumbnail under its name in the directory of thumbnails."""
+    path = thumbs / f"{picture.sha256}-{size[0]}x{size[1]}.webp"
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with temporary.open("xb") as file:

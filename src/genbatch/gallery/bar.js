@@ -21,28 +21,41 @@ function check(name) {
   return make("label", {}, input, named(name));
 }
 
-function start() {
-  const statuses = ["done", "failed", "to do"]
+function statusesOf() {
+  return ["done", "failed", "to do"]
     .map((status) => [status, present.filter((item) => item.status === status).length])
     .filter(([, number]) => number);
+}
+
+function tellSummary() {
   const paid = dollars(page.spent) + (page.maybe ? `, perhaps ${dollars(page.maybe)} more` : "");
   const updated = `updated ${moment(new Date(page.written * 1000))}`;
   $("summary").textContent = [
-    statuses.map(([status, number]) => `${count(number)} ${status}`).join(", "),
+    statusesOf().map(([status, number]) => `${count(number)} ${status}`).join(", "),
     page.spent || page.maybe ? paid : "",
     page.running ? `${updated}, while a run went on` : updated,
   ].filter(Boolean).join(" · ");
-  for (const item of items) {
+}
+
+function prepare(some) {
+  for (const item of some) {
+    for (const take of item.takes ?? []) takes.set(take.file, take);
     item.text = `#${item.index ?? ""} ${item.id ?? ""} ${item.prompt}`.normalize().toLowerCase();
   }
+}
+
+function addControls() {
+  const statuses = statusesOf();
   const controls = fields.map(([name, values], field) => {
     const options = [[-1, named(name)], ...values.map((value, n) => [n, value])];
-    return select(name, options, -1, (value) => (want.values[field] = Number(value)));
+    const act = (value) => (want.values[field] = Number(value));
+    return select(name, options, want.values[field], act);
   });
   if (statuses.length > 1) {
     const options = [["", "Status"], ...statuses.map(([status]) => [status, named(status)])];
-    controls.unshift(select("Status", options, "", (status) => (want.status = status)));
+    controls.unshift(select("Status", options, want.status, (status) => (want.status = status)));
   }
+  controls.push(...controlsOfChoices());
   if (present.length < items.length) controls.push(check("superseded"));
   if (fields.length > 1) {
     const options = fields.map(([name], field) => [field, named(name)]);
@@ -53,7 +66,14 @@ function start() {
     }
     controls.push(check("table"), axes);
   }
-  $("filters").append(...controls);
+  $("filters").replaceChildren(...controls);
+}
+
+function start() {
+  prepare(items);
+  restoreChoices();
+  tellSummary();
+  addControls();
   choose();
 }
 
@@ -63,9 +83,16 @@ $("search").oninput = ({ target }) => {
 };
 $("clear").onclick = () => location.reload();
 document.onkeydown = (event) => {
-  if (event.key !== "/" || box.open || event.target.matches("input, select")) return;
+  if (event.target.matches("input:not([type=checkbox]), select")) return;
+  if (chooseBy(event)) event.preventDefault();
+  if (event.key !== "/" || box.open) return;
   event.preventDefault();
   $("search").select();
+};
+// A button would be clicked when the key is let go.
+document.onkeyup = (event) => {
+  const { classList, id } = event.target;
+  if (event.key === " " && (classList?.contains("tile") || id === "close")) event.preventDefault();
 };
 canvas.onclick = ({ target }) => view(Number(target.closest(".tile")?.dataset.at));
 canvas.onkeydown = (event) => {
@@ -80,7 +107,16 @@ const showWhole = ({ target }) => {
   if (!target.src.endsWith(urlOf(file))) target.src = urlOf(file);
 };
 canvas.addEventListener("error", showWhole, { capture: true });
-box.onkeydown = ({ key }) => view(current + { ArrowLeft: -1, ArrowRight: 1 }[key]);
+box.onkeydown = ({ key, target }) => {
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+  if (!step || target === $("note")) return;
+  if (panes.length) compareFrom(step);
+  else view(current + step);
+};
+box.oncancel = (event) => {
+  if (panes.length) event.preventDefault();
+  endComparing();
+};
 box.onclose = () => reveal(current);
 $("close").onclick = () => box.close();
 $("previous").onclick = () => view(current - 1);
@@ -94,7 +130,7 @@ let touched; // where on the screen, by one finger
 const touch = ({ touches: [{ clientX }, more] }) => (touched = more ? NaN : clientX);
 $("stage").addEventListener("touchstart", touch, watching);
 const swipe = ({ changedTouches: [{ clientX }] }) => {
-  if (Math.abs(clientX - touched) > 50) view(current - Math.sign(clientX - touched));
+  if (zoom.scale === 1 && !panes.length && Math.abs(clientX - touched) > 50) view(current - Math.sign(clientX - touched));
 };
 $("stage").addEventListener("touchend", swipe);
 const observer = new ResizeObserver(() => {

@@ -4,16 +4,29 @@ function view(at, take = takeOf(shown[at])) {
   const item = shown[at];
   if (!item) return;
   current = at;
-  $("place").textContent = `${count(at + 1)} of ${count(shown.length)}`;
+  endComparing();
+  resetZoom();
+  tell(item, take);
+  show(item, take);
+  if (!box.open) box.showModal();
+  for (const each of [box, $("panel")]) each.scrollTo(0, 0);
+}
+
+function tellPlace() {
+  $("place").textContent = `${count(current + 1)} of ${count(shown.length)}`;
+  $("previous").ariaDisabled = current === 0;
+  $("next").ariaDisabled = current === shown.length - 1;
+}
+
+function tell(item, take) {
+  viewed = { item, take };
+  tellPlace();
+  $("number").textContent = item.index === null ? "Superseded" : `Prompt ${item.index}`;
   $("prompt").textContent = take?.prompt ?? item.prompt;
   $("details").replaceChildren(...detailsOf(item, take));
   $("commands").replaceChildren(...commandsOf(item, take));
   $("takes").replaceChildren(...takesOf(item, take));
-  $("previous").ariaDisabled = at === 0;
-  $("next").ariaDisabled = at === shown.length - 1;
-  show(item, take);
-  if (!box.open) box.showModal();
-  for (const each of [box, $("panel")]) each.scrollTo(0, 0);
+  tellChoice();
 }
 
 function show(item, take) {
@@ -69,17 +82,24 @@ function commandsOf(item, take) {
   const prompt = `${directory()} ${item.index}`;
   const redo = `genbatch redo ${prompt}${OPTIONS[space]}`;
   const pick = `genbatch pick ${prompt} ${take?.take}${OPTIONS[space]}`;
-  return (take === takeOf(item) ? [redo] : [pick, redo]).map((command) => {
+  const isPicked = take === takeOf(item);
+  const buttons = (isPicked || page.live ? [redo] : [pick, redo]).map((command) => {
     const [code, label] = [make("code", {}, command), make("span", {}, "Copy")];
     const button = make("button", { type: "button", className: "command" }, code, label);
     button.onclick = () => copy(code, label);
     return button;
   });
+  if (page.live && !isPicked) {
+    const button = make("button", { type: "button", textContent: `Pick take ${take.take}` });
+    button.onclick = () => pickTake(take);
+    buttons.unshift(button);
+  }
+  return buttons;
 }
 
 // Where this page was opened from, as a shell takes it.
 function directory() {
-  let path = page.name;
+  let path = page.folder ?? page.name;
   if (location.protocol === "file:") {
     path = decodeURIComponent(location.pathname).replace(/\/[^/]*$/, "").replace(/^\/(?=\w:)/, "");
   }
@@ -98,4 +118,5 @@ async function copy(element, label) {
   }
   $("told").textContent = label.textContent;
   setTimeout(() => (label.textContent = before), 1500);
+  return label.textContent === "Copied";
 }

@@ -11,15 +11,28 @@ function choose() {
   $("scroller").scrollTo(0, 0);
 }
 
-function layOut() {
+// Rows that are as they were, without an item that has changed, keep their elements.
+function layOut(changed) {
+  const [oldRows, oldShown, oldDrawn] = [rows, shown, drawn];
   if ($("axes")) $("axes").hidden = !want.table;
   document.body.classList.toggle("table", isTable());
-  canvas.replaceChildren();
   canvas.role = isTable() ? "table" : "list";
   canvas.style.width = "";
   drawn = new Map();
   width = $("scroller").clientWidth;
-  (isTable() ? layOutTable : layOutGrid)(items.filter(matches), width < 600);
+  const isKept = changed && !isTable();
+  if (!isKept) canvas.replaceChildren();
+  const chosen = items.filter((item) => matches(item) || (box.open && item === viewed.item));
+  (isTable() ? layOutTable : layOutGrid)(sorted(chosen), width < 600);
+  for (const [number, element] of isKept ? oldDrawn : []) {
+    const [row, old] = [rows[number], oldRows[number]];
+    const isSame = (item, n) => item === oldShown[row.start + n] && !changed.has(item);
+    if (
+      JSON.stringify(row) === JSON.stringify(old) &&
+      shown.slice(row.start, row.end).every(isSame)
+    ) drawn.set(number, element);
+    else element.remove();
+  }
   const last = rows.at(-1);
   place(canvas, { height: last ? last.top + last.height : 0 });
   draw();
@@ -56,40 +69,48 @@ function layOutGrid(chosen, isNarrow) {
   if (line.length) end(line, Math.min(usual, fitting(line)));
 }
 
-// A column and a row for each value of two fields that something shown has.
+// A column and a row for each value of two fields that something shown has, or has not.
 function layOutTable(chosen, isNarrow) {
   const found = Map.groupBy(chosen, ({ at }) => `${at[want.columns]} ${at[want.rows]}`);
   const met = (field) => {
     const values = new Set(chosen.map(({ at }) => at[field]));
-    return [...fields[field][1].keys()].filter((value) => values.has(value));
+    return [...fields[field][1].keys(), -1].filter((value) => values.has(value));
   };
   const columns = met(want.columns);
   const [label, least] = isNarrow ? [100, 120] : [150, 150];
-  const side = Math.min(260, Math.max(least, (width - label) / (columns.length || 1)));
-  const cellOf = (inside, left) => {
-    const start = shown.length;
-    for (const item of inside) shown.push(item);
-    const parts = inside.length > 1 ? 2 : 1; // each way
-    const wide = (side - 8) / parts;
-    const tiles = inside.slice(0, parts * parts).map((_, n) => {
-      const corner = { left: (n % parts) * wide, top: Math.floor(n / parts) * wide };
-      return { at: start + n, ...corner, wide, high: wide - 4 };
-    });
-    if (inside.length > tiles.length) tiles.at(-1).more = inside.length - tiles.length;
-    return { left, width: side, tiles };
+  const side = Math.max(least, (width - label) / (columns.length || 1));
+  const most = Math.max(...[...found.values()].map(({ length }) => length));
+  const beside = Math.min(Math.ceil(Math.sqrt(most)), Math.floor(side / LEAST_TILE));
+  const wide = (side - 8) / beside;
+  const high = Math.min(wide, TALLEST_TILE);
+  const tileAt = (at, n) => {
+    const corner = { left: (n % beside) * wide, top: Math.floor(n / beside) * high };
+    return { at, ...corner, wide, high: high - 4 };
   };
-  shown = [];
-  rows = met(want.rows).map((value, number) => {
-    const row = { top: CAPTION + number * side, height: side, start: shown.length };
-    row.cells = columns.map((column, n) =>
-      cellOf(found.get(`${column} ${value}`) ?? [], label + n * side),
-    );
-    return { ...row, end: shown.length, label: fields[want.rows][1][value] };
-  });
+  let top = CAPTION;
+  [shown, rows] = [[], []];
+  for (const value of met(want.rows)) {
+    const cells = columns.map((column) => found.get(`${column} ${value}`) ?? []);
+    const lines = Math.ceil(Math.max(...cells.map(({ length }) => length)) / beside);
+    // A row of many lines is drawn in parts.
+    for (let line = 0; line < lines; line += MOST_LINES) {
+      const start = shown.length;
+      const parts = cells.map((inside, n) => {
+        const part = inside.slice(line * beside, (line + MOST_LINES) * beside);
+        const first = shown.push(...part) - part.length;
+        const tiles = part.map((_, number) => tileAt(first + number, number));
+        return { left: label + n * side, width: side, tiles };
+      });
+      const height = Math.min(MOST_LINES, lines - line) * high + 8;
+      const about = { top, height, cells: parts, start, end: shown.length };
+      rows.push({ ...about, label: fields[want.rows][1][value] ?? NONE });
+      top += height;
+    }
+  }
   const corner = `${named(fields[want.rows][0])} ↓ ${named(fields[want.columns][0])} →`;
   const head = make("div", { role: "row", className: "head" }, labelOf("columnheader", corner));
   columns.forEach((column, n) => {
-    const name = labelOf("columnheader", fields[want.columns][1][column]);
+    const name = labelOf("columnheader", fields[want.columns][1][column] ?? NONE);
     head.append(place(name, { left: label + n * side, width: side }));
   });
   canvas.append(head);
@@ -148,7 +169,7 @@ function elementOf({ top, height, cells, label }) {
   return place(element, { top, height });
 }
 
-function tileOf({ at, left, top, wide, high, more }) {
+function tileOf({ at, left, top, wide, high }) {
   const item = shown[at];
   const take = takeOf(item);
   const tile = make("button", { type: "button", className: "tile" });
@@ -157,14 +178,17 @@ function tileOf({ at, left, top, wide, high, more }) {
   const notes = [
     wide > 90 && item.takes?.length > 1 && count(item.takes.length, "take"),
     wide > 90 && item.index === null && "superseded",
-    more && `+${count(more)}`,
   ].filter(Boolean);
   const textContent = notes.join(" · ");
   if (textContent) tile.append(make("span", { className: "note", textContent }));
+  if (wide > 60 && item.index !== null) {
+    tile.append(make("span", { className: "number", ariaHidden: true, textContent: item.index }));
+  }
   if (!isTable()) {
     const caption = { className: "caption", dir: "auto", textContent: item.prompt };
     tile.append(make("span", { ...caption, ariaHidden: Boolean(take?.size) })); // the alt has it
   }
+  markChoice(tile, item);
   return place(tile, { left, top, width: wide });
 }
 

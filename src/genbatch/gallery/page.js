@@ -4,11 +4,15 @@
 
 const $ = (id) => document.getElementById(id);
 const page = JSON.parse($("page").textContent);
-const { items, fields } = page; // a field is its name and its values
-const present = items.filter((item) => item.index !== null);
+let { items, fields } = page; // a field is its name and its values
+let present = items.filter((item) => item.index !== null);
 const [canvas, box] = [$("canvas"), $("box")];
 const CAPTION = 44; // pixels below an image, and of the head of a table
 const GAP = 16; // pixels between images
+const LEAST_TILE = 72; // pixels beside one another in a cell
+const TALLEST_TILE = 260; // pixels of a tile in a cell
+const MOST_LINES = 8; // of tiles in a row that is drawn as one
+const NONE = "—"; // of what has no value
 const OPTIONS = { "": "", demo: " --demo" }; // of commands, by namespace
 const AHEAD = 800; // pixels above and below the window that are drawn too
 
@@ -17,7 +21,9 @@ const want = {
   status: "",
   values: fields.map(() => -1), // of each field the number of the one that is wanted
   superseded: false,
-  table: page.table,
+  choice: "",
+  sort: "number",
+  table: false,
   columns: page.axes?.[0] ?? 0,
   rows: page.axes?.[1] ?? 1,
 };
@@ -25,6 +31,7 @@ let shown = []; // items that match, in the order in which they are seen
 let rows = []; // of the layout: top, height, cells with their tiles; start and end in shown
 let drawn = new Map(); // elements of rows, by number
 let width; // pixels there are for rows
+let viewed; // the item and the take that the dialog tells of
 let current = 0; // place in shown of the one image that Tab leads to
 
 function make(tag, properties, ...children) {
@@ -52,5 +59,6 @@ const isTable = () => want.table && want.columns !== want.rows;
 const matches = (item) =>
   (want.superseded || item.index !== null) &&
   (!want.status || item.status === want.status) &&
+  isChosen(takeOf(item), want.choice) &&
   want.values.every((value, field) => value < 0 || item.at[field] === value) &&
   want.words.every((word) => item.text.includes(word));

@@ -1,0 +1,79 @@
+"""The commands about looking and choosing: view and keep."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import IO, Annotated
+
+import anyio
+import typer
+
+from genbatch._store import choice_lines, choices, choose, export, parse_choices
+
+from ._console import QuietConsole, count, plain
+from ._folder import OUT, OutputFolder
+from ._options import Folder, command, option
+from ._watch import announce, serving_page, until_stopped
+
+Port = Annotated[
+    int, option(None, "Port of the page; 0 takes any free one.", "N", min=0, max=65535)
+]
+NoOpen = Annotated[bool, option(None, "Do not open the page in a browser.", "", "--no-open")]
+From = Annotated[
+    typer.FileText | None,
+    option(None, "Read choices from FILE; - is standard input.", "FILE", "--from"),
+]
+
+
+@command()
+def view_command(folder: OutputFolder = OUT, port: Port = 0, no_open: NoOpen = False) -> int:
+    """Look at the images on a local page, and choose among them, also while a run makes them.
+
+    The page is served to this machine only, and to whoever has its whole address.
+
+    Examples:
+
+    - `genbatch view out`
+    - `genbatch view out --port 8000 --no-open`
+    """
+    choices(folder)  # a folder without a run is named at once
+    out = QuietConsole()
+    with serving_page(folder, port) as server:
+        announce(server, out.say, can_open=not no_open)
+        out.say("Ctrl-C ends it; what was chosen is saved.")
+        with suppress(KeyboardInterrupt):
+            anyio.run(until_stopped)
+    return 0
+
+
+@command()
+def keep_command(folder: Folder, source: From = None) -> int:
+    """Save choices that were copied from a page, or print those of a folder in the same form.
+
+    A line is a verdict, stars and a file: keep 4 0017-a-fox.png, or reject - 0018-an-owl.png.
+
+    Examples:
+
+    - `genbatch keep out --from choices.txt`
+    - `genbatch keep out > choices.txt`
+    """
+    out = QuietConsole()
+    if source is None:
+        with out.writing() as stream:
+            stream.writelines(f"{line}\n" for line in choice_lines(choices(folder)))
+        return 0
+    files = {row["file"] for row in export(folder, all=True) if row["file"]}
+    chosen = parse_choices(_lines_of(source), files)
+    choose(folder, chosen)
+    kept = sum(choice.verdict == "keep" for choice in chosen.values())
+    rejected = sum(choice.verdict == "reject" for choice in chosen.values())
+    saved = f"{count(len(chosen), 'choice')} saved in {plain(folder)}"
+    out.say(f"{saved}: {kept} kept, {rejected} rejected")
+    return 0
+
+
+def _lines_of(source: IO[str]) -> list[str]:
+    try:
+        return source.read().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError("--from is not text in UTF-8: copy the choices anew") from error
