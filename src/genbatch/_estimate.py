@@ -144,7 +144,7 @@ class _Found:
         if self._left is None:
             return False
         digest, earlier = both_digests(namespace, request, self._service.canonical)
-        if not any(left[digest] > 0 for left in self._left[:4]):
+        if not self._left.has(digest):
             digest = earlier
         if self._left.done[digest] > 0 and self._left.fakes[digest] and not self._is_fake(request):
             self._left.fakes[digest] -= 1

@@ -51,12 +51,12 @@ def test_a_long_run_interrupted_after_a_third_goes_on_where_it_stopped(
     again = genbatch(*command)
     assert again.returncode == 0, again.stderr
     assert fake.stats.images == fake.stats.calls == len(images("out")) == 1632
-    assert again.stdout.startswith(f"1632 images in out, 0 failed, {made} already there\n")
+    assert again.stdout.startswith(f"1,632 images in out, 0 failed, {made} already there\n")
 
     third = genbatch(*command)
     assert third.returncode == 0
     assert fake.stats.calls == 1632
-    assert third.stdout.startswith("1632 images in out, 0 failed, 1632 already there\n")
+    assert third.stdout.startswith("1,632 images in out, 0 failed, 1,632 already there\n")
     assert genbatch("verify", "out").stdout == "all is well\n"
 
 

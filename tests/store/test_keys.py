@@ -18,13 +18,13 @@ from genbatch._store._keys import (
     DEFAULT_TEMPLATE,
     candidates,
     check_template,
-    content_digest,
     folded,
     key_of,
     safe_name,
     slug,
 )
 from genbatch.openai import OpenAIClient
+from support.archives import content_digest
 
 PROMPT = ImageRequest("Coffee cup on wooden table", model="m")
 KEY = "0123456789abcdef" * 4
@@ -219,10 +219,10 @@ def test_the_key_covers_the_content_of_input_images(tmp_path: Path) -> None:
 def test_the_key_is_the_same_in_every_process() -> None:
     script = """
 from genbatch import GeminiClient, ImageRequest
-from genbatch._store._keys import content_digest
+from genbatch._store._keys import digests_of_texts
 config = {"b": {"z", "y"}, "a": b"x"}
 request = ImageRequest("a\\ud800\\u2028é", model="m", seed=7, generation_config=config)
-print(content_digest("n", request))
+print(digests_of_texts("n", request)(request.text))
 """
     runs = [
         subprocess.run(

@@ -9,8 +9,13 @@ from typing import Any
 
 from genbatch import Image, ImageRequest, Prompt
 from genbatch._store._archive import Archive
-from genbatch._store._keys import DEFAULT_TEMPLATE, content_digest
+from genbatch._store._keys import DEFAULT_TEMPLATE, digests_of_texts
 from genbatch._store._plan import BegunCall, Plan, PlanRequest, Policy
+
+
+def content_digest(namespace: str, request: ImageRequest) -> str:
+    """Return the digest of all that a request asks for."""
+    return digests_of_texts(namespace, request)(request.text)
 
 
 def image(number: int = 0, **changes: Any) -> Image:

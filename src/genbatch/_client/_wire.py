@@ -41,6 +41,7 @@ JsonObject: TypeAlias = dict[str, Any]
 
 # Parsing blocks the event loop, for about a microsecond per value. Images have no commas.
 _MOST_COMMAS = 100_000
+_OF_PAGE = 10_000  # characters of a page of HTML
 MOST_TOKENS = 2_000_000  # a larger count, or one below zero, is none
 _IMAGES = ("data", "b64_json")  # the fields that have the base64 of an image
 _PATIENCE = 5.0  # seconds for a server on this machine
@@ -154,7 +155,8 @@ def _is_loopback(host: str) -> bool:
 def is_fake(base_url: str | None) -> bool:
     """Return whether the server at a URL says that it is a fake one; this blocks.
 
-    Fakes serve their own machine only: no other server is asked.
+    Fakes serve their own machine only: no other server is asked. One that cannot be reached may
+    have been a fake: nothing is to be made by it now.
     """
     parts = urlsplit(base_url or "")
     if parts.scheme != "http" or parts.hostname is None or not _is_loopback(parts.hostname):
@@ -165,7 +167,9 @@ def is_fake(base_url: str | None) -> bool:
         try:
             connection.request("GET", "/stats")
             return connection.getresponse().headers.get(FAKE_HEADER) is not None
-        except (OSError, HTTPException):
+        except OSError:
+            return True
+        except HTTPException:
             return False
 
 
@@ -217,6 +221,8 @@ def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str
     # The image is paid for: a stray byte or half a character in the text beside it, which the fast
     # and strict parser refuses, must not lose it. Garbage may be nested too deeply for either.
     except (ValueError, RecursionError):
+        if _is_page(body):  # only how it begins is shown, and it may be large
+            body = body[:_OF_PAGE]
         text = body if isinstance(body, str) else body.decode("utf-8-sig", "replace")
         body = text = hide(text)  # both names: tracebacks hold them
     try:
@@ -233,6 +239,10 @@ def parse_answer(body: str | bytes, model: str, hide: Callable[[str], str] = str
         if shown.startswith("<"):  # a page of something in between, such as a login
             error.scope = "service"
         raise error from exc
+
+
+def _is_page(body: str | bytes) -> bool:
+    return body[:_OF_PAGE].lstrip()[:1] in ("<", b"<")
 
 
 def _has_too_many_commas(body: str | bytes) -> bool:

@@ -20,33 +20,20 @@ from genbatch._values import ImageRequest, is_reference
 _UNNAMED = ("", "gemini")
 
 
-def content_digest(namespace: str, request: ImageRequest) -> str:
-    """Return the SHA-256, in hex, of all that a request asks for.
+def digests_of_texts(namespace: str, like: ImageRequest) -> Callable[[str], str]:
+    """Return a function from the text of a prompt to the SHA-256, in hex, of its request.
 
-    The place of the prompt in its batch, its id, its metadata, and blanks around it are no part.
+    The place of the prompt in its batch, its id, its metadata, and blanks around it are no part. A
+    run that resumes does nothing else so often, so all but the text is worked out once.
 
     Args:
         namespace: Equal prompts in different namespaces ask for different images.
-        request: With its model's full id. Input images that are paths are read, which blocks.
+        like: What is asked for but for the text, with its model's full id. Input images that are
+            paths are read, which blocks.
 
     Raises:
         OSError: If an input image cannot be read.
         TypeError: If a setting has no text that is the same in every process.
-    """
-    return digests_of_texts(namespace, request)(request.text)
-
-
-def digests_of_texts(namespace: str, like: ImageRequest) -> Callable[[str], str]:
-    """Return a function from the text of a prompt to the digest of its request.
-
-    A run that resumes does nothing else so often, so all but the text is worked out once.
-
-    Args:
-        namespace: As for content_digest.
-        like: What is asked for but for the text.
-
-    Raises:
-        OSError, TypeError: As content_digest.
     """
     digest_of = _digests(namespace, like, None, _image_digests(like))
     return lambda text: digest_of(text.strip())
@@ -59,7 +46,7 @@ def digest_with_id(namespace: str, request: ImageRequest) -> str:
     machines, whose rows have no order to tell equal ones apart.
 
     Raises:
-        OSError, TypeError: As content_digest.
+        OSError, TypeError: As digests_of_texts.
     """
     return _digests(namespace, request, request.id, _image_digests(request))(request.text)
 
@@ -70,12 +57,12 @@ def both_digests(
     """Return the digest of the content of a request, and the one that earlier versions gave it.
 
     Args:
-        namespace: As for content_digest.
+        namespace: As for digests_of_texts.
         request: With its model's full id.
         canonical: Returns the request in its service's one way to ask for the same.
 
     Raises:
-        OSError, TypeError: As content_digest.
+        OSError, TypeError: As digests_of_texts.
     """
     images, text = _image_digests(request), request.text
     content = _digests(namespace, canonical(request), None, images)(text.strip())

@@ -225,6 +225,10 @@ class Standing(NamedTuple):
     fakes: Counter[str]
     texts: set[int]
 
+    def has(self, digest: str) -> bool:
+        """Return whether a request with a digest is not to be paid for, or was a fake's."""
+        return any(each[digest] > 0 for each in (self.done, self.failed, self.in_jobs))
+
 
 def hash_of_text(namespace: str, text: str) -> int:
     """Return what tells a text of a namespace from others, within one process."""

@@ -197,11 +197,11 @@ def by_run(runs: Sequence[RunCost]) -> str:
 
 def _print_figures(out: QuietConsole, result: Result, options: Options) -> None:
     images = count(result.made + result.resumed, "image")
-    line = f"{images} in {plain(options.output)}, {result.failed} failed"
+    line = f"{images} in {plain(options.output)}, {result.failed:,} failed"
     if result.not_made:
-        line += f", {result.not_made} not made"
+        line += f", {result.not_made:,} not made"
     if result.resumed:
-        line += f", {result.resumed} already there"
+        line += f", {result.resumed:,} already there"
     out.say((line, "bold"))
     if result.resumed and not result.made:
         out.say("-n N or genbatch redo make further pictures of the same prompts")

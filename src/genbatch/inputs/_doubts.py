@@ -123,7 +123,7 @@ _CONNECTIVES = frozenset(
 
 
 def kind_of_line(text: str, is_first: bool = False) -> str | None:
-    """Return what a line of text looks like, other than a prompt; None mostly.
+    """Return what a line of text looks like, other than a prompt; usually None.
 
     Args:
         text: The line; not blank.
@@ -158,7 +158,7 @@ def _kind_of_header(text: str) -> str | None:
 
 
 def kind_of_prompt(text: str) -> str | None:
-    """Return what a prompt has in it that is none of its words, None mostly."""
+    """Return what a prompt has in it that is not for drawing; usually None."""
     if "--" in text and _OPTIONS.search(text):
         return "options"
     if "|" in text and _CHOICES.search(text):
