@@ -39,7 +39,6 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path("src", "genbatch", "_core")
 CORE = [
     "_outcome.py",
-    "_progress.py",
     "_calls.py",
     "_waiting.py",
     "_source.py",

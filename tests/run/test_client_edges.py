@@ -91,13 +91,23 @@ async def test_what_a_budget_counts_is_what_the_folder_says(
     assert budget.spent == pytest.approx(0.06)
 
 
-@pytest.mark.parametrize("price", [-1.0, math.nan, math.inf, "0.01"])
-async def test_a_price_that_is_none_is_refused_before_any_call(price: Any) -> None:
+@pytest.mark.parametrize(
+    ("price", "error", "message"),
+    [
+        (-1.0, ValueError, "price must be >= 0 US dollars, got -1"),
+        (math.nan, ValueError, "price must be >= 0 US dollars, got nan"),
+        (math.inf, ValueError, "price must be >= 0 US dollars, got inf"),
+        ("0.01", TypeError, "price must be a number, got str"),
+    ],
+)
+async def test_a_price_that_is_none_is_refused_before_any_call(
+    price: Any, error: type[Exception], message: str
+) -> None:
     client = Returning(PNG)
-    with pytest.raises(ValueError, match="price must be US dollars, at least 0"):
+    with pytest.raises(error, match=message):
         generate_images(client, prompts(1), price=price)
     client.price = lambda request: price  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="price of returning must be US dollars, at least 0"):
+    with pytest.raises(ValueError, match="price of returning must be >= 0 US dollars"):
         generate_images(client, prompts(1), budget=Budget(1.0))
     assert client.calls == 0
 

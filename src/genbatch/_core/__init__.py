@@ -52,9 +52,7 @@ and is dropped where the batch drains.
 """
 
 from ._calls import without_cancellation
-from ._errors import GenbatchError, Stopped
-from ._outcome import Failure, Outcome, P, Success, T
-from ._progress import Progress
+from ._outcome import Failure, GenbatchError, Outcome, P, Progress, Stopped, Success, T
 from ._source import iterable_of
 from ._stream import OutcomeStream, collect, open_stream, stream
 from ._waiting import ParkingLot, Turn, Waits, current_turn, waiting

@@ -22,8 +22,7 @@ from anyio.abc import ObjectReceiveStream
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ._calls import sole_exit, undisturbed, without_cancellation
-from ._outcome import Outcome, P, P_co, Success, T, T_co
-from ._progress import Progress
+from ._outcome import Outcome, P, P_co, Progress, Success, T, T_co
 from ._source import CHECKPOINT_EVERY
 from ._waiting import ParkingLot
 from ._workers import Workers

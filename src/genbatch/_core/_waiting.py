@@ -17,7 +17,7 @@ from typing import Any
 
 from anyio import CancelScope, CapacityLimiter, Event
 
-from ._errors import Stopped
+from ._outcome import Stopped
 
 
 class ParkingLot:

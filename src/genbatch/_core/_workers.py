@@ -33,9 +33,7 @@ from ._calls import (
     without_cancellation,
     without_core_frames,
 )
-from ._errors import Stopped
-from ._outcome import Failure, Outcome, P, Success, T, succeed
-from ._progress import Progress
+from ._outcome import Failure, Outcome, P, Progress, Stopped, Success, T, succeed
 from ._source import CHECKPOINT_EVERY, Source
 from ._waiting import Turn, Waits, close_limiter, current_turn, open_limiter, stopped
 

@@ -82,6 +82,18 @@ def dollars(told: object) -> float | None:
     return amount if 0 <= amount < math.inf else None
 
 
+def check_price(price: object) -> None:
+    """Refuse a price that is no amount of US dollars; None is none.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is below zero, or not finite.
+    """
+    if price is not None and dollars(price) is None:
+        check_type("price", price, float)
+        raise ValueError(f"price must be >= 0 US dollars, got {price}")
+
+
 @dataclass(slots=True, eq=False)
 class Attempt:
     """One attempt of a call, as its budget sees it: perhaps billed until it is settled.

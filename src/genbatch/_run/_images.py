@@ -23,7 +23,7 @@ from anyio import CapacityLimiter
 
 from genbatch._core import OutcomeStream, T, Workers, open_stream
 from genbatch._logs import log, log_context
-from genbatch._money import Budget
+from genbatch._money import Budget, check_price
 from genbatch._store import Batch, BatchInput, Store, digests_of_texts
 from genbatch._values import (
     Image,
@@ -209,10 +209,7 @@ def defaults_of(
     """
     if budget is not None:
         check_type("budget", budget, Budget, hint=": give Budget(usd=...)")
-    if price is not None:
-        check_type("price", price, float)
-        if not price >= 0:
-            raise ValueError(f"price must be >= 0 US dollars, got {price}")
+    check_price(price)
     named: ImageSettings = {"model": service.default_model, **settings}
     defaults = service.resolve(ImageRequest.of("any text", named))
     service.check(defaults)

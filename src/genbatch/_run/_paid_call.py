@@ -20,7 +20,7 @@ from typing import Protocol
 from anyio import get_cancelled_exc_class
 
 from genbatch._logs import log, log_context
-from genbatch._money import Attempt, Budget, dollars
+from genbatch._money import Attempt, Budget, check_price
 from genbatch._store import PendingImage, Plan, Store
 from genbatch._values import Image, ImageRequest, SavedImage, asked_size, is_smaller
 from genbatch._watch import Watch, check_listener, watching
@@ -69,8 +69,7 @@ class PaidCalls:
     breaker: RunBreaker = field(default_factory=RunBreaker)
 
     def __post_init__(self) -> None:
-        if self.price is not None and dollars(self.price) is None:
-            raise ValueError(f"price must be US dollars, at least 0, got {self.price!r}")
+        check_price(self.price)
         check_listener(self.on_event)
         self.breaker.has_several_keys = self.service.is_several
         if self.service.look is not None:

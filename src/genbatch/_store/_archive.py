@@ -36,6 +36,7 @@ from genbatch._values import (
 )
 
 from . import _files as files
+from ._files import Lock
 from ._journal import (
     HIDDEN,
     JOURNAL,
@@ -48,7 +49,6 @@ from ._journal import (
     storable,
     strangers,
 )
-from ._lock import Lock
 from ._match import BatchInput, derive_contents, find_or_add, plan_ahead
 from ._plan import (
     BegunCall,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ._choices import Choice, choices_in, has_choices
+from ._files import holder
 from ._journal import HIDDEN, JOURNAL, LOCK, Spent
-from ._lock import holder
 from ._reports import LAST_PLACE, ROW, reading, row_of
 
 _MARKS = f"""

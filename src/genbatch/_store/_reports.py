@@ -23,6 +23,7 @@ from genbatch._logs import log
 from genbatch._values import EXTENSIONS, ImageRequest, StoreError, Usage
 
 from . import _files as files
+from ._files import Holder, holder
 from ._journal import (
     AS_TODAY,
     FAKES,
@@ -41,7 +42,6 @@ from ._journal import (
     strangers,
 )
 from ._keys import key_of
-from ._lock import Holder, holder
 from ._match import content_of
 from ._plan import FINAL, Plan, Policy, changed, further, has_file, request_to_json
 
