@@ -156,7 +156,7 @@ def test_a_rate_limit_is_shown_and_waited_out(genbatch: Genbatch, serve: Serve) 
     done = genbatch("run", "prompts.txt", "-k", "1")
     assert done.returncode == 0
     assert (fake.stats.calls, fake.stats.images) == (4, 3)
-    assert "  rate limited: 1 s\n" in done.stderr
+    assert "  rate limited: 1 s  limited by quota\n" in done.stderr
 
 
 def test_without_patience_a_rate_limit_fails_its_prompt(genbatch: Genbatch, serve: Serve) -> None:

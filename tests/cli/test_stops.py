@@ -125,7 +125,7 @@ def test_the_words_of_a_pause_are_shown(genbatch: Genbatch, serve: Serve) -> Non
     write_prompts(2)
     done = genbatch("run", "prompts.txt", "-k", "1", "--log-file", "log.txt")
     assert done.returncode == 0
-    assert '"Slow down, please."  rate limited: 1 s\n' in done.stderr
+    assert '"Slow down, please."  rate limited: 1 s  limited by quota\n' in done.stderr
     assert "no call starts for 1.0 s: " in Path("log.txt").read_text()
     assert "Slow down, please." in Path("log.txt").read_text()
 
