@@ -18,7 +18,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
 
-from genbatch._store import folded, make_directory, sweep, wrong_kind
+from genbatch._store import disk_error, folded, make_directory, sweep, wrong_kind
 from genbatch._values import StoreError
 
 LOG = ".genbatch-copies"
@@ -124,7 +124,10 @@ def opened(folder: Path) -> Iterator[CopyLog]:
         StoreError: If another process has it, or it cannot be read or written.
     """
     path = folder / LOG
-    make_directory(folder)
+    try:
+        make_directory(folder)
+    except OSError as exc:
+        raise disk_error(f"cannot create {folder}", folder, exc) from exc
     if problem := wrong_kind(path):
         raise StoreError(f"{path} {problem}")
     connection: sqlite3.Connection | None = None

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, TypeAlias
+from weakref import finalize
 
 from genbatch._store import Choice, choices, export, flat_row
 
@@ -61,8 +62,8 @@ class KeptRows:
     def __init__(self, rows: Iterable[Row]) -> None:
         self.shape: dict[str, Shape] = {}
         self.count = 0
-        # Closed with this object, which is all that knows it.
         self._file = SpooledTemporaryFile(_IN_MEMORY, "w+", encoding="ascii")
+        finalize(self, self._file.close)
         for row in rows:
             for name, value in row.items():
                 self.shape[name] = _widened(self.shape.get(name), value)
