@@ -106,6 +106,18 @@ def test_datasets_read_converted_images(folder: Path, layout: str, name: str) ->
     ]
 
 
+def test_rows_that_tell_kinds_come_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets tell the kinds of columns from the beginning of a long file."""
+    days = ["2026-01-01", "2026-01-02", None, "unknown"]
+    prompts = [Prompt(str(n), metadata={"day": day}) for n, day in enumerate(days)]
+    fill(folder.parent / "days", prompts)
+    monkeypatch.setattr(copy_module, "_EARLY", 2)
+    copied(folder.parent / "days", "imagefolder")
+    text = (folder.parent / "set/train/metadata.jsonl").read_text("utf-8")
+    found = [json.loads(line)["metadata.day"] for line in text.splitlines()]
+    assert found == ["unknown", "2026-01-01", "2026-01-02", None]
+
+
 def test_a_folder_has_no_more_files_than_it_may(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,12 +12,12 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -46,6 +46,8 @@ _MOST_FILES = 10_000  # in a folder that Hugging Face takes
 _THREADS = min(8, os.cpu_count() or 1)
 _CLAIMED = 200  # names at a time
 _MOST_PROBLEMS = 100
+_EARLY = 1_000  # rows of a data set, from which its readers tell the kinds of columns
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _OF_ROW = ("index", "id", "base_id", "variant", "prompt", "model", "take", "cost")
 _CHOSEN = ("verdict", "stars", "note")
 _SAFE = re.compile(r'[^\x00-\x1f\x7f/\\:*?"<>|]{1,160}')
@@ -398,13 +400,34 @@ def flat_facts(facts: Row) -> Row:
     return flat
 
 
+def _late_kinds(rows: Iterable[Row]) -> dict[int, Row]:
+    """Return the rows, by position, that are the first to tell the kind of a column, but come late.
+
+    Datasets take it from the first megabytes: nulls alone are of no kind, and dates alone are times.
+    """
+    kinds: dict[str, str] = {}
+    late = {}
+    for position, row in enumerate(rows):
+        for name, value in row.items():
+            if value is None or kinds.get(name) == "text":
+                continue
+            kind = "date" if isinstance(value, str) and _DATE.match(value) else "text"
+            if kinds.get(name) != kind:
+                kinds[name] = kind
+                if position >= _EARLY:
+                    late[position] = row
+    return late
+
+
 def _write_metadata(rows: KeptRows, how: Copying, log: CopyLog, done: Copied) -> None:
     """Write what is told of the images of a data set, every column with a value in every row."""
     columns = dict.fromkeys(name for name, shape in rows.shape.items() if shape is not None)
+    first = _late_kinds(rows.shaped())
+    others = (row for position, row in enumerate(rows.shaped()) if position not in first)
 
     def write(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="\n", write_through=True)
-        for row in rows.shaped():
+        for row in chain(first.values(), others):
             row["file_name"] = row["file_name"].removeprefix(f"{SPLIT}/")
             told = {name: row.get(name) for name in columns}
             text.write(f"{json.dumps(told, ensure_ascii=False)}\n")
