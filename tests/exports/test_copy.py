@@ -289,7 +289,9 @@ def test_names_that_differ_in_case_alone_are_told_apart(tmp_path: Path) -> None:
     assert len({name.casefold() for name in names(tmp_path / "copies")}) == 2
 
 
-@pytest.mark.parametrize("file", ["../a.png", "/a.png", "con.png", "a/../../b.png", "a:b.png", ".b"])
+@pytest.mark.parametrize(
+    "file", ["../a.png", "/a.png", "con.png", "a/../../b.png", "a:b.png", ".b"]
+)
 def test_a_hostile_name_stays_in_the_folder(folder: Path, file: str) -> None:
     row = next(Filter().rows(folder)) | {"file": file}
     how = Copying(directory=folder, out=folder.parent / "copies", conversion=AS_THEY_ARE)
@@ -432,7 +434,10 @@ def test_an_interrupted_copy_goes_on(folder: Path) -> None:
         raise KeyboardInterrupt
 
     how = Copying(
-        directory=folder, out=folder.parent / "copies", conversion=Conversion("webp"), sidecar="json"
+        directory=folder,
+        out=folder.parent / "copies",
+        conversion=Conversion("webp"),
+        sidecar="json",
     )
     with pytest.raises(KeyboardInterrupt):
         copy_images(KeptRows(Filter().rows(folder)), how, interrupt)

@@ -193,7 +193,9 @@ def test_rows_have_what_was_chosen(tmp_path: Path) -> None:
 
 
 def test_rows_have_the_id_of_the_row_and_the_number_of_the_image(tmp_path: Path) -> None:
-    fill(tmp_path, [*Prompt("a fox", id="fox-1").variants(2), Prompt("an owl", id="owl-1"), "a cat"])
+    fill(
+        tmp_path, [*Prompt("a fox", id="fox-1").variants(2), Prompt("an owl", id="owl-1"), "a cat"]
+    )
     found = [(row["id"], row["base_id"], row["variant"]) for row in export(tmp_path)]
     assert found == [
         ("fox-1-1", "fox-1", 1),
