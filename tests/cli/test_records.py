@@ -36,7 +36,7 @@ def test_export_has_a_row_for_each_prompt(genbatch: Genbatch, serve: Serve) -> N
     ]
     assert Path("out", rows[0]["file"]).is_file()
     assert rows[1]["error"]["kind"] == "Blocked"
-    table = list(csv.DictReader(io.StringIO(genbatch("export", "out", "--csv").stdout)))
+    table = list(csv.DictReader(io.StringIO(genbatch("export", "out", "--csv").stdout[1:])))
     assert [row["prompt"] for row in table] == [row["prompt"] for row in rows]
 
 

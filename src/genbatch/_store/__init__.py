@@ -8,6 +8,8 @@ from ._files import (
     is_temporary,
     make_directory,
     make_private,
+    place,
+    sweep,
     sync_directory,
     wrong_kind,
 )
@@ -21,7 +23,10 @@ from ._keys import (
     check_template,
     digest_with_id,
     digests_of_texts,
+    folded,
     key_of,
+    laid_out,
+    safe_name,
 )
 from ._match import BatchInput
 from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
@@ -37,7 +42,7 @@ from ._reports import (
     status,
     verify,
 )
-from ._results import results
+from ._results import flat_row, results
 from ._store import PendingImage, Store, run_to_end
 
 __all__ = [
@@ -69,11 +74,14 @@ __all__ = [
     "digests_of_texts",
     "disk_error",
     "export",
+    "flat_row",
+    "folded",
     "further_in",
     "hash_of_text",
     "is_temporary",
     "kept_request",
     "key_of",
+    "laid_out",
     "make_directory",
     "make_private",
     "note_failure",
@@ -81,13 +89,16 @@ __all__ = [
     "parse_choices",
     "pick_file",
     "pinned",
+    "place",
     "read_file",
     "reading",
     "replace_file",
     "results",
     "run_to_end",
+    "safe_name",
     "standing",
     "status",
+    "sweep",
     "sync_directory",
     "verify",
     "wrong_kind",

@@ -18,11 +18,11 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from genbatch._values import EXTENSIONS, StoreError
 
@@ -70,6 +70,38 @@ def publish(
     except OSError as exc:
         raise disk_error(f"cannot save {directory / stem}", directory, exc) from exc
     return name
+
+
+def place(
+    directory: Path, name: str, write: Callable[[BinaryIO], object], *, replacing: bool
+) -> bool:
+    """Have a file written durably under a name in directory; return False if that is taken.
+
+    Args:
+        directory: Where it is written first; folders that the name has in it are created.
+        name: Of the file.
+        write: Writes it to the stream that it is given.
+        replacing: Whether it takes the place of what is there.
+
+    Raises:
+        StoreError: If it cannot be written; no part of it has the name then.
+    """
+    temporary = name_temporary(directory)
+    try:
+        try:
+            with open(_create(temporary), "w+b") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            make_directory((directory / name).parent)
+            if replacing:
+                os.replace(temporary, directory / name)
+                return True
+            return _move_to_free_name(temporary, directory / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as exc:
+        raise disk_error(f"cannot write {directory / name}", directory, exc) from exc
 
 
 def replace(path: Path, lines: Iterator[str]) -> None:

@@ -10,7 +10,7 @@ import json
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
@@ -178,8 +178,8 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
-def check_template(template: str) -> str:
-    """Return template.
+def check_template(template: str, fields: Sequence[str] = FIELDS) -> str:
+    """Return template, which may have these fields.
 
     Raises:
         ValueError: If it is malformed or asks for what a name cannot have.
@@ -187,10 +187,10 @@ def check_template(template: str) -> str:
     try:
         parts = string.Formatter().parse(template)
         asked = {field for _, field, _, _ in parts if field is not None}
-        if unknown := asked.difference(FIELDS):
-            known = ", ".join(FIELDS)
+        if unknown := asked.difference(fields):
+            known = ", ".join(fields)
             raise ValueError(f"a name can have {known}, not {', '.join(sorted(unknown))}")
-        template.format(**{**dict.fromkeys(FIELDS, ""), "index": 0, "n": 1})
+        template.format(**{**dict.fromkeys(fields, ""), "index": 0, "n": 1, "take": 1})
     except ValueError as exc:
         raise ValueError(f"name template {template!r}: {exc}") from None
     return template
@@ -204,7 +204,7 @@ def candidates(template: str, index: int, prompt: ImageRequest, key: str) -> Ite
     if prompt.filename and "{name}" not in template:
         first = safe_name(prompt.filename)
     else:
-        first = _laid_out(template, index, prompt, key)
+        first = laid_out(template, index, prompt, key)
     yield first
     stem = first.removesuffix(f"-{key[:SHORT_KEY]}")
     for length in (SHORT_KEY, 12, len(key)):
@@ -212,8 +212,8 @@ def candidates(template: str, index: int, prompt: ImageRequest, key: str) -> Ite
             yield name
 
 
-def _laid_out(template: str, index: int, prompt: ImageRequest, key: str) -> str:
-    """Return the name that a template makes, whose slashes are folders."""
+def laid_out(template: str, index: int, prompt: ImageRequest, key: str, **others: object) -> str:
+    """Return the name that a template makes of these and other fields; its slashes are folders."""
     own = prompt.id or ""
     if "{n" in template and prompt.variant is not None:  # which tells the images of a row apart
         own = own.removesuffix(f"-{prompt.variant}")
@@ -228,6 +228,7 @@ def _laid_out(template: str, index: int, prompt: ImageRequest, key: str) -> str:
             model=safe_name(prompt.model),
             source=safe_name(prompt.source or ""),
             n=prompt.variant or 1,
+            **others,
         )
         for part in template.split("/")
         if part.strip(". ")

@@ -45,7 +45,7 @@ from ._keys import DEFAULT_TEMPLATE, SHORT_KEY, candidates, folded, key_of
 # The same request would only fail again: not asked, nor paid, twice.
 _FINAL: tuple[type[GenbatchError], ...] = (Blocked, NoImage, Rejected, DamagedImage)
 FINAL = {kind.__name__: kind for kind in _FINAL}
-_KEPT = ("id", "filename", "model", "aspect_ratio", "image_size", "seed", "service")
+_KEPT = ("id", "variant", "filename", "model", "aspect_ratio", "image_size", "seed", "service")
 _ATTEMPTS = """
 SELECT attempt.id, item, attempt.name, attempt.prompt, price, job, digest, ordinal
 FROM attempt JOIN item ON item.id = attempt.item

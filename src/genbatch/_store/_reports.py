@@ -103,11 +103,8 @@ _COUNTS = """
 SELECT iif(pick IS NULL, coalesce(kind, ''), 'done'), count(*) FROM item
 WHERE EXISTS (SELECT 1 FROM place WHERE place.item = item.id) GROUP BY 1
 """
-_OF_ROW = (
-    "id",
-    "model",
-    "service",
-)  # of what is asked for: a row has the model, which tells the other
+# Of what is asked for, what a row has outside of that; the model tells the service.
+_OF_ROW = ("id", "variant", "model", "service")
 _OPEN_IN_JOBS = """
 SELECT count(*), total(price) FROM attempt WHERE job IN (SELECT id FROM job WHERE ended IS NULL)
 """
@@ -432,10 +429,13 @@ def row_of(row: tuple[Any, ...]) -> dict[str, Any]:
     (take, file, sha256, size, mime_type, model, usage, text, cost, elapsed, response, extras, made,
      width, height) = image  # fmt: skip
     asked = json.loads(prompt)
+    row_id, variant = asked.get("id", row_id), asked.get("variant")
     status = "done" if pick is not None else "to do" if kind is None else "failed"
     return {
         "index": index,
-        "id": asked.pop("id", row_id),
+        "id": row_id,
+        "base_id": row_id and row_id.removesuffix(f"-{variant}"),
+        "variant": variant,
         "prompt": asked.pop("text"),
         "status": status,
         "file": file,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,26 @@ def results(directory: str | os.PathLike[str], *, all: bool = False) -> list[dic
         StoreError: If there is no journal in directory, or it cannot be read.
     """
     path = Path(directory).absolute()
-    rows = [_flat(row, path) for row in export(directory, all=all)]
+    rows = [flat_row(row, path) for row in export(directory, all=all)]
     columns: dict[str, None] = {}
     for row in rows:
         columns |= dict.fromkeys(row)
     return [{name: row.get(name) for name in columns} for row in rows]
 
 
-def _flat(row: dict[str, Any], directory: Path) -> dict[str, Any]:
+def flat_row(row: Mapping[str, Any], directory: Path | None = None) -> dict[str, Any]:
+    """Return a row with a column for each value that has a name in a field of it.
+
+    Args:
+        row: As export yields it.
+        directory: Of the image, whose path is a column then.
+    """
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if name not in _NESTED:
             flat[name] = value
         elif value is not None:
             flat |= {f"{name}.{inner}": each for inner, each in value.items()}
-        if name == "file":
+        if name == "file" and directory is not None:
             flat["path"] = None if value is None else str(directory / value)
     return flat

@@ -1,26 +1,25 @@
-"""The commands about a folder of images: status, export, verify, gallery, pick and jobs.
+"""The commands about a folder of images: status, verify, gallery, pick and jobs.
 
 All but gallery, pick and jobs --cancel only read, and all work while a run is in progress.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import webbrowser
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from genbatch import GeminiClient, Store, batch_api
-from genbatch._store import Status, export, status, verify
+from genbatch._store import Status, status, verify
 from genbatch.batch_api import Job
 
-from ._console import QuietConsole, count, plain, to_json
+from ._console import QuietConsole, count, plain
 from ._options import DEMO, ENVIRONMENT, Folder, OfDemo, Options, command, option
 from ._result import by_run
 from ._run import check_folder, client_of, run
@@ -48,7 +47,6 @@ Take = Annotated[
     typer.Argument(min=1, metavar="TAKE", help="Take number, starting at 1.", show_default=False),
 ]
 AsObject = Annotated[bool, option(None, "Print the status as one JSON object.", "", "--json")]
-AsCsv = Annotated[bool, option(None, "Print CSV instead of JSON Lines.", "", "--csv")]
 Everything = Annotated[bool, option(None, "Include all takes and removed prompts.", "", "--all")]
 Open = Annotated[bool, option(None, "Open the page in a browser.", "", "--open")]
 Cancel = Annotated[list[str] | None, option(None, "Cancel this job; repeatable.", "NAME")]
@@ -102,41 +100,6 @@ def _lines(found: Status) -> Iterator[str]:
         yield f"{count(calls, 'call')} without an image may have been billed, ${dollars:.2f}"
     if found.runner is not None:
         yield f"a run is in progress: {found.runner}"
-
-
-@command()
-def export_command(
-    folder: OutputFolder = OUT, as_csv: AsCsv = False, everything: Everything = False
-) -> int:
-    """Print one row per prompt with its file, cost, error and more.
-
-    Examples:
-
-    - `genbatch export out > images.jsonl`
-    - `genbatch export out --csv > images.csv`
-    """
-    rows = export(folder, all=everything)
-    out = QuietConsole()
-    with out.writing() as stream:
-        if as_csv:
-            _write_csv(rows, stream)
-        else:
-            dump = to_json(out.encoding)
-            stream.writelines(f"{dump(row)}\n" for row in rows)
-    return 0
-
-
-def _write_csv(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
-    writer: csv.DictWriter[str] | None = None
-    for row in rows:
-        flat = {
-            name: json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
-            for name, value in row.items()
-        }
-        if writer is None:
-            writer = csv.DictWriter(stream, list(flat))
-            writer.writeheader()
-        writer.writerow(flat)
 
 
 @command()

@@ -16,7 +16,7 @@ import typer
 from genbatch import GenbatchError, StoreError
 from genbatch.inputs import InputError
 
-from . import _folder, _make, _service, _view
+from . import _export, _folder, _make, _service, _view
 from ._console import QuietConsole, plain
 from ._options import Version, command
 from ._words import as_typed
@@ -65,7 +65,8 @@ _MAKE, _LOOK, _SERVICE = "Generate images", "Inspect a folder", "Service"
 app.command("run", rich_help_panel=_MAKE, epilog=ENVIRONMENT)(_make.run_command)
 app.command("demo", rich_help_panel=_MAKE)(_make.demo_command)
 app.command("status", rich_help_panel=_LOOK)(_folder.status_command)
-app.command("export", rich_help_panel=_LOOK)(_folder.export_command)
+app.command("export", rich_help_panel=_LOOK)(_export.export_command)
+app.command("copy", rich_help_panel=_LOOK)(_export.copy_command)
 app.command("verify", rich_help_panel=_LOOK)(_folder.verify_command)
 app.command("gallery", rich_help_panel=_LOOK)(_folder.gallery_command)
 app.command("view", rich_help_panel=_LOOK)(_view.view_command)

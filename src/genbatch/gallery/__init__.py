@@ -22,12 +22,13 @@ from ._page import fields_of as fields_of
 from ._page import items_of as items_of
 from ._page import page as page
 from ._page import to_json as to_json
-from ._thumbs import DIRECTORY as DIRECTORY  # the names without a use here are for the live page
+from ._thumbs import DIRECTORY as DIRECTORY  # the names without a use here are for other packages
 from ._thumbs import Picture as Picture
 from ._thumbs import Size as Size
 from ._thumbs import draw_thumb as draw_thumb
 from ._thumbs import make_thumbs
 from ._thumbs import measure as measure
+from ._thumbs import open_image as open_image
 from ._thumbs import publish_thumb as publish_thumb
 
 __all__ = ["write_gallery"]

@@ -172,7 +172,7 @@ def measure(directory: Path, picture: Picture, known: Size | None) -> Size | str
         with path.open("rb") as file:
             kind = sniff_mime_type(file.read(_START))
             file.seek(0)
-            return _opened(kind, file).size
+            return open_image(kind, file).size
     except Exception as exc:  # noqa: BLE001 - as in draw_thumb
         return f"cannot be shown: {exc}"
 
@@ -189,7 +189,16 @@ def _problem_of(path: Path, picture: Picture) -> str | None:
     return None
 
 
-def _opened(kind: str | None, file: BinaryIO) -> ImageFile:
+def open_image(kind: str | None, file: BinaryIO) -> ImageFile:
+    """Return an image whose pixels are not decoded yet.
+
+    Args:
+        kind: Its MIME type, as its bytes tell it.
+        file: To be read from its beginning, and open until the pixels are decoded.
+
+    Raises:
+        Exception: Whatever a decoder raises, and ValueError if it has too many pixels.
+    """
     if kind is None:
         raise ValueError("it is not an image")
     image = _DECODERS[kind](file)
@@ -201,7 +210,7 @@ def _opened(kind: str | None, file: BinaryIO) -> ImageFile:
 
 def _reduce(data: bytes) -> tuple[Size, bytes]:
     """Return the size in pixels of an image and its thumbnail."""
-    image = _opened(sniff_mime_type(data), io.BytesIO(data))
+    image = open_image(sniff_mime_type(data), io.BytesIO(data))
     size = image.size  # before thumbnail changes it
     mode = "RGBA" if image.has_transparency_data else "RGB"
     small = image.convert(mode) if image.mode == "P" else image  # colours, not palette indices
