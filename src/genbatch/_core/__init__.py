@@ -53,6 +53,7 @@ and is dropped where the batch drains.
 
 from ._calls import without_cancellation
 from ._errors import GenbatchError, Stopped
+from ._loops import LoopGuard, current_loop
 from ._outcome import Failure, Outcome, P, Success, T
 from ._progress import Progress
 from ._source import iterable_of
@@ -63,6 +64,7 @@ from ._workers import Workers
 __all__ = [
     "Failure",
     "GenbatchError",
+    "LoopGuard",
     "Outcome",
     "OutcomeStream",
     "P",
@@ -75,6 +77,7 @@ __all__ = [
     "Waits",
     "Workers",
     "collect",
+    "current_loop",
     "current_turn",
     "iterable_of",
     "open_stream",
