@@ -24,6 +24,7 @@ from ._keys import (
     key_of,
 )
 from ._match import BatchInput
+from ._merge import Merged, merge
 from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
 from ._reports import (
     Status,
@@ -53,6 +54,7 @@ __all__ = [
     "Changes",
     "Choice",
     "Follower",
+    "Merged",
     "PendingImage",
     "Plan",
     "RunCost",
@@ -76,6 +78,7 @@ __all__ = [
     "key_of",
     "make_directory",
     "make_private",
+    "merge",
     "note_failure",
     "open_in_jobs",
     "parse_choices",
