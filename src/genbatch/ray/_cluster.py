@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
-import ray
 from genbatch._values import GenbatchError
 
 _CPUS = 0.25  # of a worker, which mostly waits
 _ROUNDING = 1e-9
 
 
-def cpus_of_workers(workers: int, num_cpus: float | None) -> float:
+def cpus_of_workers(
+    workers: int, num_cpus: float | None, nodes: Sequence[float], *, can_grow: bool = False
+) -> float:
     """Return the CPUs to reserve for each worker.
 
     Ray Data's own tasks, which read the rows and divide them into blocks, need a whole CPU of one
@@ -23,13 +24,16 @@ def cpus_of_workers(workers: int, num_cpus: float | None) -> float:
     Args:
         workers: How many there are to be.
         num_cpus: As given; None for a quarter, or for none where the cluster has no room for it.
+        nodes: CPUs of each node of the cluster.
+        can_grow: Whether an autoscaler looks after it.
 
     Raises:
-        ValueError: If the cluster has no room for them, and cannot grow.
+        ValueError: If num_cpus is negative, or the cluster has no room for them and cannot grow.
     """
-    nodes = [float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    if num_cpus is not None and not 0 <= num_cpus < math.inf:
+        raise ValueError(f"num_cpus must be >= 0, got {num_cpus}")
     wanted = _CPUS if num_cpus is None else num_cpus
-    if _has_room(nodes, workers, wanted) or _can_grow():
+    if _has_room(nodes, workers, wanted) or can_grow:
         return wanted
     if num_cpus is None and _has_room(nodes, workers, 0.0):
         return 0.0
@@ -42,7 +46,7 @@ def cpus_of_workers(workers: int, num_cpus: float | None) -> float:
     raise ValueError(f"{asked}, do not fit on the CPUs of the cluster's nodes ({found}): {change}")
 
 
-def _has_room(nodes: list[float], workers: int, num_cpus: float) -> bool:
+def _has_room(nodes: Sequence[float], workers: int, num_cpus: float) -> bool:
     """Return whether workers fit, and leave a whole CPU on a node wherever Ray places them."""
     large = [cpus for cpus in nodes if cpus >= 1]
     if not num_cpus:
@@ -51,16 +55,6 @@ def _has_room(nodes: list[float], workers: int, num_cpus: float) -> bool:
     # So many workers, placed badly, could leave every node with less than a whole one.
     harmful = sum(math.floor((cpus - 1) / num_cpus + _ROUNDING) + 1 for cpus in large)
     return bool(large) and workers <= fitting and workers < harmful
-
-
-def _can_grow() -> bool:
-    """Return whether an autoscaler looks after the cluster, as far as it tells."""
-    with suppress(Exception):  # not a public interface of Ray's
-        from ray._private.state import state
-
-        config: Any = state.get_cluster_config()
-        return bool(config is not None and config.node_group_configs)
-    return False
 
 
 def told_plainly(error: GenbatchError) -> GenbatchError:

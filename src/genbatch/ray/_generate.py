@@ -101,7 +101,7 @@ def generate(
     row is looked up before it is paid for, so only what was in flight at a crash is paid twice.
     """
     _check_counts(max_concurrent, workers)
-    num_cpus = cpus_of_workers(workers, num_cpus)
+    num_cpus = cpus_of_workers(workers, num_cpus, _nodes(), can_grow=_can_grow())
     defaults = defaults_of(Service(GeminiClient), settings, Budget(budget), price)
     expected = reserved_price(defaults) if price is None else price
     space = _namespace(namespace, base_url)
@@ -216,6 +216,21 @@ def _start(bounds: Bounds, workers: int) -> Any:
     return actor.options(
         num_cpus=0, max_concurrency=calls, scheduling_strategy=beside, **named
     ).remote(bounds)
+
+
+def _nodes() -> list[float]:
+    """Return the CPUs of each node of the cluster."""
+    return [float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def _can_grow() -> bool:
+    """Return whether an autoscaler looks after the cluster, as far as it tells."""
+    with suppress(Exception):  # not a public interface of Ray's
+        from ray._private.state import state
+
+        config: Any = state.get_cluster_config()
+        return bool(config is not None and config.node_group_configs)
+    return False
 
 
 def _namespace(namespace: str, base_url: str | None) -> str:
