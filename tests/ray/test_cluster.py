@@ -34,7 +34,8 @@ def cluster() -> Iterator[Any]:
         import genbatch.ray  # noqa: F401 - as a user would
         import ray
 
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        options = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        ray.init("local", num_cpus=4, **options)  # not one that runs beside it
         ray.data.DataContext.get_current().enable_progress_bars = False
         try:
             yield ray

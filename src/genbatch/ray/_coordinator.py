@@ -307,10 +307,12 @@ class Coordinator:
         )
 
     async def _tell_progress(self) -> None:
-        """Log how far the run has come, now and then, and when nothing is being made."""
-        if not self._blocks or current_time() >= self._told + _TELL_EVERY:
+        """Log how far the run has come, now and then, and when it is at its end."""
+        state = await self.state()
+        is_done = not state.blocks and state.done + state.failed >= state.rows
+        if is_done or current_time() >= self._told + _TELL_EVERY:
             self._told = current_time()
-            log(_log, INFO, "%s: %s", self._bounds.store, await self.state())
+            log(_log, INFO, "%s: %s", state.store, state)
 
     async def _open(self) -> None:
         """Read the ledger, once.
