@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,7 +34,8 @@ def cluster() -> Iterator[Any]:
         import genbatch.ray  # noqa: F401 - as a user would
         import ray
 
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        options = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        ray.init("local", num_cpus=4, **options)  # not one that runs beside it
         ray.data.DataContext.get_current().enable_progress_bars = False
         try:
             yield ray
@@ -121,8 +124,10 @@ def test_equal_prompts_are_refused_and_an_id_tells_them_apart(generate: Generate
 
 def test_a_refused_key_is_raised_as_what_it_is(generate: Generate, tmp_path: Path) -> None:
     with serving(faults=lambda call: Fault(status=403) if call.number == 6 else None) as server:
-        with pytest.raises(genbatch.Unauthorized, match="403"):
+        with pytest.raises(genbatch.Unauthorized) as caught:
             generate(server, foxes(60))
+        assert str(caught.value) == str(caught.value.cause)  # type: ignore[attr-defined]
+        assert str(caught.value).endswith("(403): The caller does not have permission.")
         assert len(list(tmp_path.glob("done/*/*/*.json"))) == server.stats.images
         assert server.stats.calls < 60
 
@@ -164,6 +169,43 @@ def test_a_mistake_is_told_at_once(
 def test_a_column_of_the_results_must_not_be_there(generate: Generate) -> None:
     with serving() as server, pytest.raises(ValueError, match="a column 'uri' already"):
         generate(server, [{"prompt": "a fox", "uri": "x"}])
+
+
+@pytest.mark.parametrize(("reserved", "outcome"), [(None, 12), (0, 12), (0.25, "give num_cpus=0")])
+def test_two_nodes_of_one_cpu_run_or_refuse(
+    tmp_path: Path, reserved: float | None, outcome: object
+) -> None:
+    """In a process of its own: a process has one cluster."""
+    program = (
+        "from ray.cluster_utils import Cluster\n"
+        "import genbatch.ray, ray\n"
+        "small = {'num_cpus': 1, 'object_store_memory': 100 * 2**20}\n"
+        "cluster = Cluster(initialize_head=True, head_node_args=small)\n"
+        "cluster.add_node(**small)\n"
+        "cluster.wait_for_nodes()\n"
+        "ray.init(address=cluster.address, log_to_driver=False, logging_level='ERROR')\n"
+        "rows = ray.data.from_items([{'prompt': f'fox {n}'} for n in range(12)])\n"
+        "try:\n"
+        f"    made = genbatch.ray.generate(rows, store={str(tmp_path)!r}, max_concurrent=4,\n"
+        f"        workers=4, num_cpus={reserved}, base_url={{url!r}})\n"
+        "    [state] = genbatch.ray.progress()\n"
+        "    assert (state.rows, state.done) == (12, 0), state\n"
+        "    assert genbatch.ray.progress('elsewhere') == []\n"
+        "    print(made.count())\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "ray.shutdown()\n"
+        "cluster.shutdown()\n"
+    )
+    with serving() as server:
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace("{url!r}", repr(server.url))],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "GEMINI_API_KEY": "a-key"},
+        )
+        assert server.stats.images == (outcome if isinstance(outcome, int) else 0), done.stderr
+    assert str(outcome) in done.stdout
 
 
 def test_the_programs_of_the_page_run(cluster: Any, tmp_path: Path) -> None:

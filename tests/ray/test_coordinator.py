@@ -68,8 +68,8 @@ async def test_what_a_dead_worker_had_in_flight_is_possibly_paid_and_frees_its_p
         silence.fall()
         await wait_all_tasks_blocked()
         state = await coordinator.state()
-        assert (admitted, state["batches"]) == ([None], 1)
-        assert state["maybe_spent"] == pytest.approx(PRICE)
+        assert (admitted, state.blocks) == ([None], 1)
+        assert state.maybe_spent == pytest.approx(PRICE)
 
 
 async def test_a_worker_taken_for_dead_makes_no_further_call(
@@ -135,7 +135,7 @@ async def test_what_was_reported_is_paid_though_its_batch_leaves_at_once(
             await coordinator.report("a", number, Report(cost=0.5))
         await coordinator.leave("a", [], stopped=False)
         state = await coordinator.state()
-    assert (state["spent"], state["maybe_spent"]) == (4.0, 0.0)
+    assert (state.spent, state.maybe_spent) == (4.0, 0.0)
 
 
 async def test_no_grant_exceeds_the_budget(tmp_path: Path) -> None:

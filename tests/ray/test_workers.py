@@ -70,7 +70,7 @@ async def test_what_is_spent_is_what_images_cost(tmp_path: Path) -> None:
     ):
         made = await worker.make([item(n) for n in range(3)])
         costs = [image.cost or 0.0 for image in made if isinstance(image, StoredImage)]
-        assert (await coordinator.state())["spent"] == pytest.approx(sum(costs))
+        assert (await coordinator.state()).spent == pytest.approx(sum(costs))
     assert 0 < sum(costs) < 1
 
 
@@ -114,7 +114,7 @@ async def test_a_damaged_image_is_paid_and_kept_in_the_store(tmp_path: Path) -> 
     assert error.file is not None
     assert error.file in str(error)
     assert (tmp_path / error.file).read_bytes() == cut
-    assert state["spent"] == 0.5
+    assert state.spent == 0.5
     assert server.stats.calls == 1
 
 
@@ -207,7 +207,7 @@ async def test_the_budget_of_all_workers_is_never_exceeded(tmp_path: Path) -> No
         fleet(tmp_path, server.url, workers=2, max_concurrent=4, usd=0.2) as (coordinator, workers),
     ):
         results = await make_all(workers, 10)
-        assert (await coordinator.state())["spent"] <= 0.2
+        assert (await coordinator.state()).spent <= 0.2
     assert [type(each[-1]) for each in results] == [BudgetExhausted] * 2
     assert server.stats.images == await saved_in(tmp_path) == 5
 
@@ -230,7 +230,7 @@ async def test_a_lost_connection_may_have_been_paid(tmp_path: Path) -> None:
         fleet(tmp_path, server.url, max_concurrent=1) as (coordinator, [worker]),
     ):
         made = await worker.make([item(0), item(1)])
-        assert (await coordinator.state())["maybe_spent"] > 0
+        assert (await coordinator.state()).maybe_spent > 0
     assert sorted(type(each).__name__ for each in made) == ["StoredImage", "Unavailable"]
 
 

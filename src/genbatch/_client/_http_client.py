@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import anyio
 from anyio import to_thread
 
+from genbatch._core import LoopGuard
 from genbatch._money import load_prices
 from genbatch._throttle import Throttle
 from genbatch._watch import check_listener
@@ -57,19 +59,23 @@ class HttpClient(ABC, Generic[W]):
         self._throttles = Throttles(throttle)
         self._max_retries = max_retries
         self._wire: W | None = None
+        self._guard = LoopGuard(self)
 
     @abstractmethod
     def _connect(self) -> W:
         """Return the wire of an open client; called in a thread."""
 
     async def __aenter__(self) -> Self:
-        if self._wire is not None:
-            raise RuntimeError(f"{type(self).__name__} is open already")
-        # Not anyio's default limiter, which the whole app shares. Made here, since it belongs to
-        # the event loop that first uses it.
-        self._threads = anyio.CapacityLimiter(_FILE_THREADS)
-        # Imports, certificates and prices take a second, too long for the event loop.
-        self._wire = await to_thread.run_sync(self._open, limiter=self._threads)
+        with ExitStack() as held:
+            held.enter_context(self._guard)
+            if self._wire is not None:
+                raise RuntimeError(f"{type(self).__name__} is open already")
+            # Not anyio's default limiter, which the whole app shares. Made here, since it belongs
+            # to the event loop that first uses it.
+            self._threads = anyio.CapacityLimiter(_FILE_THREADS)
+            # Imports, certificates and prices take a second, too long for the event loop.
+            self._wire = await to_thread.run_sync(self._open, limiter=self._threads)
+            self._held = held.pop_all()
         return self
 
     def _open(self) -> W:
@@ -85,13 +91,14 @@ class HttpClient(ABC, Generic[W]):
         wire, self._wire = self._wire, None
         if wire is not None:
             # A cancelled app must not leave sockets open; closing waits for no peer.
-            with anyio.CancelScope(shield=True):
+            with self._held, anyio.CancelScope(shield=True):
                 await wire.aclose()
 
     def _opened(self) -> W:
         if self._wire is None:
             name = type(self).__name__
             raise RuntimeError(f"{name} is not open: use 'async with {name}(...)'")
+        self._guard.check()
         return self._wire
 
     @property

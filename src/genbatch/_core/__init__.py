@@ -52,6 +52,7 @@ and is dropped where the batch drains.
 """
 
 from ._calls import without_cancellation
+from ._loops import LoopGuard, current_loop
 from ._outcome import Failure, GenbatchError, Outcome, P, Progress, Stopped, Success, T
 from ._source import iterable_of
 from ._stream import OutcomeStream, collect, open_stream, stream
@@ -61,6 +62,7 @@ from ._workers import Workers
 __all__ = [
     "Failure",
     "GenbatchError",
+    "LoopGuard",
     "Outcome",
     "OutcomeStream",
     "P",
@@ -73,6 +75,7 @@ __all__ = [
     "Waits",
     "Workers",
     "collect",
+    "current_loop",
     "current_turn",
     "iterable_of",
     "open_stream",

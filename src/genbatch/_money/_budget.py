@@ -24,7 +24,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
-from genbatch._core import ParkingLot, waiting
+from genbatch._core import LoopGuard, ParkingLot, waiting
 from genbatch._logs import log
 from genbatch._values import (
     BudgetExhausted,
@@ -220,6 +220,7 @@ class Budget:
         self._reserved_images = 0
         self._overruns: dict[str, Overrun] = {}
         self._settled = ParkingLot()
+        self._guard = LoopGuard(self)
         self._is_told = False
 
     def expect(self, model: str, overrun: Overrun) -> None:
@@ -242,43 +243,45 @@ class Budget:
         Raises:
             BudgetExhausted: If it could exceed the budget, whatever the running ones come to.
             ValueError: If a bound in US dollars is set and the price is unknown.
+            RuntimeError: If the budget is in use in another event loop.
         """
         if price is None and self.usd is not None:
             raise ValueError("a budget needs a price: give price=, US dollars an image")
-        reserved, images = await self._make_room(price or 0.0, model)
-        attempt = Attempt(price, None if price is None else reserved, images)
-        watch = current_watch()
-        if watch is not None:
-            number, began = watch.attempt_started(attempt.price), perf_counter()
-        self._running += 1
-        self._reserved += reserved
-        self._reserved_images += images
-        error: BaseException | None = None
-        try:
-            yield attempt
-        except BaseException as exc:
-            error = exc
-            if isinstance(exc, Exception):
-                attempt.failed(exc)
-            raise
-        finally:
-            self._running -= 1
-            self._reserved = self._reserved - reserved if self._running else 0.0
-            self._reserved_images -= images
-            if attempt.overrun is not None:
-                self.expect(model, attempt.overrun)
-            self.images += attempt.images
-            self.spent += attempt.cost
-            self.maybe_images += attempt.maybe_images
-            self.maybe_spent += attempt.maybe_images * reserved
-            self._settled.unpark()
-            if attempt.maybe_images:
-                message = "a call may have been paid without an image, $%.4f"
-                log(_log, WARNING, message, reserved, price=reserved)
+        with self._guard:
+            reserved, images = await self._make_room(price or 0.0, model)
+            attempt = Attempt(price, None if price is None else reserved, images)
+            watch = current_watch()
             if watch is not None:
-                image, error = attempt.image, error or attempt.error
-                watch.attempt_ended(number, *attempt.bill, perf_counter() - began, image, error)
-            attempt.error = error = None  # their tracebacks hold this frame
+                number, began = watch.attempt_started(attempt.price), perf_counter()
+            self._running += 1
+            self._reserved += reserved
+            self._reserved_images += images
+            error: BaseException | None = None
+            try:
+                yield attempt
+            except BaseException as exc:
+                error = exc
+                if isinstance(exc, Exception):
+                    attempt.failed(exc)
+                raise
+            finally:
+                self._running -= 1
+                self._reserved = self._reserved - reserved if self._running else 0.0
+                self._reserved_images -= images
+                if attempt.overrun is not None:
+                    self.expect(model, attempt.overrun)
+                self.images += attempt.images
+                self.spent += attempt.cost
+                self.maybe_images += attempt.maybe_images
+                self.maybe_spent += attempt.maybe_images * reserved
+                self._settled.unpark()
+                if attempt.maybe_images:
+                    message = "a call may have been paid without an image, $%.4f"
+                    log(_log, WARNING, message, reserved, price=reserved)
+                if watch is not None:
+                    image, error = attempt.image, error or attempt.error
+                    watch.attempt_ended(number, *attempt.bill, perf_counter() - began, image, error)
+                attempt.error = error = None  # their tracebacks hold this frame
 
     async def _make_room(self, price: float, model: str) -> tuple[float, int]:
         """Wait until there is room for an attempt; return US dollars and images to reserve."""

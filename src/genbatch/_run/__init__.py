@@ -8,6 +8,7 @@ from ._images import (
     input_of,
     inside,
     of_rows,
+    position_in,
     request_of,
     service_of,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "make_takes",
     "of_rows",
     "plan_takes",
+    "position_in",
     "request_of",
     "service_of",
     "takes_in",

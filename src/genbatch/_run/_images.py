@@ -170,7 +170,7 @@ def generate_images(
     else:
         batch = Batch(place, namespace, input_of(service, prompts, defaults, prompt_column))
         generate = generate_once(calls, defaults, place, batch, namespace)
-    generate = of_rows(generate, prompt_column)
+    generate = of_rows(generate, prompts, prompt_column)
     workers = Workers(generate, prompts, max_concurrent, limiter, fail_fast, numbered=True)
     calls.breaker.drop_waiting = workers.drop_waiting
     outcomes = open_stream(workers, ordered)
@@ -237,6 +237,16 @@ def request_of(service: Service, prompt: str | Prompt, defaults: ImageRequest) -
     return service.resolve(request, prompt)
 
 
+def position_in(prompts: object) -> Callable[[int], int]:
+    """Return what tells the place of a prompt in the input that prompts are a part of."""
+    positions = getattr(prompts, "input_positions", None)
+    return _same if positions is None else positions.__getitem__
+
+
+def _same(index: int) -> int:
+    return index
+
+
 def input_of(
     service: Service,
     prompts: Iterable[Any] | AsyncIterable[Any],
@@ -244,7 +254,7 @@ def input_of(
     prompt_column: str | None = None,
 ) -> BatchInput:
     """Return what is known of prompts, or of rows with a column of them, before they are read."""
-    source = getattr(prompts, "source", None)
+    source, position = getattr(prompts, "source", None), position_in(prompts)
     size = None
     with suppress(Exception):  # a length in name only
         size = len(prompts) if isinstance(prompts, Sized) else None
@@ -255,6 +265,7 @@ def input_of(
         with suppress(Exception):  # the batch meets it itself, when it comes there
             for index, row in enumerate(prompts):  # type: ignore[arg-type]  # no asynchronous one
                 with suppress(Exception):
+                    index = position(index)
                     prompt = row if prompt_column is None else prompt_of_row(row, prompt_column)
                     yield index, request_of(service, prompt, defaults)
 
@@ -313,15 +324,17 @@ def generate_once(
 
 
 def of_rows(
-    generate: Callable[[tuple[int, Any]], Awaitable[T]], prompt_column: str | None
+    generate: Callable[[tuple[int, Any]], Awaitable[T]], prompts: object, prompt_column: str | None
 ) -> Callable[[tuple[int, Any]], Awaitable[T]]:
-    """Return what makes the image of each row of a table; generate itself without a column."""
-    if prompt_column is None:
+    """Return what makes the image of each row of a table, or of each prompt of a part."""
+    position = position_in(prompts)
+    if prompt_column is None and position is _same:
         return generate
 
     async def generate_row(numbered: tuple[int, Any]) -> T:
         index, row = numbered
-        return await generate((index, prompt_of_row(row, prompt_column)))
+        prompt = row if prompt_column is None else prompt_of_row(row, prompt_column)
+        return await generate((position(index), prompt))
 
     return generate_row
 

@@ -29,6 +29,7 @@ from ._keys import (
     safe_name,
 )
 from ._match import BatchInput
+from ._merge import Merged, merge
 from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
 from ._reports import (
     Status,
@@ -58,6 +59,7 @@ __all__ = [
     "Changes",
     "Choice",
     "Follower",
+    "Merged",
     "PendingImage",
     "Plan",
     "RunCost",
@@ -84,6 +86,7 @@ __all__ = [
     "laid_out",
     "make_directory",
     "make_private",
+    "merge",
     "note_failure",
     "open_in_jobs",
     "parse_choices",

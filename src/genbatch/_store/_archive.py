@@ -126,7 +126,7 @@ class Archive:
                 self._spare = _spare_descriptor()
                 undo.callback(self._close_spare)
                 with self.journal.writing() as journal:
-                    self._session = journal.insert("session", began=time.time())
+                    self.session = journal.insert("session", began=time.time())
                     adopt_orphans(journal, directory)
                 undo.pop_all()
         except OSError as exc:
@@ -153,7 +153,7 @@ class Archive:
             derive_contents(journal, asked.canonical)
             batch = journal.insert(
                 "batch",
-                session=self._session,
+                session=self.session,
                 namespace=namespace,
                 source=asked.source,
                 size=asked.size,

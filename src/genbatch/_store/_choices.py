@@ -17,7 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from ._journal import HIDDEN, JOURNAL, Journal, Transaction, check_types, storable
+from ._journal import HIDDEN, JOURNAL, Journal, Row, Transaction, check_types, storable
 from ._reports import no_journal, reading
 
 VERDICTS = ("keep", "reject")
@@ -127,6 +127,23 @@ def pick_file(directory: Path, file: str) -> None:
         is_picked = place is not None and journal.pick(*place)
     if not is_picked:
         raise _no_image(directory, file)
+
+
+def choices_of(journal: Transaction, item: int) -> list[Row]:
+    """Return what has been chosen of an item: take, verdict, stars, note, and when."""
+    if not has_choices(journal):
+        return []
+    sql = "SELECT take, verdict, stars, note, chosen FROM choice WHERE item = ?"
+    return journal.execute(sql, (item,)).fetchall()
+
+
+def add_choices(journal: Transaction, item: int, chosen: Iterable[Row]) -> None:
+    """Note choices of an item, as choices_of returns them; of two for a take, the later counts."""
+    journal.execute(_TABLE)
+    sql = """INSERT INTO choice VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (item, take) DO UPDATE SET
+        verdict = excluded.verdict, stars = excluded.stars, note = excluded.note,
+        chosen = excluded.chosen WHERE excluded.chosen > chosen"""
+    journal.executemany(sql, [(item, *each) for each in chosen])
 
 
 def _open(directory: Path) -> Journal:

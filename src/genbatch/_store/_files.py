@@ -293,6 +293,10 @@ class Holder(NamedTuple):
         return f"process {self.pid} on {self.host} since {self.since}"
 
 
+_HOW = (
+    "wait until it ends; several at once need a folder each (--shard 1/2, then genbatch merge), "
+    "or a bucket for all (-o s3://...)"
+)
 _UNKNOWN = Holder(0, "", "")  # its file was deleted, or not signed yet
 
 
@@ -314,7 +318,7 @@ class Lock:
                 held.callback(os.close, descriptor)
                 if not _lock_soon(descriptor):
                     where = path.parent.parent
-                    raise StoreError(f"{where} is in use by {_read(path)}: wait until it ends")
+                    raise StoreError(f"{where} is in use by {_read(path)}: {_HOW}")
             _sign(descriptor)
             self._held = held.pop_all()
 

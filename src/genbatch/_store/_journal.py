@@ -283,7 +283,8 @@ class RunCost(NamedTuple):
                 SELECT cost, 1 + coalesce(json_array_length(extras), 0) AS images,
                     strftime('%s', made) + 1 AS later FROM image
                 UNION ALL SELECT price, 1, began FROM attempt WHERE name GLOB ?)
-            ON id = (SELECT max(id) FROM session WHERE began < later) GROUP BY id ORDER BY id"""
+            ON id = (SELECT id FROM session WHERE began < later ORDER BY began DESC LIMIT 1)
+            GROUP BY id ORDER BY began"""
         rows = journal.execute(sql, (f"{DAMAGED}*",))
         return [cls(float(began), usd, images) for began, usd, images in rows]
 

@@ -218,7 +218,7 @@ def _edited(journal: Transaction, batch: int, wanted: PlanRequest) -> ItemRow | 
 
 
 def _add(journal: Transaction, namespace: str, wanted: PlanRequest, policy: Policy) -> ItemRow:
-    number = _number(journal, namespace, wanted.index)
+    number = free_number(journal, namespace, wanted.index)
     # An earlier version may have made its image, and the row of that was lost.
     for digest in dict.fromkeys((wanted.earlier, wanted.digest)):
         sql = "SELECT coalesce(max(ordinal) + 1, 0) FROM item WHERE digest = ?"
@@ -245,7 +245,7 @@ def _add(journal: Transaction, namespace: str, wanted: PlanRequest, policy: Poli
     return journal.item(item)
 
 
-def _number(journal: Transaction, namespace: str, position: int) -> int:
+def free_number(journal: Transaction, namespace: str, position: int) -> int:
     """Return the number of a new row: its position, or where that is taken, the next one."""
     taken = "SELECT 1 FROM item WHERE namespace = ? AND number = ?"
     if journal.first(taken, namespace, position) is None:

@@ -350,15 +350,15 @@ def with_key(name: str, key: str) -> str:
 
 def choose_file(directory: Path, plan: Plan, take: int) -> str:
     """Return the name of the file of a take: what is in the way now is not taken for it later."""
-    first = plan.stem if take == 1 else _take_stem(plan, take)
+    first = first_stem(plan, take)
     name = with_key(first, plan.key)
     names = chain((first, name), (f"{name}.{turn}" for turn in count(2)))
     return next(each for each in names if files.find(directory, each) is None)
 
 
-def _take_stem(plan: Plan, take: int) -> str:
-    """Return the name of the file of a take but the first."""
-    return f"{with_key(plan.stem, plan.key)}-take{take}"
+def first_stem(plan: Plan, take: int) -> str:
+    """Return the name of the file of a take where nothing is in its way."""
+    return plan.stem if take == 1 else f"{with_key(plan.stem, plan.key)}-take{take}"
 
 
 def adopt_orphans(journal: Transaction, directory: Path) -> None:
@@ -401,7 +401,7 @@ def add_lost(
         if image is None:
             return
         journal.add_image(plan.item, take - 1, pick=take == 2, **image)
-        image = _look(journal, directory, _take_stem(plan, take), plan.key)
+        image = _look(journal, directory, first_stem(plan, take), plan.key)
 
 
 def _look(journal: Transaction, directory: Path, name: str, key: str) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -26,7 +26,7 @@ from typing import Any, Self, TypeVar
 from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from genbatch._core import ParkingLot, current_turn, waiting
+from genbatch._core import LoopGuard, ParkingLot, current_turn, waiting
 from genbatch._values import Image, ImageRequest, SavedImage, Stopped, StoreError
 
 from ._archive import Archive
@@ -126,9 +126,17 @@ class Store:
         self._fresh = fresh
         self._policy = Policy(self.directory, check_template(name), redo_missing, retry_failed)
         self._opened: Archive | None = None
+        self._guard = LoopGuard(self)
         self.has_queue = False  # whether a batch looks after its jobs
 
     async def __aenter__(self) -> Self:
+        with ExitStack() as held:
+            held.enter_context(self._guard)
+            await self._enter()
+            self._held = held.pop_all()
+        return self
+
+    async def _enter(self) -> None:
         if self._opened is not None:
             raise RuntimeError("Store is open already")
         # Of its own: anyio's default limiter is shared with, say, an app's synchronous endpoints.
@@ -141,7 +149,6 @@ class Store:
             if self._opened is not None:
                 await self.run_in_thread(self._close)
             raise
-        return self
 
     async def __aexit__(
         self,
@@ -149,10 +156,11 @@ class Store:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with CancelScope(shield=True):  # images of running calls are paid, and still to be saved
-            while self._running:
-                await self._ended.park()
-        await self.run_in_thread(self._close)
+        with self._held:
+            with CancelScope(shield=True):  # images of running calls are paid, yet to be saved
+                while self._running:
+                    await self._ended.park()
+            await self.run_in_thread(self._close)
 
     def batch(self, namespace: str = "") -> Batch:
         """Return a new input, whose prompts are planned one by one.
@@ -182,6 +190,7 @@ class Store:
             StoreError: If the journal cannot be written.
             Stopped: If the batch drains while this waits.
         """
+        self._guard.check()
         await checkpoint_if_cancelled()  # none of the below is one, and a call would begin
         while plan.item in self._running:
             with waiting():
@@ -277,7 +286,12 @@ class Store:
             archive.close()
 
     async def run_in_thread(self, function: Callable[..., R], *args: object) -> R:
-        """Call a function in a thread to its end; see run_to_end."""
+        """Call a function in a thread to its end; see run_to_end.
+
+        Raises:
+            RuntimeError: If the store is in use in another event loop.
+        """
+        self._guard.check()
         return await run_to_end(function, *args, limiter=self._threads)
 
 

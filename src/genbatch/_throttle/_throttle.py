@@ -24,9 +24,9 @@ from logging import INFO, getLogger
 from typing import Any
 
 from anyio import CancelScope, CapacityLimiter, Event, current_time
-from anyio.lowlevel import RunVar, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint_if_cancelled
 
-from genbatch._core import P, T, waiting
+from genbatch._core import LoopGuard, P, T, current_loop, waiting
 from genbatch._logs import log, log_context
 from genbatch._values import RateLimited, Unavailable, check_type
 from genbatch._watch import current_watch
@@ -35,8 +35,6 @@ from genbatch.events import CallAdmitted, CallsPaused, RateLimitHit
 from ._limits import LONGEST_PAUSE, Limits, Pace, Start, describe_rate, parse_interval
 
 _log = getLogger("genbatch.throttle")
-
-_run: RunVar[object] = RunVar("genbatch_run")
 
 
 class Throttle:
@@ -88,7 +86,8 @@ class Throttle:
         self._rejection: RateLimited | None = None  # the last one, until a call succeeds
         self._refused = -1  # places up to this one wait no more
         self._paused_since: float | None = None
-        self._run: object = None
+        self._guard = LoopGuard(self)
+        self._loop: object = None
         self._offset = 0.0  # of our clock from the loop's, which each loop has its own of
         self._last_seen = 0.0
 
@@ -102,12 +101,17 @@ class Throttle:
             RateLimited: If there was no success within patience, or the service asks to wait for
                 longer; the message tells.
             Stopped: If the batch that this call is of drains while the call waits.
+            RuntimeError: If it is in use in another event loop.
             Exception: Any other error of the call, at once.
 
         Cancellation: a waiting call leaves the line at once. Once the call has returned, nothing is
         awaited before its value is returned.
         """
         place = next(self._arrivals)  # kept until the call has its answer
+        with self._guard:
+            return await self._run(call, place)
+
+    async def _run(self, call: Callable[[], Awaitable[T]], place: int) -> T:
         while True:
             start = await self._admit(place)
             try:
@@ -173,17 +177,13 @@ class Throttle:
 
     def _now(self) -> float:
         """Return the time of a clock that stands still from one event loop to the next."""
-        try:
-            now, run = current_time(), _run.get(None)
-        except RuntimeError:  # outside any event loop, where only its state may be asked for
-            return self._last_seen
-        if run is None:
-            run = object()
-            _run.set(run)
-        if run is not self._run:
-            self._offset = self._last_seen - now if self._run else 0.0
-            self._run = run
-        self._last_seen = now + self._offset
+        loop = current_loop()
+        if loop is None or (loop is not self._loop and self._guard.is_held_elsewhere):
+            return self._last_seen  # there only its state may be asked for
+        if loop is not self._loop:
+            self._offset = self._last_seen - current_time() if self._loop else 0.0
+            self._loop = loop
+        self._last_seen = current_time() + self._offset
         return self._last_seen
 
     async def _admit(self, place: int) -> Start:

@@ -129,7 +129,7 @@ def generate_images(
     batch = Batch(place, namespace, input_of(service, prompts, defaults, prompt_column))
     generate = generate_once(queue, defaults, place, batch, namespace)
     workers: Workers[PT, SavedImage] = Workers(
-        of_rows(generate, prompt_column), prompts, window, None, fail_fast, numbered=True
+        of_rows(generate, prompts, prompt_column), prompts, window, None, fail_fast, numbered=True
     )
     calls.breaker.drop_waiting = workers.drop_waiting
     outcomes = _with(client, queue, open_stream(workers, ordered))

@@ -143,6 +143,8 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     names, axes = parted(prompts or [], options.matrix or [])
     if options.look and STDIN in names:
         raise ValueError("--look needs files: standard input is read only once")
+    if options.shard and STDIN in names:
+        raise ValueError("--shard needs files: standard input is read only once")
     messages = QuietConsole(stderr=options.as_json)
 
     moved = moved_models(options.output, services)
@@ -152,6 +154,11 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
         messages.say("Nothing was made.")
         return 0
     batch, options, doubts = settled
+    if options.shard and not isinstance(batch, inputs.StandardInput):
+        whole, batch = batch, inputs.Shard.parse(options.shard).of(batch)
+        note = f"Shard {options.shard}: {len(batch):,} of {len(whole):,} prompts"
+        doubts.notes[note] = None
+        names = [*names, f"shard {options.shard}"]
     if why := nothing_in(names, batch, options.limit):
         messages.say(f"Nothing to do: {why}.")
         return 0

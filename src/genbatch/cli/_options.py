@@ -29,6 +29,7 @@ from genbatch.inputs import (
     Layout,
     Reading,
     RemoteImages,
+    Shard,
     located_image,
     parse_aspect_ratio,
     parse_image_size,
@@ -299,6 +300,14 @@ class Options:
     limit: int | None = _field(None, PROMPTS, "Use only the first N prompts.", "N", min=0)
     sample: int | None = _field(None, PROMPTS, "Use only N prompts, chosen at random.", "N", min=1)
     sample_seed: int = _field(0, PROMPTS, "Random seed for --sample.", "N")
+    shard: str | None = _field(
+        None,
+        PROMPTS,
+        "Use only this part of the prompts, as one of several machines: 1/2 and 2/2, each with a "
+        "folder of its own, for genbatch merge.",
+        "K/N",
+        callback=_parsed_by(Shard.parse),
+    )
 
     model: str = _field(
         "flash",

@@ -44,6 +44,7 @@ from genbatch import (
     generate_images,
 )
 from genbatch._money import Overrun
+from genbatch._run import position_in
 from genbatch._store import export
 from genbatch._values import asked_size
 from genbatch.batch_api import Jobs
@@ -265,7 +266,13 @@ async def make_images(
     )
     if isinstance(prompts, StandardInput) and prompts.is_terminal:
         batch.display.make_room()
-    await watch(outcomes, batch, proven)
+    position = position_in(prompts)
+
+    def at_its_index(outcome: Any) -> Any:
+        index = position(outcome.index)
+        return outcome if index == outcome.index else replace(outcome, index=index)
+
+    await watch(outcomes, batch, proven, at_its_index)
     if options.via != "live":
         result.in_jobs = await _in_jobs(store)
     result.end(result.read if isinstance(prompts, StandardInput) else len(prompts))

@@ -22,6 +22,7 @@ from ._recipe import (
     parse_image_size,
 )
 from ._recognize import FORMATS
+from ._shard import Shard
 from ._sources import PromptFiles, Selection, StandardInput, read_prompts
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Recipe",
     "RemoteImages",
     "Selection",
+    "Shard",
     "StandardInput",
     "Template",
     "bare",

@@ -197,6 +197,7 @@ class PromptFiles:
         count: How many there are, up to the limit.
         asked: What those ask of their models, and how many ask for it.
         source: The files, and the part of them that was chosen.
+        input_positions: Where each of them is in the whole input; None where they are all of it.
 
     Raises:
         ValueError: While iterating, if a file has changed since it was checked.
@@ -206,6 +207,7 @@ class PromptFiles:
     count: int
     asked: Mapping[Asked, int]
     source: str = ""
+    input_positions: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return self.count

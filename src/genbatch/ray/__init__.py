@@ -9,7 +9,7 @@ rows.write_parquet("s3://bucket/results")
 
 from typing import Any
 
-__all__ = ["generate"]
+__all__ = ["FleetProgress", "generate", "progress"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,6 +20,6 @@ def __getattr__(name: str) -> Any:
         import ray.data  # noqa: F401 - the same
     except ImportError as exc:
         raise ImportError("genbatch.ray needs Ray: pip install 'genbatch[ray]'") from exc
-    from ._generate import generate
+    from . import _generate, _progress
 
-    return generate
+    return getattr(_generate if name == "generate" else _progress, name)

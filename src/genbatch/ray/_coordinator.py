@@ -12,15 +12,18 @@ are small and can be pickled.
 
 from __future__ import annotations
 
+import math
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from logging import INFO, getLogger
 
 from anyio import CapacityLimiter, Event, Lock, create_task_group, current_time, sleep_until
 from anyio.abc import TaskGroup
 
 from genbatch._core import ParkingLot, Turn, Waits, current_turn, waiting
+from genbatch._logs import log
 from genbatch._money import Budget
 from genbatch._run import RunBreaker
 from genbatch._throttle import Throttle
@@ -42,6 +45,9 @@ STOPS = (Unauthorized, QuotaExhausted, BudgetExhausted, Stopped, StoreError)
 HEARTBEAT = 2.0  # seconds between the heartbeats of a block
 _DEAD_AFTER = 10.0  # seconds without one
 _SEGMENT = 5_000  # rows of the index
+_TELL_EVERY = 10.0  # seconds
+
+_log = getLogger("genbatch.ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,8 @@ class Bounds:
         usd: Spending limit in US dollars for all runs into the store, None for none.
         max_images: Most images to pay for in all these runs, None for no bound.
         pace: Highest start rate, such as ``"300/min"``; None to learn it.
+        rows: Rows of the input.
+        resumed: Those of them that have an image already.
     """
 
     store: str
@@ -65,6 +73,52 @@ class Bounds:
     usd: float | None = None
     max_images: int | None = None
     pace: str | None = None
+    rows: int = 0
+    resumed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetProgress:
+    """How far a run has come.
+
+    Attributes:
+        store: Where its images are saved.
+        rows: Rows in all, with those that had an image before.
+        done: Rows that have an image.
+        failed: Rows that have none, of blocks that have ended.
+        in_flight: Calls that are being made.
+        waiting: Calls that wait for their turn.
+        blocks: Blocks of rows that workers are at.
+        spent: US dollars that all runs into the store have paid, as far as is known.
+        maybe_spent: US dollars for calls that may have been billed without an image.
+        capacity: Most calls at once that the throttle allows.
+        rate: Most calls it starts in a second, None where it knows no bound.
+        paused_for: Seconds until it starts calls again.
+        stopped: Why no further call is made, empty as long as they are.
+    """
+
+    store: str
+    rows: int
+    done: int
+    failed: int
+    in_flight: int
+    waiting: int
+    blocks: int
+    spent: float
+    maybe_spent: float
+    capacity: int
+    rate: float | None
+    paused_for: float
+    stopped: str
+
+    def __str__(self) -> str:
+        parts = [f"{self.done:,} of {self.rows:,} done", f"{self.failed:,} failed"]
+        parts += [f"{self.in_flight} in flight", f"{self.waiting} waiting"]
+        parts.append(f"{self.blocks} blocks at workers")
+        parts.append(f"${self.spent + self.maybe_spent:,.2f}")
+        parts += [f"rate limited: {self.paused_for:.0f} s"] if self.paused_for else []
+        parts += [f"stopping: {self.stopped}"] if self.stopped else []
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +179,9 @@ class Coordinator:
         self._blocks: dict[str, _Block] = {}
         self._ended = ParkingLot()
         self._saved: list[StoredImage] = []
+        self._failed = 0
+        self._made = 0
+        self._told = -math.inf
         self._run = secrets.token_hex(8)
         self._ledger: Ledger | None = None
         self._store: ObjectStore | None = None
@@ -161,6 +218,7 @@ class Coordinator:
         """Note that a block is alive."""
         if (record := self._blocks.get(block)) is not None:
             record.heard = current_time()
+        await self._tell_progress()
 
     async def admit(self, block: str, number: int) -> Exception | None:
         """Wait for the turn of a call; return None, or the reason if it is refused.
@@ -203,8 +261,10 @@ class Coordinator:
         if not isinstance(error, Unavailable | TimeoutError):
             self._breaker.stop(error if isinstance(error, STOPS) else Stopped(str(error)))
 
-    async def leave(self, block: str, saved: list[StoredImage], *, stopped: bool) -> None:
-        """End a block, with the images it has saved.
+    async def leave(
+        self, block: str, saved: list[StoredImage], *, stopped: bool, failed: int = 0
+    ) -> None:
+        """End a block, with the images it has saved, and the number of rows that have none.
 
         After a stop this returns when all other blocks have ended too, so that what they had in
         flight is saved before the stop is raised.
@@ -215,6 +275,8 @@ class Coordinator:
             while block in self._blocks:
                 await self._ended.park()
         self._saved += saved
+        self._failed += failed
+        await self._tell_progress()
         while stopped and self._blocks:
             await self._ended.park()  # the others are refused, so they end soon
         with suppress(StoreError):  # the images are saved, and found without an index
@@ -224,15 +286,33 @@ class Coordinator:
             if not self._blocks and self._ledger is not None:
                 await self._ledger.settle()
 
-    async def state(self) -> dict[str, float]:
-        """Return the numbers of calls in flight and waiting and of blocks, and US dollars spent."""
-        return {
-            "in_flight": self._throttle.in_flight,
-            "waiting": self._throttle.waiting,
-            "batches": len(self._blocks),
-            "spent": self._budget.spent,
-            "maybe_spent": self._budget.maybe_spent,
-        }
+    async def state(self) -> FleetProgress:
+        """Return how far the run has come."""
+        bounds, throttle, budget = self._bounds, self._throttle, self._budget
+        cause = self._breaker.cause(bounds.model)
+        return FleetProgress(
+            bounds.store,
+            bounds.rows,
+            bounds.resumed + self._made,
+            self._failed,
+            throttle.in_flight,
+            throttle.waiting + self._tokens.statistics().tasks_waiting,
+            len(self._blocks),
+            budget.spent,
+            budget.maybe_spent,
+            throttle.capacity,
+            throttle.rate,
+            throttle.paused_for,
+            "" if cause is None else str(cause),
+        )
+
+    async def _tell_progress(self) -> None:
+        """Log how far the run has come, now and then, and when it is at its end."""
+        state = await self.state()
+        is_done = not state.blocks and state.done + state.failed >= state.rows
+        if is_done or current_time() >= self._told + _TELL_EVERY:
+            self._told = current_time()
+            log(_log, INFO, "%s: %s", state.store, state)
 
     async def _open(self) -> None:
         """Read the ledger, once.
@@ -288,6 +368,7 @@ class Coordinator:
             report = call.report
             if report.error is None:
                 attempt.paid(report.cost, report.images)
+                self._made += 1
                 self._observe(None)
             elif report.answered:
                 attempt.failed(report.error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 from contextlib import suppress
+from dataclasses import replace
+from logging import INFO, Formatter, NullHandler, StreamHandler, getLogger
 from typing import Any, Unpack
 
 import pyarrow as pa
@@ -15,11 +17,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import ray
 from genbatch._money import Budget
 from genbatch._run import Service, defaults_of
-from genbatch._values import ImageSettings, Stopped, takes_settings
+from genbatch._values import GenbatchError, ImageSettings, Stopped, takes_settings
 from genbatch.gemini import GeminiClient, reserved_price
 
+from ._cluster import cpus_of_workers, told_plainly
 from ._coordinator import Bounds, Coordinator
 from ._objects import Objects
+from ._progress import NAMESPACE, absolute, coordinator_name
 from ._rows import COLUMNS, RowRequests, check_rows, missing, resumed, table_of, with_results
 from ._worker import Work, Worker
 
@@ -44,7 +48,7 @@ def generate(
     base_url: str | None = None,
     max_retries: int = 3,
     timeout: float | None = None,
-    num_cpus: float = 0.25,
+    num_cpus: float | None = None,
     **settings: Unpack[ImageSettings],
 ) -> Dataset:
     """Make an image for each row of a dataset, and add its location to the row.
@@ -71,7 +75,8 @@ def generate(
             worker reads it from its environment.
         max_retries: Most retries per call, as for GeminiClient.
         timeout: Seconds per attempt, as for GeminiClient.
-        num_cpus: CPUs that Ray reserves per worker; workers mostly wait.
+        num_cpus: CPUs that Ray reserves per worker, which mostly waits: at least 0. None for a
+            quarter, or 0 where the cluster has no room for that.
         settings: See ImageSettings.
 
     Returns:
@@ -82,7 +87,7 @@ def generate(
     Raises:
         ValueError: If workers is below 1 or above max_concurrent, the model does not support a
             setting, a column is missing or already exists, two rows are equal, or budget is given
-            and no price is known.
+            and no price is known; or if the cluster has too few CPUs, and no autoscaler.
         TypeError: If a prompt is not a string, or an argument has the wrong type.
         StoreError: If the store cannot be used.
         ImportError: If the store's URL needs a package that is not installed.
@@ -96,12 +101,13 @@ def generate(
     row is looked up before it is paid for, so only what was in flight at a crash is paid twice.
     """
     _check_counts(max_concurrent, workers)
+    num_cpus = cpus_of_workers(workers, num_cpus, _nodes(), can_grow=_can_grow())
     defaults = defaults_of(Service(GeminiClient), settings, Budget(budget), price)
     expected = reserved_price(defaults) if price is None else price
     space = _namespace(namespace, base_url)
     requests = RowRequests(prompt_column, id_column, space, defaults)
     _check_columns(dataset, requests)
-    where = _absolute(store)
+    where = absolute(store)
     bounds = Bounds(where, defaults.model, expected, max_concurrent, budget, max_images, pace)
     Coordinator(bounds)  # so that invalid ones are raised now
     # As many in flight as being looked up, waiting for their turn, or being saved.
@@ -126,6 +132,7 @@ def _dataset(
     ref = ray.put(index)
     looking = {"fn_kwargs": {"requests": requests, "index": ref}, **options}
     made = dataset.map_batches(missing, **looking) if known.any() else dataset
+    bounds = replace(bounds, rows=len(known), resumed=int(known.sum()))
     if not known.all() or not len(known):
         blocks = max(_SMALLEST_BLOCK, work.rows)
         made = made.repartition(target_num_rows_per_block=blocks).map_batches(
@@ -162,10 +169,26 @@ class RayWorker:
         """Return a block with its results."""
         requests = self._requests.of(block)
         wanted = [each for each in requests if not isinstance(each, ValueError)]
-        made = iter(await self._worker.make(wanted) if wanted else [])
+        try:
+            made = iter(await self._worker.make(wanted) if wanted else [])
+        except GenbatchError as error:
+            raise told_plainly(error) from None
         results = [each if isinstance(each, ValueError) else next(made) for each in requests]
         keys = [None if isinstance(each, ValueError) else each[0] for each in requests]
         return with_results(block, keys, results)
+
+
+class RayCoordinator(Coordinator):
+    """A Ray actor around a Coordinator, whose log Ray shows where the driver runs."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__(bounds)
+        log = getLogger("genbatch")
+        log.setLevel(INFO)
+        if all(isinstance(each, NullHandler) for each in log.handlers):
+            handler = StreamHandler()
+            handler.setFormatter(Formatter("%(asctime)s %(name)s %(message)s"))
+            log.addHandler(handler)
 
 
 class _RayLink:
@@ -188,10 +211,26 @@ def _start(bounds: Bounds, workers: int) -> Any:
     """Start the coordinator, an actor on the driver's node, which ends with the driver."""
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     calls = 1000 + 4 * bounds.max_concurrent + 8 * _BLOCKS_AT_ONCE * workers
-    actor: Any = ray.remote(Coordinator)
-    return actor.options(num_cpus=0, max_concurrency=calls, scheduling_strategy=beside).remote(
-        bounds
-    )
+    actor: Any = ray.remote(RayCoordinator)
+    named = {"name": coordinator_name(), "namespace": NAMESPACE}
+    return actor.options(
+        num_cpus=0, max_concurrency=calls, scheduling_strategy=beside, **named
+    ).remote(bounds)
+
+
+def _nodes() -> list[float]:
+    """Return the CPUs of each node of the cluster."""
+    return [float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def _can_grow() -> bool:
+    """Return whether an autoscaler looks after the cluster, as far as it tells."""
+    with suppress(Exception):  # not a public interface of Ray's
+        from ray._private.state import state
+
+        config: Any = state.get_cluster_config()
+        return bool(config is not None and config.node_group_configs)
+    return False
 
 
 def _namespace(namespace: str, base_url: str | None) -> str:
@@ -221,8 +260,3 @@ def _check_columns(dataset: Dataset, requests: RowRequests) -> None:
             raise ValueError(f"the dataset has no column {name!r}: it has {', '.join(columns)}")
     if taken := [name for name in COLUMNS if name in columns]:
         raise ValueError(f"the dataset has a column {taken[0]!r} already: rename or drop it")
-
-
-def _absolute(store: str | os.PathLike[str]) -> str:
-    where = os.fspath(store)
-    return where if "://" in where else os.path.abspath(where)

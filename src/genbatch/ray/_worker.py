@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import count
+from socket import gethostname
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from anyio import CapacityLimiter, Lock, create_task_group, get_cancelled_exc_class, sleep
@@ -28,6 +29,7 @@ from genbatch._values import (
     RateLimited,
     Stopped,
     StoreError,
+    Unauthorized,
     Unavailable,
 )
 from genbatch.gemini import GeminiClient
@@ -144,7 +146,8 @@ class Worker:
             except Exception as exc:  # noqa: BLE001 - raised below, once all others know
                 stop = exc
                 self._link.tell("failed", exc if isinstance(exc, STOPS) else _light(exc))
-            await self._leave(block, saved, stopped=stop is not None)
+            failed = sum(isinstance(each, Exception) for each in results.values())
+            await self._leave(block, saved, stopped=stop is not None, failed=failed)
         if stop is not None:
             raise stop
         return [results[index] for index in range(len(requests))]
@@ -198,17 +201,27 @@ class Worker:
         async with self._opening:
             if self._opened is None:
                 store = await ObjectStore.open(self._work.store)
-                client = GeminiClient(
-                    throttle=lambda _: RemoteThrottle(self._link), **self._work.client
-                )
+                client = self._client()
                 limiter = CapacityLimiter(self._work.rows)
                 self._opened = _Opened(store, await client.__aenter__(), limiter)
         return self._opened
 
-    async def _leave(self, block: str, saved: list[StoredImage], *, stopped: bool) -> None:
+    def _client(self) -> GeminiClient:
+        try:
+            return GeminiClient(throttle=lambda _: RemoteThrottle(self._link), **self._work.client)
+        except Unauthorized as exc:  # before any call: there is no key to refuse
+            name = "GEMINI_API_KEY (or GOOGLE_API_KEY)"
+            raise Unauthorized(
+                f"no API key on the machine {gethostname()}: set {name} where the cluster's "
+                "machines are created, on each of them"
+            ) from exc
+
+    async def _leave(
+        self, block: str, saved: list[StoredImage], *, stopped: bool, failed: int = 0
+    ) -> None:
         """Leave; after a stop, wait until all others have saved what they had in flight."""
         with suppress(Stopped):  # without the coordinator there is nothing to leave
-            await self._link.ask("leave", block, saved, stopped=stopped)
+            await self._link.ask("leave", block, saved, stopped=stopped, failed=failed)
 
     @asynccontextmanager
     async def _attended(self, block: str) -> AsyncIterator[None]:
