@@ -120,7 +120,7 @@ def test_csv_is_read_by_pandas_polars_and_excel(messy: Path) -> None:
     data = csv_of(messy)
     assert data.startswith(b"\xef\xbb\xbf")  # without which Excel guesses
     frame = pd.read_csv(io.BytesIO(data))
-    assert list(frame.columns)[0] == "index"
+    assert next(iter(frame.columns)) == "index"
     assert list(frame["prompt"]) == [
         "a fox",
         "'=cmd|' /C calc'!A0",
