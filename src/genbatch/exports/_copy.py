@@ -403,7 +403,7 @@ def flat_facts(facts: Row) -> Row:
 def _late_kinds(rows: Iterable[Row]) -> dict[int, Row]:
     """Return the rows, by position, that first tell the kind of a column, but come late.
 
-    Datasets take it from the first megabytes: nulls alone are of no kind, dates alone are times.
+    Datasets take it from the first megabytes: nulls alone have no kind, and dates alone are times.
     """
     kinds: dict[str, str] = {}
     late = {}
