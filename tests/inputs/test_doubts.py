@@ -375,3 +375,25 @@ def test_a_file_is_read_the_second_time_as_the_first_time() -> None:
         prompts, _ = read("rows.csv", content)
         assert len(prompts) == content.count("\n") - 1
         assert all(key not in each.metadata.values() for each in prompts)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[\n  {\n    "prompt": "a fox"\n  },\n  {"prompt": "an owl"}\n]\n',
+        '{\r\n  "items": [\r\n    "a fox",\r\n    "an owl"\r\n  ]\r\n}\r\n',
+        "| prompt | id |\n|---|:-:|\n| a fox | 1 |\n| an owl | 2 |\n",
+        "\nprompt | id\n--- | ---\na fox | 1\nan owl | 2\n",
+    ],
+)
+def test_what_a_text_begins_with_says_that_it_is_json_or_markdown(content: str) -> None:
+    for name in ("b.txt", "b"):
+        prompts, doubts = read(name, content)
+        assert texts(prompts) == ["a fox", "an owl"]
+        assert not kinds(doubts)
+
+
+@pytest.mark.parametrize("content", ["[\na fox\n]\n", "{\nan owl\n", "a fox | an owl\n---\n"])
+def test_a_text_with_a_bracket_or_a_bar_is_text(content: str) -> None:
+    prompts, _ = read("b.txt", content)
+    assert texts(prompts) == content.splitlines()
