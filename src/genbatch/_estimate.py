@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from typing import Any, Unpack
 
@@ -189,12 +189,14 @@ class _Terms:
 
     Attributes:
         like: The request of one with any text.
+        made: Makes a request like it, faster than replace does.
         base: US dollars expected for each with a short text, None where unknown.
         service: That is to make them.
         price: US dollars given for an image, None where the service has its own.
     """
 
     like: ImageRequest
+    made: Callable[..., ImageRequest]
     base: float | None
     service: Service
     price: float | None
@@ -202,7 +204,7 @@ class _Terms:
     def request(self, prompt: Prompt) -> ImageRequest:
         """Return the request of a prompt, but for what no digest needs."""
         seed = self.like.seed if prompt.seed is None else prompt.seed
-        return replace(self.like, text=prompt.text, id=prompt.id, images=prompt.images, seed=seed)
+        return self.made(text=prompt.text, id=prompt.id, images=prompt.images, seed=seed)
 
     def expected(self, prompt: Prompt) -> float | None:
         """Return the US dollars expected for a prompt, None where unknown."""
@@ -218,7 +220,7 @@ class _Terms:
 
     def _with_inputs(self, prompt: Prompt) -> ImageRequest:
         images = prompt.images or self.like.images
-        return replace(self.like, text=prompt.text, images=images)
+        return self.made(text=prompt.text, images=images)
 
 
 def _terms(
@@ -231,4 +233,5 @@ def _terms(
 ) -> _Terms:
     like = request_of(service, _any_with(model, aspect_ratio, image_size), defaults)
     expected = service.expected_price(like) if price is None else price
-    return _Terms(like, expected, service, price)
+    made = partial(ImageRequest, **{each.name: getattr(like, each.name) for each in fields(like)})
+    return _Terms(like, made, expected, service, price)

@@ -311,3 +311,8 @@ def test_mistakes_in_options_are_told_together(genbatch: Genbatch) -> None:
         "unknown text encoding: 'klingon'",
     ):
         assert mistake in done.stderr
+
+
+def test_lines_beyond_a_limit_are_not_doubtful(genbatch: Genbatch) -> None:
+    done = genbatch("run", "-", "--limit", "1", "--dry-run", "--json", input="a fox\n# cats\n---\n")
+    assert (done.returncode, json.loads(done.stdout).get("doubts")) == (0, None)

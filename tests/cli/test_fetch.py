@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +17,7 @@ import pytest
 from genbatch.cli import _fetch
 from genbatch.cli._fetch import FetchedImages
 from support.certificates import write_certificate
-from support.commands import Genbatch, Serve, images
+from support.commands import Genbatch, Serve, images, started
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
 
@@ -25,6 +27,7 @@ class Pictures:
 
     def __init__(self, folder: Path) -> None:
         self.asked: list[str] = []
+        self.arrived, self.released = threading.Event(), threading.Event()
         pictures = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,11 +62,16 @@ class Pictures:
                 return 302, {"location": "/loop"}, b""
             case "/page":
                 return 200, {"content-type": "image/png"}, b"<html>"
+            case "/slow":
+                self.arrived.set()
+                self.released.wait(60)
+                return 200, {}, PNG
             case "/large":
                 return 200, {}, PNG + bytes(1000)
         return 404, {}, b""
 
     def close(self) -> None:
+        self.released.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -184,3 +192,23 @@ def test_files_that_the_service_has_are_sent_by_name(genbatch: Genbatch, serve: 
     missing = genbatch("run", "b.txt", "--image", "files/none.png")
     assert missing.returncode == 2
     assert "files/none.png: no such file" in missing.stderr
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_ctrl_c_ends_the_fetching_of_images(
+    pictures: Pictures, genbatch: Genbatch, serve: Serve, backend: str
+) -> None:
+    fake = serve()
+    row = {"prompt": "add a hat", "images": [f"{pictures.url}/slow"]}
+    Path("p.jsonl").write_text(json.dumps(row) + "\n")
+    with started(["run", "p.jsonl", "--backend", backend], stdin=subprocess.DEVNULL) as process:
+        assert pictures.arrived.wait(60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130  # though the answer has not come
+        assert process.stderr
+        assert "Traceback" not in process.stderr.read()
+    assert not list(Path("genbatch-out").rglob("*.part"))
+    assert fake.stats.calls == 0
+    pictures.released.set()
+    assert genbatch("run", "p.jsonl").returncode == 0
+    assert fake.stats.calls == 1

@@ -32,6 +32,9 @@ def test_a_folder_keeps_what_a_short_name_meant_when_it_began(
         assert done.returncode == 0, done.stderr
         assert told in done.stderr
     assert fake.stats.calls == 3
+    done = genbatch("redo", "genbatch-out", "0", "--model", "flash", "--dry-run", "--json")
+    assert json.loads(done.stdout)["model"] == BEFORE
+    assert told in done.stderr
     done = genbatch("run", "prompts.txt", "--model", FLASH)
     assert done.returncode == 0
     assert fake.stats.calls == 6

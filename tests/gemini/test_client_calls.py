@@ -206,7 +206,7 @@ async def test_named_settings_win_over_generation_config(
         ({"generation_config": {"image_config": 3}}, "ImageConfig must be an object"),
         (
             {"generation_config": {"safety_settings": [{"category": 3}]}},
-            "generation_config: 'int'|category must be",
+            "generation_config: a field that takes|category must be",
         ),
         ({"generation_config": {"top_p": 1, "topP": 1}}, "'top_p' twice: as 'topP' too"),
         ({"generation_config": {"http_options": {}}}, "must not have 'http_options'"),

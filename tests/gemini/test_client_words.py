@@ -279,7 +279,7 @@ REFUSED = [
     ({"image_config": {"output_mime_type": "image/jpeg"}}, "output_mime_type parameter is only"),
     ({"imageConfig": {"personGeneration": "ALLOW_ALL"}}, "person_generation parameter is only"),
     ({"labels": {"a": {1}}}, "labels"),
-    ({"tools": [7]}, "'int' object has no attribute"),
+    ({"tools": [7]}, "a value of generation_config is of the wrong type"),
     ({"brush": b"fine"}, "bytes is not JSON serializable"),
     ({"candidate_count": 2}, "candidate_count must be 1, got 2"),
     ({"candidateCount": 2}, "candidate_count must be 1, got 2"),

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from genbatch import Prompt
-from genbatch.inputs import Doubts, PromptFiles, Reading, Recipe, parse_map, read_prompts
+from genbatch.inputs import (
+    Doubts,
+    PromptFiles,
+    Reading,
+    Recipe,
+    Selection,
+    parse_map,
+    read_prompts,
+)
 from support.commands import PARTI
 
 PROSE = [
@@ -348,3 +356,44 @@ def test_repeated_rows_are_counted() -> None:
     assert doubts.repeats == (1, "a.csv:4")
     _, doubts = read("a.txt", "a fox\nan owl\na fox\na fox\n")
     assert doubts.repeats == (2, "a.txt:3")
+
+
+def test_rows_beyond_a_limit_raise_no_doubt() -> None:
+    Path("list.txt").write_text("a red fox\nan owl\n# cats\n---\n", encoding="utf-8")
+    Path("rows.csv").write_text("prompt,ratio\na fox,\nan owl,16:9\n", encoding="utf-8")
+    for name, limit in (("list.txt", 2), ("rows.csv", 1)):
+        doubts = Doubts()
+        recipe = Recipe(reading=Reading())
+        prompts = read_prompts([name], recipe, selection=Selection(limit), doubts=doubts)
+        assert len(list(prompts)) == limit
+        assert not kinds(doubts)
+
+
+def test_a_file_is_read_the_second_time_as_the_first_time() -> None:
+    key = "hf_" + 40 * "a"
+    for content in ("Prompts,id\n", "Prompts,id\na fox,1\n", f"prompt,x\na fox,1\nan owl,{key}\n"):
+        prompts, _ = read("rows.csv", content)
+        assert len(prompts) == content.count("\n") - 1
+        assert all(key not in each.metadata.values() for each in prompts)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[\n  {\n    "prompt": "a fox"\n  },\n  {"prompt": "an owl"}\n]\n',
+        '{\r\n  "items": [\r\n    "a fox",\r\n    "an owl"\r\n  ]\r\n}\r\n',
+        "| prompt | id |\n|---|:-:|\n| a fox | 1 |\n| an owl | 2 |\n",
+        "\nprompt | id\n--- | ---\na fox | 1\nan owl | 2\n",
+    ],
+)
+def test_what_a_text_begins_with_says_that_it_is_json_or_markdown(content: str) -> None:
+    for name in ("b.txt", "b"):
+        prompts, doubts = read(name, content)
+        assert texts(prompts) == ["a fox", "an owl"]
+        assert not kinds(doubts)
+
+
+@pytest.mark.parametrize("content", ["[\na fox\n]\n", "{\nan owl\n", "a fox | an owl\n---\n"])
+def test_a_text_with_a_bracket_or_a_bar_is_text(content: str) -> None:
+    prompts, _ = read("b.txt", content)
+    assert texts(prompts) == content.splitlines()

@@ -81,13 +81,17 @@ class ModelPrice:
         return (tokens + input_image_tokens * shown) / _MILLION
 
 
-def model_price(service: str, model: str) -> ModelPrice | None:
-    """Return the price of a model, None where none is known.
+def model_price(service: str, *names: str) -> ModelPrice | None:
+    """Return the price of the first of a model's names that has one, None where none is known.
 
     Raises:
         ValueError: If the file that GENBATCH_PRICES names is not one of prices.
     """
-    return _prices(os.environ.get("GENBATCH_PRICES") or None).get((service, model))
+    prices = _prices(os.environ.get("GENBATCH_PRICES") or None)
+    for name in names:
+        if (price := prices.get((service, name))) is not None:
+            return price
+    return None
 
 
 def models_of(service: str) -> list[ModelPrice]:

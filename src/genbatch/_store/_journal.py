@@ -610,9 +610,9 @@ def journal_error(what: str, path: Path, exc: Exception) -> StoreError:
         is_whole = False  # the header says that it is of another format
     if is_whole:
         return disk_error(f"cannot {what} {path}", path.parent, exc)
-    why = " ".join(str(exc).split()) if isinstance(exc, sqlite3.Error) else "a row cannot be read"
+    why = "it is not a journal" if primary == sqlite3.SQLITE_NOTADB else "it cannot be read"
     return StoreError(
-        f"{path} is damaged ({why:.80}): move it elsewhere and run again, "
+        f"{path} is damaged ({why}): move it elsewhere and run again, "
         "which takes the images up whose names have their key"
     )
 

@@ -57,7 +57,7 @@ class Prompt:
         texts = (self.id, self.filename, self.model, self.aspect_ratio, self.image_size)
         if texts != _NO_TEXTS:
             for name, value in zip(_TEXTS, texts, strict=True):
-                if value is not None:
+                if value is not None and type(value) is not str:
                     check_type(name, value, str)
         if self.seed is not None:
             check_type("seed", self.seed, int)

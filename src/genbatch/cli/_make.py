@@ -241,6 +241,8 @@ def redo_command(
     options = replace(options, output=folder, image_size=image_size)
     options, clients = clients_of(options, has_model=True)
     check_folder(folder, options.namespace)
+    if model is not None:
+        changes["model"] = moved_models(folder, clients.services).get(model, model)
     wanted = TakesWanted(
         folder,
         indices_of(prompts, folder, options.namespace),

@@ -64,6 +64,7 @@ MODELS = (
         thinking=("minimal", "high"),
     ),
 )
+_BY_ID = {model.id: model for model in MODELS}
 _GONE = re.compile(r"gemini-2\.5-flash-image(-preview)?|imagen-.*")  # for certain
 _RETIRED = re.compile(r"gemini-(3\.1|2\.5)-flash-image(-preview)?|imagen-.*")
 _SUCCESSOR = MODELS[0]
@@ -196,8 +197,7 @@ def cost(
 def published_price(model: str) -> ModelPrice | None:
     """Return the published prices of a model; a file of prices may have it by its alias too."""
     known = _known(model)
-    by_alias = model_price("gemini", known.alias) if known is not None else None
-    return by_alias or model_price("gemini", model)
+    return model_price("gemini", *(() if known is None else (known.alias,)), model)
 
 
 def is_plausible(
@@ -304,8 +304,9 @@ def reserved_price(request: ImageRequest) -> float | None:
         return None
     # It may hold a system instruction, and ask for a size.
     config = str(request.generation_config or "")
+    names = config.lower().replace("_", "")
     sizes, size = published.image_tokens, request.image_size
-    if size is None and "imagesize" not in config.lower().replace("_", ""):
+    if size is None and "imagesize" not in names:
         size = default_size(request.model)
     if size is not None and size not in sizes:
         return None
@@ -317,7 +318,7 @@ def reserved_price(request: ImageRequest) -> float | None:
         image_tokens=max(sizes.values()) if size is None else sizes[size],
     )
     factor = _most_of_tier(published, asked_tier(request))
-    searches = "googlesearch" in config.lower().replace("_", "")
+    searches = "googlesearch" in names
     return factor * tokens + searches * published.search
 
 
@@ -405,7 +406,7 @@ def advice(model: str) -> str | None:
 
 
 def _known(model: str) -> Model | None:
-    return next((known for known in MODELS if known.id == model), None)
+    return _BY_ID.get(model)
 
 
 def _any_of(words: Iterable[str]) -> str:

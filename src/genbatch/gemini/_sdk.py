@@ -263,8 +263,10 @@ def json_of(
     except _NotSent as sent:
         content: bytes = sent.args[0]
         return content
-    # What it refuses, and what it stumbles over.
-    except (ValueError, TypeError, AttributeError) as exc:
+    except AttributeError:  # what it stumbles over
+        message = "this request cannot be sent: a value of generation_config is of the wrong type"
+        raise ValueError(message) from None
+    except (ValueError, TypeError) as exc:  # what it refuses
         raise ValueError(f"this request cannot be sent: {excerpt(str(exc))}") from None
     raise AssertionError("the SDK has sent nothing")
 
@@ -365,8 +367,9 @@ def config_of(request: ImageRequest, timeout: float | None = None) -> types.Gene
             if first["loc"] and _FIELDS.get(name) == first["loc"][0]:
                 where = f"generation_config {'.'.join(map(str, (name, *first['loc'][1:])))}"
         raise ValueError(f"{where} {_must(first)}, got {first['input']!r:.100}") from None
-    except AttributeError as exc:  # the SDK's enumerations fail so on anything but a string
-        raise ValueError(f"generation_config: {exc}") from None
+    except AttributeError:  # the SDK's enumerations fail so on anything but a string
+        message = "generation_config: a field that takes one of several names must be a str"
+        raise ValueError(message) from None
 
 
 def _must(error: ErrorDetails) -> str:

@@ -165,7 +165,7 @@ def kind_of_prompt(text: str) -> str | None:
         return "choices"
     if "__" in text and _WILDCARD.search(text):
         return "wildcards"
-    return "separators" if _SEPARATOR.fullmatch(text) else None
+    return None if text[-1:].isalnum() or not _SEPARATOR.fullmatch(text) else "separators"
 
 
 class _Paragraphs:
@@ -337,6 +337,9 @@ class RowInspector:
         folder: Base of the relative paths in it.
         recipe: How its rows become prompts, and what the user has said of them.
         is_text: Whether its rows are lines of text, each a prompt.
+
+    Attributes:
+        has_changed: Whether a row so far, or a header, is read otherwise than it is in the file.
     """
 
     def __init__(self, file: str, folder: Path, recipe: Recipe, *, is_text: bool) -> None:
@@ -354,6 +357,7 @@ class RowInspector:
         self._last: Columns | None = None
         self._paragraphs = _Paragraphs()
         self._is_first = True
+        self.has_changed = False
 
     def check_names(self, names: Sequence[str]) -> None:
         """Refuse a table that lacks a field, whatever its columns are called.
@@ -362,43 +366,42 @@ class RowInspector:
             ValueError: As Recipe.check_names, or if two columns would be one field.
         """
         if not self._is_inert:
-            names = list(self._columns(tuple(names)).fields.values())
+            columns = self._columns(tuple(names))
+            self.has_changed = not columns.is_plain
+            names = list(columns.fields.values())
         self._recipe.check_names(names)
 
-    def taken(self, rows: Rows, doubts: Doubts | None) -> Rows:
-        """Yield rows as they are to be read; as take."""
-        if self._is_inert:
-            yield from rows
-            return
-        for number, row in rows:
-            if isinstance(row, ValueError):
-                yield number, row
-                continue
-            try:
-                fields = self.take(number, row, doubts)
-            except ValueError as error:
-                yield number, error
-                continue
-            if fields is not None:
-                yield number, fields
-        self.end(doubts)
+    def taken(self, rows: Rows, doubts: Doubts | None, is_full: Callable[[], bool]) -> Rows:
+        """Return rows as they are to be read, without those that are left out.
 
-    def take(self, number: int, fields: Fields, doubts: Doubts | None) -> Fields | None:
-        """Return a row as it is to be read, None if it is left out.
+        A row is its error where two of its columns are one field, or doubts are errors.
 
         Args:
-            number: Of its line.
-            fields: As they are in the file.
+            rows: As they are in the file.
             doubts: Gets what is doubtful, and what was understood; None where that is known.
-
-        Raises:
-            ValueError: If doubts are errors and there is one, or two columns are one field.
+            is_full: Whether no further row is wanted: those that follow raise no doubt.
         """
-        if self._is_inert:
-            return fields
-        return (self._line if self._is_text else self._row)(number, fields, doubts)
+        if self._is_inert or (self._is_text and doubts is None and not self._skip):
+            return rows
+        return self._taken(rows, doubts, is_full)
 
-    def end(self, doubts: Doubts | None) -> None:
+    def _taken(self, rows: Rows, doubts: Doubts | None, is_full: Callable[[], bool]) -> Rows:
+        take = self._line if self._is_text else self._row
+        for number, row in rows:
+            if doubts is not None and is_full():
+                self._end(doubts)
+                doubts = None
+            try:
+                taken = row if isinstance(row, ValueError) else take(number, row, doubts)
+            except ValueError as error:
+                taken = error
+            if taken is not row:
+                self.has_changed = True
+            if taken is not None:
+                yield number, taken
+        self._end(doubts)
+
+    def _end(self, doubts: Doubts | None) -> None:
         """Tell what only shows when all rows have been seen."""
         if doubts is not None and self._paragraphs.are_likely:
             number, text = self._paragraphs.first
@@ -407,8 +410,6 @@ class RowInspector:
     # Lines of text
 
     def _line(self, number: int, fields: Fields, doubts: Doubts | None) -> Fields | None:
-        if doubts is None and not self._skip:
-            return fields
         text: str = fields["prompt"]
         kind = kind_of_line(text, self._is_first) or kind_of_prompt(text)
         self._is_first = False
@@ -457,7 +458,9 @@ class RowInspector:
             doubts.repeated(what, self._file, number)
         if not self._takes_all:
             for name in columns.metadata:
-                self._look_at_value(number, name, fields[name], columns, doubts)
+                value = fields[name]
+                if name in columns.odd or _is_telling(value):
+                    self._look_at_value(number, name, value, columns, doubts)
         if columns.is_plain and not self._secret:
             return self._kept(number, fields, doubts)
         taken: Fields = {}
@@ -528,6 +531,13 @@ class RowInspector:
 
 _COUNT = re.compile(r"[1-9]\d{0,2}(\.0)?|1000")
 _LONGEST_PATH = 1000  # characters
+
+
+def _is_telling(value: object) -> bool:
+    """Return whether a value may be a secret or a path of an image, which most are not."""
+    if type(value) is str:
+        return len(value) >= SHORTEST_SECRET or "." in value[-6:]
+    return type(value) is list
 
 
 def _dropped(file: str, name: str) -> str:

@@ -150,6 +150,7 @@ class Columns:
         accepted: The column that is read as the prompt since its name is nearly that.
         near: Fields of metadata whose names are nearly those of settings.
         metadata: Names of columns that are kept as they are.
+        odd: Those among them whose names nearly are settings, or are settings of others.
         secret: Those that are left out.
         is_plain: Whether each column is read under its own name.
         of_image: Columns that say what the image is to be.
@@ -159,6 +160,7 @@ class Columns:
     accepted: str | None
     near: Mapping[str, str]
     metadata: Sequence[str]
+    odd: Collection[str]
     secret: Collection[str]
     is_plain: bool
     of_image: Sequence[str]
@@ -193,11 +195,13 @@ class Columns:
         suspects = [name for name in others if name not in literal]
         secret = frozenset(filter(is_secret_name, suspects))
         of_image = (FIELDS - {"prompt", "id", "filename", "n"}).union(used)
+        near = _nearly_settings(suspects, fields)
         return cls(
             fields,
             accepted,
-            _nearly_settings(suspects, fields),
+            near,
             [name for name in others if name not in secret],
+            {name for name in others if name in near or unsupported(name)},
             secret,
             not secret and all(name == each for name, each in fields.items()),
             [name for name, each in fields.items() if each in of_image],

@@ -13,6 +13,7 @@ import re
 import string
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -169,7 +170,11 @@ def parse_aspect_ratio(value: Any) -> str | None:
     Raises:
         ValueError: If it is not text, or written otherwise, such as 16x9.
     """
-    text = check_text(value)
+    return _ratio(check_text(value))
+
+
+@lru_cache(maxsize=256)
+def _ratio(text: str) -> str | None:
     if match := _RATIO.fullmatch(text):
         return f"{match[1]}:{match[2]}"
     if match := _NO_RATIO.fullmatch(text):
@@ -183,7 +188,11 @@ def parse_image_size(value: Any) -> str | None:
     Raises:
         ValueError: If it is not text.
     """
-    text = check_text(value)
+    return _size(check_text(value))
+
+
+@lru_cache(maxsize=256)
+def _size(text: str) -> str | None:
     if match := _SIZE.fullmatch(text):
         return f"{match[1]}K"
     return None if text.lower() in _DEFAULT else text
@@ -260,6 +269,7 @@ PARSERS: dict[str, Parse] = {
 
 Point: TypeAlias = Mapping[str, str]  # a combination of the values of a grid, by axis
 
+_NO_POINT: Sequence[Point] = ({},)  # the one of a grid without axes
 _NOT_PLAIN = frozenset(".[]{}!:")
 
 
@@ -365,7 +375,7 @@ class Grid:
 
     def points(self) -> Iterator[Point]:
         """Yield the points, the last axis changing fastest."""
-        return self.part(self.axes)
+        return self.part(self.axes) if self.axes else iter(_NO_POINT)
 
     def part(self, names: Iterable[str]) -> Iterator[Point]:
         """Yield the points of a grid that has no other axes than these."""
@@ -511,7 +521,9 @@ class Recipe:
         for name, value in others.items():
             if type(value) is not str:
                 check_finite(name, value)
-        settings = {**self.settings, **parse_settings(own, folder, self.remote)}
+        settings = dict(self.settings)
+        if own:
+            settings.update(parse_settings(own, folder, self.remote))
         if self.template is None:
             _text_of(self.column, fields[self.column], "the prompt")
         else:
@@ -522,15 +534,17 @@ class Recipe:
         """Yield the prompts of a row that was read: n for each point of the grid."""
         others = self._parted(fields)[1]
         for point in self.grid.points():
-            own = {**settings, **self.grid.settings(point)}
+            own = dict(settings)
+            if point:
+                own.update(self.grid.settings(point))
+                for name in _NAMES & settings.keys():
+                    # By value, not by number: a longer grid leaves the names it had as they were.
+                    own[name] = "-".join([settings[name], *point.values()])
             n = own.pop("n", 1)
-            if own.get("model") in self.models:
+            if self.models and own.get("model") in self.models:
                 own["model"] = self.models[own["model"]]
-            for name in _NAMES & settings.keys() if point else ():
-                # By value, not by number: a longer grid leaves the names it had as they were.
-                own[name] = "-".join([settings[name], *point.values()])
-            metadata = {**others, **point}
-            prompts = Prompt(self._text(fields, point), **own, metadata=metadata).variants(n)
+            prompt = Prompt(self._text(fields, point), **own, metadata={**others, **point})
+            prompts = (prompt,) if n == 1 else prompt.variants(n)
             yield from prompts if self.expand is None else map(self._expanded, prompts)
 
     def kinds(self, settings: Mapping[str, Any]) -> Sequence[tuple[Asked, int]]:

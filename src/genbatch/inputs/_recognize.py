@@ -95,6 +95,9 @@ _OTHERS = {
 _UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _SEP = re.compile(r"sep=.", re.IGNORECASE)
 _ARRAY = re.compile(r'\[\s*(?:["{\[\]]|$)')
+_OPEN = re.compile(r"\s*[\[{]\s*[\[{]?\s*")  # of JSON over several lines
+_VALUE = re.compile(r'\s*["{\[]')
+_RULE = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?)?\s*")  # below the header of a table
 _WILDCARD = re.compile(r'\{[^{}":]*\|')
 
 
@@ -139,8 +142,8 @@ def recognize(source: Source, head: bytes, known: Format | None = None) -> Forma
     first, after = _first_lines(head, source.layout.encoding)
     if named is None or named.name == "json":
         kind = _json_format(first, after, source.needed, named)
-        return FORMATS[kind or _text_format(head, first, source)]
-    return FORMATS[_text_format(head, first, source)] if named.name == "txt" else named
+        return FORMATS[kind or _text_format(head, first, source, after)]
+    return FORMATS[_text_format(head, first, source, after)] if named.name == "txt" else named
 
 
 def _looks_like(head: bytes) -> str:
@@ -160,8 +163,12 @@ def _first_lines(head: bytes, encoding: str) -> tuple[str, str]:
     return first.rstrip("\r"), after
 
 
-def _text_format(head: bytes, first: str, source: Source) -> str:
-    """Return the format of text by its first line."""
+def _text_format(head: bytes, first: str, source: Source, after: str) -> str:
+    """Return the format of text by its first line, and the one after it."""
+    if _OPEN.fullmatch(first) and _VALUE.match(after):
+        return "json"
+    if "|" in first and _RULE.fullmatch(after.partition("\n")[0]):
+        return "md"
     if _SEP.fullmatch(first) or (head[:2] in _UTF_16 and "\t" in first):
         return "csv"
     for delimiter in "\t,;|":

@@ -25,7 +25,7 @@ from pathlib import Path, PurePath
 from queue import SimpleQueue
 from random import Random
 from threading import Thread
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 from anyio import to_thread
 
@@ -169,11 +169,12 @@ class Tally:
         """
         settings = recipe.read(fields, folder)
         kinds = recipe.kinds(settings)
-        for asked, _ in kinds:
+        number, room = 0, self._limit - self.count
+        for asked, counted in kinds:
             if asked not in self.asked:
                 recipe.check(*asked)
                 self.asked[asked] = 0
-        number, room = sum(number for _, number in kinds), self._limit - self.count
+            number += counted
         if number > room:
             number = room
             wanted = islice(recipe.prompts(fields, settings), room)
@@ -336,28 +337,39 @@ class PromptFile:
             found = replace(self, stamp=_stamp(file))
             is_pipe = not _is_file(file)
             try:
-                for prompts in found._rows(file, tally, note):
+                opened = found._open(file, note, tally.doubts, lambda: tally.is_full)
+                for prompts in found._rows(file, opened, tally):
                     if is_pipe:  # gives its content once only
                         kept += prompts
+                if not opened.inspector.has_changed:  # nor will it, when it is read again
+                    found = replace(found, recipe=replace(self.recipe, reading=None))
             except InputError as error:
                 tally.refuse(error)
         return kept if is_pipe else found
 
     def __iter__(self) -> Iterator[Prompt]:
         with self.path.open("rb", buffering=0) as file:
-            for prompts in self._rows(file, None, _say_nothing):
+            for prompts in self._rows(file, self._open(file, _say_nothing)):
                 yield from prompts
 
+    def _open(
+        self,
+        file: IO[bytes],
+        note: Callable[[str], object],
+        doubts: Doubts | None = None,
+        is_full: Callable[[], bool] = lambda: False,
+    ) -> _Opened:
+        kept = file if _is_file(file) else None
+        blocks = self._blocks(file)
+        source = _source(str(self.path), blocks, kept, self.layout, self.recipe, note)
+        return _open(source, self.recipe, self.path.parent, doubts, is_full, self.format)
+
     def _rows(
-        self, file: IO[bytes], tally: Tally | None, note: Callable[[str], object]
+        self, file: IO[bytes], opened: _Opened, tally: Tally | None = None
     ) -> Iterator[Iterator[Prompt]]:
         """Yield the prompts of each row, which are counted and checked where there is a tally."""
-        name, folder = str(self.path), self.path.parent
-        opened = file if _is_file(file) else None
-        source = _source(name, self._blocks(file), opened, self.layout, self.recipe, note)
-        doubts = None if tally is None else tally.doubts
-        rows, recipe = _open(source, self.recipe, folder, doubts, self.format)
-        for number, fields in rows:
+        recipe, folder = opened.recipe, self.path.parent
+        for number, fields in opened.rows:
             try:
                 if isinstance(fields, ValueError):
                     raise fields
@@ -365,9 +377,10 @@ class PromptFile:
                     prompts = recipe.prompts(fields, recipe.read(fields, folder))
                 else:
                     settings, prompts = tally.add(recipe, fields, folder)
-                    check_images(settings.get("images", ()), recipe.pending)
+                    if images := settings.get("images"):
+                        check_images(images, recipe.pending)
             except ValueError as error:
-                bad = InputError(f"{name}:{number}: {error}")
+                bad = InputError(f"{self.path}:{number}: {error}")
                 if tally is None:
                     raise bad from None
                 tally.refuse(bad)
@@ -398,13 +411,22 @@ def _source(
     return Source(name, blocks, opened, layout, recipe.needed, recipe.check_names, note)
 
 
+class _Opened(NamedTuple):
+    """Rows that are being read, how they become prompts, and what looks at them."""
+
+    rows: Rows
+    recipe: Recipe
+    inspector: RowInspector
+
+
 def _open(
     source: Source,
     recipe: Recipe,
     folder: Path,
     doubts: Doubts | None,
+    is_full: Callable[[], bool],
     known: Format | None = None,
-) -> tuple[Rows, Recipe]:
+) -> _Opened:
     """Return the rows of an input in its format, and how they become prompts."""
     head, blocks = peek(source.blocks)
     source = replace(source, blocks=blocks)
@@ -414,7 +436,7 @@ def _open(
     recipe = replace(recipe, column=column, settings=settings)
     inspector = RowInspector(source.name, folder, recipe, is_text=not known.has_fields)
     source = replace(source, check_names=inspector.check_names)
-    return inspector.taken(known.read(source), doubts), recipe
+    return _Opened(inspector.taken(known.read(source), doubts, is_full), recipe, inspector)
 
 
 def _check_images(recipe: Recipe, images: Sequence[str | Path]) -> None:
@@ -541,6 +563,8 @@ class _Reader:
         self._note = source.note
         self._doubts = source.doubts
         self._rows: list[Row] = []
+        self._taken = 0
+        self._limit = source.selection.limit
 
     def run(self) -> None:
         """Read until the end, or until nobody asks for more."""
@@ -548,8 +572,10 @@ class _Reader:
         try:
             self._wait()
             source = _source(_NAME, self._blocks(), None, self._layout, self._recipe, self._note)
-            rows, self._recipe = _open(source, self._recipe, Path(), self._doubts)
-            for row in rows:
+            opened = _open(source, self._recipe, Path(), self._doubts, self._is_full)
+            self._recipe = opened.recipe
+            for row in opened.rows:
+                self._taken += 1
                 self._rows.append(row)
                 if len(self._rows) == _MOST_ROWS:
                     self._hand_over()
@@ -558,6 +584,9 @@ class _Reader:
         except Exception as caught:  # noqa: BLE001 - raised where the rows are awaited
             error = caught
         self.batches.put(_Batch(self._recipe, self._rows, error, is_last=True))
+
+    def _is_full(self) -> bool:
+        return self._limit is not None and self._taken >= self._limit  # a prompt a row at least
 
     def _blocks(self) -> Iterator[bytes]:
         while block := os.read(self._descriptor, BLOCK):

@@ -138,7 +138,7 @@ def _size(size: object) -> tuple[int, int] | None:
 
 def published_price(model: str) -> ModelPrice | None:
     """Return the published prices of a model; a dated snapshot has those of its model."""
-    return model_price("openai", model) or model_price("openai", _SNAPSHOT.sub("", model))
+    return model_price("openai", model, _SNAPSHOT.sub("", model))
 
 
 def reserved_price(request: ImageRequest) -> float | None:
