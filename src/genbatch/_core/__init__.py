@@ -55,7 +55,7 @@ from ._calls import without_cancellation
 from ._errors import GenbatchError, Stopped
 from ._outcome import Failure, Outcome, P, Success, T
 from ._progress import Progress
-from ._source import iterable_of
+from ._source import Numbered, iterable_of
 from ._stream import OutcomeStream, collect, open_stream, stream
 from ._waiting import ParkingLot, Turn, Waits, current_turn, waiting
 from ._workers import Workers
@@ -63,6 +63,7 @@ from ._workers import Workers
 __all__ = [
     "Failure",
     "GenbatchError",
+    "Numbered",
     "Outcome",
     "OutcomeStream",
     "P",

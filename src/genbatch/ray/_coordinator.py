@@ -20,6 +20,7 @@ from functools import partial
 from anyio import CapacityLimiter, Event, Lock, create_task_group, current_time, sleep_until
 from anyio.abc import TaskGroup
 
+from genbatch._bucket import ObjectStore, StoredImage
 from genbatch._core import ParkingLot, Turn, Waits, current_turn, waiting
 from genbatch._money import Budget
 from genbatch._run import RunBreaker
@@ -36,7 +37,6 @@ from genbatch._values import (
 )
 
 from ._ledger import Ledger
-from ._objects import ObjectStore, StoredImage
 
 STOPS = (Unauthorized, QuotaExhausted, BudgetExhausted, Stopped, StoreError)
 HEARTBEAT = 2.0  # seconds between the heartbeats of a block
