@@ -14,7 +14,7 @@ from anyio import wait_all_tasks_blocked
 from genbatch import BudgetExhausted, RateLimited
 from genbatch.ray import _coordinator
 from genbatch.ray._coordinator import Coordinator, Report
-from genbatch.ray._objects import Objects
+from genbatch._bucket import Objects
 from support.fleets import PRICE, bounds, ledger
 
 pytestmark = pytest.mark.anyio

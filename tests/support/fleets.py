@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from genbatch import Prompt
 from genbatch.ray._coordinator import Bounds, Coordinator
-from genbatch.ray._objects import Objects
+from genbatch._bucket import Objects
 from genbatch.ray._worker import Work, Worker
 
 MODEL = "gemini-nano-banana-2.1"

@@ -2,6 +2,18 @@
 
 from ._batch import Divided, ObjectBatch
 from ._objects import Objects, StoredImage
-from ._store import ObjectStore
+from ._reports import bucket_problems, bucket_rows, bucket_status
+from ._store import BucketPath, ObjectStore, bucket_path
 
-__all__ = ["Divided", "ObjectBatch", "ObjectStore", "Objects", "StoredImage"]
+__all__ = [
+    "BucketPath",
+    "Divided",
+    "ObjectBatch",
+    "ObjectStore",
+    "Objects",
+    "StoredImage",
+    "bucket_path",
+    "bucket_problems",
+    "bucket_rows",
+    "bucket_status",
+]

@@ -139,7 +139,7 @@ class ObjectBatch:
             return ""
         # By all of its prompts: another process may know more of them to be done.
         texts = "".join(str(prompt) for _, prompt in block)
-        digest = hashlib.sha256(f"{block[0].index} {texts}".encode("utf-8", "surrogatepass"))
+        digest = hashlib.sha256(f"{block[0].number} {texts}".encode("utf-8", "surrogatepass"))
         name = f"blocks/{digest.hexdigest()}.json"
         self._held[name] = made
         return name

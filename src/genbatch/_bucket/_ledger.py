@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import random
+from threading import Lock as ThreadLock
 from typing import Any, TypeAlias
 
 from anyio import Lock
@@ -59,6 +60,8 @@ class SharedLedger:
         self._others = {"dollars": 0.0, "images": 0.0}
         self._refused: Sums | None = None  # what the others had when a grant was refused
         self._asking = Lock()
+        self._writing = ThreadLock()  # held while the object is changed
+        self._counting = ThreadLock()  # held for a moment only, by the event loop too
         self._can_swap = objects.place.can_swap()
         self._check()
 
@@ -72,18 +75,22 @@ class SharedLedger:
         """
         async with self.budget.attempt(price, model) as attempt:
             reserved = {"dollars": attempt.price or 0.0, "images": float(attempt.room)}
-            self._add(reserved, 1)
+            is_covered = self._add(reserved, 1)
             try:
-                await self._cover(reserved)
+                if not is_covered:
+                    await self._cover(reserved)
                 yield attempt
             finally:
                 self._add(reserved, -1)
 
     def give_back(self) -> None:
         """Give back what is granted and not used; this blocks."""
-        used = self._used()
-        if any(self._granted[name] > used[name] + _ROUNDING for name in used):
-            self._granted = used  # first: an attempt that begins now waits for its own grant
+        with self._writing:
+            with self._counting:
+                used = self._used()
+                if all(self._granted[name] <= used[name] + _ROUNDING for name in used):
+                    return
+                self._granted = used  # first: an attempt that begins now waits for its own grant
             self._update(lambda grants: grants.update({self._session: used}))
 
     def settle(self) -> None:
@@ -110,16 +117,24 @@ class SharedLedger:
     def _ask(self, reserved: Sums) -> None:
         """Get a further grant; wait a little where others hold what they may give back."""
         until = time.monotonic() + _PATIENCE
-        while not self._update(lambda grants: self._raise_grant(grants, reserved)):
+        while not self._is_granted(reserved):
             if self._others == self._refused or time.monotonic() > until:
                 self._refused = dict(self._others)
                 raise self._exhausted()
             time.sleep(0.5)
 
-    def _raise_grant(self, grants: dict[str, Sums], reserved: Sums) -> bool:
+    def _is_granted(self, reserved: Sums) -> bool:
+        with self._writing:
+            granted: Sums = {}
+            if self._update(lambda grants: self._raise_grant(grants, reserved, granted)) is False:
+                return False
+            self._granted = granted  # not before it is written
+            return True
+
+    def _raise_grant(self, grants: dict[str, Sums], reserved: Sums, granted: Sums) -> bool:
         """Raise the own grant to what is used and some calls more, as far as there is any left."""
         others = self._sum_others(grants)
-        used, granted = self._used(), {}
+        used = self._used()
         for name, limit in self._limits().items():
             more = self._step * reserved[name]
             if limit is not None:
@@ -128,7 +143,7 @@ class SharedLedger:
                     return False
                 more = min(more, left / (2 * len(grants) + 1))  # the last calls are shared out
             granted[name] = used[name] + max(0.0, more)
-        grants[self._session] = self._granted = granted
+        grants[self._session] = granted
         return True
 
     def _update(self, change: Callable[[dict[str, Sums]], Any]) -> Any:
@@ -200,6 +215,9 @@ class SharedLedger:
             "images": float(budget.images + budget.maybe_images),
         }
 
-    def _add(self, reserved: Sums, sign: int) -> None:
-        for name, value in reserved.items():
-            self._reserved[name] += sign * value
+    def _add(self, reserved: Sums, sign: int) -> bool:
+        """Count a reservation, and return whether the grant covers all that is used."""
+        with self._counting:
+            for name, value in reserved.items():
+                self._reserved[name] += sign * value
+            return self._is_covered()

@@ -45,10 +45,17 @@ from ._places import Directory
 R = TypeVar("R")
 
 _THREADS = 16
+SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory")
 _PAUSES = (0.5, 2.0)  # seconds; a store that fails for a moment must not cost a paid image
 _POLL = 1.0  # seconds between looks at what another process makes
 _SEGMENT = 1000  # rows
 _DETAILS = ("reason", "text", "status", "request_id")
+
+
+def bucket_path(path: Path) -> BucketPath | None:
+    """Return the URL that a command line has made a path of, None if it is a path."""
+    scheme, colon, rest = path.as_posix().partition(":/")
+    return BucketPath(f"{scheme}:/{rest}") if colon and scheme in SCHEMES else None
 
 
 class BucketPath(PosixPath):
@@ -348,13 +355,14 @@ class ObjectStore:
                 self.objects.place.remove(f"failed/{row['key']}.json")
 
     async def _write(self, function: Callable[..., R], *args: object) -> R:
-        with CancelScope(shield=True):
-            for pause in _PAUSES:
+        # Cancellation is delivered when the call is over, by run_in_thread.
+        for pause in _PAUSES:
+            with CancelScope(shield=True):
                 try:
                     return await self.run_in_thread(function, *args)
                 except StoreError:
                     await sleep(pause)
-            return await self.run_in_thread(function, *args)
+        return await self.run_in_thread(function, *args)
 
     def _open(self) -> None:
         self.objects = Objects(self.url, self._options)

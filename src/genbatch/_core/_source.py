@@ -28,9 +28,9 @@ CLOSE_TIMEOUT = 5.0  # seconds that an asynchronous source has to close
 
 
 class Numbered(NamedTuple):
-    """A prompt with an index of its own, from an asynchronous source that changes their order."""
+    """A prompt with a number of its own, from an asynchronous source that changes their order."""
 
-    index: int
+    number: int
     prompt: Any
 
 

@@ -17,6 +17,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from genbatch import GeminiClient, Store, batch_api
+from genbatch._bucket import bucket_path, bucket_problems, bucket_rows, bucket_status
 from genbatch._store import Status, export, status, verify
 from genbatch.batch_api import Job
 
@@ -65,7 +66,8 @@ def status_command(folder: OutputFolder = OUT, as_json: AsObject = False) -> int
     - `genbatch status`
     - `genbatch status out --json`
     """
-    found = status(folder)
+    bucket = bucket_path(folder)
+    found = status(folder) if bucket is None else bucket_status(str(bucket))
     out = QuietConsole()
     if as_json:
         runner = found.runner and found.runner._asdict()
@@ -115,7 +117,8 @@ def export_command(
     - `genbatch export out > images.jsonl`
     - `genbatch export out --csv > images.csv`
     """
-    rows = export(folder, all=everything)
+    bucket = bucket_path(folder)
+    rows = export(folder, all=everything) if bucket is None else bucket_rows(str(bucket))
     out = QuietConsole()
     with out.writing() as stream:
         if as_csv:
@@ -148,7 +151,8 @@ def verify_command(folder: OutputFolder = OUT) -> int:
     - `genbatch verify out`
     """
     out, problems = QuietConsole(), 0
-    for problem in verify(folder):
+    bucket = bucket_path(folder)
+    for problem in verify(folder) if bucket is None else bucket_problems(str(bucket)):
         problems += 1
         out.say(plain(problem))
     if not problems:
@@ -166,6 +170,7 @@ def gallery_command(folder: OutputFolder = OUT, opened: Open = False) -> int:
 
     - `genbatch gallery out --open`
     """
+    refuse_bucket(folder, "gallery")
     path = _write_gallery(folder)
     if opened and not webbrowser.open(path.absolute().as_uri()):
         QuietConsole(stderr=True).say("No browser was found: open the page yourself.")
@@ -180,6 +185,12 @@ def add_gallery(folder: Path) -> None:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else plain(error, 1000)
         QuietConsole(stderr=True).error(f"the gallery was not written: {why}")
+
+
+def refuse_bucket(folder: Path, what: str) -> None:
+    """Refuse what needs a folder on this machine."""
+    if (bucket := bucket_path(folder)) is not None:
+        raise ValueError(f"{what} needs a local folder: {bucket} is a bucket")
 
 
 def _write_gallery(folder: Path) -> Path:
@@ -209,6 +220,7 @@ def pick_command(folder: Folder, prompt: Index, take: Take, demo: OfDemo = False
     - `genbatch pick out 17 2`
     """
     namespace = DEMO if demo else ""
+    refuse_bucket(folder, "pick")
     check_folder(folder, namespace)
     run(partial(_pick, folder, prompt, take, namespace), "asyncio")
     QuietConsole().say(f"prompt {prompt} of {plain(folder)} now shows take {take}")
@@ -239,6 +251,7 @@ def jobs_command(
     - `genbatch jobs out --cancel batches/x1`
     - `genbatch jobs out --cancel-all`
     """
+    refuse_bucket(folder, "jobs")
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
     out = QuietConsole()
