@@ -31,7 +31,7 @@ from ray.cluster_utils import Cluster
 
 import genbatch.ray
 import ray
-from genbatch.ray._objects import Objects, StoredImage
+from genbatch._bucket import Objects, StoredImage
 
 WORKERS = 4
 AT_ONCE = 20

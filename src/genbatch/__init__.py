@@ -15,8 +15,8 @@ Batches: stream hands outcomes over as calls complete, collect returns them in i
 any ``async def generate(prompt)``. A batch lives inside its block: leaving it ends its calls.
 
 Images: GeminiClient makes one of a prompt, generate_images many, saved in a directory that a later
-run resumes from; Store is that directory, and results its rows for a data frame. A Prompt brings
-settings of its own.
+run resumes from; Store is that directory, ObjectStore a bucket for many processes, and results the
+rows of a directory for a data frame. A Prompt brings settings of its own.
 
 Limits: max_concurrent of every batch, a CapacityLimiter shared by several, a Budget in dollars or
 images, a Throttle that finds out what the service allows; estimate tells the cost beforehand.
@@ -36,6 +36,7 @@ TYPE_CHECKING = False  # without typing, which takes longer than all of this
 if TYPE_CHECKING:
     from typing import Any
 
+    from ._bucket import ObjectStore
     from ._core import Failure, Outcome, OutcomeStream, Progress, Success, collect, stream
     from ._estimate import Estimate, estimate
     from ._money import Budget
@@ -83,6 +84,7 @@ __all__ = [
     "ImageSettings",
     "InvalidResponse",
     "NoImage",
+    "ObjectStore",
     "Outcome",
     "OutcomeStream",
     "Progress",
@@ -119,6 +121,7 @@ _HOMES = {
     "Estimate": "._estimate",
     "GeminiClient": ".gemini",
     "ImageClient": "._run",
+    "ObjectStore": "._bucket",
     "Store": "._store",
     "Throttle": "._throttle",
     "estimate": "._estimate",

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from genbatch.ray._objects import ObjectStore
+from genbatch._bucket import ObjectStore
 from support.backends import only_asyncio
 from support.stores import KEY, image
 

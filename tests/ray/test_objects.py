@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from genbatch import StoreError
-from genbatch.ray import _objects as _store
-from genbatch.ray._objects import Objects
+from genbatch._bucket import Objects
+from genbatch._bucket import _objects as _store
+from genbatch._bucket._places import Bucket
 from support.stores import KEY, OTHER_KEY, image
 
 
@@ -29,8 +29,8 @@ def save(objects: Objects, count: int) -> None:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the done objects that were read."""
     found: list[str] = []
-    find = Objects.find
-    monkeypatch.setattr(Objects, "find", lambda self, key: (found.append(key), find(self, key))[1])
+    row = Objects.row
+    monkeypatch.setattr(Objects, "row", lambda self, key: (found.append(key), row(self, key))[1])
     return found
 
 
@@ -115,12 +115,10 @@ def test_what_a_kill_left_is_swept_when_it_is_old(tmp_path: Path) -> None:
 
 
 def test_a_place_that_overwrites_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fsspec.implementations.memory import MemoryFileSystem
-
-    def overwrite(self: Any, path: str, value: bytes, mode: str = "overwrite") -> None:
-        self.open(path, "wb", data=value)
-
-    monkeypatch.setattr(MemoryFileSystem, "pipe_file", overwrite)
+    put = Bucket._put
+    monkeypatch.setattr(
+        Bucket, "_put", lambda self, name, data, _: put(self, name, data, "overwrite")
+    )
     with pytest.raises(StoreError, match="does not create objects exclusively"):
         Objects("memory://overwriting")
 
@@ -137,8 +135,8 @@ def test_an_error_of_a_service_names_the_object(monkeypatch: pytest.MonkeyPatch)
     def fail(*_: Any, **__: Any) -> None:
         raise ConnectionError("reset")
 
-    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", fail)
-    with pytest.raises(StoreError, match=r"cannot use memory://failing/done/ab/ab/.*: reset"):
+    monkeypatch.setattr("obstore.get", fail)
+    with pytest.raises(StoreError, match=r"cannot use memory://failing/done/ab/ab/.*: the service"):
         objects.find(KEY)
 
 

@@ -19,8 +19,8 @@ from genbatch import (
     StoreError,
     Unauthorized,
 )
+from genbatch._bucket import Objects, StoredImage
 from genbatch._client import _retry
-from genbatch.ray._objects import Objects, StoredImage
 from genbatch.ray._worker import Worker
 from genbatch.testing import (
     Call,
@@ -247,7 +247,7 @@ async def test_without_a_key_the_run_ends(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_a_store_that_fails_for_a_moment_costs_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genbatch.ray import _objects as _store
+    from genbatch._bucket import _store
 
     monkeypatch.setattr(_store, "_PAUSES", (0.0, 0.0))
     save, failures = Objects.save, [StoreError("away")] * 2
@@ -267,7 +267,7 @@ async def test_a_store_that_fails_for_a_moment_costs_no_image(
 async def test_a_store_that_takes_nothing_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genbatch.ray import _objects as _store
+    from genbatch._bucket import _store
 
     def failing(self: Objects, *_: Any) -> StoredImage:
         raise StoreError("full")

@@ -54,7 +54,7 @@ and is dropped where the batch drains.
 from ._calls import without_cancellation
 from ._loops import LoopGuard, current_loop
 from ._outcome import Failure, GenbatchError, Outcome, P, Progress, Stopped, Success, T
-from ._source import iterable_of
+from ._source import Numbered, iterable_of
 from ._stream import OutcomeStream, collect, open_stream, stream
 from ._waiting import ParkingLot, Turn, Waits, current_turn, waiting
 from ._workers import Workers
@@ -63,6 +63,7 @@ __all__ = [
     "Failure",
     "GenbatchError",
     "LoopGuard",
+    "Numbered",
     "Outcome",
     "OutcomeStream",
     "P",

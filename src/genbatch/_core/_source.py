@@ -14,7 +14,7 @@ from collections.abc import (
 )
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 from anyio import CancelScope, EndOfStream, current_time
 from anyio.lowlevel import checkpoint
@@ -25,6 +25,13 @@ from ._waiting import ParkingLot
 
 CHECKPOINT_EVERY = 64
 CLOSE_TIMEOUT = 5.0  # seconds that an asynchronous source has to close
+
+
+class Numbered(NamedTuple):
+    """A prompt with a number of its own, from an asynchronous source that changes their order."""
+
+    number: int
+    prompt: Any
 
 
 def iterable_of(prompts: Iterable[P] | AsyncIterable[P]) -> Iterable[P] | AsyncIterable[P]:
@@ -205,9 +212,10 @@ class Source(Generic[P]):
                 return
             finally:
                 self._next_prompt = None
-            (self.uncalled if self.exhausted else self._fed).append((self.pulled, prompt))
+            found = prompt if isinstance(prompt, Numbered) else Numbered(self.pulled, prompt)
+            (self.uncalled if self.exhausted else self._fed).append(found)
             self.pulled += 1
-            del prompt  # or it lives on while this waits
+            del prompt, found  # or it lives on while this waits
             self._arrival.unpark(1)
             if self.pulled % CHECKPOINT_EVERY == 0:
                 await checkpoint()

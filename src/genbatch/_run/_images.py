@@ -21,7 +21,8 @@ from typing import Any, TypeVar, Unpack, overload
 
 from anyio import CapacityLimiter
 
-from genbatch._core import OutcomeStream, T, Workers, open_stream
+from genbatch._bucket import Divided, ObjectBatch, ObjectStore
+from genbatch._core import OutcomeStream, T, Workers, iterable_of, open_stream
 from genbatch._logs import log, log_context
 from genbatch._money import Budget, check_price
 from genbatch._store import Batch, BatchInput, Store, digests_of_texts
@@ -85,7 +86,7 @@ def generate_images(
     client: ImageClient | Generate,
     prompts: Iterable[PT] | AsyncIterable[PT],
     *,
-    store: Store,
+    store: Store | ObjectStore,
     **options: Unpack[_Options],
 ) -> AbstractAsyncContextManager[OutcomeStream[PT, SavedImage]]: ...
 
@@ -96,7 +97,7 @@ def generate_images(
     prompts: Iterable[PT] | AsyncIterable[PT],
     *,
     save_dir: str | os.PathLike[str] | None = None,
-    store: Store | None = None,
+    store: Store | ObjectStore | None = None,
     max_concurrent: int = 5,
     limiter: CapacityLimiter | None = None,
     ordered: bool = False,
@@ -115,7 +116,8 @@ def generate_images(
             returns an Image or its bytes.
         prompts: Strings or Prompts, pulled lazily; see stream. Or with prompt_column, rows.
         save_dir: Directory to save the images in, created if missing.
-        store: An open Store to save them in, instead of save_dir.
+        store: An open Store to save them in, instead of save_dir; or an ObjectStore, opened for
+            this batch if it is not open. The budget then bounds all processes together.
         max_concurrent: Most calls in flight, at least 1. With a limiter the smaller bound wins.
         limiter: Shared with other batches or the app. With max_concurrent the smaller bound wins.
         ordered: Hand outcomes over in input order.
@@ -159,11 +161,16 @@ def generate_images(
         raise ValueError("give save_dir or store, not both")
     if not isinstance(save_dir, str | os.PathLike | None):
         raise TypeError(f"save_dir must be a path, got {type(save_dir).__name__}")
-    if store is not None:
+    if store is not None and not isinstance(store, ObjectStore):
         check_type("store", store, Store, hint=": for a directory, give save_dir=")
     service = service_of(client, namespace, prompt_column)
     defaults = defaults_of(service, settings, budget, price)
     calls = PaidCalls(service, Budget() if budget is None else budget, price, on_event)
+    if isinstance(store, ObjectStore):
+        return _in_bucket(
+            store, service, calls, defaults, prompts, max_concurrent, limiter, ordered, fail_fast,
+            namespace, prompt_column,
+        )  # fmt: skip
     place = store if save_dir is None else Store(save_dir)
     if place is None:
         generate: Callable[..., Awaitable[Any]] = _generate(calls, defaults)
@@ -177,6 +184,42 @@ def generate_images(
     if place is None:
         return outcomes
     return inside(nullcontext() if place is store else place, batch, workers, outcomes)
+
+
+@asynccontextmanager
+async def _in_bucket(
+    store: ObjectStore,
+    service: Service,
+    calls: PaidCalls,
+    defaults: ImageRequest,
+    prompts: Any,
+    max_concurrent: int,
+    limiter: CapacityLimiter | None,
+    ordered: bool,
+    fail_fast: bool,
+    namespace: str,
+    prompt_column: str | None,
+) -> AsyncGenerator[OutcomeStream[Any, SavedImage]]:
+    """Run a batch whose images are saved in a bucket, and divided among its processes."""
+
+    def request(row: Any) -> ImageRequest:
+        prompt = row if prompt_column is None else prompt_of_row(row, prompt_column)
+        return request_of(service, prompt, defaults)
+
+    asked = input_of(service, prompts, defaults, prompt_column)
+    batch = ObjectBatch(store, namespace, asked, request, service.is_fake)
+    async with nullcontext() if store.is_open else store:
+        account = await store.account(calls.budget, max_concurrent)
+        calls = replace(calls, budget=account)
+        generate = generate_once(calls, defaults, store, batch, namespace)
+        generate = of_rows(generate, prompts, prompt_column)
+        source = iterable_of(prompts) if ordered else Divided(batch, iterable_of(prompts))
+        workers: Workers[Any, SavedImage] = Workers(
+            generate, source, max_concurrent, limiter, fail_fast, numbered=True
+        )
+        calls.breaker.drop_waiting = workers.drop_waiting
+        async with inside(nullcontext(), batch, workers, open_stream(workers, ordered)) as outcomes:
+            yield outcomes
 
 
 def service_of(
@@ -291,7 +334,7 @@ def _generate(
 
 
 def generate_once(
-    maker: ImageMaker, defaults: ImageRequest, place: Store, batch: Batch, namespace: str
+    maker: ImageMaker, defaults: ImageRequest, place: Any, batch: Any, namespace: str
 ) -> Callable[[tuple[int, str | Prompt]], Awaitable[SavedImage]]:
     """Return the same, saved, and from an earlier run where it has been made."""
     digest_of = digests_of_texts(namespace, maker.service.canonical(defaults))
@@ -349,7 +392,7 @@ def _resumed(index: int, key: str, saved: SavedImage) -> SavedImage:
 @asynccontextmanager
 async def inside(
     place: AbstractAsyncContextManager[object],
-    batch: Batch,
+    batch: Batch | ObjectBatch,
     workers: Workers[Any, Any],
     outcomes: AbstractAsyncContextManager[T],
 ) -> AsyncGenerator[T]:

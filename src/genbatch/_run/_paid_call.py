@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from logging import WARNING, getLogger
-from typing import Protocol
+from typing import Any, Protocol
 
 from anyio import get_cancelled_exc_class
 
 from genbatch._logs import log, log_context
-from genbatch._money import Attempt, Budget, check_price
+from genbatch._money import Attempt, check_price
 from genbatch._store import PendingImage, Plan, Store
 from genbatch._values import Image, ImageRequest, SavedImage, asked_size, is_smaller
 from genbatch._watch import Watch, check_listener, watching
@@ -63,7 +63,7 @@ class PaidCalls:
     """
 
     service: Service
-    budget: Budget
+    budget: Any  # a Budget, or the SharedLedger of a bucket
     price: float | None
     on_event: OnEvent | None = None
     breaker: RunBreaker = field(default_factory=RunBreaker)

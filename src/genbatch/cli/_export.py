@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 import typer
 
 from genbatch import StoreError
+from genbatch._bucket import bucket_path, bucket_rows
 from genbatch.exports import (
     NAME_FIELDS,
     Conversion,
@@ -114,7 +115,8 @@ def export_command(
     """
     if as_csv and parquet is not None:
         raise ValueError("--csv and --parquet: give one of them")
-    rows = rows_of(folder, all=everything)
+    bucket = bucket_path(folder)
+    rows = rows_of(folder, all=everything) if bucket is None else bucket_rows(str(bucket))
     out = QuietConsole()
     if parquet is not None:
         flat = flat_rows(rows)

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from genbatch import GeminiClient, Store, batch_api
+from genbatch._bucket import bucket_path, bucket_problems, bucket_status
 from genbatch._store import Status, status, verify
 from genbatch.batch_api import Job
 
@@ -63,7 +64,8 @@ def status_command(folder: OutputFolder = OUT, as_json: AsObject = False) -> int
     - `genbatch status`
     - `genbatch status out --json`
     """
-    found = status(folder)
+    bucket = bucket_path(folder)
+    found = status(folder) if bucket is None else bucket_status(str(bucket))
     out = QuietConsole()
     if as_json:
         runner = found.runner and found.runner._asdict()
@@ -111,7 +113,8 @@ def verify_command(folder: OutputFolder = OUT) -> int:
     - `genbatch verify out`
     """
     out, problems = QuietConsole(), 0
-    for problem in verify(folder):
+    bucket = bucket_path(folder)
+    for problem in verify(folder) if bucket is None else bucket_problems(str(bucket)):
         problems += 1
         out.say(plain(problem))
     if not problems:
@@ -129,6 +132,7 @@ def gallery_command(folder: OutputFolder = OUT, opened: Open = False) -> int:
 
     - `genbatch gallery out --open`
     """
+    refuse_bucket(folder, "gallery")
     path = _write_gallery(folder)
     if opened and not webbrowser.open(path.absolute().as_uri()):
         QuietConsole(stderr=True).say("No browser was found: open the page yourself.")
@@ -143,6 +147,12 @@ def add_gallery(folder: Path) -> None:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else plain(error, 1000)
         QuietConsole(stderr=True).error(f"the gallery was not written: {why}")
+
+
+def refuse_bucket(folder: Path, what: str) -> None:
+    """Refuse what needs a folder on this machine."""
+    if (bucket := bucket_path(folder)) is not None:
+        raise ValueError(f"{what} needs a local folder: {bucket} is a bucket")
 
 
 def _write_gallery(folder: Path) -> Path:
@@ -172,6 +182,7 @@ def pick_command(folder: Folder, prompt: Index, take: Take, demo: OfDemo = False
     - `genbatch pick out 17 2`
     """
     namespace = DEMO if demo else ""
+    refuse_bucket(folder, "pick")
     check_folder(folder, namespace)
     run(partial(_pick, folder, prompt, take, namespace), "asyncio")
     QuietConsole().say(f"prompt {prompt} of {plain(folder)} now shows take {take}")
@@ -202,6 +213,7 @@ def jobs_command(
     - `genbatch jobs out --cancel batches/x1`
     - `genbatch jobs out --cancel-all`
     """
+    refuse_bucket(folder, "jobs")
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
     out = QuietConsole()

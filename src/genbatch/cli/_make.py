@@ -21,13 +21,14 @@ import anyio
 import typer
 
 from genbatch import Estimate, ImageRequest, Prompt, Rejected, estimate, inputs
+from genbatch._bucket import bucket_path
 from genbatch._throttle import parse_interval
 from genbatch._values import asked_size
 from genbatch.gemini import default_size, job_share
 
 from ._console import QuietConsole, clock, count, plain
 from ._fetch import FetchedImages
-from ._folder import add_gallery
+from ._folder import add_gallery, refuse_bucket
 from ._logfile import log_to
 from ._look import can_ask, show, wants_the_rest
 from ._options import (
@@ -138,7 +139,7 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
     - `genbatch run names.csv --template "{name}, in {style}" --matrix style=ink,oil`
     - `genbatch run --template "A {animal} in snow" --matrix animal=fox,owl`
     """
-    options, clients = clients_of(options, _is_given("model", context))
+    options, clients = clients_of(in_bucket(options), _is_given("model", context))
     services = clients.services
     names, axes = parted(prompts or [], options.matrix or [])
     if options.look and STDIN in names:
@@ -238,6 +239,7 @@ def redo_command(
         "images": options.of_rows(None).get("images"),
         "generation_config": parse_config(options.config or ()),
     }
+    refuse_bucket(folder, "redo")
     options = replace(options, output=folder, image_size=image_size)
     options, clients = clients_of(options, has_model=True)
     check_folder(folder, options.namespace)
@@ -257,6 +259,26 @@ def redo_command(
     models = {f"{request.service}/{request.model}" for request in requests}
     paid = _Paid(partial(make_more_takes, wanted), models, plan)
     return _make(paid, options, clients, context.obj.debug)
+
+
+def in_bucket(options: Options) -> Options:
+    """Return options whose output is a URL where it names a bucket.
+
+    Raises:
+        ValueError: If one of them needs a folder on this machine.
+    """
+    if (bucket := bucket_path(options.output)) is None:
+        return options
+    given = {
+        f"--via {options.via}: jobs are kept in a local journal": options.via != "live",
+        "--fresh": options.fresh,
+        "--redo-missing": options.redo_missing,
+        "--look": options.look is not None,
+        "--gallery": options.gallery,
+    }
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise ValueError(f"-o {bucket} is a bucket, which does not go with {names[0]}")
+    return replace(options, output=bucket, no_look=True)
 
 
 def _is_given(name: str, context: typer.Context) -> bool:
@@ -708,6 +730,8 @@ def _placeholders(number: int) -> str:
 def _space(calls: int, options: Options) -> str:
     """Return a warning if the images of calls may not fit on the disk, else an empty text."""
     expected = 1e6 * calls * _MEGABYTES.get(options.image_size or "", _OF_1K)
+    if bucket_path(options.output) is not None:
+        return ""
     folder = options.output.absolute()
     place = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(place).free

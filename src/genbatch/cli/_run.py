@@ -30,6 +30,7 @@ from genbatch import (
     Failure,
     GeminiClient,
     ImageRequest,
+    ObjectStore,
     Outcome,
     OutcomeStream,
     Prompt,
@@ -43,6 +44,7 @@ from genbatch import (
     batch_api,
     generate_images,
 )
+from genbatch._bucket import BucketPath
 from genbatch._money import Overrun
 from genbatch._run import position_in
 from genbatch._store import export
@@ -237,6 +239,9 @@ async def make_images(
         models: What short names of models stand for; the folder keeps that.
     """
     options, result = batch.options, batch.result
+    if isinstance(options.output, BucketPath):
+        await _make_in_bucket(prompts, batch)
+        return
     store = Store(
         options.output,
         fresh=options.fresh,
@@ -275,6 +280,25 @@ async def make_images(
     await watch(outcomes, batch, proven, at_its_index)
     if options.via != "live":
         result.in_jobs = await _in_jobs(store)
+    result.end(result.read if isinstance(prompts, StandardInput) else len(prompts))
+
+
+async def _make_in_bucket(prompts: Prompts, batch: ShownBatch) -> None:
+    """Make an image of every prompt that no other process makes, into a bucket."""
+    options, result = batch.options, batch.result
+    retried = kinds_to_retry(options.retry_failed)
+    store = ObjectStore(str(options.output), retry_failed=retried)
+    await batch.closed_last.enter_async_context(store)
+    result.budget = Budget(options.budget, max_images=options.max_images)
+    outcomes = generate_images(
+        batch.client,
+        prompts,
+        store=store,
+        max_concurrent=options.max_concurrent,
+        budget=result.budget,
+        **options.of_images,
+    )
+    await watch(outcomes, batch, None)
     result.end(result.read if isinstance(prompts, StandardInput) else len(prompts))
 
 

@@ -22,6 +22,7 @@ from logging import INFO, getLogger
 from anyio import CapacityLimiter, Event, Lock, create_task_group, current_time, sleep_until
 from anyio.abc import TaskGroup
 
+from genbatch._bucket import ObjectStore, StoredImage
 from genbatch._core import ParkingLot, Turn, Waits, current_turn, waiting
 from genbatch._logs import log
 from genbatch._money import Budget
@@ -39,7 +40,6 @@ from genbatch._values import (
 )
 
 from ._ledger import Ledger
-from ._objects import ObjectStore, StoredImage
 
 STOPS = (Unauthorized, QuotaExhausted, BudgetExhausted, Stopped, StoreError)
 HEARTBEAT = 2.0  # seconds between the heartbeats of a block

@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import ray
+from genbatch._bucket import Objects
 from genbatch._money import Budget
 from genbatch._run import Service, defaults_of
 from genbatch._values import GenbatchError, ImageSettings, Stopped, takes_settings
@@ -22,7 +23,6 @@ from genbatch.gemini import GeminiClient, reserved_price
 
 from ._cluster import cpus_of_workers, told_plainly
 from ._coordinator import Bounds, Coordinator
-from ._objects import Objects
 from ._progress import NAMESPACE, absolute, coordinator_name
 from ._rows import COLUMNS, RowRequests, check_rows, missing, resumed, table_of, with_results
 from ._worker import Work, Worker
@@ -58,8 +58,8 @@ def generate(
 
     Args:
         dataset: Has a column of prompts.
-        store: Where to save the images: a directory that all machines share, or a URL that fsspec
-            knows and that can create objects exclusively (S3, GCS, Azure). One run at a time.
+        store: Where to save the images: a directory that all machines share, or the URL of a
+            bucket (S3, GCS, Azure). One run at a time.
         max_concurrent: Most calls in flight, over all workers.
         workers: Number of actors that make them. A coordinator admits max_concurrent calls over
             all of them; each has at most twice its share of rows in progress.

@@ -17,10 +17,9 @@ import pyarrow.compute as pc
 from ray.data import Dataset
 
 import ray
+from genbatch._bucket import StoredImage
 from genbatch._store import digest_with_id
 from genbatch._values import ImageRequest
-
-from ._objects import StoredImage
 
 _OF_IMAGE = ("uri", "sha256", "mime_type", "model", "cost")
 COLUMNS = ("key", *_OF_IMAGE, "error_kind", "error")

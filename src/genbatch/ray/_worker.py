@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from anyio import CapacityLimiter, Lock, create_task_group, get_cancelled_exc_class, sleep
 
+from genbatch._bucket import ObjectStore, StoredImage
 from genbatch._core import Success, stream
 from genbatch._throttle import Throttle
 from genbatch._values import (
@@ -35,7 +36,6 @@ from genbatch._values import (
 from genbatch.gemini import GeminiClient
 
 from ._coordinator import HEARTBEAT, STOPS, Report
-from ._objects import ObjectStore, StoredImage
 
 T = TypeVar("T")
 

@@ -1,0 +1,19 @@
+"""The object store: a bucket that any number of processes and machines fill together."""
+
+from ._batch import Divided, ObjectBatch
+from ._objects import Objects, StoredImage
+from ._reports import bucket_problems, bucket_rows, bucket_status
+from ._store import BucketPath, ObjectStore, bucket_path
+
+__all__ = [
+    "BucketPath",
+    "Divided",
+    "ObjectBatch",
+    "ObjectStore",
+    "Objects",
+    "StoredImage",
+    "bucket_path",
+    "bucket_problems",
+    "bucket_rows",
+    "bucket_status",
+]

@@ -1,0 +1,223 @@
+"""SharedLedger: one budget over all processes, by compare-and-swap of one object.
+
+1. What a process has spent, may have spent and reserves never exceeds its grant.
+2. The grants of all processes together never exceed the budget.
+3. A process that was killed counts with its grant: a few calls more than it made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import random
+from threading import Lock as ThreadLock
+from typing import Any, TypeAlias
+
+from anyio import Lock
+from pydantic_core import from_json, to_json
+
+from genbatch._money import Attempt, Budget
+from genbatch._values import BudgetExhausted, StoreError
+
+from ._claims import live_sessions
+from ._objects import MONEY, Objects
+
+Sums: TypeAlias = dict[str, float]  # of dollars and images
+
+_SETTLED = "settled"  # the entry of all processes that have ended
+_ROUNDING = 1e-9
+_PATIENCE = 10.0  # seconds for others to give back what they do not use
+
+
+class SharedLedger:
+    """An account that pays from a budget, and is granted it from the store, some calls at a time.
+
+    Args:
+        budget: Of all processes together; its limits are the same in each.
+        objects: Where the grants are.
+        session: Of this process.
+        step: Calls per grant.
+        run_in_thread: Runs what blocks.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        objects: Objects,
+        session: str,
+        step: int,
+        run_in_thread: Callable[..., Awaitable[Any]],
+    ) -> None:
+        self.budget = budget
+        self._objects = objects
+        self._session = session
+        self._step = step
+        self._run_in_thread = run_in_thread
+        self._reserved = {"dollars": 0.0, "images": 0.0}
+        self._granted = {"dollars": 0.0, "images": 0.0}
+        self._before = self._total()
+        self._others = {"dollars": 0.0, "images": 0.0}
+        self._refused: Sums | None = None  # what the others had when a grant was refused
+        self._asking = Lock()
+        self._writing = ThreadLock()  # held while the object is changed
+        self._counting = ThreadLock()  # held for a moment only, by the event loop too
+        self._can_swap = objects.place.can_swap()
+        self._check()
+
+    @asynccontextmanager
+    async def attempt(self, price: float | None, model: str = "") -> AsyncIterator[Attempt]:
+        """Reserve the price of one attempt around the block, granted first.
+
+        Raises:
+            BudgetExhausted: If it could exceed the budget.
+            StoreError: If the grant cannot be written.
+        """
+        async with self.budget.attempt(price, model) as attempt:
+            reserved = {"dollars": attempt.price or 0.0, "images": float(attempt.room)}
+            is_covered = self._add(reserved, 1)
+            try:
+                if not is_covered:
+                    await self._cover(reserved)
+                yield attempt
+            finally:
+                self._add(reserved, -1)
+
+    def give_back(self) -> None:
+        """Give back what is granted and not used; this blocks."""
+        with self._writing:
+            with self._counting:
+                used = self._used()
+                if all(self._granted[name] <= used[name] + _ROUNDING for name in used):
+                    return
+                self._granted = used  # first: an attempt that begins now waits for its own grant
+            self._update(lambda grants: grants.update({self._session: used}))
+
+    def settle(self) -> None:
+        """Record what was spent, while nothing is running; this blocks."""
+        used = self._used()
+
+        def fold(grants: dict[str, Sums]) -> None:
+            grants.pop(self._session, None)
+            settled = grants.get(_SETTLED, {})
+            grants[_SETTLED] = {name: settled.get(name, 0.0) + used[name] for name in used}
+
+        if self._can_swap:
+            self._update(fold)
+        else:
+            self._objects.note(self._session, used)
+
+    async def _cover(self, reserved: Sums) -> None:
+        if self._is_covered():
+            return
+        async with self._asking:
+            if not self._is_covered():
+                await self._run_in_thread(self._ask, reserved)
+
+    def _ask(self, reserved: Sums) -> None:
+        """Get a further grant; wait a little where others hold what they may give back."""
+        until = time.monotonic() + _PATIENCE
+        while not self._is_granted(reserved):
+            if self._others == self._refused or time.monotonic() > until:
+                self._refused = dict(self._others)
+                raise self._exhausted()
+            time.sleep(0.5)
+
+    def _is_granted(self, reserved: Sums) -> bool:
+        with self._writing:
+            granted: Sums = {}
+            if self._update(lambda grants: self._raise_grant(grants, reserved, granted)) is False:
+                return False
+            self._granted = granted  # not before it is written
+            return True
+
+    def _raise_grant(self, grants: dict[str, Sums], reserved: Sums, granted: Sums) -> bool:
+        """Raise the own grant to what is used and some calls more, as far as there is any left."""
+        others = self._sum_others(grants)
+        used = self._used()
+        for name, limit in self._limits().items():
+            more = self._step * reserved[name]
+            if limit is not None:
+                left = limit - others[name] - used[name]
+                if left < -_ROUNDING:
+                    return False
+                more = min(more, left / (2 * len(grants) + 1))  # the last calls are shared out
+            granted[name] = used[name] + max(0.0, more)
+        grants[self._session] = granted
+        return True
+
+    def _update(self, change: Callable[[dict[str, Sums]], Any]) -> Any:
+        """Change the grants of all processes, whole or not at all."""
+        place = self._objects.place
+        if not self._can_swap:
+            grants = self._objects.ledger()
+            result = change(grants)
+            self._objects.note(self._session, grants[self._session])
+            return result
+        while True:
+            held = place.tagged(MONEY)
+            grants = from_json(held[0]) if held else {}
+            result = change(grants)
+            if result is False:
+                return result
+            data = to_json(grants)
+            if place.create(MONEY, data) if held is None else place.swap(MONEY, data, held[1]):
+                return True
+            time.sleep(random() * 0.05)  # noqa: S311
+
+    def _sum_others(self, grants: dict[str, Sums]) -> Sums:
+        others = [each for session, each in grants.items() if session != self._session]
+        self._others = {name: sum(each[name] for each in others) for name in self._reserved}
+        return self._others
+
+    def _exhausted(self) -> BudgetExhausted:
+        total = {name: self._others[name] + value for name, value in self._used().items()}
+        what = f"{total['images']:.0f} images, ${total['dollars']:.2f}, over all processes"
+        limits = self._limits()
+        if limits["images"] is not None and total["images"] > limits["images"]:
+            return BudgetExhausted(f"max_images of {limits['images']:.0f} is reached: {what}")
+        return BudgetExhausted(f"the budget of ${limits['dollars'] or 0:.2f} is used up: {what}")
+
+    def _check(self) -> None:
+        """Refuse a budget over several processes where the store cannot hold it together.
+
+        Raises:
+            StoreError: If there is a limit, other processes run, and it cannot be shared.
+        """
+        usd, most = self.budget.usd, self.budget.max_images
+        if self._can_swap or (usd is None and most is None):
+            return
+        running = len(live_sessions(self._objects.place))
+        if running > 1:
+            share = f"${usd / running:.2f} each" if usd is not None else ""
+            images = f"{(most or 0) // running} images each" if most is not None else ""
+            raise StoreError(
+                f"{self._objects.place.uri('')} cannot compare and swap, so one budget does not "
+                f"hold over {running} processes: give each a folder of its own and a part, "
+                f"{' and '.join(filter(None, (share, images)))}"
+            )
+
+    def _limits(self) -> dict[str, float | None]:
+        return {"dollars": self.budget.usd, "images": self.budget.max_images}
+
+    def _is_covered(self) -> bool:
+        return all(used <= self._granted[name] + _ROUNDING for name, used in self._used().items())
+
+    def _used(self) -> Sums:
+        """Return what this process has spent, or may spend by what is running."""
+        total = self._total()
+        return {name: total[name] - self._before[name] + self._reserved[name] for name in total}
+
+    def _total(self) -> Sums:
+        budget = self.budget
+        return {
+            "dollars": budget.spent + budget.maybe_spent,
+            "images": float(budget.images + budget.maybe_images),
+        }
+
+    def _add(self, reserved: Sums, sign: int) -> bool:
+        """Count a reservation, and return whether the grant covers all that is used."""
+        with self._counting:
+            for name, value in reserved.items():
+                self._reserved[name] += sign * value
+            return self._is_covered()
