@@ -36,8 +36,9 @@ async def spend(store: ObjectStore, calls: int, budget: Budget) -> int:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a refused grant wait for nobody."""
+    """Have a grant wait for nobody."""
     monkeypatch.setattr("genbatch._bucket._ledger._PATIENCE", 0.0)
+    monkeypatch.setattr("genbatch._bucket._ledger._SETTLING", 0.0)
 
 
 @pytest.mark.parametrize("limit", ["usd", "images"])

@@ -12,9 +12,9 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from genbatch import BudgetExhausted, RateLimited
+from genbatch._bucket import Objects
 from genbatch.ray import _coordinator
 from genbatch.ray._coordinator import Coordinator, Report
-from genbatch._bucket import Objects
 from support.fleets import PRICE, bounds, ledger
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from genbatch import StoreError
-from genbatch._bucket import _objects as _store
 from genbatch._bucket import Objects
+from genbatch._bucket import _objects as _store
 from genbatch._bucket._places import Bucket
 from support.stores import KEY, OTHER_KEY, image
 

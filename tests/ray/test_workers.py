@@ -19,8 +19,8 @@ from genbatch import (
     StoreError,
     Unauthorized,
 )
-from genbatch._client import _retry
 from genbatch._bucket import Objects, StoredImage
+from genbatch._client import _retry
 from genbatch.ray._worker import Worker
 from genbatch.testing import (
     Call,

@@ -12,8 +12,8 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from genbatch import Prompt
-from genbatch.ray._coordinator import Bounds, Coordinator
 from genbatch._bucket import Objects
+from genbatch.ray._coordinator import Bounds, Coordinator
 from genbatch.ray._worker import Work, Worker
 
 MODEL = "gemini-nano-banana-2.1"

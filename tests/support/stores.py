@@ -14,10 +14,10 @@ import anyio
 from anyio import CancelScope, Lock
 
 from genbatch import Image, SavedImage, Store, StoreError
+from genbatch._bucket import ObjectStore, StoredImage
 from genbatch._store import Plan
 from genbatch._store._plan import PlanRequest
 from genbatch._values import ImageRequest
-from genbatch._bucket import ObjectStore, StoredImage
 
 KEY, OTHER_KEY = "ab" * 32, "cd" * 32
 PNG = b"\x89PNG\r\n\x1a\n"

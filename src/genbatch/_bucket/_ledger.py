@@ -27,6 +27,7 @@ Sums: TypeAlias = dict[str, float]  # of dollars and images
 
 _SETTLED = "settled"  # the entry of all processes that have ended
 _ROUNDING = 1e-9
+_SETTLING = 0.1  # seconds
 _PATIENCE = 10.0  # seconds for others to give back what they do not use
 
 
@@ -165,6 +166,7 @@ class SharedLedger:
             data = to_json(grants)
             if place.create(MONEY, data) if held is None else place.swap(MONEY, data, held[1]):
                 # Read back: some servers of S3's interface check and write in two steps.
+                time.sleep(_SETTLING)
                 written = from_json(place.read(MONEY) or b"{}")
                 if written.get(self._session) == grants.get(self._session):
                     return True
