@@ -1,4 +1,4 @@
-"""The object store on moto, a server of S3's interface; GENBATCH_TEST_INTEGRATIONS is 1 for this."""
+"""The object store on moto, which speaks S3; GENBATCH_TEST_INTEGRATIONS is 1 for this."""
 
 from __future__ import annotations
 
