@@ -27,6 +27,7 @@ Sums: TypeAlias = dict[str, float]  # of dollars and images
 
 _SETTLED = "settled"  # the entry of all processes that have ended
 _ROUNDING = 1e-9
+_SETTLING = 0.1  # seconds
 _PATIENCE = 10.0  # seconds for others to give back what they do not use
 
 
@@ -73,15 +74,15 @@ class SharedLedger:
             BudgetExhausted: If it could exceed the budget.
             StoreError: If the grant cannot be written.
         """
-        async with self.budget.attempt(price, model) as attempt:
-            reserved = {"dollars": attempt.price or 0.0, "images": float(attempt.room)}
-            is_covered = self._add(reserved, 1)
-            try:
-                if not is_covered:
+        reserved: Sums = {}
+        try:
+            async with self.budget.attempt(price, model) as attempt:
+                reserved = {"dollars": attempt.price or 0.0, "images": float(attempt.room)}
+                if not self._add(reserved, 1):
                     await self._cover(reserved)
                 yield attempt
-            finally:
-                self._add(reserved, -1)
+        finally:  # after the budget has counted what it came to
+            self._add(reserved, -1)
 
     def give_back(self) -> None:
         """Give back what is granted and not used; this blocks."""
@@ -102,10 +103,12 @@ class SharedLedger:
             settled = grants.get(_SETTLED, {})
             grants[_SETTLED] = {name: settled.get(name, 0.0) + used[name] for name in used}
 
-        if self._can_swap:
-            self._update(fold)
-        else:
-            self._objects.note(self._session, used)
+        with self._writing:
+            self._granted = used  # so that nothing is given back any more
+            if self._can_swap:
+                self._update(fold)
+            else:
+                self._objects.note(self._session, used)
 
     async def _cover(self, reserved: Sums) -> None:
         if self._is_covered():
@@ -162,7 +165,11 @@ class SharedLedger:
                 return result
             data = to_json(grants)
             if place.create(MONEY, data) if held is None else place.swap(MONEY, data, held[1]):
-                return True
+                # Read back: some servers of S3's interface check and write in two steps.
+                time.sleep(_SETTLING)
+                written = from_json(place.read(MONEY) or b"{}")
+                if written.get(self._session) == grants.get(self._session):
+                    return True
             time.sleep(random() * 0.05)  # noqa: S311
 
     def _sum_others(self, grants: dict[str, Sums]) -> Sums:

@@ -11,7 +11,7 @@ import typer
 from genbatch._store import choice_lines, choices, choose, export, parse_choices
 
 from ._console import QuietConsole, count, plain
-from ._folder import OUT, OutputFolder
+from ._folder import OUT, OutputFolder, refuse_bucket
 from ._options import Folder, command, option
 from ._watch import announce, serving_page, until_stopped
 
@@ -36,6 +36,7 @@ def view_command(folder: OutputFolder = OUT, port: Port = 0, no_open: NoOpen = F
     - `genbatch view out`
     - `genbatch view out --port 8000 --no-open`
     """
+    refuse_bucket(folder, "view")
     choices(folder)  # a folder without a run is named at once
     out = QuietConsole()
     with serving_page(folder, port) as server:
