@@ -3,6 +3,7 @@
 from ._archive import Archive
 from ._batch import Batch
 from ._choices import Choice, choice_lines, choices, choose, parse_choices, pick_file
+from ._control import Tuning, note_steered, steered, tell_run, tunings
 from ._files import (
     disk_error,
     is_temporary,
@@ -59,6 +60,7 @@ __all__ = [
     "Spent",
     "Status",
     "Store",
+    "Tuning",
     "both_digests",
     "check_template",
     "check_types",
@@ -77,6 +79,7 @@ __all__ = [
     "make_directory",
     "make_private",
     "note_failure",
+    "note_steered",
     "open_in_jobs",
     "parse_choices",
     "pick_file",
@@ -88,7 +91,10 @@ __all__ = [
     "run_to_end",
     "standing",
     "status",
+    "steered",
     "sync_directory",
+    "tell_run",
+    "tunings",
     "verify",
     "wrong_kind",
 ]
