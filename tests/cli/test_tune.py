@@ -20,10 +20,8 @@ def test_a_run_is_paused_widened_and_resumed(
     arrived, latency = arrival(2, lambda call: 0.0 if release.is_set() else 0.05)
     fake = serve(latency=latency)
     write_prompts(60)
-    process = started(
-        ["run", "prompts.txt", "-o", "out", "-k", "1", "--price", "0", "--yes"]
-        + f"--backend {backend}".split()
-    )
+    arguments = ["run", "prompts.txt", "-o", "out", "-k", "1", "--price", "0", "--yes"]
+    process = started([*arguments, "--backend", backend])
     assert arrived.wait(60)
     paused = genbatch("tune", "out", "--pause")
     assert (paused.returncode, paused.stdout) == (0, "paused, at most 1 calls at once\n")

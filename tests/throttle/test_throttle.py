@@ -844,7 +844,7 @@ def test_a_pause_of_the_user_starts_nothing_and_a_new_pace_counts_from_the_last_
             throttle.is_paused = False
         return service.since(began)
 
-    assert virtual.run(main, backend) == [20, 30, 40]
+    assert virtual.run(backend, main) == [20, 30, 40]
     with pytest.raises(ValueError, match="pace must be like"):
         throttle.pace = "fast"
     assert throttle.pace == "6/min"
