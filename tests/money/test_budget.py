@@ -289,3 +289,16 @@ async def test_after_a_pair_of_images_there_must_be_room_for_another_pair() -> N
     with pytest.raises(BudgetExhausted, match="max_images of 5 is reached: 5 images"):
         async with budget.attempt(None, "b"):
             pytest.fail("started")
+
+
+async def test_a_budget_that_is_raised_lets_a_waiting_call_go() -> None:
+    budget = Budget(usd=1.5 * PRICE)
+    async with budget.attempt(PRICE), create_task_group() as tasks:
+        tasks.start_soon(pay, budget)
+        await wait_all_tasks_blocked()
+        assert budget.images == 0
+        budget.usd = 2 * PRICE
+        await wait_all_tasks_blocked()
+        assert budget.images == 1
+    with pytest.raises(ValueError, match="budget must be >= 0"):
+        budget.usd = -1.0

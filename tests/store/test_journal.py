@@ -450,7 +450,7 @@ def test_a_newer_journal_is_refused(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 9")
     connection.close()
     for read in (open_archive, status):
-        with pytest.raises(StoreError, match=r"newer genbatch \(schema 9, this one knows 4\)"):
+        with pytest.raises(StoreError, match=r"newer genbatch \(schema 9, this one knows 5\)"):
             read(tmp_path)
 
 

@@ -824,3 +824,27 @@ def test_a_throttled_function_keeps_its_name() -> None:
 )
 def test_its_state_is_readable(options: dict[str, Any], text: str) -> None:
     assert str(Throttle(**options)) == text
+
+
+@backends
+def test_a_pause_of_the_user_starts_nothing_and_a_new_pace_counts_from_the_last_start(
+    backend: str,
+) -> None:
+    service, throttle = Service(), Throttle(capacity=9)
+
+    async def main() -> list[float]:
+        began = anyio.current_time()
+        throttle.is_paused = True
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(throttle.run, service.generate)
+            await anyio.sleep(20)
+            assert not service.starts
+            throttle.pace = "6/min"
+            throttle.is_paused = False
+        return service.since(began)
+
+    assert virtual.run(backend, main) == [20, 30, 40]
+    with pytest.raises(ValueError, match="pace must be like"):
+        throttle.pace = "fast"
+    assert throttle.pace == "6/min"

@@ -208,7 +208,7 @@ class Budget:
             raise ValueError(f"spent must be >= 0 US dollars, got {spent}")
         if max_images is not None and max_images < 0:
             raise ValueError(f"max_images must be >= 0, got {max_images}")
-        self.usd = usd
+        self._usd = usd
         self.max_images = max_images
         self.spent = spent
         self.maybe_spent = 0.0
@@ -222,6 +222,20 @@ class Budget:
         self._settled = ParkingLot()
         self._guard = LoopGuard(self)
         self._is_told = False
+
+    @property
+    def usd(self) -> float | None:
+        """Most US dollars to spend; it may be set while calls are made, which go on."""
+        return self._usd
+
+    @usd.setter
+    def usd(self, usd: float | None) -> None:
+        if usd is not None:
+            check_type("usd", usd, float)
+            if not usd >= 0:
+                raise ValueError(f"budget must be >= 0 US dollars, got {usd}")
+        self._usd, self._is_told = usd, False
+        self._settled.unpark()
 
     def expect(self, model: str, overrun: Overrun) -> None:
         """Reserve for a model what its answers have brought elsewhere, such as in earlier runs.

@@ -3,6 +3,7 @@
 from ._archive import Archive
 from ._batch import Batch
 from ._choices import Choice, choice_lines, choices, choose, parse_choices, pick_file
+from ._control import Tuning, note_steered, steered, tell_run, tunings
 from ._files import (
     disk_error,
     is_temporary,
@@ -66,6 +67,7 @@ __all__ = [
     "Spent",
     "Status",
     "Store",
+    "Tuning",
     "both_digests",
     "check_template",
     "check_types",
@@ -88,6 +90,7 @@ __all__ = [
     "make_private",
     "merge",
     "note_failure",
+    "note_steered",
     "open_in_jobs",
     "parse_choices",
     "pick_file",
@@ -101,8 +104,11 @@ __all__ = [
     "safe_name",
     "standing",
     "status",
+    "steered",
     "sweep",
     "sync_directory",
+    "tell_run",
+    "tunings",
     "verify",
     "wrong_kind",
 ]

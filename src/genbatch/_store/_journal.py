@@ -21,7 +21,7 @@ JOURNAL = "journal.sqlite"
 LOCK = "lock"
 RESULTS = "results.jsonl"
 
-VERSION = 4
+VERSION = 5
 
 SCHEMA = """
 CREATE TABLE session (id INTEGER PRIMARY KEY, began REAL NOT NULL);
@@ -97,8 +97,18 @@ CREATE UNIQUE INDEX item_number ON item (namespace, number);
 CREATE INDEX item_content ON item (content, number);
 CREATE INDEX item_row ON item (row_id, content) WHERE row_id IS NOT NULL;
 """
+
+# What this version has beside version 4: what runs were told while they went on, by their session,
+# and what each has said of itself, after which of these.
+CONTROL_SINCE = 5
+CONTROL = """
+CREATE TABLE control (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, told REAL NOT NULL,
+    command TEXT, max_concurrent INTEGER, pace TEXT, budget REAL);
+CREATE TABLE steered (session INTEGER PRIMARY KEY, control INTEGER NOT NULL, state TEXT NOT NULL);
+"""
 _WRITE_AHEAD = b"\2\2"  # in the header: versions to write and to read it, with the log
-_ADDED = (SCHEMA, JOBS, PIXELS, NUMBERS)  # by each version
+_ADDED = (SCHEMA, JOBS, PIXELS, NUMBERS, CONTROL)  # by each version
 # Readers see the columns of an older journal so: theirs is not to change it.
 AS_TODAY = (
     (

@@ -246,6 +246,12 @@ class Limits:
             rates.append(self._rate.value)
         return min(rates, default=None)
 
+    def set_pace(self, pace: Pace | None) -> None:
+        """Start calls at another pace, from the last start on."""
+        self._pace = pace
+        if pace is not None:
+            pace.start(self._last)
+
     def has_room(self, in_flight: int) -> bool:
         """Return whether one more may start beside those in flight."""
         is_unsure = self._row > 1 or (self._row == 1 and not self._episode.kept)

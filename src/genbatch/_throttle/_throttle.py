@@ -79,6 +79,8 @@ class Throttle:
         self._limits = Limits(capacity, clock)
         self._limiter = CapacityLimiter(self._limits.capacity)
         self._patience = patience
+        self._pace, self._burst = pace, burst
+        self._is_paused = False
         self._line: list[int] = []  # places of those who wait, by their arrival
         self._turns: dict[int, Event] = {}
         self._arrivals = count()
@@ -140,6 +142,28 @@ class Throttle:
     def rate(self) -> float | None:
         """Most starts per second, given or learned; None as long as none is known."""
         return self._limits.rate
+
+    @property
+    def pace(self) -> str | None:
+        """Starts at most, as given; it may be set while calls are made."""
+        return self._pace
+
+    @pace.setter
+    def pace(self, pace: str | None) -> None:
+        clock = None if pace is None else Pace(parse_interval(pace), self._burst)
+        self._limits.set_pace(clock)
+        self._pace = pace
+        self._wake()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no call starts until this is set to False; those in flight go on."""
+        return self._is_paused
+
+    @is_paused.setter
+    def is_paused(self, is_paused: bool) -> None:
+        self._is_paused = is_paused
+        self._wake()
 
     @property
     def paused_for(self) -> float:
@@ -216,7 +240,7 @@ class Throttle:
         """Return when the next call may start, on the loop's clock: converting a time rounds it."""
         self._now()
         in_flight = self.in_flight
-        if not self._limits.has_room(in_flight):
+        if self._is_paused or not self._limits.has_room(in_flight):
             return math.inf
         return self._limits.due(in_flight) - self._offset
 

@@ -50,6 +50,8 @@ class Display:
     Attributes:
         is_interrupted: Whether Ctrl-C ended the final wait for a reader.
         snapshot: What was to be shown last.
+        most: Most calls in flight, as it is now.
+        is_paused: Whether the user has paused the run.
     """
 
     def __init__(self, options: Options) -> None:
@@ -67,6 +69,8 @@ class Display:
         self._jobs = ""
         self.is_interrupted = False
         self.snapshot: Snapshot | None = None
+        self.most = options.max_concurrent
+        self.is_paused = False
 
     def _has_room(self) -> bool:
         """Return whether the bar has a terminal to itself."""
@@ -106,7 +110,7 @@ class Display:
     def show(self, progress: Progress, result: Result, throttles: Mapping[str, Throttle]) -> None:
         """Draw the bar, or print a line if one is due."""
         self._speed = self._speed or Speed()
-        held = held_by(throttles, self._options.max_concurrent)
+        held = held_by(throttles, self.most)
         self.snapshot = snapshot = Snapshot(
             progress,
             result.failed,
@@ -115,7 +119,9 @@ class Display:
             spent_of(result.budget, result.cost),
             ", ".join(filter(None, (self._jobs, held))),
             reason_of(throttles),
-            limit_of(progress, throttles, self._options.max_concurrent, self._load.share()),
+            "a pause"
+            if self.is_paused
+            else limit_of(progress, throttles, self.most, self._load.share()),
         )
         if self._options.quiet:
             return

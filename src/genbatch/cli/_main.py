@@ -16,7 +16,7 @@ import typer
 from genbatch import GenbatchError, StoreError
 from genbatch.inputs import InputError
 
-from . import _export, _folder, _make, _merge, _service, _view
+from . import _export, _folder, _make, _merge, _service, _steer, _view
 from ._console import QuietConsole, plain
 from ._options import Version, command
 from ._words import as_typed
@@ -72,6 +72,7 @@ app.command("gallery", rich_help_panel=_LOOK)(_folder.gallery_command)
 app.command("view", rich_help_panel=_LOOK)(_view.view_command)
 app.command("keep", rich_help_panel=_LOOK)(_view.keep_command)
 app.command("redo", rich_help_panel=_MAKE)(_make.redo_command)
+app.command("tune", rich_help_panel=_MAKE)(_steer.tune_command)
 app.command("pick", rich_help_panel=_LOOK)(_folder.pick_command)
 app.command("merge", rich_help_panel=_MAKE)(_merge.merge_command)
 app.command("jobs", rich_help_panel=_LOOK)(_folder.jobs_command)

@@ -60,6 +60,7 @@ from ._look import ProvenModels, looking
 from ._options import DEMO, Options, kinds_to_retry
 from ._result import Result, by_run, is_not_made
 from ._services import Clients, Services
+from ._steer import Steering
 from ._watch import watched
 
 _REDRAW = 0.1  # seconds
@@ -82,6 +83,7 @@ class ShownBatch:
         result: Counts it.
         looks: Whether the first call of each model goes first.
         closed_last: What is entered in it is left after the client, whose connections are closed.
+        store: Where the images are saved, once it is open.
     """
 
     client: GeminiClient | Services
@@ -90,6 +92,7 @@ class ShownBatch:
     result: Result
     looks: bool
     closed_last: AsyncExitStack
+    store: Store | None = None
 
 
 # Around a batch: the event loop and the client
@@ -179,6 +182,7 @@ def run_batch(
             client or _demo_client(options, latency, result) as entered,
         ):
             bounded = _bounded(options, entered, display)
+            display.most = bounded.max_concurrent
             await work(ShownBatch(entered, bounded, display, result, looks, last))
 
     with Display(options) as display, watched(options, display):
@@ -249,7 +253,7 @@ async def make_images(
         redo_missing=options.redo_missing,
         retry_failed=kinds_to_retry(options.retry_failed),
     )
-    await batch.closed_last.enter_async_context(store)
+    batch = replace(batch, store=await batch.closed_last.enter_async_context(store))
     if models:
         await store.run_in_thread(store.archive.pin, models)
     await count_earlier_runs(store, batch)
@@ -370,6 +374,7 @@ async def watch(
     size = asked_size(ImageRequest("any text", **options.settings))
     async with images as outcomes, anyio.create_task_group() as tasks:
         tasks.start_soon(_redraw, outcomes, batch)
+        tasks.start_soon(Steering(outcomes, batch).follow)
         tasks.start_soon(_watch_signals, outcomes, batch, tasks.cancel_scope)
         if options.deadline is not None:
             tasks.start_soon(_watch_deadline, options.deadline, outcomes, batch)

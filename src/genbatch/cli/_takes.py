@@ -55,6 +55,7 @@ async def make_more_takes(wanted: TakesWanted, batch: ShownBatch) -> None:
     """Make further takes."""
     options, result = batch.options, batch.result
     store = await batch.closed_last.enter_async_context(Store(options.output))
+    batch = replace(batch, store=store)
     takes = wanted.plan(batch.client)
     await count_earlier_runs(store, batch)
     client, proven = await in_order(store, batch)

@@ -1,0 +1,94 @@
+"""Control: what a run is told while it goes on, and what it says of itself.
+
+1. Whoever tells a run something writes a row of its session, without the lock of the directory;
+   the run reads them in their order. A later run has another session, and begins as its own
+   command says.
+2. The run notes what holds now together with the last row that it has read.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genbatch._values import StoreError
+
+from ._journal import CONTROL_SINCE, HIDDEN, JOURNAL, LOCK, Journal, check_types
+from ._lock import holder
+from ._reports import reading
+
+_SESSION = "(SELECT max(id) FROM session)"
+
+
+class Tuning(NamedTuple):
+    """What a run is told; None leaves a thing as it is.
+
+    Attributes:
+        command: ``"pause"``, ``"resume"`` or ``"drain"``.
+        max_concurrent: Most calls in flight.
+        pace: Most starts, such as ``"10/min"``.
+        budget: US dollars.
+    """
+
+    command: str | None = None
+    max_concurrent: int | None = None
+    pace: str | None = None
+    budget: float | None = None
+
+
+def tell_run(directory: Path, tuning: Tuning) -> int:
+    """Tell the run in a directory something, and return the number of the message.
+
+    Raises:
+        StoreError: If no run goes on there, or the journal cannot be written.
+    """
+    path = directory / HIDDEN / JOURNAL
+    if not path.exists() or holder(directory / HIDDEN / LOCK) is None:
+        raise StoreError(f"no run goes on in {directory}: start it with the options you want")
+    with closing(Journal(path)) as opened, opened.writing() as journal:
+        (session,) = journal.first(f"SELECT {_SESSION}")
+        return journal.insert("control", session=session, told=time.time(), **tuning._asdict())
+
+
+def tunings(directory: Path, after: int) -> list[tuple[int, Tuning]]:
+    """Return what the run in a directory was told after a message, with the numbers.
+
+    Raises:
+        StoreError: If the journal cannot be read.
+    """
+    columns = ", ".join(Tuning._fields)
+    sql = f"SELECT id, {columns} FROM control WHERE session = {_SESSION} AND id > ? ORDER BY id"  # noqa: S608
+    with reading(directory) as journal:
+        rows = journal.execute(sql, (after,)).fetchall()
+    for row in rows:
+        check_types(row, (int, str, int, str, float))
+    return [(number, Tuning(*rest)) for number, *rest in rows]
+
+
+def note_steered(journal: Journal, control: int, state: Mapping[str, Any]) -> None:
+    """Note what holds in the run of a journal after a message.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    sql = f"INSERT OR REPLACE INTO steered SELECT {_SESSION}, ?, ?"
+    with journal.writing(durable=False) as transaction:
+        transaction.execute(sql, (control, json.dumps(state)))
+
+
+def steered(directory: Path) -> tuple[int, dict[str, Any]] | None:
+    """Return what the last run in a directory has noted, None if nothing.
+
+    Raises:
+        StoreError: If there is no journal, or it cannot be read.
+    """
+    with reading(directory) as journal:
+        if journal.first("PRAGMA user_version")[0] < CONTROL_SINCE:
+            return None
+        sql = f"SELECT control, state FROM steered WHERE session = {_SESSION}"  # noqa: S608
+        row = journal.first(sql)
+        return row and (row[0], json.loads(row[1]))
