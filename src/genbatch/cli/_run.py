@@ -55,6 +55,7 @@ from ._console import count, plain
 from ._display import Display
 from ._look import ProvenModels, looking
 from ._options import DEMO, Options, kinds_to_retry
+from ._progress_file import ProgressFile
 from ._result import Result, by_run, is_not_made
 from ._services import Clients, Services
 from ._watch import watched
@@ -183,6 +184,8 @@ def run_batch(
     result.lost = display.lost_rows
     if display.is_interrupted:
         result.interrupted = result.interrupted or signal.SIGINT
+    if result.progress is not None:
+        result.progress.write(result.why_ended)
     return result
 
 
@@ -255,12 +258,14 @@ async def make_images(
             watch=batch.display.show_jobs,
         )
     client, proven = await in_order(store, batch)
+    result.progress = ProgressFile(options.output)
     outcomes = generate(
         client,
         prompts,
         store=store,
         max_concurrent=options.max_concurrent,
         budget=result.budget,
+        on_event=result.progress.on_event,
         **options.of_images,
     )
     if isinstance(prompts, StandardInput) and prompts.is_terminal:
@@ -339,6 +344,8 @@ async def watch(
     size = asked_size(ImageRequest("any text", **options.settings))
     async with images as outcomes, anyio.create_task_group() as tasks:
         tasks.start_soon(_redraw, outcomes, batch)
+        if result.progress is not None:
+            tasks.start_soon(result.progress.follow, outcomes)
         tasks.start_soon(_watch_signals, outcomes, batch, tasks.cancel_scope)
         if options.deadline is not None:
             tasks.start_soon(_watch_deadline, options.deadline, outcomes, batch)
@@ -356,6 +363,8 @@ async def watch(
         except InputError as error:  # a bad line on standard input, or a file that has changed
             result.stopped = result.stopped or error
         progress = outcomes.progress
+        if result.progress is not None:
+            result.progress.last = progress
         result.read = progress.started if progress.total is None else progress.total
         tasks.cancel_scope.cancel()
 
