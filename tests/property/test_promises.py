@@ -515,10 +515,14 @@ def test_the_version_of_sixty_lines_keeps_what_its_page_says(
     exec(block.text, names)
     source = batch.prompts if batch.kind == "list" else batch._pull()
 
+    async def generate(prompt: str) -> str:
+        setting.set(None)  # it isolates no contexts
+        return await batch.generate(prompt)
+
     async def main() -> list[Any]:
         seen: list[Any] = []
         async with names["stream"](
-            batch.generate, source, max_concurrent=batch.max_concurrent
+            generate, source, max_concurrent=batch.max_concurrent
         ) as outcomes:
             async for outcome in outcomes:
                 batch.handed_over += 1

@@ -108,7 +108,7 @@ def _ground(
 ) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     from PIL import Image, ImageDraw, ImageOps
 
-    sky = ImageOps.colorize(Image.linear_gradient("L").resize((1, height)), *palette[:2])
+    sky = ImageOps.colorize(Image.linear_gradient("L").resize((1, height)), palette[0], palette[1])
     image = sky.resize((width, height), Image.Resampling.NEAREST)
     return image, ImageDraw.Draw(image)
 
