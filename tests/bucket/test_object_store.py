@@ -32,7 +32,7 @@ class Maker:
 @pytest.fixture(autouse=True)
 def whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the images of the tests for whole ones, and look often at what others make."""
-    monkeypatch.setattr("genbatch._run._made.is_whole", lambda data, kind: True)
+    monkeypatch.setattr("genbatch._run._service.is_whole", lambda data, kind: True)
     monkeypatch.setattr("genbatch._bucket._batch._POLL", 0.01)
     monkeypatch.setattr("genbatch._bucket._store._POLL", 0.01)
 

@@ -7,7 +7,7 @@ import io
 import json
 from pathlib import Path
 
-from genbatch.testing import Fault, blocked
+from genbatch.testing import Fault, blocked, rate_limited
 from support.commands import Genbatch, Serve, images, write_prompts
 
 
@@ -57,3 +57,46 @@ def test_a_folder_without_a_journal_is_one_line(genbatch: Genbatch) -> None:
         done = genbatch(command, "nowhere")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "genbatch: nowhere has no journal: nothing was run into it\n"
+
+
+def test_status_tells_how_the_last_run_went_and_ended(genbatch: Genbatch, serve: Serve) -> None:
+    serve(faults=[None, rate_limited(0.01), Fault(status=503), None, blocked()])
+    write_prompts(3)
+    assert genbatch("run", "prompts.txt", "-k", "1", "-o", "out", "--budget", "9").returncode == 1
+    found = json.loads(genbatch("status", "out", "--json").stdout)
+    assert (found["rejected"], found["retries"], found["stop_reason"]) == (1, 1, "done")
+    assert found["last_progress"]["total"] == found["last_progress"]["done"] == 3
+    assert found["eta"] == 0
+    assert set(found["cost"]) == {"images", "damaged", "maybe", "in_jobs"}
+    assert found["cost"]["images"] == found["spent"]["usd"] > 0
+    Path("out/.genbatch/progress.json").write_text("[1")
+    assert json.loads(genbatch("status", "out", "--json").stdout)["stop_reason"] is None
+
+
+def test_status_tells_what_has_stopped_a_run(genbatch: Genbatch, serve: Serve) -> None:
+    serve()
+    write_prompts(3)
+    assert (
+        genbatch("run", "prompts.txt", "-k", "1", "-o", "out", "--max-images", "1").returncode == 3
+    )
+    found = json.loads(genbatch("status", "out", "--json").stdout)
+    assert "--max-images" in found["stop_reason"]
+    assert (found["done"], found["total"]) == (1, 3)
+
+
+def test_commands_about_a_folder_have_the_same_default(genbatch: Genbatch, serve: Serve) -> None:
+    serve()
+    write_prompts(2)
+    assert genbatch("run", "prompts.txt").returncode == 0
+    assert genbatch("redo", "1").returncode == 0
+    assert genbatch("redo", "0", "1").returncode == 0
+    assert genbatch("pick", "1", "2").stdout == "prompt 1 of genbatch-out now shows take 2\n"
+    for command in ("status", "jobs", "keep"):
+        assert genbatch(command).returncode == 0
+    assert "genbatch redo genbatch-out 17" in genbatch("redo", "genbatch-out").stderr
+    assert "give a prompt and a take" in genbatch("pick", "genbatch-out", "1").stderr
+
+
+def test_short_habits(genbatch: Genbatch) -> None:
+    assert genbatch("-V").stdout.startswith("genbatch ")
+    assert "--install-completion" in genbatch("--help").stdout

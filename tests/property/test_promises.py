@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from genbatch import Failure, Outcome, Success, collect, stream
 from support import virtual
+from support.pages import DOCS, blocks_of
 
 backends = pytest.mark.parametrize("backend", virtual.BACKENDS_AND_UVLOOP)
 examples = settings(deadline=None, max_examples=60)
@@ -500,3 +501,48 @@ def test_the_calls_follow_the_limiter_of_their_batch(
     assert batch.tokens is None or batch.peak <= batch.tokens
     most = 2 * max(*totals, batch.max_concurrent)
     assert batch.furthest_ahead <= most + 1
+
+
+@backends
+@examples
+@given(batch=batches(), wanted=st.none() | st.integers(0, 24))
+def test_the_version_of_sixty_lines_keeps_what_its_page_says(
+    backend: str, batch: Batch, wanted: int | None
+) -> None:
+    (block,) = (each for each in blocks_of(DOCS / "sixty-lines.md") if each.file == "sixty.py")
+    assert len(block.text.splitlines()) <= 60
+    names: dict[str, Any] = {"__name__": "__main__"}  # where dataclasses look
+    exec(block.text, names)
+    source = batch.prompts if batch.kind == "list" else batch._pull()
+
+    async def generate(prompt: str) -> str:
+        setting.set(None)  # it isolates no contexts
+        return await batch.generate(prompt)
+
+    async def main() -> list[Any]:
+        seen: list[Any] = []
+        async with names["stream"](
+            generate, source, max_concurrent=batch.max_concurrent
+        ) as outcomes:
+            async for outcome in outcomes:
+                batch.handed_over += 1
+                seen.append(outcome)
+                if len(seen) == wanted:
+                    break
+            batch.left = True
+        await virtual.pause(backend, 10)
+        return seen
+
+    batch.kind = "list"
+    seen = run(batch, backend, main)
+    for each in seen:
+        assert each.prompt == batch.prompts[each.index]
+        failed = each.index in batch.failing
+        assert (str(each.error) if failed else each.value) == (
+            each.prompt if failed else each.prompt.upper()
+        )
+    indexes = [each.index for each in seen]
+    assert len(indexes) == len(set(indexes))
+    assert wanted is not None or sorted(indexes) == list(range(len(batch.delays)))
+    assert batch.peak <= batch.max_concurrent
+    assert batch.started_after_leaving == []

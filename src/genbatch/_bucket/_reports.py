@@ -30,7 +30,7 @@ def bucket_status(url: str) -> Status:
     calls = max(0, round(sum(each["images"] for each in granted)) - len(rows))
     spent = Spent(usd, maybe, len(rows), calls)
     to_do = max(0, size - len(rows) - failed.total())
-    return Status(len(rows), dict(failed), {}, to_do, 0, 0.0, spent, [], None)
+    return Status(len(rows), dict(failed), {}, to_do, 0, 0.0, spent, [], None, 0.0)
 
 
 def bucket_rows(url: str) -> Iterator[dict[str, Any]]:

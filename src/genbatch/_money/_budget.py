@@ -329,12 +329,17 @@ class Budget:
         return error
 
     def _why(self, images: int) -> str:
-        billed = f"{self.images} images, ${self.spent:.2f}"
+        billed = f"{_count(self.images, 'image')}, ${self.spent:.2f}"
         if self.maybe_images:
-            billed += f", and perhaps {self.maybe_images} more calls, ${self.maybe_spent:.2f}"
+            more = _count(self.maybe_images, "more call")
+            billed += f", and perhaps {more}, ${self.maybe_spent:.2f}"
         if not self._has_images(1):
             return f"max_images of {self.max_images} is reached: {billed}"
         if not self._has_images(images):
             beyond = f"max_images of {self.max_images}"
             return f"an answer with {images} images could exceed {beyond}: {billed}"
         return f"the budget of ${self.usd:.2f} is used up: {billed}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from genbatch._values import StoreError
 
+from ._files import holder
 from ._journal import CONTROL_SINCE, HIDDEN, JOURNAL, LOCK, Journal, check_types
-from ._lock import holder
 from ._reports import reading
 
 _SESSION = "(SELECT max(id) FROM session)"

@@ -26,6 +26,7 @@ from . import _files as files
 from ._files import Holder, holder
 from ._journal import (
     AS_TODAY,
+    DAMAGED,
     FAKES,
     HIDDEN,
     JOURNAL,
@@ -98,6 +99,7 @@ SELECT total(max(0, size - read - (SELECT count(*) FROM item WHERE
 FROM batch AS last WHERE size > read AND id = (
     SELECT max(id) FROM batch WHERE namespace = last.namespace AND source = last.source)
 """
+_DAMAGED = "SELECT total(price) FROM attempt WHERE name GLOB ?"
 _STRAY = "belongs to no prompt"
 _COUNTS = """
 SELECT iif(pick IS NULL, coalesce(kind, ''), 'done'), count(*) FROM item
@@ -125,6 +127,7 @@ class Status:
         spent: What all runs have paid; calls that run now, or are in jobs, count as possibly paid.
         runs: What each run has paid that has paid anything, in order.
         runner: Who is running in the directory now, None if nobody is.
+        damaged_usd: US dollars for answers that came damaged, a part of what is spent.
     """
 
     done: int
@@ -136,6 +139,7 @@ class Status:
     spent: Spent
     runs: list[RunCost]
     runner: Holder | None
+    damaged_usd: float
 
     @property
     def total(self) -> int:
@@ -155,12 +159,13 @@ def status(directory: str | os.PathLike[str]) -> Status:
         spent, runs = Spent.read(journal), RunCost.read(journal)
         in_jobs = open_in_jobs(journal)
         (unread,) = journal.first(_UNREAD)
+        (damaged,) = journal.first(_DAMAGED, f"{DAMAGED}*")
     done, to_do = counts.pop("done", 0), counts.pop("", 0) + int(unread)
     failed = {kind: counts.pop(kind) for kind in FINAL if kind in counts}
     runner = None
     with suppress(OSError):
         runner = holder(path / HIDDEN / LOCK)
-    return Status(done, failed, counts, to_do, *in_jobs, spent, runs, runner)
+    return Status(done, failed, counts, to_do, *in_jobs, spent, runs, runner, float(damaged))
 
 
 def open_in_jobs(journal: Transaction) -> tuple[int, float]:

@@ -29,8 +29,8 @@ from genbatch.exports import (
 )
 
 from ._console import QuietConsole, count, plain, to_json
-from ._folder import OUT, Everything, OutputFolder
-from ._options import Folder, command, option
+from ._folder import Everything, OutputFolder, refuse_bucket
+from ._options import OUT, command, option
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ def export_command(
 
 @command()
 def copy_command(
-    folder: Folder,
+    folder: OutputFolder,
     target: Target,
     *,
     kept: Kept = False,
@@ -162,6 +162,7 @@ def copy_command(
     - `genbatch copy out web --min-rating 4 --format webp --max-size 2048 --sidecar json`
     - `genbatch copy out dataset --where category=animals --layout imagefolder`
     """
+    refuse_bucket(folder, "copy")
     if sheet is not None:
         kind_of_sheet(sheet)
     how = Copying(

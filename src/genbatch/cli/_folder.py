@@ -21,11 +21,21 @@ from genbatch._store import Status, status, verify
 from genbatch.batch_api import Job
 
 from ._console import QuietConsole, count, plain
-from ._options import DEMO, ENVIRONMENT, Folder, OfDemo, Options, command, option
+from ._options import (
+    DEMO,
+    ENVIRONMENT,
+    OUT,
+    FolderOrFirst,
+    OfDemo,
+    Options,
+    command,
+    default_folder,
+    option,
+)
+from ._progress_file import read_progress
 from ._result import by_run
 from ._run import check_folder, client_of, run
 
-OUT = Path("genbatch-out")
 _MOST_PROBLEMS = 10  # lines
 
 OutputFolder = Annotated[
@@ -44,7 +54,7 @@ Index = Annotated[
     ),
 ]
 Take = Annotated[
-    int,
+    int | None,
     typer.Argument(min=1, metavar="TAKE", help="Take number, starting at 1.", show_default=False),
 ]
 AsObject = Annotated[bool, option(None, "Print the status as one JSON object.", "", "--json")]
@@ -76,12 +86,24 @@ def status_command(folder: OutputFolder = OUT, as_json: AsObject = False) -> int
             "spent": found.spent._asdict(),
             "runs": runs,
             "runner": runner,
+            "cost": _by_kind(found),
+            **read_progress(folder),
         }
+        del row["damaged_usd"]
         out.data(json.dumps(row))
         return 0
     for line in _lines(found):
         out.say(plain(line))
     return 0
+
+
+def _by_kind(found: Status) -> dict[str, float]:
+    return {
+        "images": found.spent.usd - found.damaged_usd,
+        "damaged": found.damaged_usd,
+        "maybe": found.spent.maybe_usd - found.in_jobs_usd,
+        "in_jobs": found.in_jobs_usd,
+    }
 
 
 def _lines(found: Status) -> Iterator[str]:
@@ -174,13 +196,21 @@ def _write_gallery(folder: Path) -> Path:
 
 
 @command()
-def pick_command(folder: Folder, prompt: Index, take: Take, demo: OfDemo = False) -> int:
+def pick_command(
+    first: FolderOrFirst, prompt: Index, take: Take = None, demo: OfDemo = False
+) -> int:
     """Choose which take of a prompt export and gallery show.
 
     Examples:
 
     - `genbatch pick out 17 2`
+    - `genbatch pick 17 2`
     """
+    folder = Path(first)
+    if take is None:
+        if not first.isdecimal() or prompt < 1:
+            raise ValueError("give a prompt and a take: genbatch pick [DIR] PROMPT TAKE")
+        folder, prompt, take = default_folder(), int(first), prompt
     namespace = DEMO if demo else ""
     refuse_bucket(folder, "pick")
     check_folder(folder, namespace)
@@ -197,7 +227,7 @@ async def _pick(folder: Path, index: int, take: int, namespace: str) -> None:
 @command("base_url", "backend")
 def jobs_command(
     *,
-    folder: Folder,
+    folder: OutputFolder = OUT,
     cancel: Cancel = None,
     cancel_all: CancelAll = False,
     as_json: AsLines = False,

@@ -17,6 +17,7 @@ from genbatch import GenbatchError, StoreError
 from genbatch.inputs import InputError
 
 from . import _export, _folder, _make, _merge, _service, _steer, _view
+from ._config_file import use_config_files
 from ._console import QuietConsole, plain
 from ._options import Version, command
 from ._words import as_typed
@@ -24,7 +25,8 @@ from ._words import as_typed
 ENVIRONMENT = """Environment variables set defaults: GENBATCH_MAX_CONCURRENT sets
 --max-concurrent, and likewise for --encoding, --model, --aspect-ratio, --image-size, --output,
 --name, --gallery, --pace, --budget, --max-images, --price, --prices, --timeout, --deadline,
---patience, --quiet, --log-file and --backend. Options on the command line take precedence."""
+--patience, --quiet, --log-file and --backend; so does a file genbatch.toml, behind them. Options
+on the command line take precedence."""
 
 # Of a folder that cannot be written to, is none, has no run, or has one under --fresh: the same
 # command does not resume, unlike after a full disk or beside another run.
@@ -35,7 +37,6 @@ _WRONG_FOLDER = (
 
 app = typer.Typer(
     name="genbatch",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -82,10 +83,12 @@ app.command("serve-fake", rich_help_panel=_SERVICE)(_service.serve_command)
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
-    session = SimpleNamespace(debug=False)  # --debug sets it, wherever it is given
+    # --debug sets debug, wherever it is given.
+    session = SimpleNamespace(debug=False, origins={})
     # The value of --retry-failed may be left out, which typer does not know.
     whole = ["--retry-failed=all" if each == "--retry-failed" else each for each in arguments]
     try:
+        session.origins = use_config_files()
         code = app(whole, prog_name="genbatch", standalone_mode=False, obj=session)
     # Everything, because the user is owed a line; trio's KeyboardInterrupt comes in a group.
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001
@@ -134,4 +137,6 @@ def _origin(error: BaseException) -> str:
         return ""
     source = context.get_parameter_source(option.name)
     is_set = source is not None and source.name == "ENVIRONMENT"
+    if is_set and (path := context.obj.origins.get(option.envvar)):
+        return f" (from {path}: {option.name})"
     return f" (from the environment: {option.envvar})" if is_set else ""

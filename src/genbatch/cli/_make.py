@@ -28,11 +28,12 @@ from ._logfile import log_to
 from ._look import can_ask, show, wants_the_rest
 from ._options import (
     IMAGES,
-    Folder,
+    FolderOrFirst,
     Options,
     as_ratio,
     as_size,
     command,
+    default_folder,
     option,
     parse_config,
 )
@@ -63,6 +64,7 @@ Next: look at the images in {folder}, then make your own:
   2. export GEMINI_API_KEY=...
   3. genbatch run prompts.txt"""
 
+_NUMBERS = re.compile(r"\d+(-\d+)?")
 _PROMPTS = Path(__file__).with_name("demo.txt")
 
 PromptArguments = Annotated[
@@ -76,7 +78,7 @@ PromptArguments = Annotated[
     ),
 ]
 Indices = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         metavar="PROMPT", help="Prompt numbers shown by export: 17 42-45.", show_default=False
     ),
@@ -190,8 +192,8 @@ def demo_command(
 def redo_command(
     *,
     context: typer.Context,
-    folder: Folder,
-    prompts: Indices,
+    first: FolderOrFirst,
+    prompts: Indices = None,
     prompt: NewPrompt = None,
     model: NewModel = None,
     aspect_ratio: NewAspectRatio = None,
@@ -207,6 +209,7 @@ def redo_command(
     Examples:
 
     - `genbatch redo out 17 42-45`
+    - `genbatch redo 17`
     - `genbatch redo out 0017-a-fox-3f2a10.png --variants 3`
     - `genbatch redo out 0-399 --image-size 4K --dry-run`
     - `genbatch redo out 17 --prompt "a corgi, seen from above" --model pro`
@@ -222,6 +225,7 @@ def redo_command(
         "images": options.of_rows(None).get("images"),
         "generation_config": parse_config(options.config or ()),
     }
+    folder, names = _folder_and_names(first, prompts or [])
     refuse_bucket(folder, "redo")
     options = replace(options, output=folder, image_size=image_size)
     options, clients = clients_of(options, has_model=True)
@@ -230,7 +234,7 @@ def redo_command(
         changes["model"] = moved_models(folder, clients.services).get(model, model)
     wanted = TakesWanted(
         folder,
-        indices_of(prompts, folder, options.namespace),
+        indices_of(names, folder, options.namespace),
         {name: value for name, value in changes.items() if value is not None},
         options.variants,
         options.namespace,
@@ -262,6 +266,15 @@ def in_bucket(options: Options) -> Options:
     if names := [name for name, is_given in given.items() if is_given]:
         raise ValueError(f"-o {bucket} is a bucket, which does not go with {names[0]}")
     return replace(options, output=bucket, no_look=True)
+
+
+def _folder_and_names(first: str, names: list[str]) -> tuple[Path, list[str]]:
+    """Return the folder of redo, and its prompts: without a folder, first is one of them."""
+    if Path(first).is_dir() or (names and not _NUMBERS.fullmatch(first)):
+        if not names:
+            raise ValueError(f"which prompts of {first}? Name them: genbatch redo {first} 17 42-45")
+        return Path(first), names
+    return default_folder(), [first, *names]
 
 
 def _is_given(name: str, context: typer.Context) -> bool:

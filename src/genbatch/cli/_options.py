@@ -50,6 +50,7 @@ LIMITS = "Limits and cost"
 SHOWN = "Output"
 
 ENVIRONMENT = "GENBATCH_"
+OUT = Path("genbatch-out")
 DEMO = "demo"  # the demo's own namespace, or a real run would take placeholders for its images
 
 
@@ -364,7 +365,7 @@ class Options:
     )
 
     output: Path = _field(  # noqa: RUF009
-        Path("genbatch-out"), FILES, "Folder for the images.", "DIR", "--output", "-o", env=True
+        OUT, FILES, "Folder for the images.", "DIR", "--output", "-o", env=True
     )
     name: str = _field(
         DEFAULT_TEMPLATE,
@@ -541,12 +542,27 @@ class Options:
         return {name: value for name, value in given.items() if value is not None}
 
 
-Version = Annotated[bool, option(None, "Show the version.", callback=_print_version, is_eager=True)]
+Version = Annotated[
+    bool,
+    option(
+        None, "Show the version.", "", "--version", "-V", callback=_print_version, is_eager=True
+    ),
+]
 Debug = Annotated[bool, option(None, "Show error tracebacks.", callback=_set_debug, is_eager=True)]
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="Folder of an earlier run.", show_default=False)
+FolderOrFirst = Annotated[
+    str,
+    typer.Argument(
+        metavar="[DIR]",
+        help="Folder of an earlier run; may be left out, as for status.",
+        show_default=False,
+    ),
 ]
 OfDemo = Annotated[bool, option(None, "The folder was made with --demo.")]
+
+
+def default_folder() -> Path:
+    """Return the folder of a command that names none."""
+    return Path(os.environ.get(f"{ENVIRONMENT}OUTPUT") or OUT)
 
 
 def command(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:

@@ -35,6 +35,7 @@ from genbatch.inputs import InputError
 
 from ._console import QuietConsole, clock, count, plain
 from ._options import Options
+from ._progress_file import ProgressFile
 from ._words import as_typed
 
 _NOTHING = Spent(0.0, 0.0, 0, 0)
@@ -84,6 +85,7 @@ class Result:
         lost: Why rows could not be written, None if they were.
         in_jobs: Prompts in jobs that are still running, and US dollars for them.
         server: What a demo's server counted, empty for the real service.
+        progress: Keeps its progress in the folder, None for what is no run.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -106,6 +108,14 @@ class Result:
     lost: Exception | None = None
     in_jobs: tuple[int, float] = (0, 0.0)
     server: str = ""
+    progress: ProgressFile | None = None
+
+    @property
+    def why_ended(self) -> str:
+        """Why the batch ended, ``"done"`` if it was read to its end."""
+        if self.interrupted:
+            return f"interrupted by {signal.Signals(self.interrupted).name}"
+        return as_typed(plain(self.stopped)) if self.stopped else "done"
 
     @property
     def failed(self) -> int:

@@ -58,6 +58,7 @@ from ._console import count, plain
 from ._display import Display
 from ._look import ProvenModels, looking
 from ._options import DEMO, Options, kinds_to_retry
+from ._progress_file import ProgressFile
 from ._result import Result, by_run, is_not_made
 from ._services import Clients, Services
 from ._steer import Steering
@@ -190,6 +191,8 @@ def run_batch(
     result.lost = display.lost_rows
     if display.is_interrupted:
         result.interrupted = result.interrupted or signal.SIGINT
+    if result.progress is not None:
+        result.progress.write(result.why_ended)
     return result
 
 
@@ -265,12 +268,14 @@ async def make_images(
             watch=batch.display.show_jobs,
         )
     client, proven = await in_order(store, batch)
+    result.progress = ProgressFile(options.output)
     outcomes = generate(
         client,
         prompts,
         store=store,
         max_concurrent=options.max_concurrent,
         budget=result.budget,
+        on_event=result.progress.on_event,
         **options.of_images,
     )
     if isinstance(prompts, StandardInput) and prompts.is_terminal:
@@ -375,6 +380,8 @@ async def watch(
     async with images as outcomes, anyio.create_task_group() as tasks:
         tasks.start_soon(_redraw, outcomes, batch)
         tasks.start_soon(Steering(outcomes, batch).follow)
+        if result.progress is not None:
+            tasks.start_soon(result.progress.follow, outcomes)
         tasks.start_soon(_watch_signals, outcomes, batch, tasks.cancel_scope)
         if options.deadline is not None:
             tasks.start_soon(_watch_deadline, options.deadline, outcomes, batch)
@@ -392,6 +399,8 @@ async def watch(
         except InputError as error:  # a bad line on standard input, or a file that has changed
             result.stopped = result.stopped or error
         progress = outcomes.progress
+        if result.progress is not None:
+            result.progress.last = progress
         result.read = progress.started if progress.total is None else progress.total
         tasks.cancel_scope.cancel()
 

@@ -16,7 +16,8 @@ from genbatch._store import Tuning, note_steered, steered, tell_run, tunings
 from genbatch._throttle import parse_interval
 
 from ._console import QuietConsole, plain
-from ._options import Folder, command, option
+from ._folder import OutputFolder, refuse_bucket
+from ._options import OUT, command, option
 
 if TYPE_CHECKING:
     from ._run import Images, ShownBatch
@@ -42,7 +43,7 @@ Drain = Annotated[bool, option(None, "Finish the calls in flight, and end.", "",
 
 @command()
 def tune_command(
-    folder: Folder,
+    folder: OutputFolder = OUT,
     max_concurrent: MaxConcurrent = None,
     pace: NewPace = None,
     budget: NewBudget = None,
@@ -60,6 +61,7 @@ def tune_command(
     - `genbatch tune out --resume --max-concurrent 50 --pace 10/min`
     - `genbatch tune out --budget 20`
     """
+    refuse_bucket(folder, "tune")
     commands = {"pause": pause, "resume": resume, "drain": drain}
     given = [name for name, is_given in commands.items() if is_given]
     if len(given) > 1:

@@ -11,8 +11,8 @@ import typer
 from genbatch._store import choice_lines, choices, choose, export, parse_choices
 
 from ._console import QuietConsole, count, plain
-from ._folder import OUT, OutputFolder, refuse_bucket
-from ._options import Folder, command, option
+from ._folder import OutputFolder, refuse_bucket
+from ._options import OUT, command, option
 from ._watch import announce, serving_page, until_stopped
 
 Port = Annotated[
@@ -48,7 +48,7 @@ def view_command(folder: OutputFolder = OUT, port: Port = 0, no_open: NoOpen = F
 
 
 @command()
-def keep_command(folder: Folder, source: From = None) -> int:
+def keep_command(folder: OutputFolder = OUT, source: From = None) -> int:
     """Save choices that were copied from a page, or print those of a folder in the same form.
 
     A line is a verdict, stars and a file: keep 4 0017-a-fox.png, or reject - 0018-an-owl.png.
@@ -58,6 +58,7 @@ def keep_command(folder: Folder, source: From = None) -> int:
     - `genbatch keep out --from choices.txt`
     - `genbatch keep out > choices.txt`
     """
+    refuse_bucket(folder, "keep")
     out = QuietConsole()
     if source is None:
         with out.writing() as stream:

@@ -1,6 +1,6 @@
 """The image a fake model sends: a valid PNG, different for each prompt and the same for equal ones.
 
-With Pillow it is a poster that shows the prompt: a sky, a sun, hills, and the text. Without, or
+With Pillow it is a poster that shows the prompt: a motif in a palette, and the text. Without, or
 where it is tiny and so has to be quick, it is one colour, written by the standard library alone.
 """
 
@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+    from PIL import Image, ImageDraw, ImageFont
 
 Colour: TypeAlias = tuple[int, ...]
 
@@ -33,6 +33,12 @@ PALETTES = tuple(
         "f9c6c9 fff1e6 ffffff d291bc 5b3a6b fff7fb",  # blossom
         "f4a261 fefae0 fffdf2 e07a5f 5f2b30 fff6ec",  # desert
         "184e77 99d98c f5fbd0 34a0a4 0f2f4a f4fff3",  # northern lights
+        "d62828 f77f00 fcbf49 eae2b7 003049 fffaf0",  # screen print
+        "ffd60a ffc300 ffffff ff5d8f 001d3d fffbe6",  # pop
+        "7b2cbf c77dff ffe66d 4cc9f0 10002b f7ecff",  # neon
+        "edede9 d5bdaf 9c6644 b08968 3d2b1f fffaf5",  # clay
+        "e8f5e9 c5e1a5 ef5350 66bb6a 1b5e20 f9fff6",  # garden
+        "fafafa d9d9d9 e63946 8d99ae 111111 ffffff",  # newsprint
     )
 )
 _TINY = 16  # pixels of the longer side up to which nothing could be made out in a poster
@@ -86,7 +92,9 @@ def poster(text: str, chance: random.Random, width: int, height: int) -> bytes:
         ImportError: If there is no Pillow.
     """
     palette = chance.choice(PALETTES)
-    image = _landscape(palette, chance, width * _SMOOTH, height * _SMOOTH)
+    image, canvas = _ground(palette, width * _SMOOTH, height * _SMOOTH)
+    chance.choice(_MOTIFS)(canvas, palette, chance, *image.size)
+    image = image.reduce(_SMOOTH)
     shown = _shown(text)
     if shown and min(width, height) >= _CAPTIONED:
         _caption(image, shown, ink=palette[5], paper=palette[4])
@@ -95,15 +103,24 @@ def poster(text: str, chance: random.Random, width: int, height: int) -> bytes:
     return file.getvalue()
 
 
-def _landscape(
-    palette: tuple[Colour, ...], chance: random.Random, width: int, height: int
-) -> Image.Image:
+def _ground(
+    palette: tuple[Colour, ...], width: int, height: int
+) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     from PIL import Image, ImageDraw, ImageOps
 
-    above, below, sun, farthest, nearest, _ = palette
-    sky = ImageOps.colorize(Image.linear_gradient("L").resize((1, height)), above, below)
+    sky = ImageOps.colorize(Image.linear_gradient("L").resize((1, height)), palette[0], palette[1])
     image = sky.resize((width, height), Image.Resampling.NEAREST)
-    canvas = ImageDraw.Draw(image)
+    return image, ImageDraw.Draw(image)
+
+
+def _hills(
+    canvas: ImageDraw.ImageDraw,
+    palette: tuple[Colour, ...],
+    chance: random.Random,
+    width: int,
+    height: int,
+) -> None:
+    _, _, sun, farthest, nearest, _ = palette
     centre = width * chance.uniform(0.15, 0.85), height * chance.uniform(0.14, 0.34)
     canvas.circle(centre, min(width, height) * chance.uniform(0.07, 0.15), fill=sun)
     for hill in range(_HILLS):
@@ -114,7 +131,123 @@ def _landscape(
         ends, share = zip(farthest, nearest, strict=True), hill / (_HILLS - 1)
         colour = tuple(round(far + (near - far) * share) for far, near in ends)
         canvas.polygon([(0, height), *ridge, (width, height)], fill=colour)
-    return image.reduce(_SMOOTH)
+
+
+def _rings(
+    canvas: ImageDraw.ImageDraw,
+    palette: tuple[Colour, ...],
+    chance: random.Random,
+    width: int,
+    height: int,
+) -> None:
+    centre = width * chance.uniform(0.1, 0.9), height * chance.uniform(0.1, 0.6)
+    colours, count = chance.sample(palette[:5], 5), chance.randint(5, 11)
+    for ring in range(count, 0, -1):
+        canvas.circle(centre, max(width, height) * 0.75 * ring / count, fill=colours[ring % 5])
+
+
+def _tiles(
+    canvas: ImageDraw.ImageDraw,
+    palette: tuple[Colour, ...],
+    chance: random.Random,
+    width: int,
+    height: int,
+) -> None:
+    side = min(width, height) / chance.randint(2, 5)
+    for row in range(math.ceil(height / side)):
+        for column in range(math.ceil(width / side)):
+            left, top = column * side, row * side
+            ground, shape = chance.sample(palette[:5], 2)
+            canvas.rectangle((left, top, left + side, top + side), fill=ground)
+            turn = 90 * chance.randrange(4)
+            if chance.random() < 0.3:
+                canvas.circle((left + side / 2, top + side / 2), side * 0.38, fill=shape)
+            else:  # a quarter of a circle about one of the corners
+                x, y = left - side * (turn in (90, 180)), top - side * (turn in (180, 270))
+                canvas.pieslice((x, y, x + 2 * side, y + 2 * side), turn, turn + 90, fill=shape)
+
+
+def _city(
+    canvas: ImageDraw.ImageDraw,
+    palette: tuple[Colour, ...],
+    chance: random.Random,
+    width: int,
+    height: int,
+) -> None:
+    _, _, light, far, near, _ = palette
+    moon = width * chance.uniform(0.1, 0.9), height * chance.uniform(0.08, 0.2)
+    canvas.circle(moon, min(width, height) * 0.08, fill=light)
+    for colour, lowest, is_lit in ((far, 0.25, False), (near, 0.4, True)):
+        left = 0.0
+        while left < width:
+            wide, top = width * chance.uniform(0.07, 0.16), height * chance.uniform(lowest, 0.75)
+            canvas.rectangle((left, top, left + wide, height), fill=colour)
+            pane = wide / 7
+            for window in range(int((height - top) / (2 * pane)) * 3 if is_lit else 0):
+                x, y = left + pane * (1 + window % 3 * 2), top + pane * (1 + window // 3 * 2)
+                if chance.random() < 0.45:
+                    canvas.rectangle((x, y, x + pane, y + pane), fill=light)
+            left += wide
+
+
+def _flower(
+    canvas: ImageDraw.ImageDraw,
+    palette: tuple[Colour, ...],
+    chance: random.Random,
+    width: int,
+    height: int,
+) -> None:
+    for _ in range(chance.randint(1, 7)):
+        x, y = width * chance.uniform(0.1, 0.9), height * chance.uniform(0.1, 0.65)
+        heart, petal, stem = chance.sample(palette[2:5], 3)
+        reach, petals = min(width, height) * chance.uniform(0.1, 0.28), chance.randint(5, 13)
+        canvas.line((x, y, x, height), fill=stem, width=max(1, round(reach / 9)))
+        for number in range(petals):
+            angle = math.tau * number / petals
+            at = x + reach * 0.7 * math.cos(angle), y + reach * 0.7 * math.sin(angle)
+            canvas.circle(at, reach * 2.1 / petals, fill=petal)
+        canvas.circle((x, y), reach * 0.45, fill=heart)
+
+
+def _rays(
+    canvas: ImageDraw.ImageDraw,
+    palette: tuple[Colour, ...],
+    chance: random.Random,
+    width: int,
+    height: int,
+) -> None:
+    x, y = width * chance.uniform(0.2, 0.8), height * chance.uniform(0.2, 0.6)
+    reach, count = width + height, 2 * chance.randint(6, 14)
+    one, other, heart = chance.sample(palette[:5], 3)
+    for ray in range(count):
+        ends = [math.tau * (ray + end) / count for end in (0, 1)]
+        corners = [(x + reach * math.cos(end), y + reach * math.sin(end)) for end in ends]
+        canvas.polygon([(x, y), *corners], fill=(one, other)[ray % 2])
+    canvas.circle((x, y), min(width, height) * chance.uniform(0.1, 0.25), fill=heart)
+
+
+def _peaks(
+    canvas: ImageDraw.ImageDraw,
+    palette: tuple[Colour, ...],
+    chance: random.Random,
+    width: int,
+    height: int,
+) -> None:
+    _, _, snow, far, near, _ = palette
+    for peak in range(chance.randint(3, 6)):
+        x, top = width * chance.uniform(0, 1), height * (chance.uniform(0.1, 0.3) + 0.08 * peak)
+        slope = chance.uniform(0.4, 0.9)
+
+        def at(share: float, x: float = x, top: float = top, s: float = slope) -> float:
+            return x + (height - top) * s * share
+
+        canvas.polygon([(x, top), (at(-1), height), (x, height)], fill=far)
+        canvas.polygon([(x, top), (x, height), (at(1), height)], fill=near)
+        tip = top + (height - top) * 0.22
+        canvas.polygon([(x, top), (at(-0.22), tip), (at(0.22), tip)], fill=snow)
+
+
+_MOTIFS = (_hills, _rings, _tiles, _city, _flower, _rays, _peaks)
 
 
 def _shown(text: str) -> str:
