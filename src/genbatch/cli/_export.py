@@ -29,8 +29,8 @@ from genbatch.exports import (
 )
 
 from ._console import QuietConsole, count, plain, to_json
-from ._folder import Everything, OutputFolder, refuse_bucket
-from ._options import OUT, command, option
+from ._folder import Everything
+from ._options import OUT, OutputFolder, command, option, refuse_bucket
 
 T = TypeVar("T")
 

@@ -23,14 +23,15 @@ from genbatch.batch_api import Job
 from ._console import QuietConsole, count, plain
 from ._options import (
     DEMO,
-    ENVIRONMENT,
     OUT,
     FolderOrFirst,
     OfDemo,
     Options,
+    OutputFolder,
     command,
     default_folder,
     option,
+    refuse_bucket,
 )
 from ._progress_file import read_progress
 from ._result import by_run
@@ -38,15 +39,6 @@ from ._run import check_folder, client_of, run
 
 _MOST_PROBLEMS = 10  # lines
 
-OutputFolder = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DIR",
-        envvar=f"{ENVIRONMENT}OUTPUT",
-        show_envvar=False,
-        help="Folder of an earlier run.",
-    ),
-]
 Index = Annotated[
     int,
     typer.Argument(
@@ -169,12 +161,6 @@ def add_gallery(folder: Path) -> None:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else plain(error, 1000)
         QuietConsole(stderr=True).error(f"the gallery was not written: {why}")
-
-
-def refuse_bucket(folder: Path, what: str) -> None:
-    """Refuse what needs a folder on this machine."""
-    if (bucket := bucket_path(folder)) is not None:
-        raise ValueError(f"{what} needs a local folder: {bucket} is a bucket")
 
 
 def _write_gallery(folder: Path) -> Path:

@@ -23,7 +23,7 @@ from genbatch._bucket import bucket_path
 
 from ._console import QuietConsole, plain
 from ._fetch import FetchedImages
-from ._folder import add_gallery, refuse_bucket
+from ._folder import add_gallery
 from ._logfile import log_to
 from ._look import can_ask, show, wants_the_rest
 from ._options import (
@@ -36,6 +36,7 @@ from ._options import (
     default_folder,
     option,
     parse_config,
+    refuse_bucket,
 )
 from ._preview import EXPENSIVE, FEW_IMAGES, Preview, models_in, preview, preview_takes
 from ._questions import Read, settle

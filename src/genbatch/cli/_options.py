@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import typer
 from pydantic_core import from_json
 
+from genbatch._bucket import bucket_path
 from genbatch._money import load_prices
 from genbatch._store import DEFAULT_TEMPLATE, FINAL, check_template
 from genbatch._throttle import parse_interval
@@ -549,6 +550,15 @@ Version = Annotated[
     ),
 ]
 Debug = Annotated[bool, option(None, "Show error tracebacks.", callback=_set_debug, is_eager=True)]
+OutputFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR",
+        envvar=f"{ENVIRONMENT}OUTPUT",
+        show_envvar=False,
+        help="Folder of an earlier run.",
+    ),
+]
 FolderOrFirst = Annotated[
     str,
     typer.Argument(
@@ -558,6 +568,12 @@ FolderOrFirst = Annotated[
     ),
 ]
 OfDemo = Annotated[bool, option(None, "The folder was made with --demo.")]
+
+
+def refuse_bucket(folder: Path, what: str) -> None:
+    """Refuse what needs a folder on this machine."""
+    if (bucket := bucket_path(folder)) is not None:
+        raise ValueError(f"{what} needs a local folder: {bucket} is a bucket")
 
 
 def default_folder() -> Path:

@@ -16,8 +16,7 @@ from genbatch._store import Tuning, note_steered, steered, tell_run, tunings
 from genbatch._throttle import parse_interval
 
 from ._console import QuietConsole, plain
-from ._folder import OutputFolder, refuse_bucket
-from ._options import OUT, command, option
+from ._options import OUT, OutputFolder, command, option, refuse_bucket
 
 if TYPE_CHECKING:
     from ._run import Images, ShownBatch

@@ -11,8 +11,7 @@ import typer
 from genbatch._store import choice_lines, choices, choose, export, parse_choices
 
 from ._console import QuietConsole, count, plain
-from ._folder import OutputFolder, refuse_bucket
-from ._options import OUT, command, option
+from ._options import OUT, OutputFolder, command, option, refuse_bucket
 from ._watch import announce, serving_page, until_stopped
 
 Port = Annotated[
