@@ -79,7 +79,7 @@ async def test_a_budget_that_is_just_enough_is_enough() -> None:
 async def test_a_bill_above_its_price_leaves_less_for_others() -> None:
     budget = Budget(usd=0.1)
     await pay(budget, 0.09)
-    with pytest.raises(BudgetExhausted, match=r"1 images, \$0.09"):
+    with pytest.raises(BudgetExhausted, match=r"1 image, \$0.09"):
         await pay(budget)
 
 
@@ -89,7 +89,7 @@ async def test_most_images_bound_what_may_have_been_billed_too() -> None:
     with pytest.raises(Unavailable):
         async with budget.attempt(None):
             raise Unavailable("lost", maybe_paid=True)
-    match = r"max_images of 2 is reached: 1 images, \$0.03, and perhaps 1 more calls, \$0.00"
+    match = r"max_images of 2 is reached: 1 image, \$0.03, and perhaps 1 more call, \$0.00"
     with pytest.raises(BudgetExhausted, match=match):
         await pay(budget)
 
