@@ -56,7 +56,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that take long: packaging, examples, tutorials, long runs, kills, disks."""
-    _run(session, "python", "-m", "pytest", "-n", "auto", "-m", "slow")
+    _run(session, "python", "-m", "pytest", "-n", "auto", "-m", "slow", "--durations=25")
 
 
 @nox.session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,12 +66,18 @@ def run(prompts: Iterable[Any], folder: Path) -> None:
     anyio.run(make)
 
 
+_DAMAGED = re.compile(r"damaged/\S+")
+
+
 def rows(folder: Path, *without: str) -> list[dict[str, Any]]:
     """Return what is known of a folder, but for what is another for each call."""
     found = list(export(folder, all=True))
     for row in found:
         for name in (*_OF_A_CALL, *without):
             del row[name]
+        if row["error"] and (named := _DAMAGED.search(row["error"]["message"])):
+            assert (folder / named[0]).is_file()  # whose name is of the attempt
+            row["error"]["message"] = row["error"]["message"].replace(named[0], "")
     return found
 
 

@@ -267,7 +267,12 @@ class _Merge:
                 data = files.read(directory / name)
                 if data is not None:
                     stem = f"{DAMAGED}{found.key}-{sha256(data).hexdigest()[:16]}"
-                    name = _copy_file(directory / name, self._into.directory, stem)
+                    there = name
+                    name = _copy_file(directory / there, self._into.directory, stem)
+                    journal.execute(
+                        "UPDATE item SET message = replace(message, ?, ?) WHERE id = ?",
+                        (there, name, item),
+                    )
             row = (name, *rest)
             if known[row]:
                 known[row] -= 1
