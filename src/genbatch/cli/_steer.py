@@ -112,6 +112,7 @@ class Steering:
     is_paused: bool = False
     is_drained: bool = False
     control: int = 0
+    most: float | None = None  # tokens of the limiter that are still to be set
 
     async def follow(self) -> None:
         """Read what the run is told, and do it."""
@@ -137,8 +138,7 @@ class Steering:
         if tuning.command is not None:
             self.is_paused = tuning.command == "pause"
         if tuning.max_concurrent is not None:
-            most = max(1, int(min(tuning.max_concurrent, self.batch.client.max_connections)))
-            display.most = most
+            problems += self._limit(tuning.max_concurrent)
         self.pace = tuning.pace or self.pace
         if tuning.budget is not None and options.budget is None:
             # Nothing says what each of its calls may cost, and earlier runs were not counted.
@@ -154,11 +154,23 @@ class Steering:
         self._hold()
         return problems
 
+    def _limit(self, max_concurrent: int) -> list[str]:
+        """Bound the calls at once, or return why that cannot be done."""
+        if self.batch.options.via != "live":  # where the limiter bounds what jobs are filled with
+            return ["--max-concurrent: only a run of live calls has calls at once"]
+        self.most = max(1, int(min(max_concurrent, self.batch.client.max_connections)))
+        self.batch.display.most = int(self.most)
+        if self.is_paused:
+            self.outcomes.limiter.total_tokens = 0
+        return []
+
     def _hold(self) -> None:
         """Let all limits hold, also those of models that were not called before."""
-        tokens = 0 if self.is_paused else self.batch.display.most
-        if self.outcomes.limiter.total_tokens != tokens:
-            self.outcomes.limiter.total_tokens = tokens
+        limiter = self.outcomes.limiter
+        if self.is_paused and limiter.total_tokens:
+            self.most, limiter.total_tokens = limiter.total_tokens, 0
+        elif not self.is_paused and self.most is not None:
+            limiter.total_tokens, self.most = self.most, None
         for throttle in self.batch.client.throttles.values():
             if throttle.is_paused != self.is_paused:
                 throttle.is_paused = self.is_paused
