@@ -60,6 +60,8 @@ def test_the_command_line_wins_over_the_environment_and_files(
         'key = "k"',
         'api_key = "k"',
         'model = "openai/sunburst"',
+        'model = "sunburst"',
+        'model = "gpt-image-2"',
         'output = "../elsewhere"',
         'output = "/tmp"',
         'output = "link"',

@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ._options import ENVIRONMENT, Options
+from ._services import Services
 
 NAME = "genbatch.toml"
 _HARMLESS = (
@@ -75,7 +76,9 @@ def _check(path: Path, name: str, value: object, *, is_own: bool) -> None:
         raise ValueError(f"{path}: {name} must be a text, a number, true or false")
     if is_own:
         return
-    if name == "model" and "/" in str(value):
-        raise ValueError(f"{path}: model cannot name a service here: use --model {value!s:.50}")
+    if name == "model" and ("/" in str(value) or Services().of(str(value)) != "gemini"):
+        raise ValueError(
+            f"{path}: model cannot choose another service here: use --model {value!s:.50}"
+        )
     if name == "output" and not Path(str(value)).resolve().is_relative_to(Path().resolve()):
         raise ValueError(f"{path}: output must be a folder below this one: use -o {value!s:.50}")
