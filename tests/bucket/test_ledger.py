@@ -6,8 +6,10 @@ from uuid import uuid4
 
 import anyio
 import pytest
+from anyio.abc import TaskStatus
 
 from genbatch import Budget, BudgetExhausted, ObjectStore
+from genbatch._bucket._ledger import SharedLedger
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +40,6 @@ async def spend(store: ObjectStore, calls: int, budget: Budget) -> int:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a grant wait for nobody."""
     monkeypatch.setattr("genbatch._bucket._ledger._PATIENCE", 0.0)
-    monkeypatch.setattr("genbatch._bucket._ledger._SETTLING", 0.0)
 
 
 @pytest.mark.parametrize("limit", ["usd", "images"])
@@ -74,3 +75,38 @@ async def test_what_one_store_does_not_use_another_may_spend() -> None:
         assert await spend(one, 3, Budget(0.06)) == 3
         await one.run_in_thread(one._give_back)  # as its claims do, from a thread of theirs
         assert await spend(other, 3, Budget(0.06)) == 3
+
+
+async def test_giving_back_grants_nothing_to_a_call_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("genbatch._bucket._ledger._PATIENCE", 3600.0)
+    url, refused = f"memory://{uuid4().hex}", anyio.Event()
+    ask = SharedLedger._is_granted
+
+    def is_granted(self: SharedLedger, reserved: dict[str, float]) -> bool:
+        granted = ask(self, reserved)
+        if not granted:
+            anyio.from_thread.run_sync(refused.set)
+        return granted
+
+    monkeypatch.setattr(SharedLedger, "_is_granted", is_granted)
+    async with ObjectStore(url) as one, ObjectStore(url) as other:
+        assert await spend(one, 3, Budget(0.05)) == 3
+        await one.run_in_thread(one._give_back)
+        account = await other.account(Budget(0.05), 3)
+
+        async def call(*, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+            async with account.attempt(0.01):
+                task_status.started()
+                await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(call)  # which leaves more images granted than are used
+            for _ in range(2):  # for which there is room in its own budget, and in all of them not
+                tasks.start_soon(call)
+            await refused.wait()
+            await other.run_in_thread(other._give_back)
+            granted = other.objects.ledger().values()
+            tasks.cancel_scope.cancel()
+        assert sum(each["dollars"] for each in granted) <= 0.05 + 1e-9

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -42,7 +44,9 @@ def url() -> str:
     return f"memory://{uuid4().hex}"
 
 
-async def run(make: Maker, prompts: list[str], store: ObjectStore, **options: bool) -> list[object]:
+async def run(
+    make: Callable[[str], Awaitable[Image]], prompts: list[str], store: ObjectStore, **options: bool
+) -> list[object]:
     """Run a batch, and return its outcomes in input order."""
     async with generate_images(make, prompts, store=store, **options) as outcomes:
         found = [outcome async for outcome in outcomes]
@@ -100,17 +104,18 @@ async def test_few_done_keys_take_no_read_each(url: str, monkeypatch: pytest.Mon
     assert read == []
 
 
+def fail(*_: object) -> None:
+    raise StoreError("away")
+
+
 async def test_an_image_that_the_bucket_does_not_take_is_kept_aside_and_saved_later(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genbatch._bucket._store._PAUSES", (0.0,))
 
-    def fail(*_: object) -> None:
-        raise StoreError("away")
-
     make = Maker()
     with monkeypatch.context() as away:
-        away.setattr(Objects, "save", fail)
+        away.setattr(Objects, "save_row", fail)
         (outcome,) = await run(make, ["a"], ObjectStore(url, aside=tmp_path))
     assert isinstance(outcome, Failure)
     assert str(tmp_path) in str(outcome.error)
@@ -120,6 +125,31 @@ async def test_an_image_that_the_bucket_does_not_take_is_kept_aside_and_saved_la
     assert outcome.value.resumed
     assert make.calls == ["a"]
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".png", ".json")]
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_further_images_and_what_came_in_place_of_some_are_kept(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_away: bool
+) -> None:
+    async def make(prompt: str) -> Image:
+        return replace(image(prompt), extras=(image("b"),), damaged=(b"cut off", b"none"))
+
+    if is_away:
+        with monkeypatch.context() as away:
+            away.setattr("genbatch._bucket._store._PAUSES", (0.0,))
+            away.setattr(Objects, "save_row", fail)
+            await run(make, ["a"], ObjectStore(url, aside=tmp_path))
+    (outcome,) = await run(make, ["a"], ObjectStore(url, aside=tmp_path))
+    async with ObjectStore(url) as store:
+        (row,) = await store.run_in_thread(list, store.objects.rows())
+        read = [
+            await store.run_in_thread(store.objects.place.read, name) for name in row["damaged"]
+        ]
+    assert read == [b"cut off", b"none"]
+    assert len(row["extras"]) == len(outcome.value.extras) == 1
+    assert is_away or [path.name for path in outcome.value.damaged] == [
+        Path(name).name for name in row["damaged"]
+    ]
 
 
 async def test_the_claims_of_a_dead_process_expire(url: str) -> None:

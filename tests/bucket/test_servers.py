@@ -8,13 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 
 from genbatch import StoreError
+from genbatch._bucket import bucket_problems
 from genbatch._bucket._objects import Objects
+from support.bucket_process import PRICE
 from support.integrations import needs_packages
 from support.stores import KEY, image
 
@@ -71,3 +74,29 @@ def test_it_compares_and_swaps(options: dict[str, Any]) -> None:
 def test_a_missing_bucket_is_named(options: dict[str, Any]) -> None:
     with pytest.raises(StoreError, match="there is no bucket 'missing': create it"):
         Objects("s3://missing/foxes", options)
+
+
+def test_four_processes_one_of_them_killed_keep_one_budget(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", options["endpoint_url"])
+    for name, value in (
+        ("ACCESS_KEY_ID", "a"),
+        ("SECRET_ACCESS_KEY", "b"),
+        ("REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    url, files = "s3://bucket/budget", [tmp_path / str(number) for number in range(4)]
+    command = [sys.executable, "-m", "support.bucket_process", url, "80", "2.2"]
+    tests = Path(__file__).parents[1]
+    processes = [subprocess.Popen([*command, str(file)], cwd=tests) for file in files]
+    while not (files[0].exists() and len(files[0].read_text().splitlines()) > 2):
+        assert processes[0].poll() is None
+        time.sleep(0.01)
+    processes[0].kill()
+    assert [process.wait(120) for process in processes] == [-9, 0, 0, 0]
+    paid = [prompt for file in files if file.exists() for prompt in file.read_text().splitlines()]
+    done = list(Objects(url).done())
+    assert len(paid) * PRICE <= 2.2
+    assert len(done) <= len(paid) <= len(done) + 4
+    assert list(bucket_problems(url)) == []

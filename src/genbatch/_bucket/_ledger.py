@@ -14,7 +14,7 @@ from random import random
 from threading import Lock as ThreadLock
 from typing import Any, TypeAlias
 
-from anyio import Lock
+from anyio import Lock, current_time, sleep
 from pydantic_core import from_json, to_json
 
 from genbatch._money import Attempt, Budget
@@ -27,8 +27,9 @@ Sums: TypeAlias = dict[str, float]  # of dollars and images
 
 _SETTLED = "settled"  # the entry of all processes that have ended
 _ROUNDING = 1e-9
-_SETTLING = 0.1  # seconds
 _PATIENCE = 10.0  # seconds for others to give back what they do not use
+_LOOK = 0.5  # seconds between looks whether they have
+_APART = 0.05  # seconds, at most, between two tries of processes that swap at once
 
 
 class SharedLedger:
@@ -89,19 +90,27 @@ class SharedLedger:
         with self._writing:
             with self._counting:
                 used = self._used()
-                if all(self._granted[name] <= used[name] + _ROUNDING for name in used):
+                # Never more than was granted: a call that waits for its grant is in what is used.
+                lower = {name: min(used[name], self._granted[name]) for name in used}
+                if all(self._granted[name] <= lower[name] + _ROUNDING for name in lower):
                     return
-                self._granted = used  # first: an attempt that begins now waits for its own grant
-            self._update(lambda grants: grants.update({self._session: used}))
+                self._granted = lower  # first: an attempt that begins now waits for its own grant
+
+            def give(grants: dict[str, Sums]) -> bool:
+                grants[self._session] = lower
+                return True
+
+            self._update(give)
 
     def settle(self) -> None:
         """Record what was spent, while nothing is running; this blocks."""
         used = self._used()
 
-        def fold(grants: dict[str, Sums]) -> None:
+        def fold(grants: dict[str, Sums]) -> bool:
             grants.pop(self._session, None)
             settled = grants.get(_SETTLED, {})
             grants[_SETTLED] = {name: settled.get(name, 0.0) + used[name] for name in used}
+            return True
 
         with self._writing:
             self._granted = used  # so that nothing is given back any more
@@ -115,21 +124,21 @@ class SharedLedger:
             return
         async with self._asking:
             if not self._is_covered():
-                await self._run_in_thread(self._ask, reserved)
+                await self._ask(reserved)
 
-    def _ask(self, reserved: Sums) -> None:
+    async def _ask(self, reserved: Sums) -> None:
         """Get a further grant; wait a little where others hold what they may give back."""
-        until = time.monotonic() + _PATIENCE
-        while not self._is_granted(reserved):
-            if self._others == self._refused or time.monotonic() > until:
+        until = current_time() + _PATIENCE
+        while not await self._run_in_thread(self._is_granted, reserved):
+            if self._others == self._refused or current_time() > until:
                 self._refused = dict(self._others)
                 raise self._exhausted()
-            time.sleep(0.5)
+            await sleep(_LOOK)
 
     def _is_granted(self, reserved: Sums) -> bool:
         with self._writing:
             granted: Sums = {}
-            if self._update(lambda grants: self._raise_grant(grants, reserved, granted)) is False:
+            if not self._update(lambda grants: self._raise_grant(grants, reserved, granted)):
                 return False
             self._granted = granted  # not before it is written
             return True
@@ -149,28 +158,23 @@ class SharedLedger:
         grants[self._session] = granted
         return True
 
-    def _update(self, change: Callable[[dict[str, Sums]], Any]) -> Any:
-        """Change the grants of all processes, whole or not at all."""
+    def _update(self, change: Callable[[dict[str, Sums]], bool]) -> bool:
+        """Change the grants of all processes, unless change returns False."""
         place = self._objects.place
         if not self._can_swap:
             grants = self._objects.ledger()
-            result = change(grants)
-            self._objects.note(self._session, grants[self._session])
-            return result
+            if is_changed := change(grants):
+                self._objects.note(self._session, grants[self._session])
+            return is_changed
         while True:
             held = place.tagged(MONEY)
             grants = from_json(held[0]) if held else {}
-            result = change(grants)
-            if result is False:
-                return result
+            if not change(grants):
+                return False
             data = to_json(grants)
             if place.create(MONEY, data) if held is None else place.swap(MONEY, data, held[1]):
-                # Read back: some servers of S3's interface check and write in two steps.
-                time.sleep(_SETTLING)
-                written = from_json(place.read(MONEY) or b"{}")
-                if written.get(self._session) == grants.get(self._session):
-                    return True
-            time.sleep(random() * 0.05)  # noqa: S311
+                return True
+            time.sleep(random() * _APART)  # noqa: S311 - no secret
 
     def _sum_others(self, grants: dict[str, Sums]) -> Sums:
         others = [each for session, each in grants.items() if session != self._session]

@@ -112,6 +112,12 @@ class Objects:
             image: Its image.
             about: What else to keep beside it.
         """
+        return self._image(self.save_row(key, image, about))
+
+    def save_row(
+        self, key: str, image: Image, about: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Save an image, as save; return all that is known of the one stored there."""
         extras = [self._keep(extra) for extra in image.extras]
         file = self._keep(image)
         row = {
@@ -123,6 +129,7 @@ class Objects:
             "model": image.model,
             "cost": image.cost,
             "extras": extras,
+            "damaged": [self.keep_damaged(key, data) for data in image.damaged],
             "text": image.text,
             "response_id": image.response_id,
             "width": image.width,
@@ -130,8 +137,8 @@ class Objects:
             **(about or {}),
         }
         if self.place.create(_done(key), to_json(row)):
-            return self._image(row)
-        first = self.find(key)
+            return row
+        first = self.row(key)
         if first is None:
             raise StoreError(f"{self.place.uri(_done(key))} was removed while it was written")
         return first

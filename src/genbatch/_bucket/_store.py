@@ -224,20 +224,19 @@ class ObjectStore:
         usage = asdict(image.usage) if image.usage else None
         about = {**asked, "elapsed": elapsed, "usage": usage, "made": _now()}
         try:
-            stored = await self.save(plan.key, image, about)
+            row = await self._write(self.objects.save_row, plan.key, image, about)
         except StoreError as error:
             path = await self.run_in_thread(self._keep_aside, plan.key, image, about)
             raise StoreError(
                 f"{error}; the image is kept as {path}, and saved by the next run here"
             ) from error
-        row = {name: getattr(stored, name) for name in stored.__slots__ if name != "uri"}
-        size = {"width": image.width, "height": image.height, "text": image.text}
-        self._rows.append({**row, "response_id": image.response_id, "extras": [], **size, **about})
+        self._rows.append(row)
         if len(self._rows) >= _SEGMENT:
             rows, self._rows = self._rows, []
             with suppress(StoreError):  # the images are saved, and found without an index
                 await self.run_in_thread(self.objects.add_rows, rows)
-        return replace(self.image_of({**row, **size}, resumed=False), usage=image.usage)
+        damaged = tuple(map(self.path_of, row.get("damaged", ())))
+        return replace(self.image_of(row, resumed=False), damaged=damaged)
 
     def image_of(self, row: Mapping[str, Any], *, resumed: bool = True) -> SavedImage:
         """Return the image of a row."""
@@ -393,10 +392,12 @@ class ObjectStore:
         folder = self._kept_in()
         local = Directory(folder)  # which writes durably
         names = [f"{key}-{n}{each.extension}" for n, each in enumerate((image, *image.extras), 1)]
-        for name, each in zip(names, (image, *image.extras), strict=True):
-            local.replace(name, each.data)
+        damaged = [f"{key}-{n}.damaged" for n in range(len(image.damaged))]
+        whole = [each.data for each in (image, *image.extras)]
+        for name, data in zip([*names, *damaged], [*whole, *image.damaged], strict=True):
+            local.replace(name, data)
         known = {name: getattr(image, name) for name in ("mime_type", "model", "text", "cost")}
-        row = {"key": key, "files": names, "image": known, "about": about}
+        row = {"key": key, "files": names, "damaged": damaged, "image": known, "about": about}
         local.replace(f"{key}.json", to_json(row))
         return folder / names[0]
 
@@ -406,11 +407,13 @@ class ObjectStore:
         for noted in sorted(folder.glob("*.json")):
             row = from_json(noted.read_bytes())
             paths = [folder / name for name in row["files"]]
+            cut = [folder / name for name in row["damaged"]]
             first, *others = (path.read_bytes() for path in paths)
             extras = tuple(Image(data, sniff_mime_type(data) or "") for data in others)
-            image = Image(first, **row["image"], extras=extras)
+            damaged = tuple(path.read_bytes() for path in cut)
+            image = Image(first, **row["image"], extras=extras, damaged=damaged)
             self.objects.save(row["key"], image, row["about"])
-            for path in (noted, *paths):
+            for path in (noted, *paths, *cut):
                 path.unlink()
 
     def _kept_in(self) -> Path:
