@@ -168,8 +168,8 @@ def generate_images(
     calls = PaidCalls(service, Budget() if budget is None else budget, price, on_event)
     if isinstance(store, ObjectStore):
         return _in_bucket(
-            store, service, calls, defaults, prompts, max_concurrent, limiter, ordered, fail_fast,
-            namespace, prompt_column,
+            store, calls, defaults, prompts, max_concurrent, limiter, ordered, fail_fast, namespace,
+            prompt_column,
         )  # fmt: skip
     place = store if save_dir is None else Store(save_dir)
     if place is None:
@@ -189,7 +189,6 @@ def generate_images(
 @asynccontextmanager
 async def _in_bucket(
     store: ObjectStore,
-    service: Service,
     calls: PaidCalls,
     defaults: ImageRequest,
     prompts: Any,
@@ -201,6 +200,7 @@ async def _in_bucket(
     prompt_column: str | None,
 ) -> AsyncGenerator[OutcomeStream[Any, SavedImage]]:
     """Run a batch whose images are saved in a bucket, and divided among its processes."""
+    service = calls.service
 
     def request(row: Any) -> ImageRequest:
         prompt = row if prompt_column is None else prompt_of_row(row, prompt_column)

@@ -55,8 +55,15 @@ SELECT {number}, row_id, digest, item.ordinal, item.namespace,
     image.take, file, sha256, bytes, mime_type, model, usage, text, cost, elapsed, response_id,
     extras, made, width, height
 """
-_TYPES = (int, str, str, int, str, str, str, str, str, int, int, int, str, str, int, str, str, str,
-    str, float, float, str, str, str, int, int)  # fmt: skip
+_OF_IMAGE = ("sha256", "bytes", "mime_type", "width", "height")
+_COLUMNS = {
+    **{"index": int, "id": str, "digest": str, "ordinal": int, "namespace": str, "prompt": str},
+    **{"metadata": str, "kind": str, "message": str, "pick": int, "takes": int, "take": int},
+    **{"file": str, "sha256": str, "bytes": int, "mime_type": str, "model": str, "usage": str},
+    **{"text": str, "cost": float, "elapsed": float, "response_id": str, "extras": str},
+    **{"made": str, "width": int, "height": int},
+}
+_TYPES = tuple(_COLUMNS.values())
 _ONE = "LEFT JOIN image ON image.item = item.id AND image.take = item.pick"
 _EVERY = "LEFT JOIN image ON image.item = item.id"
 # An item is shown where the last input that had it had it.
@@ -417,52 +424,34 @@ def reading(directory: Path) -> Iterator[Transaction]:
 def row_of(row: tuple[Any, ...]) -> dict[str, Any]:
     """Return a row of the journal as a row of results.jsonl."""
     check_types(row, _TYPES)
-    (
-        index,
-        row_id,
-        digest,
-        ordinal,
-        namespace,
-        prompt,
-        metadata,
-        kind,
-        message,
-        pick,
-        takes,
-        *image,
-    ) = row
-    (take, file, sha256, size, mime_type, model, usage, text, cost, elapsed, response, extras, made,
-     width, height) = image  # fmt: skip
-    asked = json.loads(prompt)
-    row_id, variant = asked.get("id", row_id), asked.get("variant")
+    found = dict(zip(_COLUMNS, row, strict=True))
+    asked = json.loads(found["prompt"])
+    row_id, variant = asked.get("id", found["id"]), asked.get("variant")
+    kind, take, pick, usage = (found[name] for name in ("kind", "take", "pick", "usage"))
     status = "done" if pick is not None else "to do" if kind is None else "failed"
     return {
-        "index": index,
+        "index": found["index"],
         "id": row_id,
         "base_id": row_id and row_id.removesuffix(f"-{variant}"),
         "variant": variant,
         "prompt": asked.pop("text"),
         "status": status,
-        "file": file,
-        "error": None if status != "failed" else {"kind": kind, "message": message},
-        "sha256": sha256,
-        "bytes": size,
-        "mime_type": mime_type,
-        "width": width,
-        "height": height,
-        "model": model or asked.pop("model", None),
+        "file": found["file"],
+        "error": {"kind": kind, "message": found["message"]} if status == "failed" else None,
+        **{name: found[name] for name in _OF_IMAGE},
+        "model": found["model"] or asked.pop("model", None),
         "asked": {name: value for name, value in asked.items() if name not in _OF_ROW},
-        "cost": cost,
+        "cost": found["cost"],
         "usage": asdict(Usage(*map(int, usage.split()))) if usage else None,
-        "text": text or "",
-        "elapsed": elapsed,
-        "response_id": response,
-        "extras": json.loads(extras) if extras else [],
+        "text": found["text"] or "",
+        "elapsed": found["elapsed"],
+        "response_id": found["response_id"],
+        "extras": json.loads(found["extras"] or "[]"),
         "take": take,
-        "takes": takes or 0,
+        "takes": found["takes"] or 0,
         "picked": take is not None and take == pick,
-        "made": made,
-        "namespace": namespace,
-        "key": key_of(digest, ordinal),
-        "metadata": json.loads(metadata) if metadata else {},
+        "made": found["made"],
+        "namespace": found["namespace"],
+        "key": key_of(found["digest"], found["ordinal"]),
+        "metadata": json.loads(found["metadata"] or "{}"),
     }

@@ -14,7 +14,7 @@ import textwrap
 import unicodedata
 import zlib
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -93,7 +93,7 @@ def poster(text: str, chance: random.Random, width: int, height: int) -> bytes:
     """
     palette = chance.choice(PALETTES)
     image, canvas = _ground(palette, width * _SMOOTH, height * _SMOOTH)
-    chance.choice(_MOTIFS)(canvas, palette, chance, *image.size)
+    chance.choice(_MOTIFS)(_Scene(canvas, palette, chance, *image.size))
     image = image.reduce(_SMOOTH)
     shown = _shown(text)
     if shown and min(width, height) >= _CAPTIONED:
@@ -101,6 +101,16 @@ def poster(text: str, chance: random.Random, width: int, height: int) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=2)
     return file.getvalue()
+
+
+class _Scene(NamedTuple):
+    """What a motif is drawn with, and how large."""
+
+    canvas: ImageDraw.ImageDraw
+    palette: tuple[Colour, ...]
+    chance: random.Random
+    width: int
+    height: int
 
 
 def _ground(
@@ -113,13 +123,8 @@ def _ground(
     return image, ImageDraw.Draw(image)
 
 
-def _hills(
-    canvas: ImageDraw.ImageDraw,
-    palette: tuple[Colour, ...],
-    chance: random.Random,
-    width: int,
-    height: int,
-) -> None:
+def _hills(scene: _Scene) -> None:
+    canvas, palette, chance, width, height = scene
     _, _, sun, farthest, nearest, _ = palette
     centre = width * chance.uniform(0.15, 0.85), height * chance.uniform(0.14, 0.34)
     canvas.circle(centre, min(width, height) * chance.uniform(0.07, 0.15), fill=sun)
@@ -133,26 +138,16 @@ def _hills(
         canvas.polygon([(0, height), *ridge, (width, height)], fill=colour)
 
 
-def _rings(
-    canvas: ImageDraw.ImageDraw,
-    palette: tuple[Colour, ...],
-    chance: random.Random,
-    width: int,
-    height: int,
-) -> None:
+def _rings(scene: _Scene) -> None:
+    canvas, palette, chance, width, height = scene
     centre = width * chance.uniform(0.1, 0.9), height * chance.uniform(0.1, 0.6)
     colours, count = chance.sample(palette[:5], 5), chance.randint(5, 11)
     for ring in range(count, 0, -1):
         canvas.circle(centre, max(width, height) * 0.75 * ring / count, fill=colours[ring % 5])
 
 
-def _tiles(
-    canvas: ImageDraw.ImageDraw,
-    palette: tuple[Colour, ...],
-    chance: random.Random,
-    width: int,
-    height: int,
-) -> None:
+def _tiles(scene: _Scene) -> None:
+    canvas, palette, chance, width, height = scene
     side = min(width, height) / chance.randint(2, 5)
     for row in range(math.ceil(height / side)):
         for column in range(math.ceil(width / side)):
@@ -167,13 +162,8 @@ def _tiles(
                 canvas.pieslice((x, y, x + 2 * side, y + 2 * side), turn, turn + 90, fill=shape)
 
 
-def _city(
-    canvas: ImageDraw.ImageDraw,
-    palette: tuple[Colour, ...],
-    chance: random.Random,
-    width: int,
-    height: int,
-) -> None:
+def _city(scene: _Scene) -> None:
+    canvas, palette, chance, width, height = scene
     _, _, light, far, near, _ = palette
     moon = width * chance.uniform(0.1, 0.9), height * chance.uniform(0.08, 0.2)
     canvas.circle(moon, min(width, height) * 0.08, fill=light)
@@ -190,13 +180,8 @@ def _city(
             left += wide
 
 
-def _flower(
-    canvas: ImageDraw.ImageDraw,
-    palette: tuple[Colour, ...],
-    chance: random.Random,
-    width: int,
-    height: int,
-) -> None:
+def _flower(scene: _Scene) -> None:
+    canvas, palette, chance, width, height = scene
     for _ in range(chance.randint(1, 7)):
         x, y = width * chance.uniform(0.1, 0.9), height * chance.uniform(0.1, 0.65)
         heart, petal, stem = chance.sample(palette[2:5], 3)
@@ -209,13 +194,8 @@ def _flower(
         canvas.circle((x, y), reach * 0.45, fill=heart)
 
 
-def _rays(
-    canvas: ImageDraw.ImageDraw,
-    palette: tuple[Colour, ...],
-    chance: random.Random,
-    width: int,
-    height: int,
-) -> None:
+def _rays(scene: _Scene) -> None:
+    canvas, palette, chance, width, height = scene
     x, y = width * chance.uniform(0.2, 0.8), height * chance.uniform(0.2, 0.6)
     reach, count = width + height, 2 * chance.randint(6, 14)
     one, other, heart = chance.sample(palette[:5], 3)
@@ -226,13 +206,8 @@ def _rays(
     canvas.circle((x, y), min(width, height) * chance.uniform(0.1, 0.25), fill=heart)
 
 
-def _peaks(
-    canvas: ImageDraw.ImageDraw,
-    palette: tuple[Colour, ...],
-    chance: random.Random,
-    width: int,
-    height: int,
-) -> None:
+def _peaks(scene: _Scene) -> None:
+    canvas, palette, chance, width, height = scene
     _, _, snow, far, near, _ = palette
     for peak in range(chance.randint(3, 6)):
         x, top = width * chance.uniform(0, 1), height * (chance.uniform(0.1, 0.3) + 0.08 * peak)
