@@ -73,6 +73,16 @@ def test_status_tells_how_the_last_run_went_and_ended(genbatch: Genbatch, serve:
     assert json.loads(genbatch("status", "out", "--json").stdout)["stop_reason"] is None
 
 
+def test_status_tells_how_a_redo_went(genbatch: Genbatch, serve: Serve) -> None:
+    serve(faults=[None, None, None, rate_limited(0.01)])
+    write_prompts(3)
+    assert genbatch("run", "prompts.txt", "-k", "1", "-o", "out").returncode == 0
+    assert genbatch("redo", "out", "0", "2").returncode == 0
+    found = json.loads(genbatch("status", "out", "--json").stdout)
+    assert (found["rejected"], found["retries"], found["stop_reason"]) == (1, 0, "done")
+    assert found["last_progress"]["total"] == found["last_progress"]["done"] == 2
+
+
 def test_status_tells_what_has_stopped_a_run(genbatch: Genbatch, serve: Serve) -> None:
     serve()
     write_prompts(3)

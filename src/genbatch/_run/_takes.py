@@ -13,6 +13,7 @@ from genbatch._logs import log_context
 from genbatch._money import Budget
 from genbatch._store import Plan, Store, further_in
 from genbatch._values import ImageRequest, Prompt, SavedImage
+from genbatch.events import OnEvent
 
 from ._paid_call import PaidCalls
 from ._service import Generate, ImageClient, Service
@@ -101,6 +102,7 @@ def make_takes(
     max_concurrent: int = 5,
     budget: Budget | None = None,
     price: float | None = None,
+    on_event: OnEvent | None = None,
 ) -> AbstractAsyncContextManager[OutcomeStream[Prompt, SavedImage]]:
     """Make planned takes and stream the outcomes, whose index is that in takes.
 
@@ -111,10 +113,11 @@ def make_takes(
         max_concurrent: Most calls in flight, at least 1.
         budget: What the calls are paid from.
         price: US dollars an image, in place of the price table's.
+        on_event: As for generate_images.
 
     Stopping, cancellation, failure: as generate_images.
     """
-    calls = PaidCalls(Service(client), Budget() if budget is None else budget, price)
+    calls = PaidCalls(Service(client), Budget() if budget is None else budget, price, on_event)
 
     async def make(numbered: tuple[int, Prompt]) -> SavedImage:
         take = takes[numbered[0]]

@@ -85,7 +85,7 @@ class Result:
         lost: Why rows could not be written, None if they were.
         in_jobs: Prompts in jobs that are still running, and US dollars for them.
         server: What a demo's server counted, empty for the real service.
-        progress: Keeps its progress in the folder, None for what is no run.
+        progress: Keeps its progress in the folder, None in a bucket.
     """
 
     budget: Budget = field(default_factory=Budget)

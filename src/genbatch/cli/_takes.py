@@ -15,6 +15,7 @@ from genbatch._run import Take, make_takes, takes_in
 from genbatch._store import export
 
 from ._console import plain
+from ._progress_file import ProgressFile
 from ._run import ShownBatch, count_earlier_runs, in_order, watch
 
 _SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
@@ -59,6 +60,7 @@ async def make_more_takes(wanted: TakesWanted, batch: ShownBatch) -> None:
     takes = wanted.plan(batch.client)
     await count_earlier_runs(store, batch)
     client, proven = await in_order(store, batch)
+    result.progress = ProgressFile(options.output)
     outcomes = make_takes(
         client,
         store,
@@ -66,6 +68,7 @@ async def make_more_takes(wanted: TakesWanted, batch: ShownBatch) -> None:
         max_concurrent=options.max_concurrent,
         budget=result.budget,
         price=options.price,
+        on_event=result.progress.on_event,
     )
     left = Counter(take.index for take in takes)
 
