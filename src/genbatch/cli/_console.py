@@ -79,6 +79,11 @@ class QuietConsole(Console):
         self.say(("genbatch: ", "bold red"), text)
 
 
+def can_ask() -> bool:
+    """Return whether somebody can answer a question."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def plain(text: object, limit: int = 300) -> str:
     """Return text on one line of printable characters, at most limit of them."""
     start = str(text)[: 2 * limit + 1]

@@ -109,6 +109,8 @@ class Display:
 
     def show(self, progress: Progress, result: Result, throttles: Mapping[str, Throttle]) -> None:
         """Draw the bar, or print a line if one is due."""
+        if self._options.quiet and not self._options.view:
+            return
         self._speed = self._speed or Speed()
         held = held_by(throttles, self.most)
         self.snapshot = snapshot = Snapshot(

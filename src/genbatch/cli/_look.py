@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ import typer
 from genbatch import Store
 from genbatch._run import FirstLook, Service
 
-from ._console import QuietConsole, count, plain
+from ._console import QuietConsole, can_ask, count, plain
 from ._options import Options
 
 _MOST_OPENED = 3  # images at once, else their folder
@@ -91,11 +90,6 @@ def show(paths: Sequence[Path]) -> None:
     for path in opened:
         with suppress(OSError):  # there is no desktop
             typer.launch(str(path.absolute()))
-
-
-def can_ask() -> bool:
-    """Return whether somebody can answer a question."""
-    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def wants_the_rest(left: int, options: Options) -> bool:

@@ -21,11 +21,11 @@ import typer
 from genbatch import ImageRequest, Prompt, Rejected, inputs
 from genbatch._bucket import bucket_path
 
-from ._console import QuietConsole, plain
+from ._console import QuietConsole, can_ask, plain
 from ._fetch import FetchedImages
 from ._folder import add_gallery
 from ._logfile import log_to
-from ._look import can_ask, show, wants_the_rest
+from ._look import show, wants_the_rest
 from ._options import (
     IMAGES,
     FolderOrFirst,

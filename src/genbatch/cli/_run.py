@@ -16,6 +16,7 @@ from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
+    nullcontext,
     suppress,
 )
 from dataclasses import dataclass, replace
@@ -186,8 +187,9 @@ def run_batch(
             display.most = bounded.max_concurrent
             await work(ShownBatch(entered, bounded, display, result, looks, last))
 
-    with Display(options) as display, watched(options, display):
-        run(batch, options.backend)
+    with Display(options) as display:
+        with watched(options, display) if options.view else nullcontext():
+            run(batch, options.backend)
     result.lost = display.lost_rows
     if display.is_interrupted:
         result.interrupted = result.interrupted or signal.SIGINT

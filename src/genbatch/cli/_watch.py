@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def watched(options: Options, display: Display) -> Iterator[None]:
-    """Show a run on a page during the block, if that is wanted."""
-    if not options.view:
-        yield
-        return
+    """Show a run on a page during the block."""
 
     def state() -> dict[str, Any]:
         snapshot = display.snapshot
