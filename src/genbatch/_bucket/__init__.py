@@ -1,6 +1,7 @@
 """The object store: a bucket that any number of processes and machines fill together."""
 
 from ._batch import Divided, ObjectBatch
+from ._download import download_bucket
 from ._objects import Objects, StoredImage
 from ._reports import bucket_problems, bucket_rows, bucket_status
 from ._store import BucketPath, ObjectStore, bucket_path
@@ -16,4 +17,5 @@ __all__ = [
     "bucket_problems",
     "bucket_rows",
     "bucket_status",
+    "download_bucket",
 ]

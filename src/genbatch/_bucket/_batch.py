@@ -18,7 +18,7 @@ from typing import Any
 from anyio import sleep
 
 from genbatch._core import Numbered
-from genbatch._store import BatchInput, Plan, both_digests, key_of
+from genbatch._store import BatchInput, Plan, both_digests, key_of, request_to_json
 from genbatch._values import ImageRequest
 
 from ._store import ObjectStore
@@ -154,7 +154,8 @@ class ObjectBatch:
         self._seen[digest] += 1
         row = (self._known or {}).get(key)
         saved = None if row is None else self._place.image_of(row)
-        return Plan(key, key, saved, asked=_kept(index, request, self._namespace))
+        kept = {"namespace": self._namespace, "digest": digest, "fake": bool(fake)}
+        return Plan(key, key, saved, asked=_kept(index, request, kept))
 
 
 async def _blocks(prompts: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[list[Numbered]]:
@@ -195,7 +196,7 @@ class Divided:
         return self._batch.divided(self._prompts)
 
 
-def _kept(index: int, request: ImageRequest, namespace: str) -> str:
+def _kept(index: int, request: ImageRequest, known: dict[str, Any]) -> str:
     """Return what is kept beside an image of what was asked for, as JSON."""
     images = [None if isinstance(each, bytes) else str(each) for each in request.images]
     settings = {
@@ -211,6 +212,7 @@ def _kept(index: int, request: ImageRequest, namespace: str) -> str:
         "prompt": request.text,
         "asked": {name: value for name, value in settings.items() if value},
         "metadata": dict(request.metadata),
-        "namespace": namespace,
+        "request": request_to_json(request),
+        **known,
     }
     return json.dumps(kept, default=str)

@@ -25,7 +25,7 @@ from genbatch._values import EXTENSIONS, StoreError
 
 _TEMPORARY = "tmp"  # the directory of files that have not got their names yet
 _OLD = 86_400.0  # seconds
-_SOON = 2.0  # seconds that opening tries again
+_SOON = 1.5  # seconds that opening tries again
 _PATIENCE = 15.0  # the same for what follows
 _TYPES = {extension: kind for kind, extension in EXTENSIONS.items()} | {
     ".json": "application/json",
@@ -195,7 +195,8 @@ class Bucket:
     Args:
         url: Of the bucket, and of a prefix in it.
         options: Of obstore's store; the names that s3fs has for them are understood too.
-        patience: Seconds to try each request again where the service fails.
+        patience: Seconds to try each request again where the service fails; one that is not
+            answered in twice as many has failed.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], patience: float) -> None:
@@ -218,20 +219,24 @@ class Bucket:
         return self._obstore.store.from_url(
             self.url,
             config=config,
-            client_options={"allow_http": is_plain, "connect_timeout": "2s", "timeout": "30s"},
+            client_options={
+                "allow_http": is_plain,
+                "connect_timeout": "2s",
+                "timeout": f"{2 * patience:g}s",
+            },
             retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=patience)},
         )
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new object durably; return False if the name is taken."""
-        with suppress(FileExistsError), self._errors(name):
+        with suppress(FileExistsError), self._errors(name, is_put=True):
             self._put(name, data, "create")
             return True
         return False
 
     def replace(self, name: str, data: bytes) -> None:
         """Write an object durably, replacing any of that name."""
-        with self._errors(name):
+        with self._errors(name, is_put=True):
             self._put(name, data, "overwrite")
 
     def swap(self, name: str, data: bytes, tag: Tag) -> bool:
@@ -304,7 +309,7 @@ class Bucket:
         )
 
     @contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
+    def _errors(self, name: str, *, is_put: bool = False) -> Iterator[None]:
         try:
             yield
         except (StoreError, FileExistsError):
@@ -313,7 +318,7 @@ class Bucket:
             text, kind = str(exc), type(exc).__name__
             if kind in ("AlreadyExistsError", "PreconditionError"):
                 raise FileExistsError(name) from None
-            if isinstance(exc, FileNotFoundError) and not _NO_BUCKET.search(text):
+            if isinstance(exc, FileNotFoundError) and not (is_put or _NO_BUCKET.search(text)):
                 raise
             if "ConditionalRequestConflict" in text:
                 raise FileExistsError(name) from None
@@ -322,7 +327,7 @@ class Bucket:
     def _advice(self, kind: str, text: str) -> str:
         """Return what is wrong, and what to set."""
         variables = _CREDENTIALS.get(self._scheme, "the credentials of the service")
-        if _NO_BUCKET.search(text):
+        if _NO_BUCKET.search(text) or kind in ("NotFoundError", "FileNotFoundError"):
             return f"there is no bucket {self._name!r}: create it, or correct the URL"
         if _NO_CREDENTIALS.search(text) or "MissingAccountName" in text or "Missing" in kind:
             return f"there are no credentials: set {variables}, or give storage_options"

@@ -31,7 +31,16 @@ from ._keys import (
 )
 from ._match import BatchInput
 from ._merge import Merged, merge
-from ._plan import FINAL, BegunCall, Plan, kept_request, note_failure
+from ._plan import (
+    FINAL,
+    BegunCall,
+    Plan,
+    PlanRequest,
+    Policy,
+    kept_request,
+    note_failure,
+    request_to_json,
+)
 from ._reports import (
     Status,
     export,
@@ -43,6 +52,7 @@ from ._reports import (
     standing,
     status,
     verify,
+    write_results,
 )
 from ._results import flat_row, results
 from ._store import PendingImage, Store, run_to_end
@@ -63,6 +73,8 @@ __all__ = [
     "Merged",
     "PendingImage",
     "Plan",
+    "PlanRequest",
+    "Policy",
     "RunCost",
     "Spent",
     "Status",
@@ -99,6 +111,7 @@ __all__ = [
     "read_file",
     "reading",
     "replace_file",
+    "request_to_json",
     "results",
     "run_to_end",
     "safe_name",
@@ -110,5 +123,6 @@ __all__ = [
     "tell_run",
     "tunings",
     "verify",
+    "write_results",
     "wrong_kind",
 ]

@@ -573,7 +573,8 @@ OfDemo = Annotated[bool, option(None, "The folder was made with --demo.")]
 def refuse_bucket(folder: Path, what: str) -> None:
     """Refuse what needs a folder on this machine."""
     if (bucket := bucket_path(folder)) is not None:
-        raise ValueError(f"{what} needs a local folder: {bucket} is a bucket")
+        here = f"genbatch merge {bucket} --to {bucket.name}"
+        raise ValueError(f"{what} needs a local folder, and {bucket} is a bucket: {here} copies it")
 
 
 def default_folder() -> Path:
