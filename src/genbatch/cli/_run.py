@@ -186,7 +186,7 @@ def run_batch(
             display.most = bounded.max_concurrent
             await work(ShownBatch(entered, bounded, display, result, looks, last))
 
-    with Display(options) as display, watched(options, display):
+    with Display(options) as display, watched(options, display, result):
         run(batch, options.backend)
     result.lost = display.lost_rows
     if display.is_interrupted:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
-from genbatch import Stopped, StoreError
+from genbatch import Stopped, Store, StoreError
 from genbatch._store import Tuning, note_steered, steered, tell_run, tunings
 from genbatch._throttle import parse_interval
 
@@ -119,18 +119,24 @@ class Steering:
         store = self.batch.store
         if store is None:
             return
+        # Here and below: a disk that is full or slow is reported by what saves images.
+        with suppress(StoreError):
+            await self._note(store, [])
         while True:
-            # A disk that is full or slow is reported by what saves images.
             with suppress(StoreError):
                 for number, tuning in await store.run_in_thread(
                     tunings, store.directory, self.control
                 ):
                     problems = self._apply(tuning)
                     self.control = number
-                    state = self._state() | {"problems": problems}
-                    await store.run_in_thread(note_steered, store.archive.journal, number, state)
+                    await self._note(store, problems)
             self._hold()
             await anyio.sleep(_POLL)
+
+    async def _note(self, store: Store, problems: list[str]) -> None:
+        """Note what holds now."""
+        state = self._state() | {"problems": problems}
+        await store.run_in_thread(note_steered, store.archive.journal, self.control, state)
 
     def _apply(self, tuning: Tuning) -> list[str]:
         """Do what a message says, and return why parts of it cannot be done."""
