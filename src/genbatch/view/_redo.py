@@ -69,13 +69,13 @@ class Wanted:
             if (value := given.get(name)) in (None, ""):
                 continue
             if not isinstance(value, str) or "\0" in value or len(value.encode()) > _LONGEST:
-                raise ValueError(f"{name.replace('_', ' ')}: a text of at most 100 kB, please")
+                raise ValueError(f"{name.replace('_', ' ')}: a text of at most 100 kB, without null characters")
             changes[name] = value
         for name, least, most in (("seed", -(2**31), 2**31 - 1), ("variants", 1, _MOST_TAKES)):
             if (value := given.get(name)) is None:
                 continue
             if type(value) is not int or not least <= value <= most:
-                raise ValueError(f"{name}: a whole number from {least:,} to {most:,}, please")
+                raise ValueError(f"{name}: a whole number from {least:,} to {most:,}")
             changes[name] = str(value)
         return cls(index, demo, changes)
 
