@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 URL = re.compile(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+")
 PROMPTS = 300
 _WATCH = """
-globalThis.seen = 0;
+globalThis.firstSeen = 0;
 const look = () => {
   const image = document.querySelector(".tile img");
-  if (image?.complete && image.naturalWidth) seen = Date.now();
+  if (image?.complete && image.naturalWidth) firstSeen = Date.now();
   else requestAnimationFrame(look);
 };
 look();
@@ -108,10 +108,10 @@ def test_a_run_of_three_hundred_is_watched_steered_and_chosen_from(
     lines = iter(process.stderr.readline, "")
     live.driver.get(url_of(lines))
     live.run(_WATCH)
-    live.until("seen")
+    live.until("firstSeen")
     first = min(path.stat().st_mtime for path in Path("out").glob("*.png"))
     loaded = live.run("return performance.timeOrigin / 1000")
-    _log.info("the first image was seen after %.2f s", live.run("return seen / 1000") - first)
+    _log.info("the first image was seen after %.2f s", live.run("return firstSeen / 1000") - first)
     _log.info("of which the page was not open for %.2f s", max(0.0, loaded - first))
 
     live.until("!steering.hidden")

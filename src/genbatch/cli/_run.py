@@ -425,6 +425,9 @@ async def _redraw(outcomes: Images, batch: ShownBatch) -> None:
         while True:
             batch.display.show(outcomes.progress, batch.result, batch.client.throttles)
             await anyio.sleep(_REDRAW)
+    # Calls in flight are paid for: whatever it is, the run goes on without a bar.
+    except Exception as error:  # noqa: BLE001
+        batch.display.give_up(error)
     finally:
         batch.display.end()
 

@@ -154,7 +154,8 @@ class Steering:
         if tuning.command == "drain" and not self.batch.result.is_ending:
             self.is_drained = True
             self.batch.result.stopped = Stopped("the run was told to drain")
-            display.note("Told to drain: waiting for the calls in flight.")
+            jobs = "" if options.via == "live" else "leaving the jobs at the service, "
+            display.note(f"Told to drain: {jobs}waiting for the calls in flight.")
             self.outcomes.drain()
         display.is_paused = self.is_paused
         self._hold()
@@ -186,6 +187,7 @@ class Steering:
     def _state(self) -> dict[str, Any]:
         return {
             "is": "draining" if self.is_drained else "paused" if self.is_paused else "running",
+            "via": self.batch.options.via,
             "max_concurrent": self.batch.display.most,
             "pace": self.pace or self.batch.options.pace,
             "budget": self.batch.result.budget.usd,

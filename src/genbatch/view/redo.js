@@ -29,7 +29,8 @@ for (const [name, values] of [["model", []], ["aspect_ratio", RATIOS]]) {
   inputs[name].setAttribute("list", list.id);
   form.append(list);
 }
-form.append(make("div", { className: "asking" }, ask, agree, price));
+const asked = make("div", { className: "asking" }, price, ask, agree);
+form.append(asked);
 $("commands").after(form, mine);
 
 const tellAlone = tell;
@@ -80,8 +81,10 @@ ask.onclick = async () => {
     agree.hidden = false;
     ask.hidden = true;
     agree.focus();
+    asked.scrollIntoView({ block: "nearest" });
   } catch (error) {
     if (question === asking) price.textContent = error.message;
+    asked.scrollIntoView({ block: "nearest" });
   }
   ask.disabled = false;
 };

@@ -46,6 +46,7 @@ function tellSteering() {
     if (input !== document.activeElement) input.value = steer[name] ?? "";
     input.disabled = steer.is === "draining";
   }
+  limits.max_concurrent.parentNode.hidden = steer.via !== "live"; // jobs have none
   limits.budget.parentNode.hidden = steer.budget === null; // a run without one takes none
   const ends = steer.is === "draining" && "Ending: waiting for the calls in flight.";
   refused.textContent = ends || steer.problems?.join("; ") || refused.textContent;
