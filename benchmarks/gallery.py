@@ -1,8 +1,8 @@
-"""The gallery: thumbnails a second, and how soon many images are seen and searched.
+"""The gallery: thumbnails a second, and how soon many images are seen, scrolled and searched.
 
 Run ``python -m benchmarks.gallery``. It makes images of the size that models send and reduces them,
-then folders of 10,000 small images and of 100,000 prompts, and looks at their pages, from the disk,
-in a headless Chromium. That needs selenium, chromium and chromedriver; without them only the
+then folders of 10,000 small images and of 100,000 prompts, and looks at their pages, from the disk
+and as ``genbatch view`` serves them, in a headless Chromium. That needs selenium, chromium and chromedriver; without them only the
 thumbnails are measured.
 """
 
@@ -27,16 +27,17 @@ from PIL import Image
 
 from genbatch import ImageRequest
 from genbatch._store._archive import Archive
-from genbatch._store._keys import DEFAULT_TEMPLATE, content_digest
+from genbatch._store._keys import digests_of_texts
 from genbatch._store._plan import PlanRequest, Policy
 from genbatch.gallery import write_gallery
+from genbatch.view import serving
 
 KINDS = (("PNG", 1024), ("PNG", 2048), ("JPEG", 1024), ("JPEG", 2048))
 WORDS = (
     "corgi raincoat lighthouse dusk harbour pizza teapot robot meadow comet fjord violin".split()
 )
 TYPED = "corgi in a raincoat"
-LOADS = 5
+LOADS = 3
 
 _SEEN = """
 const inView = ({ top, bottom }) => bottom > 0 && top < innerHeight;
@@ -51,7 +52,6 @@ return new Promise((done) =>
     done({
       first,
       largest: list.getEntries().at(-1).startTime,
-      heap: performance.memory.usedJSHeapSize / 1e6,
     }),
   ).observe({ type: "largest-contentful-paint", buffered: true }),
 );
@@ -64,6 +64,20 @@ box.dispatchEvent(new Event("input"));
 document.body.offsetHeight;  // its layout too
 return performance.now() - began;
 """
+_SCROLL = """
+const [pixels, seconds, done] = arguments;
+const gaps = [];
+let [began, last] = [];
+const step = (now) => {
+  if (last) gaps.push(now - last);
+  [began, last] = [began ?? now, now];
+  if (now - began > 1000 * seconds) return done(gaps);
+  scrollTo(0, pixels * (now - began) / 1000);
+  requestAnimationFrame(step);
+};
+requestAnimationFrame(step);
+"""
+PIXELS, SECONDS = 10_000, 10  # scrolled in a second, and for so long
 
 
 def photo(size: int, kind: str, choose: random.Random) -> bytes:
@@ -87,7 +101,7 @@ def dot(number: int) -> bytes:
 
 def fill(folder: Path, prompts: int, images: int, draw: Callable[[int], bytes]) -> None:
     """Plan prompts in a folder and note the images of the first of them, in one transaction."""
-    archive = Archive(folder, fresh=True, template=DEFAULT_TEMPLATE, policy=Policy())
+    archive = Archive(Policy(folder), fresh=True)
     try:
         batch = archive.begin_batch("")
         wanted = []
@@ -95,7 +109,7 @@ def fill(folder: Path, prompts: int, images: int, draw: Callable[[int], bytes]) 
             words = random.Random(number).sample(WORDS, 5)
             about = {"animal": words[0], "style": words[1]}
             prompt = ImageRequest(f"a {' and a '.join(words)}, number {number}", metadata=about)
-            wanted.append(PlanRequest.of(number, prompt, content_digest("", prompt)))
+            wanted.append(PlanRequest.of(number, prompt, digests_of_texts("", prompt)(prompt.text)))
         archive.plan(batch, "", wanted, {}, 0)
         archive.end_batch(batch, {}, whole=True)
         with archive.journal.writing() as journal:
@@ -160,42 +174,57 @@ def measure_page(place: Path, prompts: int, images: int) -> None:
     began = perf_counter()
     page = write_gallery(folder)
     seconds = perf_counter() - began
-    loads = [look(page) for _ in range(LOADS)]
     mb = page.stat().st_size / 1e6
     print(f"{prompts:,} prompts, {images:,} images: {mb:.1f} MB, written in {seconds:.2f} s")
-    for name, unit in {
-        "first": "ms",
-        "largest": "ms",
-        "seen": "ms",
-        "search": "ms",
-        "heap": "MB",
-    }.items():
-        values = [load[name] for load in loads]
-        print(
-            f"  {MEANING[name]}: {statistics.median(values):.0f} {unit}, at most {max(values):.0f}"
-        )
+    print_loads([look(page.absolute().as_uri()) for _ in range(LOADS)])
+    with serving(folder) as server:
+        print("the same as genbatch view serves it")
+        print_loads([look(server.url) for _ in range(LOADS)])
     shutil.rmtree(folder)
 
 
+def print_loads(loads: list[dict[str, float]]) -> None:
+    """Print what was measured."""
+    for name, meaning in MEANING.items():
+        values = [load[name] for load in loads]
+        most = f"{min(values):.0f} to {max(values):.0f}"
+        print(f"  {meaning}: {statistics.median(values):.0f} {UNITS.get(name, 'ms')}, {most}")
+
+
+UNITS = {"heap": "MB", "later": "MB", "rate": "frames/s"}
 MEANING = {
     "first": "first contentful paint",
     "largest": "largest contentful paint",
     "seen": "all images in the window are there",
     "search": "slowest of a search typed letter by letter, with its layout",
+    "rate": "scrolling",
+    "slow": "longest of 95 % of the frames",
     "heap": "JavaScript heap",
+    "later": "the same after scrolling",
 }
 
 
-def look(page: Path) -> dict[str, float]:
+def look(url: str) -> dict[str, float]:
     """Load a page in a new browser and return what was measured."""
     with chromium() as driver:
-        driver.get(page.absolute().as_uri())
+        driver.set_script_timeout(10 * SECONDS)
+        driver.get(url)
         while not (seen := driver.execute_script(_SEEN)):
             pass
         found: dict[str, float] = driver.execute_script(_TIMES)
         typed = [TYPED[: length + 1] for length in range(len(TYPED))]
         search = max(driver.execute_script(_SEARCH, text) for text in typed)
-        return found | {"seen": seen, "search": search}
+        found |= {"seen": seen, "search": search, "heap": heap_of(driver)}
+        driver.execute_script(_SEARCH, "")
+        gaps = sorted(driver.execute_async_script(_SCROLL, PIXELS, SECONDS))
+        rate, slow = 1000 * len(gaps) / sum(gaps), gaps[int(0.95 * len(gaps))]
+        return found | {"rate": rate, "slow": slow, "later": heap_of(driver)}
+
+
+def heap_of(driver: Any) -> float:
+    """Return the megabytes of JavaScript that are in use."""
+    driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+    return float(driver.execute_script("return performance.memory.usedJSHeapSize / 1e6"))
 
 
 def main() -> None:

@@ -102,7 +102,8 @@ def test_an_open_image_stays_while_others_come(folder: Path, live: Browser) -> N
         assert live.find("#place").text == "4 of 40"
         assert live.find("#note").get_property("value") == "unfinished"
         live.press(Keys.ESCAPE)
-        assert live.focused() == "3"
+        live.until("document.activeElement.dataset.at === '3'")
+        live.until("[...document.querySelectorAll('.tile img')].every((it) => it.complete)")
 
 
 def test_the_keyboard_chooses_and_moves_on(folder: Path, live: Browser) -> None:

@@ -76,6 +76,7 @@ def test_json_of_a_dry_run_is_what_it_would_do(genbatch: Genbatch) -> None:
         "reserved": pytest.approx(3 * (0.1344 + (20 + 15) * 2e-6 + 2000 * 12e-6), rel=0.001),
         "seconds": None,
         "model": "gemini-3-pro-image",
+        "asks": False,
     }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from genbatch._store import status
+from genbatch.cli._display import Display
+from genbatch.cli._main import run
 from genbatch.testing import (
     Call,
     ControlCall,
@@ -271,3 +273,18 @@ def test_a_model_that_is_known_to_be_gone_is_refused_before_any_call(
     assert "gemini-2.5-flash-image was shut down: use 'flash'" in done.stderr
     assert fake.stats.calls == 0
     assert not Path("genbatch-out").exists()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_what_cannot_be_drawn_neither_ends_nor_hangs_a_run(
+    backend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("cannot draw")
+
+    monkeypatch.setattr(Display, "show", refuse)
+    write_prompts(3)
+    assert run(["run", "prompts.txt", "-o", "out", "--demo", "--backend", backend]) == 0
+    assert len(images("out")) == 3
+    told = "genbatch: the progress cannot be shown: RuntimeError('cannot draw')\n"
+    assert capsys.readouterr().err.count(told) == 1

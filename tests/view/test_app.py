@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 
 from genbatch import Prompt
-from genbatch._store import Choice, choices, export
+from genbatch._store import Choice, Tuning, choices, export, note_steered, tunings
 from genbatch.view import serving
-from support.folders import DATA, add_take, fill, picture
+from support.archives import opened
+from support.folders import add_take, fill, picture
 from support.markup import MARKUP
+from support.served import Page
 
-
-class Page:
-    """A browser's requests to a server, as plain as they are on the wire."""
-
-    def __init__(self, url: str) -> None:
-        self.port = urlsplit(url).port
-        self.token = urlsplit(url).query
-        self.cookie = ""
-        self.cookie = self.get(f"/?{self.token}").headers["set-cookie"].partition(";")[0]
-
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        given = {"cookie": self.cookie, "host": f"127.0.0.1:{self.port}"}
-        if body is not None:
-            given["content-type"] = "application/json"
-        given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        content = body if body is None or isinstance(body, bytes) else json.dumps(body)
-        connection.request(method, path, content, {k: v for k, v in given.items() if v})
-        answer: Any = connection.getresponse()
-        answer.body = answer.read()
-        connection.close()
-        return answer
-
-    def get(self, path: str, **headers: str) -> Any:
-        return self.ask("GET", path, **headers)
-
-    def post(self, path: str, body: Any, **headers: str) -> Any:
-        return self.ask("POST", path, body, **headers)
-
-    def told(self) -> dict[str, Any]:
-        found = DATA.search(self.get("/").body.decode())
-        assert found
-        page: dict[str, Any] = json.loads(found[1])
-        return page
+ROUTES = ("/choices", "/pick", "/tune", "/price", "/redo", "/give-up", "/take-over")
 
 
 @pytest.fixture
@@ -80,7 +48,8 @@ def test_whoever_has_no_token_gets_nothing(folder: Path, page: Page) -> None:
             assert (answer.status, answer.headers["set-cookie"]) == (403, None)
             assert b"fox" not in answer.body
     assert page.get("/?token=wrong", cookie="").status == 403
-    assert page.post("/choices", {}, cookie="").status == 403
+    for route in ROUTES:
+        assert page.post(route, {}, cookie="").status == 403
 
 
 @pytest.mark.parametrize(
@@ -89,6 +58,8 @@ def test_whoever_has_no_token_gets_nothing(folder: Path, page: Page) -> None:
 def test_another_host_name_gets_nothing(folder: Path, page: Page, host: str) -> None:
     for path in (*paths_of(folder), f"/?{page.token}"):
         assert page.get(path, host=host).status == 403
+    for route in ROUTES:
+        assert page.post(route, {}, host=host, origin=f"http://{host}").status == 403
 
 
 @pytest.mark.parametrize("host", ["localhost:9999", "127.0.0.1:1", "[::1]:80", "LOCALHOST"])
@@ -102,18 +73,22 @@ def test_another_origin_gets_nothing(folder: Path, page: Page) -> None:
     for origin in ("null", "http://evil.example", f"https://{here}", "http://127.0.0.1:1"):
         for path in paths_of(folder):
             assert page.get(path, origin=origin).status == 403
-        assert page.post("/choices", {}, origin=origin).status == 403
-        assert page.post("/pick", "x", origin=origin).status == 403
+        for route in ROUTES:
+            assert page.post(route, {}, origin=origin).status == 403
     for site in ("cross-site", "same-site"):
         for path in paths_of(folder):
             assert page.get(path, sec_fetch_site=site).status == 403
+        for route in ROUTES:
+            assert page.post(route, {}, sec_fetch_site=site).status == 403
     # Whatever led to the whole address, its token lets in.
     assert page.get(f"/?{page.token}", sec_fetch_site="cross-site", cookie="").status == 200
 
 
 def test_no_form_of_another_page_could_send_a_choice(page: Page) -> None:
-    assert page.post("/choices", {}, content_type="text/plain").status == 415
-    assert page.get("/choices?x=1").status == 404
+    for route in ROUTES:
+        assert page.post(route, {}, content_type="text/plain").status == 415
+        assert page.get(f"{route}?x=1").status == 404
+        assert page.post(route, b" " * 1_000_001).status == 413
 
 
 def test_only_files_that_the_journal_knows_are_served(folder: Path, page: Page) -> None:
@@ -245,3 +220,35 @@ def test_a_folder_that_is_only_read_is_shown(folder: Path, monkeypatch: pytest.M
     with serving(folder) as server:
         assert Page(server.url).get(paths_of(folder)[3]).status == 200
     assert not os.listdir(folder / ".genbatch" / "thumbs")
+
+
+def test_a_run_is_told_what_the_page_is_told(folder: Path, page: Page) -> None:
+    given = {"command": "pause", "max_concurrent": 7, "pace": "10/min", "budget": 2}
+    answer = page.post("/tune", given)
+    assert (answer.status, "no run goes on" in json.loads(answer.body)["error"]) == (503, True)
+    with opened(folder) as store:
+        assert page.post("/tune", given).status == 200
+        assert page.post("/tune", {"command": "resume"}).status == 200
+        told = [tuning for _, tuning in tunings(folder, 0)]
+        assert told == [Tuning("pause", 7, "10/min", 2.0), Tuning("resume")]
+        note_steered(store.journal, 2, {"is": "paused", "max_concurrent": 7, "problems": ["<b>"]})
+        assert page.post("/choices", {}).status == 200  # after it, the journal has been read
+        assert page.told()["steer"] == {"is": "paused", "max_concurrent": 7, "problems": ["<b>"]}
+    page.post("/choices", {})
+    assert page.told()["steer"] is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"command": "stop"}, {"command": ["pause"]}, {"max_concurrent": 0}, {"pace": "soon"}),
+        *({"max_concurrent": True}, {"max_concurrent": "7"}, {"max_concurrent": 10**20}),
+        *({"budget": -1}, {"budget": 1e300}, {"budget": "2"}, {"budget": True}, {"pace": 3}, [], 1),
+        b'{"budget": NaN}',
+    ],
+)
+def test_what_no_run_can_be_told_is_refused(folder: Path, page: Page, given: Any) -> None:
+    with opened(folder):
+        answer = page.post("/tune", given)
+        assert (answer.status, list(json.loads(answer.body))) == (400, ["error"])
+        assert tunings(folder, 0) == []

@@ -3,7 +3,7 @@
 from ._archive import Archive
 from ._batch import Batch
 from ._choices import Choice, choice_lines, choices, choose, parse_choices, pick_file
-from ._control import Tuning, note_steered, steered, tell_run, tunings
+from ._control import Tuning, last_budget, note_steered, steered, tell_run, tunings
 from ._files import (
     disk_error,
     is_temporary,
@@ -41,6 +41,7 @@ from ._plan import (
     note_failure,
     request_to_json,
 )
+from ._redos import Redo, move_redo, open_redos, queue_redo
 from ._reports import (
     Status,
     export,
@@ -75,6 +76,7 @@ __all__ = [
     "Plan",
     "PlanRequest",
     "Policy",
+    "Redo",
     "RunCost",
     "Spent",
     "Status",
@@ -98,16 +100,20 @@ __all__ = [
     "kept_request",
     "key_of",
     "laid_out",
+    "last_budget",
     "make_directory",
     "make_private",
     "merge",
+    "move_redo",
     "note_failure",
     "note_steered",
     "open_in_jobs",
+    "open_redos",
     "parse_choices",
     "pick_file",
     "pinned",
     "place",
+    "queue_redo",
     "read_file",
     "reading",
     "replace_file",

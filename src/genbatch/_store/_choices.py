@@ -96,7 +96,7 @@ def choose(directory: Path, chosen: Mapping[str, Choice]) -> None:
         StoreError: If there is no journal in directory, or it cannot be written.
     """
     unknown = ""
-    with closing(_open(directory)) as opened, opened.writing() as journal:
+    with closing(open_journal(directory)) as opened, opened.writing() as journal:
         places = {file: journal.first(_OF_FILE, storable(file)) for file in chosen}
         unknown = next((file for file, place in places.items() if place is None), "")
         if not unknown:
@@ -122,7 +122,7 @@ def pick_file(directory: Path, file: str) -> None:
         ValueError: If the file is not the image of a prompt.
         StoreError: If there is no journal in directory, or it cannot be written.
     """
-    with closing(_open(directory)) as opened, opened.writing() as journal:
+    with closing(open_journal(directory)) as opened, opened.writing() as journal:
         place = journal.first(_OF_FILE, storable(file))
         is_picked = place is not None and journal.pick(*place)
     if not is_picked:
@@ -146,7 +146,12 @@ def add_choices(journal: Transaction, item: int, chosen: Iterable[Row]) -> None:
     journal.executemany(sql, [(item, *each) for each in chosen])
 
 
-def _open(directory: Path) -> Journal:
+def open_journal(directory: Path) -> Journal:
+    """Return the journal of a directory that has one, open for writing beside a run.
+
+    Raises:
+        StoreError: If it has none, or it cannot be opened.
+    """
     path = directory / HIDDEN / JOURNAL
     if not os.path.lexists(path):
         raise no_journal(directory)

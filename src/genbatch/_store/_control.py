@@ -18,10 +18,13 @@ from typing import Any, NamedTuple
 from genbatch._values import StoreError
 
 from ._files import holder
-from ._journal import CONTROL_SINCE, HIDDEN, JOURNAL, LOCK, Journal, check_types
+from ._journal import CONTROL_SINCE, HIDDEN, JOURNAL, LOCK, Journal, Transaction, check_types
 from ._reports import reading
 
+COMMANDS = ("pause", "resume", "drain")
+
 _SESSION = "(SELECT max(id) FROM session)"
+_MANY = 1_000_000  # calls at once, or dollars
 
 
 class Tuning(NamedTuple):
@@ -38,6 +41,32 @@ class Tuning(NamedTuple):
     max_concurrent: int | None = None
     pace: str | None = None
     budget: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        command: Any = None,
+        max_concurrent: Any = None,
+        pace: object = None,
+        budget: Any = None,
+    ) -> Tuning:
+        """Return a tuning of values that may be anything; whether a pace is one is not checked.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        if command not in (None, *COMMANDS):
+            raise ValueError(f"{command!r:.40} is not pause, resume or drain")
+        if max_concurrent is not None and (
+            type(max_concurrent) is not int or not 1 <= max_concurrent < _MANY
+        ):
+            raise ValueError(f"{max_concurrent!r:.40} is not a number of calls, at least 1")
+        if pace is not None and not isinstance(pace, str):
+            raise ValueError(f"{pace!r:.40} is not a pace such as 10/min")
+        is_number = isinstance(budget, int | float) and not isinstance(budget, bool)
+        if budget is not None and not (is_number and 0 <= budget < _MANY):
+            raise ValueError(f"{budget!r:.40} is not a number of US dollars")
+        return cls(command, max_concurrent, pace, budget)
 
 
 def tell_run(directory: Path, tuning: Tuning) -> int:
@@ -87,8 +116,27 @@ def steered(directory: Path) -> tuple[int, dict[str, Any]] | None:
         StoreError: If there is no journal, or it cannot be read.
     """
     with reading(directory) as journal:
+        return steered_in(journal)
+
+
+def last_budget(directory: Path) -> float | None:
+    """Return the budget of the last run in a directory that noted what holds; None without one.
+
+    Raises:
+        StoreError: If there is no journal, or it cannot be read.
+    """
+    with reading(directory) as journal:
         if journal.first("PRAGMA user_version")[0] < CONTROL_SINCE:
             return None
-        sql = f"SELECT control, state FROM steered WHERE session = {_SESSION}"  # noqa: S608
-        row = journal.first(sql)
-        return row and (row[0], json.loads(row[1]))
+        row = journal.first("SELECT state FROM steered ORDER BY session DESC LIMIT 1")
+        found = json.loads(row[0]).get("budget") if row else None
+        return found if isinstance(found, float | int) else None
+
+
+def steered_in(journal: Transaction) -> tuple[int, dict[str, Any]] | None:
+    """Return what the last run has noted, and after which message; None if nothing."""
+    if journal.first("PRAGMA user_version")[0] < CONTROL_SINCE:
+        return None
+    sql = f"SELECT control, state FROM steered WHERE session = {_SESSION}"  # noqa: S608
+    row = journal.first(sql)
+    return row and (row[0], json.loads(row[1]))

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ._choices import Choice, choices_in, has_choices
+from ._control import steered_in
 from ._files import holder
 from ._journal import HIDDEN, JOURNAL, LOCK, Spent
+from ._redos import Redo, redos_in
 from ._reports import LAST_PLACE, ROW, reading, row_of
 
 _MARKS = f"""
@@ -58,12 +60,16 @@ class Changes:
         choices: All that has been chosen, by file.
         spent: What all runs have paid.
         lately: Images made in the last minute.
+        steered: What holds in the last run, as far as it has noted that.
+        redos: Further takes that pages were asked for.
     """
 
     items: list[Changed]
     choices: dict[str, Choice]
     spent: Spent
     lately: int
+    steered: dict[str, Any] | None
+    redos: list[Redo]
 
 
 @dataclass(slots=True)
@@ -107,7 +113,15 @@ class Follower:
                 for id, takes in zip(changed, grouped, strict=True)
             ]
             (lately,) = journal.first(_LATELY)
-            changes = Changes(items, choices_in(journal), Spent.read(journal), lately)
+            steered = steered_in(journal)
+            changes = Changes(
+                items,
+                choices_in(journal),
+                Spent.read(journal),
+                lately,
+                steered and steered[1],
+                redos_in(journal),
+            )
         self._marks, self._stamp = marks, stamp
         return changes
 

@@ -101,6 +101,11 @@ class Display:
         self._area = None
         self._lines.is_typed = True
 
+    def give_up(self, error: Exception) -> None:
+        """Show no progress any more."""
+        self._area = None
+        self._console.error(f"the progress cannot be shown: {plain(repr(error), 200)}")
+
     @property
     def lost_rows(self) -> Exception | None:
         """Why rows could not be written, None if they were or the reader has left."""

@@ -381,7 +381,7 @@ def _is_confirmed(plan: Preview, options: Options, *, is_asked: bool) -> bool:
     Raises:
         ValueError: If it is expensive, and nobody can answer.
     """
-    asks = plan.is_expensive and options.budget is None and not options.yes
+    asks = _asks(plan, options)
     for line in filter(None, plan.lines if asks or not options.quiet else ()):
         QuietConsole(stderr=True).say(line)
     if asks and not (is_asked and can_ask()):
@@ -392,11 +392,15 @@ def _is_confirmed(plan: Preview, options: Options, *, is_asked: bool) -> bool:
     return not asks or typer.confirm("Continue?", err=True)
 
 
+def _asks(plan: Preview, options: Options) -> bool:
+    return plan.is_expensive and options.budget is None and not options.yes
+
+
 def _show_plan(plan: Preview, options: Options) -> int:
     """Print what a command would do; return the exit code."""
     out = QuietConsole()
     if options.as_json:
-        out.data(plan.row)
+        out.data(json.dumps(json.loads(plan.row) | {"asks": _asks(plan, options)}))
         return 0
     for line in filter(None, (plan.lines[0], plan.reserved, *plan.lines[1:])):
         out.say(line)

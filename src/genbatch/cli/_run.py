@@ -188,7 +188,7 @@ def run_batch(
             await work(ShownBatch(entered, bounded, display, result, looks, last))
 
     with Display(options) as display:
-        with watched(options, display) if options.view else nullcontext():
+        with watched(options, display, result) if options.view else nullcontext():
             run(batch, options.backend)
     result.lost = display.lost_rows
     if display.is_interrupted:
@@ -427,6 +427,9 @@ async def _redraw(outcomes: Images, batch: ShownBatch) -> None:
         while True:
             batch.display.show(outcomes.progress, batch.result, batch.client.throttles)
             await anyio.sleep(_REDRAW)
+    # Calls in flight are paid for: whatever it is, the run goes on without a bar.
+    except Exception as error:  # noqa: BLE001
+        batch.display.give_up(error)
     finally:
         batch.display.end()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
-from genbatch import Stopped, StoreError
+from genbatch import Stopped, Store, StoreError
 from genbatch._store import Tuning, note_steered, steered, tell_run, tunings
 from genbatch._throttle import parse_interval
 
@@ -119,18 +119,24 @@ class Steering:
         store = self.batch.store
         if store is None:
             return
+        # Here and below: a disk that is full or slow is reported by what saves images.
+        with suppress(StoreError):
+            await self._note(store, [])
         while True:
-            # A disk that is full or slow is reported by what saves images.
             with suppress(StoreError):
                 for number, tuning in await store.run_in_thread(
                     tunings, store.directory, self.control
                 ):
                     problems = self._apply(tuning)
                     self.control = number
-                    state = self._state() | {"problems": problems}
-                    await store.run_in_thread(note_steered, store.archive.journal, number, state)
+                    await self._note(store, problems)
             self._hold()
             await anyio.sleep(_POLL)
+
+    async def _note(self, store: Store, problems: list[str]) -> None:
+        """Note what holds now."""
+        state = self._state() | {"problems": problems}
+        await store.run_in_thread(note_steered, store.archive.journal, self.control, state)
 
     def _apply(self, tuning: Tuning) -> list[str]:
         """Do what a message says, and return why parts of it cannot be done."""
@@ -148,7 +154,8 @@ class Steering:
         if tuning.command == "drain" and not self.batch.result.is_ending:
             self.is_drained = True
             self.batch.result.stopped = Stopped("the run was told to drain")
-            display.note("Told to drain: waiting for the calls in flight.")
+            jobs = "" if options.via == "live" else "leaving the jobs at the service, "
+            display.note(f"Told to drain: {jobs}waiting for the calls in flight.")
             self.outcomes.drain()
         display.is_paused = self.is_paused
         self._hold()
@@ -180,6 +187,7 @@ class Steering:
     def _state(self) -> dict[str, Any]:
         return {
             "is": "draining" if self.is_drained else "paused" if self.is_paused else "running",
+            "via": self.batch.options.via,
             "max_concurrent": self.batch.display.most,
             "pace": self.pace or self.batch.options.pace,
             "budget": self.batch.result.budget.usd,

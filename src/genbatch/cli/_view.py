@@ -11,8 +11,8 @@ import typer
 from genbatch._store import choice_lines, choices, choose, export, parse_choices
 
 from ._console import QuietConsole, count, plain
-from ._options import OUT, OutputFolder, command, option, refuse_bucket
-from ._watch import announce, serving_page, until_stopped
+from ._options import OUT, Options, OutputFolder, command, option, refuse_bucket
+from ._watch import announce, redo_options, serving_page, until_stopped
 
 Port = Annotated[
     int, option(None, "Port of the page; 0 takes any free one.", "N", min=0, max=65535)
@@ -24,11 +24,19 @@ From = Annotated[
 ]
 
 
-@command()
-def view_command(folder: OutputFolder = OUT, port: Port = 0, no_open: NoOpen = False) -> int:
-    """Look at the images on a local page, and choose among them, also while a run makes them.
+@command("service", "budget", "max_images", "price", "pace", "base_url")
+def view_command(
+    *,
+    folder: OutputFolder = OUT,
+    port: Port = 0,
+    no_open: NoOpen = False,
+    options: Options,
+) -> int:
+    """Look at the images on a local page, choose among them, and ask for further takes.
 
-    The page is served to this machine only, and to whoever has its whole address.
+    A run that goes on in the folder is followed and can be steered. The page is served to this
+    machine only, and to whoever has its whole address. Options about services and costs are for
+    the further takes; without --budget, that of the last run holds.
 
     Examples:
 
@@ -38,11 +46,14 @@ def view_command(folder: OutputFolder = OUT, port: Port = 0, no_open: NoOpen = F
     refuse_bucket(folder, "view")
     choices(folder)  # a folder without a run is named at once
     out = QuietConsole()
-    with serving_page(folder, port) as server:
+    budget = [] if options.budget is None else [f"--budget={options.budget}"]
+    with serving_page(folder, port, None, [*budget, *redo_options(options)]) as server:
         announce(server, out.say, can_open=not no_open)
         out.say("Ctrl-C ends it; what was chosen is saved.")
         with suppress(KeyboardInterrupt):
             anyio.run(until_stopped)
+        if server.redos.is_making():
+            out.say("Waiting for the calls in flight. Ctrl-C leaves them to end by themselves.")
     return 0
 
 

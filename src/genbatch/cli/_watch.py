@@ -8,8 +8,8 @@ import signal
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -18,27 +18,56 @@ import anyio
 
 from ._display import Display
 from ._options import Options
+from ._result import Result
 
 if TYPE_CHECKING:
     from genbatch.view import Server
 
+_OF_REDO = ("service", "max_images", "price", "prices", "timeout", "pace", "patience", "base_url")
+
 
 @contextmanager
-def watched(options: Options, display: Display) -> Iterator[None]:
-    """Show a run on a page during the block."""
+def watched(options: Options, display: Display, result: Result) -> Iterator[None]:
+    """Show a run on a page during the block.
+
+    Further takes that were asked for on the page are made at the end of a run that nothing ended
+    early; otherwise they wait for the next page.
+    """
 
     def state() -> dict[str, Any]:
         snapshot = display.snapshot
         return {"figures": snapshot.figures if snapshot else []}
 
-    with serving_page(options.output, 0, state) as server:
+    with serving_page(options.output, 0, state, redo_options(options)) as server:
         announce(server, display.note, can_open=True)
         yield
+        if result.is_ending or not server.redos.waiting():
+            return
+        display.note("Making what was asked for on the page; Ctrl-C ends it.")
+        with suppress(KeyboardInterrupt):
+            server.redos.finish()
+
+
+def redo_options(options: Options) -> list[str]:
+    """Return the options of a command that a further take is made with, too."""
+    return [
+        f"--{name.replace('_', '-')}={value}"
+        for name in _OF_REDO
+        for value in _values_of(getattr(options, name))
+    ]
+
+
+def _values_of(value: Any) -> Sequence[Any]:
+    """Return the values of an option, none if it was not given."""
+    return () if value is None else value if isinstance(value, list) else (value,)
 
 
 @contextmanager
 def serving_page(
-    folder: Path, port: int, state: Callable[[], dict[str, Any]] | None = None
+    folder: Path,
+    port: int,
+    state: Callable[[], dict[str, Any]] | None = None,
+    redo: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Serve the page of a folder during the block; as genbatch.view.serving.
 
@@ -50,7 +79,7 @@ def serving_page(
         from genbatch.view import serving
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from error
-    with serving(folder, port=port, state=state) as server:
+    with serving(folder, port=port, state=state, redo=redo) as server:
         yield server
 
 

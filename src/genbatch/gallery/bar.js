@@ -83,7 +83,7 @@ $("search").oninput = ({ target }) => {
 };
 $("clear").onclick = () => location.reload();
 document.onkeydown = (event) => {
-  if (event.target.matches("input:not([type=checkbox]), select")) return;
+  if (event.target.matches("input:not([type=checkbox]), textarea, select")) return;
   if (chooseBy(event)) event.preventDefault();
   if (event.key !== "/" || box.open) return;
   event.preventDefault();
@@ -109,7 +109,7 @@ const showWhole = ({ target }) => {
 canvas.addEventListener("error", showWhole, { capture: true });
 box.onkeydown = ({ key, target }) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
-  if (!step || target === $("note")) return;
+  if (!step || target.matches("input:not([type=checkbox]), textarea, select")) return;
   if (panes.length) compareFrom(step);
   else view(current + step);
 };

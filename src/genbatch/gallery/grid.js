@@ -125,6 +125,10 @@ const labelOf = (role, textContent) =>
 
 function draw() {
   const { top } = canvas.getBoundingClientRect();
+  const now = performance.now();
+  const [pixels, passed] = [Math.abs(top - lastDrawn.top), now - lastDrawn.when];
+  const isFast = passed < PAUSE && pixels > FAST * passed;
+  lastDrawn = { top, when: now };
   const first = rowAt(-top - AHEAD);
   let end = first;
   while (end < rows.length && rows[end].top < innerHeight - top + AHEAD) end += 1;
@@ -141,10 +145,26 @@ function draw() {
   for (let number = end - 1; number >= first; number -= 1) {
     if (drawn.has(number)) continue;
     const element = elementOf(rows[number]);
+    if (isFast) hold(element);
     canvas.insertBefore(element, drawn.get(number + 1) ?? null);
     drawn.set(number, element);
   }
   mark();
+}
+
+// What is scrolled past faster than anybody sees is not loaded until the scrolling is slower.
+function hold(element) {
+  for (const image of element.querySelectorAll("img")) {
+    image.dataset.src = image.getAttribute("src");
+    image.removeAttribute("src");
+  }
+  clearTimeout(held);
+  held = setTimeout(() => {
+    for (const image of canvas.querySelectorAll("img[data-src]")) {
+      image.src = image.dataset.src;
+      delete image.dataset.src;
+    }
+  }, PAUSE);
 }
 
 function rowAt(pixels) {

@@ -16,6 +16,9 @@ const NONE = "—"; // of what has no value
 const OPTIONS = { "": "", demo: " --demo" }; // of commands, by namespace
 const AHEAD = 800; // pixels above and below the window that are drawn too
 
+const FAST = 5; // pixels in a millisecond
+const PAUSE = 120; // milliseconds without fast scrolling
+
 const want = {
   words: [],
   status: "",
@@ -30,6 +33,8 @@ const want = {
 let shown = []; // items that match, in the order in which they are seen
 let rows = []; // of the layout: top, height, cells with their tiles; start and end in shown
 let drawn = new Map(); // elements of rows, by number
+let lastDrawn = { top: 0, when: -Infinity }; // where the canvas was when rows were last drawn
+let held; // the timer of images that are not loaded yet
 let width; // pixels there are for rows
 let viewed; // the item and the take that the dialog tells of
 let current = 0; // place in shown of the one image that Tab leads to

@@ -17,6 +17,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,19 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from genbatch._store import Choice, choose, make_private, pick_file, read_file
+from genbatch._store import Choice, Tuning, choose, make_private, pick_file, read_file, tell_run
+from genbatch._throttle import parse_interval
 from genbatch._values import EXTENSIONS, StoreError, sniff_input_type
 from genbatch.gallery import DIRECTORY, draw_thumb, page, publish_thumb
 
 from ._feed import Feed
+from ._redo import Redos, Wanted
 
 _POLL = 0.1  # seconds between looks for something to tell a page
 _SILENCE = 15.0  # seconds after which a line keeps the connection alive
 _THUMBS = 4  # drawn at once
+_PRICED = 1  # at once: each is a process
+_NAMESPACES = ("", "demo")
 _LONGEST = 1_000_000  # bytes of a request
 _MOST_CHOICES = 10_000  # in a request
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
@@ -49,6 +54,7 @@ _THUMB = re.compile(r"([0-9a-f]{64})-\d+x\d+\.webp")
 _TYPES = {extension: kind for kind, extension in EXTENSIONS.items()}
 _KEPT = {"cache-control": "private, max-age=31536000, immutable"}  # named after its content
 _CHECKED = {"cache-control": "private, no-cache"}
+SCRIPTS = ("steer.js", "redo.js", "live.js")  # one after the other, as one
 _NO_ENTRY = "This page is opened by its whole address, token included, as the terminal shows it."
 _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
@@ -120,19 +126,25 @@ def _is_ours(headers: Headers, is_entry: bool) -> bool:
     return is_entry or headers.get("sec-fetch-site", "none") in ("none", "same-origin")
 
 
-def app_of(feed: Feed, token: str) -> Starlette:
+def app_of(feed: Feed, redos: Redos, token: str) -> Starlette:
     """Return the app that serves a directory.
 
     Args:
         feed: Follows it.
+        redos: Makes the further takes that are asked for.
         token: Whoever knows it gets in.
     """
-    served = _Served(feed)
+    served = _Served(feed, redos)
     routes = [
         Route("/", served.page),
         Route("/events", served.events),
         Route("/choices", served.choices, methods=["POST"]),
         Route("/pick", served.pick, methods=["POST"]),
+        Route("/tune", served.tune, methods=["POST"]),
+        Route("/price", served.price, methods=["POST"]),
+        Route("/redo", served.redo, methods=["POST"]),
+        Route("/give-up", served.give_up, methods=["POST"]),
+        Route("/take-over", served.take_over, methods=["POST"]),
         Route(f"/{DIRECTORY.as_posix()}/{{name}}", served.thumb),
         Route("/input/{key}/{number:int}", served.input),
         Route("/favicon.ico", _no_icon),  # asked for unasked
@@ -156,8 +168,10 @@ async def _no_icon(request: Request) -> Response:
 class _Served:
     """What is at each address."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, redos: Redos) -> None:
         self._feed = feed
+        self._redos = redos
+        self._pricing = anyio.CapacityLimiter(_PRICED)
         self._drawing = anyio.CapacityLimiter(_THUMBS)
 
     async def page(self, request: Request) -> Response:
@@ -170,8 +184,8 @@ class _Served:
         head, items = self._feed.page()
         directory = self._feed.directory
         head |= {"name": directory.resolve().name, "folder": str(directory), "live": True}
-        script = (files(__package__) / "live.js").read_text(encoding="utf-8")
-        return "".join(page(head, items, script=script, policy="; connect-src 'self'"))
+        scripts = [(files(__package__) / name).read_text(encoding="utf-8") for name in SCRIPTS]
+        return "".join(page(head, items, script="\n".join(scripts), policy="; connect-src 'self'"))
 
     async def events(self, request: Request) -> Response:
         mark = request.headers.get("last-event-id") or request.query_params.get("after", "")
@@ -194,7 +208,7 @@ class _Served:
                 yield ":\n\n"
                 silent = 0.0
 
-    def _write(self, write: Callable[[Path, Any], None], what: object) -> None:
+    def _write(self, write: Callable[[Path, Any], object], what: object) -> None:
         """Write to the journal, and read that: a page that is answered is not told older news."""
         write(self._feed.directory, what)
         self._feed.refresh()
@@ -215,6 +229,47 @@ class _Served:
             raise ValueError("what is picked is the name of a file")
         await to_thread.run_sync(self._write, pick_file, given)
         return JSONResponse({})
+
+    async def tune(self, request: Request) -> Response:
+        """Tell the run something: an object of what `genbatch tune` takes."""
+        given = await _object_of(request)
+        tuning = Tuning.of(**{name: given.get(name) for name in Tuning._fields})
+        if tuning.pace is not None:
+            parse_interval(tuning.pace)
+        await to_thread.run_sync(self._write, tell_run, tuning)
+        return JSONResponse({})
+
+    async def price(self, request: Request) -> Response:
+        """Answer what a further take would cost: an object of the prompt's key and options."""
+        given = await _object_of(request)
+        item = self._feed.item(given.get("key"))
+        space = item.get("namespace", "")
+        if item["index"] is None or space not in _NAMESPACES:
+            raise ValueError("only prompts of the last run, made by genbatch run, can be redone")
+        wanted = Wanted.of(item["index"], space == "demo", given)
+        priced = await to_thread.run_sync(self._redos.price, wanted, limiter=self._pricing)
+        return JSONResponse(priced)
+
+    async def redo(self, request: Request) -> Response:
+        """Queue what was priced: an object of its number, and whether the user is sure."""
+        given = await _object_of(request)
+        agree = partial(self._redos.agree, is_sure=given.get("sure") is True)
+        await to_thread.run_sync(self._then_read, agree, given.get("number"))
+        return JSONResponse({})
+
+    async def give_up(self, request: Request) -> Response:
+        """Take back, end or dismiss the redo of a number."""
+        await to_thread.run_sync(self._then_read, self._redos.give_up, await _json_of(request))
+        return JSONResponse({})
+
+    async def take_over(self, request: Request) -> Response:
+        """Make the redo of a number, which another page has left waiting."""
+        await to_thread.run_sync(self._then_read, self._redos.take_over, await _json_of(request))
+        return JSONResponse({})
+
+    def _then_read(self, tell: Callable[[Any], None], what: object) -> None:
+        tell(what)
+        self._feed.refresh()
 
     async def thumb(self, request: Request) -> Response:
         found = _THUMB.fullmatch(request.path_params["name"])
@@ -269,6 +324,13 @@ def _only(values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError("a choice is an object of verdict, stars and note")
     return {name: values[name] for name in Choice._fields if name in values}
+
+
+async def _object_of(request: Request) -> dict[str, Any]:
+    given = await _json_of(request)
+    if not isinstance(given, dict):
+        raise ValueError("the body is not an object")
+    return given
 
 
 async def _json_of(request: Request) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from genbatch._store import Changed, Changes, Follower
+from genbatch._store import Changed, Changes, Follower, Redo
 from genbatch._values import StoreError
 from genbatch.gallery import (
     Item,
@@ -51,9 +51,15 @@ class Feed:
     Args:
         directory: Where runs are made; it need not have a journal yet.
         state: Returns what a run in this process says of itself, None if there is none.
+        tell_redos: Returns what a page is told of the further takes that were asked for.
     """
 
-    def __init__(self, directory: Path, state: Callable[[], State] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        state: Callable[[], State] | None = None,
+        tell_redos: Callable[[list[Redo]], list[State]] = lambda redos: [],
+    ) -> None:
         self.directory = directory
         self._follower = Follower(directory)
         self._state = state
@@ -62,6 +68,9 @@ class Feed:
         self._fields: dict[str, object] = fields_of([])
         self._fields_version = 0
         self._head: State = {"spent": 0.0, "maybe": 0.0, "written": 0}
+        self._tell_redos = tell_redos
+        self._steered: State | None = None
+        self._redos: list[Redo] = []
         self._epoch = secrets.token_hex(4)
         self.version = 0
         self.pictures: dict[str, Picture] = {}  # by file
@@ -82,6 +91,17 @@ class Feed:
         with self._lock:
             self.is_closed = True
             self.version += 1
+
+    def item(self, key: object) -> Item:
+        """Return the item with a key.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        with self._lock:
+            if not isinstance(key, str) or key not in self._known:
+                raise ValueError(f"there is no prompt {key!r:.80}")
+            return self._known[key].item
 
     def page(self) -> tuple[State, list[str]]:
         """Return what a new page is told: the head, and every item as JSON."""
@@ -144,7 +164,12 @@ class Feed:
         if found is not None:
             spent = {"spent": found.spent.usd, "maybe": found.spent.maybe_usd}
             head |= {**spent, "lately": found.lately, "problem": None}
+            self._steered, self._redos = found.steered, found.redos
             changed = found.items
+        head |= {
+            "steer": self._steered if running else None,
+            "redos": self._tell_redos(self._redos),
+        }
         items = [self._item_of(each) for each in changed]
         add_choices(items, found.choices if found else {})
         version = self.version + 1

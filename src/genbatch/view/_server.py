@@ -8,13 +8,14 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
 from ._feed import Feed, State
+from ._redo import Redos
 
 try:
     import uvicorn
@@ -36,15 +37,21 @@ class Server:
     Attributes:
         port: Of this machine.
         url: The address of the page, with the token.
+        redos: The further takes that are asked for on it.
     """
 
     port: int
     url: str
+    redos: Redos
 
 
 @contextmanager
 def serving(
-    directory: Path, *, port: int = 0, state: Callable[[], State] | None = None
+    directory: Path,
+    *,
+    port: int = 0,
+    state: Callable[[], State] | None = None,
+    redo: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Serve the page of a directory during the block; it blocks for a moment at both ends.
 
@@ -52,6 +59,7 @@ def serving(
         directory: Where runs are made; it need not have a journal yet.
         port: Of this machine, 0 for any free one.
         state: Returns what a run in this process says of itself.
+        redo: Options of ``genbatch redo`` for the further takes that are asked for on the page.
 
     Raises:
         ValueError: If the port cannot be had.
@@ -63,9 +71,10 @@ def serving(
     token = secrets.token_urlsafe(24)
     port = listening.getsockname()[1]
     with listening:
-        feed = Feed(directory, state)
+        redos = Redos(directory, redo)
+        feed = Feed(directory, state, redos.tell)
         config = uvicorn.Config(
-            app_of(feed, token),
+            app_of(feed, redos, token),
             http="h11",
             ws="none",
             lifespan="off",
@@ -82,8 +91,9 @@ def serving(
         try:
             while not server.started and thread.is_alive():
                 time.sleep(_START)
-            yield Server(port, f"http://{_HOST}:{port}/?token={token}")
+            yield Server(port, f"http://{_HOST}:{port}/?token={token}", redos)
         finally:
+            redos.close()
             feed.close()
             server.should_exit = True
             thread.join()

@@ -39,6 +39,8 @@ function receive({ head, items: changed }) {
   }
   tellSummary();
   tellNotice();
+  tellSteering();
+  tellQueue();
   tellChosen();
   renewControls();
   if (changed.length) refresh(renewed);
@@ -114,7 +116,7 @@ tellSummary = () => {
       ? dollars(page.spent) + (page.maybe ? `, perhaps ${dollars(page.maybe)} more` : "")
       : "",
     page.running && page.lately ? `${count(page.lately, "image")} in the last minute` : "",
-    page.running && !page.state ? "a run is in progress" : "",
+    page.running && !page.state ? `a run is ${page.steer?.is ?? "in progress"}` : "",
   ];
   $("summary").textContent = [...figures, whys].filter(Boolean).join(" · ");
 };
@@ -134,7 +136,9 @@ function tellNotice() {
 async function post(path, value) {
   const headers = { "content-type": "application/json" };
   const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(value) });
-  if (!response.ok) throw new Error((await response.json()).error);
+  const answer = await response.json().catch(() => ({ error: `the server says ${response.status}` }));
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
 }
 
 save = (changes) => {
@@ -175,4 +179,6 @@ addEventListener("beforeunload", (event) => {
 });
 tellSummary();
 tellNotice();
+tellSteering();
+tellQueue();
 renewControls();
