@@ -267,7 +267,7 @@ def in_bucket(options: Options) -> Options:
         "--gallery": options.gallery,
     }
     if names := [name for name, is_given in given.items() if is_given]:
-        raise ValueError(f"-o {bucket} is a bucket, which does not go with {names[0]}")
+        raise ValueError(f"-o {bucket} is a bucket: leave out {names[0]}")
     return replace(options, output=bucket, no_look=True)
 
 
