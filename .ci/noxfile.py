@@ -94,6 +94,7 @@ def integrations(session: nox.Session) -> None:
         "tests/bucket/test_servers.py",
         "tests/docs/test_events.py",
         "tests/docs/test_arq.py",
+        "tests/docs/test_django.py",
         "tests/testing/test_pytest_plugin.py",
     )
     _run(session, "python", "-m", "pytest", "-m", "slow or not slow", *files)

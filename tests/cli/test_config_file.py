@@ -44,6 +44,28 @@ def test_the_command_line_wins_over_the_environment_and_files(
     assert Path("mine").is_dir()
 
 
+def test_the_plan_names_what_files_have_set(own: Path, genbatch: Genbatch, serve: Serve) -> None:
+    serve()
+    write_prompts(1)
+    own.write_text("budget = 5\n")
+    Path("genbatch.toml").write_text('model = "pro"\nimage_size = "2K"\noutput = "mine"\n')
+    told = genbatch("run", "prompts.txt", "--image-size", "1K").stderr
+    assert "Set by genbatch.toml: model, output\n" in told
+    assert f"Set by {own}: budget\n" in told
+
+
+def test_a_relative_place_of_ones_own_file_is_not_followed(
+    own: Path, genbatch: Genbatch, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve()
+    write_prompts(1)
+    monkeypatch.setenv("XDG_CONFIG_HOME", ".")
+    monkeypatch.setenv("HOME", str(own.parent))
+    Path("genbatch").mkdir()
+    Path("genbatch", "genbatch.toml").write_text("max_images = 0\n")
+    assert genbatch("run", "prompts.txt").returncode == 0
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -62,9 +84,15 @@ def test_the_command_line_wins_over_the_environment_and_files(
         'model = "openai/sunburst"',
         'model = "sunburst"',
         'model = "gpt-image-2"',
+        'model = " gpt-image-2 "',
+        'model = "flare\\t"',
         'output = "../elsewhere"',
         'output = "/tmp"',
         'output = "link"',
+        'output = "s3://bucket/folder"',
+        'output = "gs://bucket"',
+        "quiet = true",
+        "timeout = 0.001",
         "model = ['pro']",
         "[run]\nyes = true",
         "model = pro",

@@ -52,7 +52,7 @@ def test_kept_images_are_copied(genbatch: Genbatch, folder: Path) -> None:
     done = genbatch("copy", "out", "best", "--kept")
     assert done.stdout == "0 images copied to best, 0.0 MB, 1 already there\n"
     done = genbatch("copy", "out", "best", "--min-rating", "5")
-    assert (done.returncode, done.stdout) == (0, "Nothing to copy: no image of out is meant.\n")
+    assert (done.returncode, done.stdout) == (0, "Nothing to copy: no image in out fits.\n")
 
 
 def test_copies_are_converted_with_what_is_beside_them(genbatch: Genbatch) -> None:
@@ -78,12 +78,12 @@ def test_what_is_left_out_is_told(genbatch: Genbatch, folder: Path) -> None:
     ("options", "said"),
     [
         (["out"], "out is in out: choose a folder outside of it"),
-        (["c", "--quality", "80"], "--quality is of --format jpeg or webp: give one of them too"),
+        (["c", "--quality", "80"], "--quality needs --format jpeg or webp"),
         (["c", "--where", "x"], "--where: 'x' is not like category=animals"),
         (["c", "--where", "x=1"], "--where x: no prompt has such a field; there are own"),
         (["c", "--sheet", "a.gif"], "--sheet a.gif: give a name that ends in .png, .jpg or .webp"),
-        (["c", "--layout", "parquet", "--sidecar", "txt"], "--sidecar is of files: rows of Parquet "
-         "have what it would say"),
+        (["c", "--layout", "parquet", "--sidecar", "txt"], "--sidecar goes with copies as files: rows "
+         "of Parquet have what it would say"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(genbatch: Genbatch, options: list[str], said: str) -> None:

@@ -77,7 +77,7 @@ def test_without_a_browser_it_says_so(
 def test_a_folder_that_has_no_gallery_is_one_line(genbatch: Genbatch, serve: Serve) -> None:
     done = genbatch("gallery", "nowhere")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "genbatch: nowhere has no journal: nothing was run into it\n"
+    assert done.stderr == "genbatch: nowhere is not there: no such folder\n"
     serve()
     write_prompts(1)
     genbatch("run", "prompts.txt", "-o", "out")
@@ -92,7 +92,8 @@ def test_a_folder_that_has_no_gallery_is_one_line(genbatch: Genbatch, serve: Ser
 
 def test_without_pillow_it_says_what_to_install(genbatch: Genbatch) -> None:
     Path("PIL.py").write_text("raise ModuleNotFoundError('no', name='PIL')")
-    done = genbatch("gallery", "out", env=os.environ | {"PYTHONPATH": "."})
+    path = os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])
+    done = genbatch("gallery", "out", env=os.environ | {"PYTHONPATH": path})
     assert (done.returncode, done.stdout) == (2, "")
     needs = "genbatch: the gallery needs the package Pillow; "
     assert done.stderr == f"{needs}run python -m pip install 'genbatch[cli]'\n"

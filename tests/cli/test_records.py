@@ -56,7 +56,7 @@ def test_a_folder_without_a_journal_is_one_line(genbatch: Genbatch) -> None:
     for command in ("status", "export", "verify"):
         done = genbatch(command, "nowhere")
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == "genbatch: nowhere has no journal: nothing was run into it\n"
+        assert done.stderr == "genbatch: nowhere is not there: no such folder\n"
 
 
 def test_status_tells_how_the_last_run_went_and_ended(genbatch: Genbatch, serve: Serve) -> None:

@@ -69,7 +69,7 @@ def test_a_merge_says_what_is_wrong_with_a_folder(genbatch: Genbatch) -> None:
     write_prompts(1)
     assert genbatch("run", "prompts.txt", "--demo", "-o", "a").returncode == 0
     missing = genbatch("merge", "a", "b", "--to", "c")
-    assert missing.stderr == "genbatch: b has no journal: nothing was run into it\n"
+    assert missing.stderr == "genbatch: b is not there: no such folder\n"
     twice = genbatch("merge", "a", "--to", "a")
     assert "is named twice: merge different folders into another one" in twice.stderr
     with opened(Path("a")):

@@ -73,8 +73,8 @@ def test_redo_may_ask_for_something_else(genbatch: Genbatch, serve: Serve) -> No
             ["redo", "genbatch-out", "two"],
             "'two' is not a prompt number: give numbers as export shows them",
         ),
-        (["redo", "nowhere", "1"], "nowhere has no journal: nothing was run into it"),
-        (["pick", "nowhere", "1", "1"], "nowhere has no journal: nothing was run into it"),
+        (["redo", "nowhere", "1"], "nowhere is not there: no such folder"),
+        (["pick", "nowhere", "1", "1"], "nowhere is not there: no such folder"),
         (["pick", "genbatch-out", "1", "2"], "prompt 1 has no take 2"),
         (["pick", "genbatch-out", "1", "0"], "Invalid value for 'TAKE'"),
     ],
@@ -174,7 +174,8 @@ def test_files_are_named_as_asked_and_a_fresh_folder_is_empty(
     done = genbatch("run", "prompts.txt", "--fresh")
     assert done.returncode == 2
     assert (
-        done.stderr.splitlines()[-1] == "genbatch: genbatch-out is not empty, and was to be fresh"
+        done.stderr.splitlines()[-1]
+        == "genbatch: genbatch-out is not empty, as a fresh run needs it: give another folder"
     )
     assert genbatch("run", "prompts.txt", "--name", "{colour}").returncode == 2
     assert fake.stats.calls == 2

@@ -63,7 +63,7 @@ def test_only_a_run_that_goes_on_is_told(genbatch: Genbatch) -> None:
     fill(Path("out"), ["a fox"])
     told = genbatch("tune", "out", "--pause")
     assert told.returncode == 3
-    expected = "genbatch: no run goes on in out: start it with the options you want\n"
+    expected = "genbatch: no run is in progress in out: start one with the options you want\n"
     assert told.stderr == expected
     both = genbatch("tune", "out", "--pause", "--resume")
     assert both.returncode == 2

@@ -89,9 +89,12 @@ def test_a_remote_machine_is_told_how_to_come_near(monkeypatch: pytest.MonkeyPat
 def test_a_folder_without_a_run_is_named(genbatch: Genbatch) -> None:
     Path("empty").mkdir()
     for command in ("view", "keep"):
-        for folder in ("empty", "missing"):
+        for folder, why in (
+            ("empty", "has no journal: nothing was run into it"),
+            ("missing", "is not there: no such folder"),
+        ):
             done = genbatch(command, folder)
-            error = f"genbatch: {folder} has no journal: nothing was run into it\n"
+            error = f"genbatch: {folder} {why}\n"
             assert (done.returncode, done.stdout, done.stderr) == (2, "", error)
     assert not list(Path("empty").iterdir())
 

@@ -260,7 +260,7 @@ def test_a_file_that_is_no_image_is_left_out(tmp_path: Path) -> None:
 
 
 def test_quality_needs_a_format_that_has_one() -> None:
-    with pytest.raises(ValueError, match="--quality is of --format jpeg or webp"):
+    with pytest.raises(ValueError, match="--quality needs --format jpeg or webp"):
         Conversion("png", 80)
 
 
@@ -414,7 +414,7 @@ def test_copies_may_be_around_the_folder_but_not_in_it(folder: Path) -> None:
 
 def test_another_run_s_folder_is_no_place_for_copies(folder: Path) -> None:
     fill(folder.parent / "copies", ["an owl"])
-    with pytest.raises(ValueError, match="has images of its own runs"):
+    with pytest.raises(ValueError, match="is the folder of a run"):
         copied(folder)
 
 

@@ -240,7 +240,7 @@ def test_results_cut_short_are_left_and_logged(
     shutil.copytree(whole, folder)
     (folder / "results.jsonl").write_bytes(b'{"index": 0, "id')
     write_results(folder)
-    assert "results.jsonl is not ours: move it elsewhere" in caplog.text
+    assert "results.jsonl was not written by genbatch: move it elsewhere" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["results.jsonl", "index.html"])

@@ -121,6 +121,11 @@ def test_other_urls_are_refused(url: str) -> None:
         GeminiClient(KEY, base_url=url)
 
 
+def test_a_url_of_another_type_is_refused() -> None:
+    with pytest.raises(TypeError, match="base_url must be a str, got int"):
+        GeminiClient(KEY, base_url=3)  # type: ignore[arg-type]
+
+
 def test_password_in_a_url_is_refused_and_not_shown() -> None:
     with pytest.raises(ValueError, match="no user") as caught:
         find_base_url("http://user:hunter2@proxy.example", {})

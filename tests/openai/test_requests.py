@@ -30,7 +30,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"image_size": "8K"}, "image_size must be one of 1K, 2K, 4K, got '8K'"),
     ({"generation_config": {"n": 2}}, "a prompt asks for one image"),
     ({"generation_config": {"stream": True}}, "the client sets it"),
-    ({"generation_config": {"output_format": "svg"}}, "output_format must be an image's"),
+    ({"generation_config": {"output_format": "svg"}}, "output_format must be png, jpeg or webp"),
     ({"generation_config": {"quality": "hd"}}, "makes quality low, medium, high, xhigh, max"),
     ({"generation_config": {"size": "big"}}, "size must be like '1536x1024' or 'auto'"),
     ({"generation_config": {"size": "1000x1000"}}, "multiples of 16"),

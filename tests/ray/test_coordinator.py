@@ -83,7 +83,7 @@ async def test_a_worker_taken_for_dead_makes_no_further_call(
         await wait_all_tasks_blocked()
         error = RateLimited("too many")
         refusal = await coordinator.admit("a", 1)
-        assert str(refusal) == "the worker was not heard of for 10 s, run again"
+        assert str(refusal) == "the worker was not heard from for 10 s, run again"
         assert await coordinator.report("a", 0, Report(error)) is error
         await coordinator.leave("a", [], stopped=False)
 

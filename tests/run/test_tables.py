@@ -131,6 +131,7 @@ async def test_a_column_of_arrow_says_what_to_pass() -> None:
         (FRAME, 'got a DataFrame, .* such as frame["prompt"], .* frame.to_dict("records")'),
         (POLARS, 'got a DataFrame, .* such as frame["prompt"], .* frame.iter_rows(named=True)'),
         (ARROW, 'got a Table, .* such as table["prompt"].to_pylist(), .* table.to_pylist()'),
+        (POLARS.lazy(), "got a LazyFrame, .* frame.collect().iter_rows(named=True)"),
         (TABLE, "got a mapping, which iterates its keys"),
     ],
 )

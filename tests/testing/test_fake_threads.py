@@ -14,6 +14,7 @@ from anyio import create_task_group
 from genbatch import GeminiClient
 from genbatch.openai import OpenAIClient
 from genbatch.testing import Call, FakeGemini, FakeOpenAI, Fault, closed_port
+from support.backends import until
 from support.wire import PATH, asking
 
 on_both = pytest.mark.parametrize("fake", [FakeGemini, FakeOpenAI])
@@ -129,3 +130,25 @@ def test_an_error_of_a_fault_arrives_as_the_block_ends() -> None:
         with pytest.raises(httpx.TransportError):
             httpx.post(f"{server.url}{PATH}?key=any", json=asking("a fox"), trust_env=False)
     assert threads() == set()
+
+
+@on_both
+@pytest.mark.anyio
+async def test_answers_that_are_held_back_hold_up_no_other(fake: Any) -> None:
+    may_go = threading.Event()
+
+    def held(answer: dict[str, Any]) -> dict[str, Any]:
+        assert may_go.wait(60)
+        return answer
+
+    def faults(call: Call) -> Fault | None:
+        return Fault(edit=held) if call.number <= 8 else None
+
+    async with fake(image_size=8, faults=faults) as server, client_of(server) as client:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(client.generate_image, "a slow fox")
+            await until(lambda: bool(server.stats.calls == 8))
+            await client.generate_image("a fox")
+            may_go.set()
+    assert server.stats.images == 9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genbatch import Prompt
+from genbatch import ImageRequest, Prompt
 
 
 def test_variants_are_copies_with_ids_filenames_and_seeds_of_their_own() -> None:
@@ -70,6 +70,11 @@ def test_a_field_of_another_type_is_named(field: str, value: object, message: st
     with pytest.raises(TypeError) as caught:
         Prompt("a cat", **{field: value})  # type: ignore[arg-type]
     assert str(caught.value) == message
+
+
+def test_what_a_prompt_has_is_no_setting_and_that_is_told() -> None:
+    with pytest.raises(TypeError, match=r"no setting 'images': .*; a Prompt has it$"):
+        ImageRequest.of("a cat", {"images": (b"x",)})  # type: ignore[typeddict-unknown-key]
 
 
 def test_images_may_be_a_list() -> None:

@@ -73,7 +73,7 @@ class BucketPath(PosixPath):
     def read_bytes(self) -> bytes:
         """Return the bytes of the object, which is read at each call."""
         if self.objects is None:
-            raise StoreError(f"open {self} with its ObjectStore")
+            raise StoreError(f"{self} can be read while its ObjectStore is open")
         place = self.objects.place
         data = place.read(str(self).removeprefix(place.uri("")))
         if data is None:

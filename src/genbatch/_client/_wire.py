@@ -93,7 +93,9 @@ class Secret:
 
 def _sendable(key: str, name: str) -> str:
     if any(not "!" <= character <= "~" for character in key):
-        raise ValueError(f"the {name} has characters that cannot be sent in an HTTP header")
+        raise ValueError(
+            f"the {name} has characters that cannot be sent in an HTTP header: copy it again"
+        )
     return key
 
 
@@ -128,7 +130,10 @@ def find_base_url(
 
     Raises:
         ValueError: If the key could leave the machine unencrypted, or the URL is malformed.
+        TypeError: If it is not a string.
     """
+    if base_url is not None:
+        check_type("base_url", base_url, str)
     url = (base_url or environ.get(name) or "").strip()
     if not url:
         return None

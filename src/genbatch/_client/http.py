@@ -147,7 +147,7 @@ def error_of_status(status: int, message: str, model: str) -> GenbatchError:
             f"{model} sent an unexpected answer ({status}): {message}", maybe_paid=True
         )
     if status < 400:
-        error = Rejected(f"a redirect of {model} ({status}) was not followed")
+        error = Rejected(f"a redirect of {model} ({status}) was not followed: correct the base URL")
         error.scope = "service"
         return error
     error = Rejected(f"{model} refused the request ({status}): {message}")

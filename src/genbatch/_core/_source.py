@@ -56,6 +56,11 @@ def iterable_of(prompts: Iterable[P] | AsyncIterable[P]) -> Iterable[P] | AsyncI
             f"does not iterate its rows: pass one column, such as {column}, or to "
             f"generate_images with prompt_column= its rows, {rows}"
         )
+    if hasattr(prompts, "collect") and hasattr(prompts, "collect_schema"):  # of polars, lazy
+        raise TypeError(
+            "prompts must be an iterable of prompts, got a LazyFrame, which has no rows yet: "
+            "pass frame.collect().iter_rows(named=True) to generate_images with prompt_column="
+        )
     if isinstance(prompts, Iterable | AsyncIterable):
         return prompts
     if hasattr(prompts, "__len__") and hasattr(prompts, "__getitem__"):

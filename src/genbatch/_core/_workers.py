@@ -189,8 +189,9 @@ class Workers(Generic[P, T]):
 
     def _cut_short(self) -> RuntimeError:
         done = self._succeeded + self._failed
+        outcomes = "outcome" if done == 1 else "outcomes"
         return RuntimeError(
-            f"the batch was cut short after {done} outcomes: one of its tasks was cancelled"
+            f"the batch was cut short after {done} {outcomes}: one of its tasks was cancelled"
         )
 
     def progress(self) -> Progress:

@@ -83,7 +83,7 @@ class FirstLook:
             while self._ended < self._begun:
                 with waiting():
                     await self._looked.park()
-            raise Looked("as many images as were to be looked at are made")
+            raise Looked("only the images to look at were to be made")
         self._begun += 1
         try:
             async with self._turn_at(gate, model, check):

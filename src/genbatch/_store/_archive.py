@@ -109,7 +109,9 @@ class Archive:
         try:
             files.make_directory(directory)
             if fresh and not _is_fresh(directory):
-                full = StoreError(f"{directory} is not empty, and was to be fresh")
+                full = StoreError(
+                    f"{directory} is not empty, as a fresh run needs it: give another folder"
+                )
                 raise full from FileExistsError(errno.EEXIST, "not empty")
             if not hidden.is_dir():  # it may be a link, to a disk that can hold a journal
                 files.make_private(hidden)

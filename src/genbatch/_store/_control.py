@@ -77,7 +77,9 @@ def tell_run(directory: Path, tuning: Tuning) -> int:
     """
     path = directory / HIDDEN / JOURNAL
     if not path.exists() or holder(directory / HIDDEN / LOCK) is None:
-        raise StoreError(f"no run goes on in {directory}: start it with the options you want")
+        raise StoreError(
+            f"no run is in progress in {directory}: start one with the options you want"
+        )
     with closing(Journal(path)) as opened, opened.writing() as journal:
         (session,) = journal.first(f"SELECT {_SESSION}")
         return journal.insert("control", session=session, told=time.time(), **tuning._asdict())

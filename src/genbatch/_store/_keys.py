@@ -121,7 +121,7 @@ def _plain(value: object) -> object:
         return sorted(map(repr, value))
     text = repr(value)
     if " at 0x" in text:  # an address: another in each process, and so a new image in each run
-        raise TypeError(f"a setting must have a lasting text, got {text}")
+        raise TypeError(f"a setting must have the same repr() in every process, got {text}")
     return text
 
 

@@ -346,7 +346,11 @@ def verify(directory: str | os.PathLike[str]) -> Iterator[str]:
                         stem = Path(entry.name).stem
                         names = stem, stem.rpartition("-")[0]  # of a further image of an answer
                         waits = any(map(journal.is_attempted, names))
-                        what = "waits for the next run to note it" if waits else _STRAY
+                        what = (
+                            "is not in the journal yet: the next run takes it up"
+                            if waits
+                            else _STRAY
+                        )
                         yield f"{path / entry.name} {what}"
 
 
@@ -364,7 +368,12 @@ def write_results(directory: Path) -> None:
     path = directory / RESULTS
     rows = export(directory)
     if not _is_ours(path):
-        log(_log, WARNING, "%s is not ours: move it elsewhere, and the next run writes it", path)
+        log(
+            _log,
+            WARNING,
+            "%s was not written by genbatch: move it elsewhere, and the next run writes it",
+            path,
+        )
     elif first := next(rows, None):
         files.replace(path, (f"{_dump(row)}\n" for row in chain([first], rows)))
 
@@ -385,7 +394,9 @@ def _is_ours(path: Path) -> bool:
 
 def no_journal(directory: Path) -> StoreError:
     """Return the error of a directory without a journal."""
-    error = StoreError(f"{directory} has no journal: nothing was run into it")
+    is_there = directory.is_dir()
+    why = "has no journal: nothing was run into it" if is_there else "is not there: no such folder"
+    error = StoreError(f"{directory} {why}")
     error.__cause__ = FileNotFoundError(ENOENT, "no journal")
     return error
 

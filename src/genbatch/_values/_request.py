@@ -231,13 +231,15 @@ class ImageRequest:
         """
         if unknown := settings.keys() - _SETTINGS:
             name = min(unknown)
-            raise TypeError(f"there is no setting {name!r}: there are {', '.join(_SETTINGS)}")
+            hint = "; a Prompt has it" if name in Prompt.__dataclass_fields__ else ""
+            known = ", ".join(_SETTINGS)
+            raise TypeError(f"there is no setting {name!r}: there are {known}{hint}")
         for name, kind in _TYPES.items():
             if settings.get(name) is not None or (name == "model" and name in settings):
                 check_type(name, settings[name], kind)  # type: ignore[literal-required]
         if isinstance(prompt, ImageRequest):
             if settings:
-                raise TypeError("an ImageRequest has its settings: give none beside it")
+                raise TypeError("an ImageRequest has its own settings: put them into it")
             return prompt
         return cls("any text", **settings).with_prompt(prompt)
 

@@ -3,7 +3,8 @@
 1. The command line wins over the environment, that over the file in the working directory, and that
    over the user's own, ``~/.config/genbatch/genbatch.toml``.
 2. The file in the working directory may be somebody else's, as in a cloned repository: it says how
-   images are made, and never who is asked, what may be spent, or which files elsewhere are written.
+   images are made, and never who is asked, what may be spent, what is shown of that, whether a paid
+   answer is waited for, or which files elsewhere are written.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+from genbatch._bucket import bucket_path
+
 from ._options import ENVIRONMENT, Options
 from ._services import Services
 
 NAME = "genbatch.toml"
 _HARMLESS = (
     *("encoding", "model", "aspect_ratio", "image_size", "output", "name", "gallery"),
-    *("max_concurrent", "pace", "timeout", "patience", "quiet", "backend"),
+    *("max_concurrent", "pace", "patience", "backend"),
 )
 _LARGEST = 65_536  # bytes
 
@@ -32,7 +35,9 @@ def use_config_files() -> dict[str, Path]:
     Raises:
         ValueError: If a file is malformed, or sets what it may not.
     """
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser())
+    home = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if not home.is_absolute():  # or a working directory could have it
+        home = Path("~/.config").expanduser()
     origins: dict[str, Path] = {}
     for path, is_own in ((Path(NAME), False), (home / "genbatch" / NAME, True)):
         for name, value in _read(path):
@@ -65,7 +70,8 @@ def _check(path: Path, name: str, value: object, *, is_own: bool) -> None:
     # Known by their variables: what has none is for the command line, and a key for neither.
     known = {each.name for each in fields(Options) if each.metadata["option"](each.name).envvar}
     if name not in known:
-        raise ValueError(f"{path}: {name!r:.50} cannot be set here: {', '.join(sorted(known))} can")
+        settable = sorted(map(repr, known if is_own else _HARMLESS))
+        raise ValueError(f"{path}: {name!r:.50} cannot be set here: {', '.join(settable)} can")
     if not is_own and name not in _HARMLESS:
         raise ValueError(
             f"{path}: {name} cannot be set by a file in the working directory, which may be "
@@ -76,9 +82,12 @@ def _check(path: Path, name: str, value: object, *, is_own: bool) -> None:
         raise ValueError(f"{path}: {name} must be a text, a number, true or false")
     if is_own:
         return
-    if name == "model" and ("/" in str(value) or Services().of(str(value)) != "gemini"):
+    model = str(value).strip()
+    if name == "model" and ("/" in model or Services().of(model) != "gemini"):
         raise ValueError(
             f"{path}: model cannot choose another service here: use --model {value!s:.50}"
         )
-    if name == "output" and not Path(str(value)).resolve().is_relative_to(Path().resolve()):
+    folder = Path(str(value))
+    is_below = folder.resolve().is_relative_to(Path().resolve())
+    if name == "output" and (bucket_path(folder) or ":" in str(folder) or not is_below):
         raise ValueError(f"{path}: output must be a folder below this one: use -o {value!s:.50}")

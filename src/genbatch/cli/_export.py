@@ -180,7 +180,7 @@ def copy_command(
 def _copy(rows: KeptRows, how: Copying, sheet: Path | None) -> int:
     out, notes = QuietConsole(), QuietConsole(stderr=True)
     if not len(rows):
-        out.say(f"Nothing to copy: no image of {plain(how.directory)} is meant.")
+        out.say(f"Nothing to copy: no image in {plain(how.directory)} fits.")
         return 0
     try:
         with notes.status("Copying") as line:
@@ -214,7 +214,7 @@ def _tell(done: Copied, how: Copying, out: QuietConsole, notes: QuietConsole) ->
     if done.there:
         parts.append(f"{done.there:,} already there")
     if done.removed:
-        parts.append(f"{count(done.removed, 'file')} removed that were meant no longer")
+        parts.append(f"{count(done.removed, 'file')} removed that no longer fit")
     if done.failed:
         parts.append(f"{done.failed:,} left out")
     out.say(", ".join(parts))

@@ -20,7 +20,7 @@ from . import _export, _folder, _make, _merge, _service, _steer, _view
 from ._config_file import use_config_files
 from ._console import QuietConsole, plain
 from ._options import Version, command
-from ._words import as_typed
+from ._words import as_typed, in_our_words
 
 ENVIRONMENT = """Environment variables set defaults: GENBATCH_MAX_CONCURRENT sets
 --max-concurrent, and likewise for --encoding, --model, --aspect-ratio, --image-size, --output,
@@ -111,7 +111,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if format_message := getattr(error, "format_message", None):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "genbatch"
-        message = format_message().rstrip(".") + _origin(error)
+        message = in_our_words(format_message().rstrip(".")) + _origin(error)
         stop = "" if message.endswith("?") else "."
         return f"{message}{stop} See '{path} --help'.", 2
     match error:

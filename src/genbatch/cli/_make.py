@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -27,6 +27,7 @@ from ._folder import add_gallery
 from ._logfile import log_to
 from ._look import show, wants_the_rest
 from ._options import (
+    ENVIRONMENT,
     IMAGES,
     FolderOrFirst,
     Options,
@@ -146,6 +147,7 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
         note = f"Shard {options.shard}: {len(batch):,} of {len(whole):,} prompts"
         doubts.notes[note] = None
         names = [*names, f"shard {options.shard}"]
+    doubts.notes.update(dict.fromkeys(_set_by_files(context)))
     if why := nothing_in(names, batch, options.limit):
         messages.say(f"Nothing to do: {why}.")
         return 0
@@ -265,7 +267,7 @@ def in_bucket(options: Options) -> Options:
         "--gallery": options.gallery,
     }
     if names := [name for name, is_given in given.items() if is_given]:
-        raise ValueError(f"-o {bucket} is a bucket, which does not go with {names[0]}")
+        raise ValueError(f"-o {bucket} is a bucket: leave out {names[0]}")
     return replace(options, output=bucket, no_look=True)
 
 
@@ -276,6 +278,21 @@ def _folder_and_names(first: str, names: list[str]) -> tuple[Path, list[str]]:
             raise ValueError(f"which prompts of {first}? Name them: genbatch redo {first} 17 42-45")
         return Path(first), names
     return default_folder(), [first, *names]
+
+
+def _set_by_files(context: typer.Context) -> Iterator[str]:
+    """Yield, for each file of settings, what it has set in this command."""
+    origins = context.obj.origins
+    for path in dict.fromkeys(origins.values()):
+        names = [
+            name
+            for name in map(str, context.params)
+            if origins.get(f"{ENVIRONMENT}{name.upper()}") == path
+            and (source := context.get_parameter_source(name)) is not None
+            and source.name == "ENVIRONMENT"
+        ]
+        if names:
+            yield plain(f"Set by {path}: {', '.join(names)}")
 
 
 def _is_given(name: str, context: typer.Context) -> bool:

@@ -289,7 +289,7 @@ async def _entered(factory: str, client: Any) -> AsyncGenerator[Any]:
         raise ValueError(f"--service {factory}: {_told(error)}") from error
     try:
         if not _has_client(client) and Service(inner).name != Service(client).name:
-            raise ValueError(f"--service {factory}: entering it returns another client than itself")
+            raise ValueError(f"--service {factory}: entering its client must return that client")
         yield inner
     finally:
         try:

@@ -23,6 +23,7 @@ _ARGUMENT = re.compile(
     rf"|(?<![\w.'\"-])({_LONG})\b"
 )
 
+_PARSING = re.compile(r", unable to (parse string as [a-z ]+|interpret input)")
 _WIDE = re.compile(r"(\d+)[xX/](\d+)")
 _WORD = re.compile(r"[a-z]+")
 _NAMES = (
@@ -45,6 +46,12 @@ def as_typed(message: str) -> str:
         return f"{typed} {match['value']}" if match["value"] else typed
 
     return _ARGUMENT.sub(option, message)
+
+
+def in_our_words(message: str) -> str:
+    """Return what typer says of a value, in place of the words of its validator."""
+    message = message.replace("Input should be ", "must be ").replace("Value error, ", "")
+    return _PARSING.sub("", message)
 
 
 def ratio(text: str | None) -> str | None:

@@ -45,7 +45,7 @@ class Conversion:
 
     def __post_init__(self) -> None:
         if self.quality is not None and self.format not in ("jpeg", "webp"):
-            raise ValueError("--quality is of --format jpeg or webp: give one of them too")
+            raise ValueError("--quality needs --format jpeg or webp")
 
     def extension(self, mime_type: str) -> str:
         """Return the extension of an image of this type, once it is converted."""

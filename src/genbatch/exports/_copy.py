@@ -107,14 +107,16 @@ class Copying:
         if self.template is not None:
             check_template(self.template, NAME_FIELDS)
         if self.layout == "parquet" and self.sidecar is not None:
-            raise ValueError("--sidecar is of files: rows of Parquet have what it would say")
+            raise ValueError(
+                "--sidecar goes with copies as files: rows of Parquet have what it would say"
+            )
         ours, out = self.directory.resolve(), self.out.resolve()
         if ours == out or ours in out.parents:
             raise ValueError(f"{self.out} is in {self.directory}: choose a folder outside of it")
         if self.layout is not None and out in ours.parents:
             raise ValueError(f"{self.directory} is in {self.out}: a data set has its own folder")
         if (self.out / HIDDEN / JOURNAL).exists():
-            raise ValueError(f"{self.out} has images of its own runs: choose another folder")
+            raise ValueError(f"{self.out} is the folder of a run: choose another one for copies")
         if problem := wrong_kind(out, "directory"):
             raise ValueError(f"{self.out} {problem}")
 

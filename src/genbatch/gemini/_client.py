@@ -426,7 +426,7 @@ def find_vertex(
     if project is not None:
         check_project(project)
     if not _LOCATION.fullmatch(location):
-        raise ValueError(f"not a location: {location!r}")
+        raise ValueError(f"not a location: {location!r}; one is like global or us-central1")
     return Vertex(project, location, credentials)
 
 
@@ -438,7 +438,9 @@ def _asks_for_vertex(environ: Mapping[str, str]) -> bool:
     names = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
     values = [environ[name].strip().lower() in ("true", "1") for name in names if name in environ]
     if len(set(values)) > 1:
-        warnings.warn(f"{' and '.join(names)} differ: the first is used", stacklevel=4)
+        warnings.warn(
+            f"{' and '.join(names)} differ: the first is used, so unset the other", stacklevel=4
+        )
     return bool(values) and values[0]
 
 
@@ -449,4 +451,4 @@ def check_project(project: str) -> None:
         ValueError: If it cannot be a project.
     """
     if not _PROJECT.fullmatch(project):
-        raise ValueError(f"not a project: {project!r}")
+        raise ValueError(f"not a project: {project!r}; one is like my-project-123")

@@ -85,7 +85,7 @@ def model_id(model: str) -> str:
         if model == known.alias:
             return known.id
     if not _MODEL_ID.fullmatch(model) or ".." in model:
-        raise ValueError(f"not a model id: {model!r}")
+        raise ValueError(f"not a model id: {model!r}; use flash, pro, lite or a full id")
     return model
 
 

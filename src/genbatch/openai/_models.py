@@ -62,7 +62,7 @@ def model_id(model: str) -> str:
     """Return the full id that a name stands for; a ValueError if it cannot be a model's."""
     model = model.removeprefix("openai/")
     if not _MODEL_ID.fullmatch(model):
-        raise ValueError(f"not a model id: {model!r}")
+        raise ValueError(f"not a model id: {model!r}; use flare, sunburst or a full id")
     return _ALIASES.get(model, model)
 
 
@@ -81,7 +81,7 @@ def fields_of(request: ImageRequest) -> dict[str, Any]:
     if config.get("n", 1) != 1:
         raise ValueError(f"n must be 1, got {config['n']!r}: a prompt asks for one image")
     if config.get("output_format") == "svg":
-        raise ValueError("output_format must be an image's, got 'svg'")
+        raise ValueError("output_format must be png, jpeg or webp, got 'svg'")
     if request.aspect_ratio is not None or request.image_size is not None:
         config["size"] = "{}x{}".format(*_sides(request.aspect_ratio, request.image_size))
     _check_choices(request.model, config)

@@ -391,7 +391,7 @@ class Coordinator:
 
 def _dead() -> GenbatchError:
     """Return the error of the calls of a worker presumed dead; the next run retries their rows."""
-    return GenbatchError(f"the worker was not heard of for {_DEAD_AFTER:.0f} s, run again")
+    return GenbatchError(f"the worker was not heard from for {_DEAD_AFTER:.0f} s, run again")
 
 
 async def _answer(call: _RemoteCall) -> Exception | None:

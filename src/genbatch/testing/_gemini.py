@@ -303,7 +303,8 @@ class FakeGemini:
             raise Refused(_wire.reply_with(_wire.quota_error(beyond, call.model)))
         fault = self._fault(call)
         await pause(self._latency(call) + fault.delay)
-        reply, images = await self._threads.run(self._make, call, fault)
+        may_wait = fault.edit is not None
+        reply, images = await self._threads.run(self._make, call, fault, extra=may_wait)
         self._counts.images += images
         return reply, fault
 

@@ -65,7 +65,7 @@ class Fault:
         body: Sent in place of the image, a mapping as JSON. Status 200 by default.
         late: Whether to carry out the request first, so that it is billed, and only then go wrong.
         edit: Called with the JSON of the answer, which it may change; what it returns is sent.
-            For a call it runs in a thread, once the image is made.
+            For a call it runs in a thread, once the image is made, and may wait there.
         truncate: Announce the whole body, send this many bytes of it, then close the connection.
         reset: Close with a TCP reset and no answer; with truncate, after that part of the body.
         drip: (bytes, seconds): send the body in pieces of this many bytes, this far apart.

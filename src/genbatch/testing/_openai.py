@@ -194,7 +194,7 @@ class FakeOpenAI:
         fault = self._fault(call)
         await pause(self._latency(call) + fault.delay)
         make = partial(_make_reply, call, fault, self._image_size)
-        reply, images = await self._threads.run(make)
+        reply, images = await self._threads.run(make, extra=fault.edit is not None)
         self._counts.images += images
         return reply, fault
 

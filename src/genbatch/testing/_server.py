@@ -53,9 +53,10 @@ class Threads:
         """Start in this event loop."""
         self._limiter = anyio.CapacityLimiter(_THREADS)
 
-    async def run(self, function: Callable[..., T], *args: object) -> T:
-        """Return what function returns in a thread."""
-        return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
+    async def run(self, function: Callable[..., T], *args: object, extra: bool = False) -> T:
+        """Return what function returns in a thread: an extra one if it may wait for other calls."""
+        limiter = anyio.CapacityLimiter(1) if extra else self._limiter
+        return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
 
 
 # A thread of its own
