@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ._formats import Fields, Rows, canonical, found, short
-from ._names import FIELDS, SHORTEST_SECRET, Columns, Reading, bare, is_secret, unsupported
+from ._names import FIELDS, SHORTEST_SECRET, Columns, Reading, bare, is_secret, is_secret_name, unsupported
 from ._recipe import Recipe, joined
 
 _MOST_REMEMBERED = 100_000  # prompts among which repeated ones are counted: a few megabytes
@@ -101,6 +101,7 @@ _LABELS = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_HEADING = 60  # characters
+_LONGEST_HEADER = 10
 _MARKER = re.compile(
     r"\s*(\(?\d{1,4}[.)\]:]|[-*+•\u2013\u2014]|(prompt|scene|shot|image|panel|page|frame)\s*#?\d*[.:)])\s+",
     re.IGNORECASE,
@@ -159,6 +160,8 @@ def _kind_of_header(text: str) -> str | None:
 
 def kind_of_prompt(text: str) -> str | None:
     """Return what a prompt has in it that is not for drawing; usually None."""
+    if len(text) < _LONGEST_HEADER and bare(text) in ("prompt", "prompts"):
+        return "headings"
     if "--" in text and _OPTIONS.search(text):
         return "options"
     if "|" in text and _CHOICES.search(text):
@@ -491,7 +494,7 @@ class RowInspector:
         first = value[0] if type(value) is list and value else value
         if first is None or first == "" or name in self._literal or name in self._secret:
             return
-        if type(first) is str and len(first) >= SHORTEST_SECRET and is_secret(first):
+        if _has_secret(value):
             self._secret.add(name)
             if doubts is not None:
                 doubts.columns[name] = "secret"
@@ -537,7 +540,23 @@ def _is_telling(value: object) -> bool:
     """Return whether a value may be a secret or a path of an image, which most are not."""
     if type(value) is str:
         return len(value) >= SHORTEST_SECRET or "." in value[-6:]
-    return type(value) is list
+    return type(value) in (list, dict)
+
+
+def _has_secret(value: object) -> bool:
+    """Return whether a value looks like a key, or has one in it."""
+    match value:
+        case str():
+            return len(value) >= SHORTEST_SECRET and is_secret(value)
+        case list():
+            return any(map(_has_secret, value))
+        case dict():
+            return any(
+                _has_secret(each)
+                or (is_secret_name(name) and type(each) is str and len(each) >= SHORTEST_SECRET)
+                for name, each in value.items()
+            )
+    return False
 
 
 def _dropped(file: str, name: str) -> str:
