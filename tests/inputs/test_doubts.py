@@ -95,6 +95,8 @@ def texts(prompts: list[Prompt]) -> list[str]:
         ("| a fox | 1 |", "markdown"),
         ('"a fox, asleep",1', "table"),
         ("a fox\t1", "table"),
+        ("a fox,1", "table"),
+        ("prompt;id", "table"),
         ('--prompt "a fox" --negative_prompt "blur" --seed 7', "options"),
         ("a fox --ar 16:9 --v 6", "options"),
         ("a {red|blue} fox", "choices"),
@@ -114,7 +116,7 @@ def test_a_line_that_may_be_no_prompt_is_doubtful(line: str, kind: str) -> None:
 )
 def test_a_header_in_a_text_is_doubtful(header: str, later: str | None) -> None:
     """The one word is no prompt wherever it is; two may be one."""
-    assert kinds(read("a.txt", f"{header}\na fox,1\n")[1]) == {later or "table": 1}
+    assert kinds(read("a.txt", f"{header}\na fox, asleep\n")[1]) == {later or "table": 1}
     assert kinds(read("a.txt", f"a fox\n{header}\n")[1]) == ({later: 1} if later else {})
 
 

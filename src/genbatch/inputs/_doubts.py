@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ._formats import Fields, Rows, canonical, found, short
-from ._names import FIELDS, SHORTEST_SECRET, Columns, Reading, bare, is_secret, is_secret_name, unsupported
+from ._names import (
+    FIELDS,
+    SHORTEST_SECRET,
+    Columns,
+    Reading,
+    bare,
+    is_secret,
+    is_secret_name,
+    unsupported,
+)
 from ._recipe import Recipe, joined
 
 _MOST_REMEMBERED = 100_000  # prompts among which repeated ones are counted: a few megabytes
@@ -114,6 +123,7 @@ _CHOICES = re.compile(r"\{[^{}]*\|[^{}]*\}")
 _WILDCARD = re.compile(r"(?<!\w)__[A-Za-z][\w/ -]*__(?!\w)")
 _LONGEST_PARAGRAPH = 50  # lines: what has more is a list
 _CELL = re.compile(r"[\w .-]{1,30}")
+_ROW = re.compile(r".*[^\d\s][,;]\d{1,9}")  # a fox,1
 _IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif")
 
 # Words that a sentence goes on with, but seldom begins with.
@@ -139,13 +149,21 @@ def kind_of_line(text: str, is_first: bool = False) -> str | None:
 
 
 def _kind_of_words(text: str) -> str | None:
-    if "\t" in text:
+    if "\t" in text or (text[-1].isdigit() and _ROW.fullmatch(text)) or _is_header(text):
         return "table"
     if text[-1] == ":" and len(text) <= _LONGEST_HEADING:
         return "headings"
     if (label := _LABELS.match(text)) is None or not (label[2] or label[1].lower() == "prompt"):
         return None
     return "numbering" if label[4] else "headings"
+
+
+def _is_header(text: str) -> bool:
+    """Return whether a line names columns, one of them the prompt."""
+    if len(text) > _LONGEST_HEADING or "prompt" not in text.lower():
+        return False
+    cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t|]", text)]
+    return len(cells) > 1 and "prompt" in map(canonical, cells) and all(map(_CELL.fullmatch, cells))
 
 
 def _kind_of_header(text: str) -> str | None:
