@@ -39,7 +39,7 @@ from ._options import (
     parse_config,
     refuse_bucket,
 )
-from ._preview import EXPENSIVE, FEW_IMAGES, Preview, models_in, preview, preview_takes
+from ._preview import FEW_IMAGES, Preview, models_in, preview, preview_takes
 from ._questions import Read, settle
 from ._result import Result, report
 from ._run import (
@@ -403,8 +403,7 @@ def _is_confirmed(plan: Preview, options: Options, *, is_asked: bool) -> bool:
         QuietConsole(stderr=True).say(line)
     if asks and not (is_asked and can_ask()):
         raise ValueError(
-            f"{plan.price} is more than ${EXPENSIVE:.0f}, and nobody can be asked: "
-            "add --yes to pay it, or a --budget"
+            f"{plan.price}, and nobody can be asked: add --yes to pay it, or a --budget"
         )
     return not asks or typer.confirm("Continue?", err=True)
 

@@ -21,6 +21,7 @@ from ._services import Services
 
 EXPENSIVE = 10.0  # US dollars above which to ask first
 FEW_IMAGES = 10  # that are not worth waiting for a job
+_DEAREST = 0.25  # US dollars an image, where none is known: what the dearest models cost
 _RARE = (
     "failed",
     "in_jobs",
@@ -40,7 +41,7 @@ class Preview:
         lines: The plan on one line for the user, then what is to be known beside it, if anything.
         reserved: What a budget must have room for, and what that is made of, for the user.
         row: All of it as JSON.
-        price: What it is expected to cost, for the user.
+        price: What it is expected to cost, for the user, who is asked about it.
         is_expensive: Whether to ask first.
         calls: Images to be paid, None where unknown.
     """
@@ -136,10 +137,24 @@ def _preview(
         (" · ".join(parts), *notes, _space(plan.calls, options)),
         _reserved(most, options),
         json.dumps({**row, **known}),
-        f"about {_dollars(cost or 0)} for {count(plan.calls, 'image')}",
-        cost is not None and cost > EXPENSIVE,
+        _asked_about(cost, plan.calls),
+        _is_expensive(cost, plan.calls, options),
         plan.calls,
     )
+
+
+def _is_expensive(cost: float | None, calls: int, options: Options) -> bool:
+    """Return whether to ask first; a price that is not known may be the highest."""
+    if cost is None:
+        return options.max_images is None and calls * _DEAREST > EXPENSIVE
+    return cost > EXPENSIVE
+
+
+def _asked_about(cost: float | None, calls: int) -> str:
+    images = count(calls, "image")
+    if cost is None:
+        return f"the price of {images} is not known (--price gives it)"
+    return f"about {_dollars(cost)} for {images} is more than ${EXPENSIVE:.0f}"
 
 
 def _rate(options: Options) -> float | None:

@@ -2,21 +2,37 @@
 
 1. Parquet and Arrow are read a few rows at a time. A sheet is in memory, as its reader has it.
 2. A row has the number that a spreadsheet shows; of Parquet and Arrow, its place from 1.
-3. Errors are ours: the words of those libraries are for programmers.
+3. The value of a formula is the one that was saved with it: nothing is computed, and what was not
+   saved is an error of its row.
+4. Errors are ours: the words of those libraries are for programmers.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from datetime import date, time
 from importlib import import_module
-from typing import Any
+from itertools import count, islice
+from pathlib import PurePosixPath
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
 
 from ._formats import Cells, Fields, InputError, Rows, Source, field_names, listed, rows_of_cells
 
 _AT_ONCE = 1000  # rows
 _BUFFER = 1 << 18  # bytes of each column
+
+# In the XML of a workbook, whose names may have a prefix.
+_SHEET = re.compile(rb'<(?:\w+:)?sheet\s[^>]*?\w+:id="([^"]+)"')
+_PART = re.compile(rb"<(?:\w+:)?Relationship\s[^>]*>")
+_CELL = re.compile(
+    rb'<(?:\w+:)?c\s(?P<is>[^>]*?\br="(?P<place>[A-Z]+[0-9]+)"[^>]*?)(?<!/)>(?P<has>.*?)</(?:\w+:)?c>',
+    re.DOTALL,
+)
+_VALUE = re.compile(rb"<(?:\w+:)?v[^>]*>([^<]+)<")
+_FORMULA = re.compile(rb"<(?:\w+:)?f[ />]")
 
 
 def _library(name: str, package: str, source: Source) -> Any:
@@ -43,20 +59,30 @@ def read_workbook(source: Source) -> Rows:
         try:
             workbook = calamine.load_workbook(file)
             names = workbook.sheet_names
-            sheet = workbook.get_sheet_by_index(_sheet(source, names))
+            shown = [str(each.visible).endswith(".Visible") for each in workbook.sheets_metadata]
+            place = _sheet(source, names, shown)
+            sheet = workbook.get_sheet_by_index(place)
         except (calamine.CalamineError, OSError):
             raise source.error("not an Excel workbook, or a damaged or encrypted one") from None
+        lost = _without_value(file, place)
+    others = ""
     if len(names) > 1 and source.layout.sheet is None:
-        others = f"--sheet reads another: {listed(names[1:])}"
-        source.note(f"{source.name}: reading the first sheet, {names[0]}; {others}")
-    yield from rows_of_cells(source, _cells(sheet))
+        others = f"; --sheet reads another: {listed(n for n in names if n != names[place])}"
+        source.note(f"{source.name}: reading the first sheet, {names[place]}{others}")
+    try:
+        yield from rows_of_cells(source, _cells(sheet, lost))
+    except InputError as error:  # of the header, and so of all rows
+        raise InputError(f"{error}{others}") from None
 
 
-def _sheet(source: Source, names: list[str]) -> int:
-    """Return the place of the sheet that is asked for by name, or by number from 1."""
+def _sheet(source: Source, names: list[str], shown: list[bool]) -> int:
+    """Return the place of the sheet that is asked for by name, or by number from 1.
+
+    Without either that is the first one that is not hidden.
+    """
     asked = source.layout.sheet
     if asked is None:
-        return 0
+        return shown.index(True) if True in shown else 0
     if asked in names:
         return names.index(asked)
     if asked.isdecimal() and 1 <= int(asked) <= len(names):
@@ -64,10 +90,58 @@ def _sheet(source: Source, names: list[str]) -> int:
     raise source.error(f"--sheet {asked}: the sheets are: {listed(names)}")
 
 
-def _cells(sheet: Any) -> Cells:
-    first = (sheet.start or (0, 0))[0]
-    for number, cells in enumerate(sheet.iter_rows(), first + 1):
-        yield number, [_text(cell) for cell in cells]
+def _without_value(file: IO[bytes], place: int) -> dict[bytes, str]:
+    """Return the cells of a sheet that its reader takes for empty: errors, and empty for others.
+
+    Those are of formulas that a program has written which computes none.
+    """
+    try:
+        with ZipFile(file) as archive:
+            parts = _PART.findall(archive.read("xl/_rels/workbook.xml.rels"))
+            sheets = _SHEET.findall(archive.read("xl/workbook.xml"))
+            (part,) = (each for each in parts if b'Id="%s"' % sheets[place] in each)
+            (target,) = re.findall(rb'Target="([^"]+)"', part)
+            content = archive.read(str(PurePosixPath("/xl", target.decode())).lstrip("/"))
+    except (BadZipFile, KeyError, ValueError, IndexError):
+        return {}  # a workbook of another kind
+    found: dict[bytes, str] = {}
+    if not (b't="e"' in content or _FORMULA.search(content)):
+        return found
+    for cell in _CELL.finditer(content):
+        value = _VALUE.search(cell["has"])
+        if b't="e"' in cell["is"] and value:
+            found[cell["place"]] = value[1].decode()
+        elif not value and b't="str"' not in cell["is"] and _FORMULA.search(cell["has"]):
+            found[cell["place"]] = ""
+    return found
+
+
+def _cells(sheet: Any, lost: dict[bytes, str]) -> Cells:
+    start = (sheet.start or (0, 0))[1]
+    columns = list(islice(_column_names(start), sheet.width if lost else 0))
+    for number, cells in enumerate(sheet.iter_rows(), 1):
+        texts = [_text(cell) for cell in cells]
+        unsaved = None
+        for at, column in enumerate(columns):
+            place = b"%s%d" % (column, number)
+            if place in lost:
+                texts[at] = lost[place]
+                unsaved = unsaved or (None if lost[place] else place)
+        if unsaved is None:
+            yield number, texts
+        else:
+            what = f"{unsaved.decode()} is a formula whose value was not saved"
+            yield number, ValueError(f"{what}: open the file in a spreadsheet, and save it")
+
+
+def _column_names(start: int) -> Iterator[bytes]:
+    """Yield the letters of columns, from one on that is counted from 0."""
+    for number in count(start):
+        name = b""
+        while number >= 0:
+            name = b"%c%s" % (65 + number % 26, name)
+            number = number // 26 - 1
+        yield name
 
 
 def _text(cell: object) -> str:

@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ._formats import Fields, Rows, canonical, found, short
-from ._names import FIELDS, SHORTEST_SECRET, Columns, Reading, bare, is_secret, unsupported
+from ._names import (
+    FIELDS,
+    SHORTEST_SECRET,
+    Columns,
+    Reading,
+    bare,
+    is_secret,
+    is_secret_name,
+    unsupported,
+)
 from ._recipe import Recipe, joined
 
 _MOST_REMEMBERED = 100_000  # prompts among which repeated ones are counted: a few megabytes
@@ -101,6 +110,7 @@ _LABELS = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_HEADING = 60  # characters
+_LONGEST_HEADER = 10
 _MARKER = re.compile(
     r"\s*(\(?\d{1,4}[.)\]:]|[-*+•\u2013\u2014]|(prompt|scene|shot|image|panel|page|frame)\s*#?\d*[.:)])\s+",
     re.IGNORECASE,
@@ -113,6 +123,7 @@ _CHOICES = re.compile(r"\{[^{}]*\|[^{}]*\}")
 _WILDCARD = re.compile(r"(?<!\w)__[A-Za-z][\w/ -]*__(?!\w)")
 _LONGEST_PARAGRAPH = 50  # lines: what has more is a list
 _CELL = re.compile(r"[\w .-]{1,30}")
+_ROW = re.compile(r".*[^\d\s][,;]\d{1,9}")  # a fox,1
 _IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif")
 
 # Words that a sentence goes on with, but seldom begins with.
@@ -138,13 +149,21 @@ def kind_of_line(text: str, is_first: bool = False) -> str | None:
 
 
 def _kind_of_words(text: str) -> str | None:
-    if "\t" in text:
+    if "\t" in text or (text[-1].isdigit() and _ROW.fullmatch(text)) or _is_header(text):
         return "table"
     if text[-1] == ":" and len(text) <= _LONGEST_HEADING:
         return "headings"
     if (label := _LABELS.match(text)) is None or not (label[2] or label[1].lower() == "prompt"):
         return None
     return "numbering" if label[4] else "headings"
+
+
+def _is_header(text: str) -> bool:
+    """Return whether a line names columns, one of them the prompt."""
+    if len(text) > _LONGEST_HEADING or "prompt" not in text.lower():
+        return False
+    cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t|]", text)]
+    return len(cells) > 1 and "prompt" in map(canonical, cells) and all(map(_CELL.fullmatch, cells))
 
 
 def _kind_of_header(text: str) -> str | None:
@@ -159,6 +178,8 @@ def _kind_of_header(text: str) -> str | None:
 
 def kind_of_prompt(text: str) -> str | None:
     """Return what a prompt has in it that is not for drawing; usually None."""
+    if len(text) < _LONGEST_HEADER and bare(text) in ("prompt", "prompts"):
+        return "headings"
     if "--" in text and _OPTIONS.search(text):
         return "options"
     if "|" in text and _CHOICES.search(text):
@@ -491,7 +512,7 @@ class RowInspector:
         first = value[0] if type(value) is list and value else value
         if first is None or first == "" or name in self._literal or name in self._secret:
             return
-        if type(first) is str and len(first) >= SHORTEST_SECRET and is_secret(first):
+        if _has_secret(value):
             self._secret.add(name)
             if doubts is not None:
                 doubts.columns[name] = "secret"
@@ -537,7 +558,23 @@ def _is_telling(value: object) -> bool:
     """Return whether a value may be a secret or a path of an image, which most are not."""
     if type(value) is str:
         return len(value) >= SHORTEST_SECRET or "." in value[-6:]
-    return type(value) is list
+    return type(value) in (list, dict)
+
+
+def _has_secret(value: object) -> bool:
+    """Return whether a value looks like a key, or has one in it."""
+    match value:
+        case str():
+            return len(value) >= SHORTEST_SECRET and is_secret(value)
+        case list():
+            return any(map(_has_secret, value))
+        case dict():
+            return any(
+                _has_secret(each)
+                or (is_secret_name(name) and type(each) is str and len(each) >= SHORTEST_SECRET)
+                for name, each in value.items()
+            )
+    return False
 
 
 def _dropped(file: str, name: str) -> str:

@@ -474,7 +474,9 @@ def read_objects(source: Source) -> Rows:
 
 # Tables
 
-_SEP = re.compile(r"\ufeff?sep=(.)\r?", re.IGNORECASE)
+# As Excel has it, in quotes or not, and with the separators of empty cells behind it.
+SEP = re.compile(r"\ufeff?\"?sep=(.)\"?\1*\s*", re.IGNORECASE)
+_MOST_TITLES = 10  # rows above the header of a table, such as the title of a sheet
 _MOST_OF_A_CELL = f"a field of more than {csv.field_size_limit():,} characters"
 _CSV_WORDS = {
     "field larger": f"{_MOST_OF_A_CELL}; check the quotes of this row",
@@ -510,7 +512,7 @@ def _delimited(source: Source, delimiters: str) -> tuple[int, Iterator[str], str
             break
     header = "".join(ahead[-1:])
     given = source.layout.separator
-    if marked := _SEP.fullmatch(header):
+    if marked := SEP.fullmatch(header):
         return len(ahead) + 1, lines, given or marked[1]
     if given is not None and len(given) != 1:
         message = f"--separator {short(given)}: a table has one character between its columns"
@@ -582,10 +584,13 @@ def _tsv_cells(lines: Iterable[str]) -> Cells:
 def rows_of_cells(source: Source, rows: Cells) -> Rows:
     """Yield the rows of a table, the first of which names the columns.
 
+    Rows above the one that has the columns that are needed are its title, and left out.
+
     Raises:
         InputError: If the header is not one, or lacks a column.
     """
     header: list[str] = []
+    titles: list[InputError] = []  # why rows are no header
     for number, cells in rows:
         if isinstance(cells, ValueError):
             if not header:
@@ -597,15 +602,23 @@ def rows_of_cells(source: Source, rows: Cells) -> Rows:
         try:
             if not header:
                 header = _header_of(source, cells)
+                if titles:
+                    what = f"the header is row {number}; what is above it is ignored"
+                    source.note(f"{source.name}: {what}")
                 if source.layout.header:
                     continue
             fields = _fields(header, cells)
         except ValueError as error:
-            if not header:
-                raise source.error(error, number) from None
-            yield number, error
+            if header:
+                yield number, error
+                continue
+            titles.append(source.error(error, number))
+            if not source.layout.header or len(titles) > _MOST_TITLES:
+                raise titles[0] from None
         else:
             yield number, fields
+    if titles and not header:
+        raise titles[0]
 
 
 def _header_of(source: Source, cells: list[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 1. Only one value of an array is in memory. An object is read whole, to know its only list.
 2. A row has the number of the line where its value begins.
-3. Tables that are written by columns, as pandas writes them, are read as their rows.
+3. Tables that are written by columns, by names of rows or with their names apart, as pandas writes
+   them, are read as their rows.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def _row(raw: str, value: object) -> Fields | ValueError:
 
 
 def _rows_in(value: dict[str, Any], source: Source) -> Rows | None:
-    """Return the rows of an object that is one row, or a table by columns, else None."""
+    """Return the rows of an object that is one row, or a table of pandas, else None."""
     fields = {canonical(name): each for name, each in value.items()}
     columns = [fields.get(name) for name in source.needed]
     if columns and all(isinstance(column, str) for column in columns):
@@ -176,7 +177,34 @@ def _rows_in(value: dict[str, Any], source: Source) -> Rows | None:
         cells = [_cells(column) for column in fields.values()]
         if len({tuple(each) for each in cells}) == 1:
             return _by_column(fields, cells)
+    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
+        return _split(value["columns"], value["data"])
+    rows = {name: _renamed(each) for name, each in value.items()}
+    if columns and all(isinstance(r.get(n), str) for r in rows.values() for n in source.needed):
+        return _named(rows)
     return None
+
+
+def _renamed(value: object) -> Fields:
+    if not isinstance(value, dict):
+        return {}
+    return {canonical(name): each for name, each in value.items()}
+
+
+def _split(columns: list[Any], rows: list[Any]) -> Iterator[tuple[int, Fields | ValueError]]:
+    """Yield the rows of a table whose columns are named once."""
+    names = [canonical(str(name)) for name in columns]
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, list) and len(row) == len(names):
+            yield number, dict(zip(names, row, strict=True))
+        else:
+            yield number, ValueError(f"not a list of {len(names)} values, as there are columns")
+
+
+def _named(rows: Mapping[str, Fields]) -> Iterator[tuple[int, Fields]]:
+    """Yield rows that have names, which are ids unless they only number them."""
+    for number, (name, fields) in enumerate(rows.items(), 1):
+        yield number, fields if name.isdecimal() else {"id": name, **fields}
 
 
 def _cells(column: object) -> Mapping[Any, object]:

@@ -24,10 +24,11 @@ _BARE = {name.replace("_", ""): name for name in FIELDS if len(name) > 2}
 # Names that people give to columns, without blanks, hyphens and underscores.
 _OTHER_NAMES = {
     **dict.fromkeys(("ratio", "aspect", "ar"), "aspect_ratio"),
-    **dict.fromkeys(("size", "resolution", "dimensions", "res"), "image_size"),
+    **dict.fromkeys(("size", "resolution", "dimension", "dimensions", "res"), "image_size"),
     **dict.fromkeys(("ref", "refs", "reference", "references"), "images"),
     **dict.fromkeys(("count", "copies", "variants", "variations", "repeat", "repeats"), "n"),
-    **dict.fromkeys(("quantity", "numimages", "nimages", "imagecount", "numberofimages"), "n"),
+    **dict.fromkeys(("quantity", "qty", "numimages", "nimages", "imagecount"), "n"),
+    **dict.fromkeys(("numberofimages", "numimagesperprompt", "numsamples", "nsamples"), "n"),
     **dict.fromkeys(("seeds", "randomseed"), "seed"),
     **dict.fromkeys(("modelname", "modelid"), "model"),
     **dict.fromkeys(("prompttext", "textprompt", "positiveprompt", "imageprompt"), "prompt"),
@@ -39,6 +40,15 @@ _UNSUPPORTED = {
         "say in the prompt what is not to be there",
     ),
     **dict.fromkeys(("width", "height"), "aspect_ratio and image_size are settings"),
+    **dict.fromkeys(
+        ("system", "systemprompt", "systeminstruction"), "--system is of all rows of a run"
+    ),
+    **dict.fromkeys(("thinking", "thinkinglevel"), "--thinking is of all rows of a run"),
+    "temperature": "--config temperature=1 is of all rows of a run",
+    **dict.fromkeys(
+        ("guidancescale", "cfgscale", "cfg", "numinferencesteps", "sampler", "scheduler"),
+        "it is a setting of other services",
+    ),
 }
 
 _SECRET_NAME = re.compile(

@@ -30,12 +30,13 @@ from ._names import Reading
 
 MOST_IMAGES = 1000  # of one row: a typing mistake must not cost a fortune
 
-_WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0+)?")  # with what pandas adds where a column has gaps
+_WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0+|,0)?")  # with what pandas adds where a column has gaps
 _RATIO = re.compile(r"0*([0-9]+)\s*:\s*0*([0-9]+)(:00)?")  # or as a time of day
 _NO_RATIO = re.compile(r"([0-9]{1,2})\s*[x\u00d7*/_-]\s*([0-9]{1,2})", re.IGNORECASE)
 _SIZE = re.compile(r"([0-9]+)\s*k", re.IGNORECASE)
 _BLANK = frozenset(["", "nan", "NaN", "<NA>"])  # what pandas writes where nothing is
 _DEFAULT = frozenset(["auto", "default"])
+_NO_VALUE = re.compile(r"#(N/A|NAME\?|REF!|VALUE!|DIV/0!|NULL!|NUM!|SPILL!|CALC!)|Err:[0-9]{3}")
 _SEEDS = range(-(2**31), 2**31)  # what the service takes
 
 Parse: TypeAlias = Callable[[Any], Any]
@@ -82,7 +83,7 @@ def parse_settings(
         if given is None or (type(given) is str and given in _BLANK):
             continue
         try:
-            settings[name] = PARSERS[name](given)
+            settings[name] = PARSERS[name](_value_of_cell(given))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     if "images" in settings:
@@ -107,6 +108,17 @@ def located_image(name: str, folder: Path, remote: RemoteImages | None) -> str |
     return path
 
 
+def _value_of_cell(value: Any) -> Any:
+    """Return a value that is not the error of a formula.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if type(value) is str and value[:1] in ("#", "E") and _NO_VALUE.fullmatch(value):
+        raise ValueError(f"{value} is an error of the spreadsheet; mend its formula")
+    return value
+
+
 def check_text(value: object) -> str:
     """Return value if it is text.
 
@@ -127,7 +139,7 @@ def _text_of(name: str, value: object, what: str) -> str:
         ValueError: If it is not text, or blank: a message about that calls it what.
     """
     try:
-        text = check_text(value)
+        text = check_text(_value_of_cell(value))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if not text.strip():

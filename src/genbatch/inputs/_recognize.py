@@ -24,6 +24,7 @@ from genbatch._values import sniff_input_type
 from ._columns import read_arrow, read_parquet, read_workbook
 from ._formats import (
     BLOCK,
+    SEP,
     Rows,
     Source,
     canonical,
@@ -90,10 +91,13 @@ _OTHERS = {
     b"(\xb5/\xfd": "a zstd archive: unpack it first",
     b"\xd0\xcf\x11\xe0": "an old Office file: save it as .xlsx or .csv",
     b"SQLite format 3": "an SQLite database",
+    rb"{\rtf": "an RTF document: save it as plain text",
+    b"<!doctype": "a web page",
+    b"<html": "a web page",
+    b"<?xml": "XML",
     b"FEA1": "a Feather file of version 1: write it again as version 2",
 }
 _UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-_SEP = re.compile(r"sep=.", re.IGNORECASE)
 _ARRAY = re.compile(r'\[\s*(?:["{\[\]]|$)')
 _OPEN = re.compile(r"\s*[\[{]\s*[\[{]?\s*")  # of JSON over several lines
 _VALUE = re.compile(r'\s*["{\[]')
@@ -150,7 +154,9 @@ def _looks_like(head: bytes) -> str:
     kind = sniff_input_type(head[:64])
     if kind is not None:
         return f"a {kind.removeprefix('image/').upper()} image"
-    return next((what for magic, what in _OTHERS.items() if head.startswith(magic)), "")
+    text = head.removeprefix(codecs.BOM_UTF8)[:64].lstrip().lower()
+    known = (w for magic, w in _OTHERS.items() if head.startswith(magic) or text.startswith(magic))
+    return next(known, "")
 
 
 def _first_lines(head: bytes, encoding: str) -> tuple[str, str]:
@@ -169,7 +175,7 @@ def _text_format(head: bytes, first: str, source: Source, after: str) -> str:
         return "json"
     if "|" in first and _RULE.fullmatch(after.partition("\n")[0]):
         return "md"
-    if _SEP.fullmatch(first) or (head[:2] in _UTF_16 and "\t" in first):
+    if SEP.fullmatch(first) or (head[:2] in _UTF_16 and "\t" in first):
         return "csv"
     for delimiter in "\t,;|":
         names = split_header(first, delimiter)
