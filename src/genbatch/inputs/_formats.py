@@ -475,7 +475,7 @@ def read_objects(source: Source) -> Rows:
 # Tables
 
 # As Excel has it, in quotes or not, and with the separators of empty cells behind it.
-SEP = re.compile(r"\ufeff?\"?sep=(.)\"?\1*\s*", re.IGNORECASE)
+SEP = re.compile(r"\ufeff?\"?sep=([^\w ])\"?\1*\s*", re.IGNORECASE)  # letters are words
 _MOST_TITLES = 10  # rows above the header of a table, such as the title of a sheet
 _MOST_OF_A_CELL = f"a field of more than {csv.field_size_limit():,} characters"
 _CSV_WORDS = {
