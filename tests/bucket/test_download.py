@@ -12,7 +12,7 @@ from uuid import uuid4
 import anyio.lowlevel
 import pytest
 
-from genbatch import Blocked, Image, ObjectStore, Prompt, StoreError, generate_images
+from genbatch import Blocked, Image, ObjectStore, Prompt, StoreError, cli, generate_images
 from genbatch._bucket import _download, download_bucket
 from genbatch._bucket._objects import Objects
 from genbatch._store import export, status, verify
@@ -110,3 +110,46 @@ def test_an_image_that_has_changed_is_refused(url: str, tmp_path: Path) -> None:
     objects.place.replace(row["file"], b"something else")
     with pytest.raises(StoreError, match="has changed"):
         download_bucket(url, tmp_path)
+
+
+def genbatch(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run a command, and return its exit code."""
+    monkeypatch.setattr("sys.argv", ["genbatch", *words])
+    try:
+        return cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_commands_about_a_folder_take_a_bucket(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = url.removeprefix("memory://")
+    assert genbatch(monkeypatch, "copy", url, "chosen") == 0
+    assert len(list(Path("chosen").glob("*.png"))) == 35
+    anyio.run(partial(run, Maker(), [*PROMPTS, "a new one"], store=ObjectStore(url)))
+    assert genbatch(monkeypatch, "merge", url, "--to", name) == 0
+    assert "37 prompts" in capfd.readouterr().out
+    assert len(list(Path(name).glob("*.png"))) == 72  # a further one of each answer
+    assert genbatch(monkeypatch, "gallery", url) == 0
+    assert (Path(name) / "index.html").exists()
+
+
+@pytest.mark.parametrize("command", ["pick", "redo", "tune", "keep"])
+def test_other_commands_name_the_one_that_brings_a_bucket_here(
+    url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: str
+) -> None:
+    words = {"pick": ["0", "1"], "redo": ["0"], "tune": ["--pause"], "keep": []}[command]
+    assert genbatch(monkeypatch, command, url, *words) != 0
+    name = url.removeprefix("memory://")
+    assert f"genbatch merge {url} --to {name} copies it" in capfd.readouterr().err
+
+
+def test_another_folder_of_its_name_is_left_alone(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(url.removeprefix("memory://")).mkdir()
+    assert genbatch(monkeypatch, "gallery", url) == 2
+    assert "is here already, and not a copy of" in capfd.readouterr().err

@@ -1,7 +1,7 @@
 """The object store: a bucket that any number of processes and machines fill together."""
 
 from ._batch import Divided, ObjectBatch
-from ._download import download_bucket
+from ._download import download_bucket, is_download_of
 from ._objects import Objects, StoredImage
 from ._reports import bucket_problems, bucket_rows, bucket_status
 from ._store import BucketPath, ObjectStore, bucket_path
@@ -18,4 +18,5 @@ __all__ = [
     "bucket_rows",
     "bucket_status",
     "download_bucket",
+    "is_download_of",
 ]

@@ -19,12 +19,14 @@ from typing import Any
 from genbatch._store import (
     FINAL,
     Archive,
+    BatchInput,
     BegunCall,
     Merged,
     Plan,
     PlanRequest,
     Policy,
     kept_request,
+    reading,
     write_results,
 )
 from genbatch._values import Image, StoreError, Usage, sniff_mime_type
@@ -57,7 +59,7 @@ def download_bucket(
     done, copied = 0, 0
     with closing(Archive(Policy(directory), fresh=False)) as archive:
         for namespace, rows in groupby(found, key=lambda row: str(row["namespace"])):
-            batch = archive.begin_batch(namespace)
+            batch = archive.begin_batch(namespace, BatchInput(objects.place.uri("")))
             for some in _batched(rows):
                 copied += _add(objects, archive, (batch, namespace), some)
                 done += len(some)
@@ -66,6 +68,16 @@ def download_bucket(
     write_results(directory)
     images = sum("sha256" in row for row in found)
     return Merged(len(found), copied, images - copied, [])
+
+
+def is_download_of(url: str, directory: Path) -> bool:
+    """Return whether a directory has been downloaded from a bucket."""
+    try:
+        with reading(directory) as journal:
+            source = f"{url.rstrip('/')}/"
+            return journal.first("SELECT 1 FROM batch WHERE source = ?", source) is not None
+    except StoreError:  # there is no journal
+        return False
 
 
 def _batched(rows: Iterable[Row]) -> Iterator[list[Row]]:

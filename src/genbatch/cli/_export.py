@@ -30,7 +30,8 @@ from genbatch.exports import (
 
 from ._console import QuietConsole, count, plain, to_json
 from ._folder import Everything
-from ._options import OUT, OutputFolder, command, option, refuse_bucket
+from ._merge import local_folder
+from ._options import OUT, OutputFolder, command, option
 
 T = TypeVar("T")
 
@@ -162,7 +163,7 @@ def copy_command(
     - `genbatch copy out web --min-rating 4 --format webp --max-size 2048 --sidecar json`
     - `genbatch copy out dataset --where category=animals --layout imagefolder`
     """
-    refuse_bucket(folder, "copy")
+    folder = local_folder(folder)
     if sheet is not None:
         kind_of_sheet(sheet)
     how = Copying(

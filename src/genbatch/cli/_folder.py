@@ -21,6 +21,7 @@ from genbatch._store import Status, status, verify
 from genbatch.batch_api import Job
 
 from ._console import QuietConsole, count, plain
+from ._merge import local_folder
 from ._options import (
     DEMO,
     OUT,
@@ -145,9 +146,9 @@ def gallery_command(folder: OutputFolder = OUT, opened: Open = False) -> int:
     Examples:
 
     - `genbatch gallery out --open`
+    - `genbatch gallery s3://bucket/foxes`
     """
-    refuse_bucket(folder, "gallery")
-    path = _write_gallery(folder)
+    path = _write_gallery(local_folder(folder))
     if opened and not webbrowser.open(path.absolute().as_uri()):
         QuietConsole(stderr=True).say("No browser was found: open the page yourself.")
     return 0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genbatch._bucket import bucket_path, download_bucket
+from genbatch._bucket import bucket_path, download_bucket, is_download_of
 from genbatch._store import merge
 
 from ._console import QuietConsole, count, plain
@@ -58,3 +58,26 @@ def merge_command(folders: Folders, to: To) -> int:
     for name in parts[0].pins:
         notes.say(f"{plain(name)} is not the same model in all of them: the first one counts.")
     return 0
+
+
+def local_folder(folder: Path) -> Path:
+    """Return a folder, or where one is a bucket, a folder with what that has now.
+
+    It is in the working directory, named after the end of the URL.
+
+    Raises:
+        ValueError: If there is something else of that name.
+        StoreError: If the bucket cannot be read, or the folder cannot be written.
+    """
+    if (bucket := bucket_path(folder)) is None:
+        return folder
+    here, notes = Path(bucket.name), QuietConsole(stderr=True)
+    if here.exists() and not is_download_of(str(bucket), here):
+        raise ValueError(
+            f"{here} is here already, and not a copy of {bucket}: make one elsewhere by "
+            f"genbatch merge {bucket} --to DIR, and name that"
+        )
+    with notes.status(f"Copying {bucket} to {here}"):
+        copied = download_bucket(str(bucket), here)
+    notes.say(f"{bucket} is in {here}: {count(copied.images, 'image')} copied")
+    return here
