@@ -59,7 +59,7 @@ REFERENCE = b"\x89PNG\r\n\x1a\n" + bytes(20_000)  # for jobs, which upload it
 TOKENS = 1_130  # of a prompt with the reference, at least
 HOW = [signal.SIGKILL] * 3 + [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSTOP]
 _LOST = [Fault(status=500, late=True), reset(), Fault(truncate=20), Fault(status=503)]
-_HEALS = re.compile("waits for the next run to note it|is left from a write that was cut off")
+_HEALS = re.compile("is not in the journal yet|is left from a write that was cut off")
 
 
 @dataclass
