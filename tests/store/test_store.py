@@ -23,6 +23,8 @@ from genbatch import (
     TimedOut,
     Unavailable,
 )
+from genbatch._core import current_turn
+from genbatch._core._waiting import Turn, Waits
 from genbatch._run import Service
 from genbatch._run._paid_call import PaidCalls, _Attempts
 from genbatch._store import PendingImage
@@ -559,3 +561,16 @@ def test_a_store_may_be_made_before_any_loop_and_used_in_two(tmp_path: Path) -> 
 
     assert all(plan.saved is None for plan in anyio.run(once))
     assert all(plan.saved is not None for plan in anyio.run(once, backend="trio"))
+
+
+async def test_what_a_worker_waited_before_a_call_does_not_shorten_it(tmp_path: Path) -> None:
+    turn = Turn(Waits())
+    turn.seconds = 3600.0
+    token = current_turn.set(turn)
+    try:
+        async with Store(tmp_path / "out") as store:
+            await run(store, PROMPTS[:1])
+    finally:
+        current_turn.reset(token)
+    rows = await anyio.to_thread.run_sync(lambda: list(export(tmp_path / "out")))
+    assert rows[0]["elapsed"] >= 0

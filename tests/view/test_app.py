@@ -148,6 +148,23 @@ def test_input_images_are_shown_and_nothing_else_that_is_named_so(tmp_path: Path
     assert str(tmp_path) not in json.dumps(item)
 
 
+def test_a_relative_input_image_is_found_beside_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "refs").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "refs" / "in.png").write_bytes(picture(5))
+    monkeypatch.chdir(tmp_path)
+    folder = fill(tmp_path / "out", [Prompt("a", images=("refs/in.png",))])
+    for place in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(place)
+        with serving(folder) as server:
+            page = Page(server.url)
+            (item,) = page.told()["items"]
+            found = page.get(f"/input/{item['key']}/0")
+        assert (found.status, found.body) == (200, picture(5))
+
+
 def test_choices_and_picks_are_journalled(folder: Path, page: Page) -> None:
     first, further, owl = (row["file"] for row in export(folder, all=True))
     chosen = {first: {"verdict": "keep", "stars": 5, "note": "n\n<b>"}, owl: {"verdict": "reject"}}

@@ -39,6 +39,12 @@ from ._reports import write_results
 R = TypeVar("R")
 
 
+def _waited() -> float:
+    """Return how long the worker that calls has waited for its present call."""
+    turn = current_turn.get(None)
+    return turn.seconds if turn else 0.0
+
+
 @dataclass(slots=True)
 class PendingImage:
     """A request whose image is being made; made by Store.pending.
@@ -48,12 +54,14 @@ class PendingImage:
         call: The call that is to make it.
         is_open: Whether it has not come yet.
         began: When the call began, by perf_counter.
+        waited: How long its worker had waited before.
     """
 
     store: Store
     call: BegunCall
     is_open: bool = True
     began: float = field(default_factory=perf_counter)
+    waited: float = field(default_factory=_waited)
 
     async def note_attempt(self, price: float | None) -> None:
         """Note in the journal that an attempt is about to be sent, which may be paid.
@@ -81,8 +89,7 @@ class PendingImage:
         if not self.is_open:
             raise RuntimeError("the image of this call has been saved already")
         self.is_open = False
-        turn = current_turn.get(None)
-        elapsed = perf_counter() - self.began - (turn.seconds if turn else 0.0)
+        elapsed = perf_counter() - self.began - (_waited() - self.waited)
         return await self.store.run_in_thread(self.store.archive.save, self.call, image, elapsed)
 
 

@@ -230,6 +230,14 @@ class _Served:
         await to_thread.run_sync(self._write, pick_file, given)
         return JSONResponse({})
 
+    def _read_input(self, path: str) -> bytes | None:
+        """Return the bytes of an input image.
+
+        A relative path was one where the run was started: here, or most likely beside the folder.
+        """
+        places = (Path(), self._feed.directory.absolute().parent)
+        return next(filter(None, (read_file(place / path) for place in places)), None)
+
     async def tune(self, request: Request) -> Response:
         """Tell the run something: an object of what `genbatch tune` takes."""
         given = await _object_of(request)
@@ -309,7 +317,7 @@ class _Served:
         """Answer with an input image: a regular file that is one, wherever it is."""
         paths = self._feed.inputs.get(request.path_params["key"], [])
         path = dict(enumerate(paths)).get(request.path_params["number"])
-        data = await to_thread.run_sync(read_file, Path(path)) if path else None
+        data = await to_thread.run_sync(self._read_input, path) if path else None
         kind = sniff_input_type(data[:64]) if data else None
         return _answer(data if kind else None, kind or "", _CHECKED)
 
