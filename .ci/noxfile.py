@@ -91,7 +91,7 @@ def integrations(session: nox.Session) -> None:
     if os.environ.get("GENBATCH_TEST_INTEGRATIONS") != "1":
         session.skip("GENBATCH_TEST_INTEGRATIONS is not 1")
     files = (
-        "tests/bucket/test_servers.py",
+        "tests/bucket",
         "tests/docs/test_events.py",
         "tests/docs/test_arq.py",
         "tests/docs/test_django.py",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 import anyio
 import pytest
 from anyio.abc import TaskStatus
@@ -43,8 +41,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("limit", ["usd", "images"])
-async def test_one_budget_holds_over_several_stores(limit: str) -> None:
-    url, paid = f"memory://{uuid4().hex}", []
+async def test_one_budget_holds_over_several_stores(url: str, limit: str) -> None:
+    paid: list[int] = []
 
     async def run() -> None:
         budget = Budget(1.0) if limit == "usd" else Budget(max_images=100)
@@ -60,8 +58,8 @@ async def test_one_budget_holds_over_several_stores(limit: str) -> None:
         assert granted["images"] == sum(paid)
 
 
-async def test_a_budget_counts_earlier_runs() -> None:
-    url, paid = f"memory://{uuid4().hex}", []
+async def test_a_budget_counts_earlier_runs(url: str) -> None:
+    paid: list[int] = []
     for _ in range(3):
         async with ObjectStore(url) as store:
             paid.append(await spend(store, 6, Budget(0.10)))
@@ -69,8 +67,7 @@ async def test_a_budget_counts_earlier_runs() -> None:
     assert sum(paid) <= 10
 
 
-async def test_what_one_store_does_not_use_another_may_spend() -> None:
-    url = f"memory://{uuid4().hex}"
+async def test_what_one_store_does_not_use_another_may_spend(url: str) -> None:
     async with ObjectStore(url) as one, ObjectStore(url) as other:
         assert await spend(one, 3, Budget(0.06)) == 3
         await one.run_in_thread(one._give_back)  # as its claims do, from a thread of theirs
@@ -78,10 +75,10 @@ async def test_what_one_store_does_not_use_another_may_spend() -> None:
 
 
 async def test_giving_back_grants_nothing_to_a_call_that_waits(
-    monkeypatch: pytest.MonkeyPatch,
+    url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genbatch._bucket._ledger._PATIENCE", 3600.0)
-    url, refused = f"memory://{uuid4().hex}", anyio.Event()
+    refused = anyio.Event()
     ask = SharedLedger._is_granted
 
     def is_granted(self: SharedLedger, reserved: dict[str, float]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 import anyio
 import pytest
@@ -37,11 +36,6 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genbatch._run._service.is_whole", lambda data, kind: True)
     monkeypatch.setattr("genbatch._bucket._batch._POLL", 0.01)
     monkeypatch.setattr("genbatch._bucket._store._POLL", 0.01)
-
-
-@pytest.fixture
-def url() -> str:
-    return f"memory://{uuid4().hex}"
 
 
 async def run(

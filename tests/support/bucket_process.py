@@ -1,4 +1,4 @@
-"""One of several processes that fill a bucket from equal inputs: ``URL PROMPTS DOLLARS CALLS``.
+"""One of several processes that fill a bucket: ``URL PROMPTS DOLLARS CALLS LEASE``.
 
 The file CALLS gets a line for each call, before its image is there. Images cost 4 cents.
 """
@@ -16,7 +16,7 @@ from genbatch.testing._pictures import draw
 PRICE = 0.04
 
 
-async def fill(url: str, prompts: int, dollars: float, calls: Path) -> None:
+async def fill(url: str, prompts: int, dollars: float, calls: Path, lease: float) -> None:
     """Fill the bucket as far as the budget of all processes goes."""
 
     async def generate(prompt: str) -> Image:
@@ -28,7 +28,7 @@ async def fill(url: str, prompts: int, dollars: float, calls: Path) -> None:
     async with generate_images(
         generate,
         [f"fox {number}" for number in range(prompts)],
-        store=ObjectStore(url, lease=3.0),
+        store=ObjectStore(url, lease=lease),
         budget=Budget(dollars),
         price=PRICE,
         max_concurrent=4,
@@ -38,5 +38,5 @@ async def fill(url: str, prompts: int, dollars: float, calls: Path) -> None:
 
 
 if __name__ == "__main__":
-    url, prompts, dollars, calls = sys.argv[1:]
-    anyio.run(fill, url, int(prompts), float(dollars), Path(calls))
+    url, prompts, dollars, calls, lease = sys.argv[1:]
+    anyio.run(fill, url, int(prompts), float(dollars), Path(calls), float(lease))

@@ -37,6 +37,10 @@ _SAME = {  # as s3fs and boto3 name them
     "endpoint_url": "endpoint",
     "region_name": "region",
 }
+_ENDPOINTS = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "GOOGLE_BASE_URL"),
+    *("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+)
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -44,11 +48,12 @@ _CREDENTIALS = {
 }
 _NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist", re.IGNORECASE)
 _NO_CREDENTIALS = re.compile(
-    "169\\.254\\.|metadata\\.google|Missing(Account|Access)", re.IGNORECASE
+    "169\\.254\\.|metadata\\.google|/latest/api/token|Missing(Account|Access)", re.IGNORECASE
 )
 _WRONG_REGION = re.compile(
     "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocation|redirect without", re.IGNORECASE
 )
+_REFUSED = re.compile("status code: (4[0-9]{2} [A-Za-z ]+)")
 
 Tag: TypeAlias = dict[str, Any]  # of one version of an object
 
@@ -214,8 +219,7 @@ class Bucket:
         if self._scheme == "memory":
             return _memory(self.url)
         is_plain = any(str(value).startswith("http://") for value in config.values())
-        endpoints = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "GOOGLE_BASE_URL")
-        is_plain |= any(os.environ.get(name, "").startswith("http://") for name in endpoints)
+        is_plain |= any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
         return self._obstore.store.from_url(
             self.url,
             config=config,
@@ -339,6 +343,10 @@ class Bucket:
             return f"storage_options has an unknown name: {text.splitlines()[0][:200]}"
         if kind == "NotSupportedError" or "501" in text:
             return "the service does not know conditional requests, which exactly-once needs"
+        if "Unable to recognise URL" in text:
+            return "the URL names no bucket: write it as s3://bucket/prefix"
+        if refused := _REFUSED.search(text):
+            return f"the service answered {refused[1]}: check its endpoint"
         return "the service failed or cannot be reached: check the network, and its endpoint"
 
 
