@@ -63,7 +63,7 @@ def test_options_answer_doubts(genbatch: Genbatch, serve: Serve) -> None:
     done = genbatch("run", "list.txt", "--skip", "comments,separators", "--skip", "numbering")
     assert done.returncode == 0
     assert texts(fake) == ["a red fox", "an owl"]
-    assert "Left out: 2 comments, 1 separators, 1 numbering" in done.stderr
+    assert "Left out: 2 comments, 1 separator, numbering of 1 line" in done.stderr
     assert genbatch("run", "list.txt", "--literal", "all", "-o", "all").returncode == 0
     assert len(images("all")) == 5
     refused = genbatch("run", "list.txt", "--skip", "foxes")

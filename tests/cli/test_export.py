@@ -82,8 +82,8 @@ def test_what_is_left_out_is_told(genbatch: Genbatch, folder: Path) -> None:
         (["c", "--where", "x"], "--where: 'x' is not like category=animals"),
         (["c", "--where", "x=1"], "--where x: no prompt has such a field; there are own"),
         (["c", "--sheet", "a.gif"], "--sheet a.gif: give a name that ends in .png, .jpg or .webp"),
-        (["c", "--layout", "parquet", "--sidecar", "txt"], "--sidecar goes with copies as files: rows "
-         "of Parquet have what it would say"),
+        (["c", "--layout", "parquet", "--sidecar", "txt"], "--sidecar goes with copies as files: "
+         "rows of Parquet have what it would say"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(genbatch: Genbatch, options: list[str], said: str) -> None:

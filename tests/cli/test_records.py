@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 from genbatch.testing import Fault, blocked, rate_limited
@@ -110,3 +111,10 @@ def test_commands_about_a_folder_have_the_same_default(genbatch: Genbatch, serve
 def test_short_habits(genbatch: Genbatch) -> None:
     assert genbatch("-V").stdout.startswith("genbatch ")
     assert "--install-completion" in genbatch("--help").stdout
+
+
+def test_a_shell_completes_commands_and_options(genbatch: Genbatch) -> None:
+    for words, expected in (("genbatch re", "redo"), ("genbatch run --asp", "--aspect-ratio")):
+        variables = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        asked = os.environ | variables | {"_GENBATCH_COMPLETE": "complete_bash"}
+        assert genbatch(env=asked).stdout.split() == [expected]

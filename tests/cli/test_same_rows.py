@@ -6,6 +6,8 @@ import json
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from genbatch import ImageRequest
 from genbatch.gemini import resolve
 from support.commands import Genbatch, Serve, images, write_prompts
@@ -38,6 +40,23 @@ def test_a_folder_keeps_what_a_short_name_meant_when_it_began(
     done = genbatch("run", "prompts.txt", "--model", FLASH)
     assert done.returncode == 0
     assert fake.stats.calls == 6
+
+
+@pytest.mark.parametrize("model", ["gpt-image-2", "openai/gpt-image-2"])
+def test_a_folder_of_somebody_else_chooses_no_other_service(
+    genbatch: Genbatch, serve: Serve, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    serve(image_size=8)
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    write_prompts(1)
+    assert genbatch("run", "prompts.txt").returncode == 0
+    with sqlite3.connect("genbatch-out/.genbatch/journal.sqlite") as journal:
+        journal.execute("UPDATE pin SET model = ?", (model,))
+    journal.close()
+    write_prompts(2)
+    done = genbatch("run", "prompts.txt", "--dry-run", "--json")
+    assert json.loads(done.stdout)["model"] == FLASH
+    assert "openai" not in done.stderr
 
 
 def test_the_first_run_notes_what_its_names_mean(genbatch: Genbatch, serve: Serve) -> None:

@@ -262,7 +262,12 @@ def moved_models(folder: Path, services: Services) -> dict[str, str]:
     """
     kept = pinned(folder)
     now = meanings(kept, services)
-    moved = {name: kept[name] for name, model in now.items() if model != kept[name]}
+    # A folder may be somebody else's: it names no service, which would be paid by another key.
+    moved = {
+        name: kept[name]
+        for name, model in now.items()
+        if model != kept[name] and services.of(model) == services.of(kept[name])
+    }
     for name, model in moved.items():
         QuietConsole(stderr=True).say(
             f"{name} is {model} in {plain(folder)}, as when it began; "

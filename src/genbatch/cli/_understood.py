@@ -13,7 +13,7 @@ from genbatch._values import asked_size
 from genbatch.gemini import default_size, server_of
 from genbatch.inputs import FIELDS, Doubts, StandardInput, canonical
 
-from ._console import plain
+from ._console import count, plain
 from ._options import Options
 from ._run import Prompts
 from ._services import Services
@@ -93,7 +93,12 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _left_out(doubts: Doubts) -> str:
-    each = [f"{number:,} {kind}" for kind, number in doubts.skipped.items()]
+    each = [
+        count(number, kind.removesuffix("s"))
+        if kind.endswith("s")
+        else f"{kind} of {count(number, 'line')}"
+        for kind, number in doubts.skipped.items()
+    ]
     return f"Left out: {', '.join(each)}" if each else ""
 
 
