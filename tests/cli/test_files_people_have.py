@@ -261,6 +261,9 @@ def test_it_is_so_in_jobs_of_another_service_and_for_further_takes(
             command += ["--via", "batch"]
         case.write()
         done = genbatch(*command)
+        if how == "openai" and "takes no seed" in done.stderr:
+            assert (done.returncode, fake.stats.calls) == (2, 0)
+            return
         is_refused = isinstance(case.expected, str)
         assert done.returncode == (2 if is_refused else 0), done.stderr
         if how == "batch":
@@ -280,6 +283,26 @@ def test_it_is_so_in_jobs_of_another_service_and_for_further_takes(
         calls = fake.stats.calls
         assert genbatch(*command).returncode == 0
         assert fake.stats.calls == calls
+
+
+def test_seeds_are_refused_before_any_call_where_the_service_takes_none(
+    genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeOpenAI(image_size=16) as fake:
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.url)
+        monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+        file("a.csv", "prompt,seed\na fox,\nan owl,7\na bee,8\n")()
+        done = genbatch("run", "a.csv", "--model", "gpt-image-2")
+        assert (done.returncode, fake.stats.calls) == (2, 0)
+        assert done.stderr == (
+            "genbatch: a.csv:3: gpt-image-2 takes no seed, got 7\n"
+            "a.csv:4: gpt-image-2 takes no seed, got 8\n2 mistakes\n"
+        )
+        file("a.txt", "a fox\n")()
+        for more in (["--seed", "7"], ["--matrix", "seed=7,8"]):
+            done = genbatch("run", "a.txt", "--model", "gpt-image-2", *more)
+            assert (done.returncode, fake.stats.calls) == (2, 0)
+            assert "gpt-image-2 takes no " in done.stderr
 
 
 def test_rows_of_a_workbook_are_numbered_as_it_shows_them(genbatch: Genbatch, serve: Serve) -> None:
