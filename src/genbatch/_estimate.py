@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import Any, Unpack
 
 from genbatch._core import iterable_of
-from genbatch._run import Generate, ImageClient, Service, defaults_of, request_of
+from genbatch._run import Generate, ImageClient, Service, defaults_of, input_of, request_of
 from genbatch._store import both_digests, hash_of_text, standing
 from genbatch._values import ImageRequest, ImageSettings, Prompt, prompt_of_row, takes_settings
 from genbatch.gemini import GeminiClient
@@ -98,7 +98,10 @@ def estimate(
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
     service = Service(client)
     terms_of = cache(partial(_terms, service, defaults_of(service, settings, None, price), price))
-    found = _Found(save_dir, service, redo_missing=redo_missing, retry_failed=retry_failed)
+    source = input_of(service, prompts, ImageRequest(_ANY), prompt_column).edited_source
+    found = _Found(
+        save_dir, service, redo_missing=redo_missing, retry_failed=retry_failed, source=source
+    )
     number = 0
     cost: float | None = 0.0
     most: float | None = 0.0
@@ -143,9 +146,8 @@ class _Found:
         """Return whether a request is not to be paid for, and count it."""
         if self._left is None:
             return False
-        digest, earlier = both_digests(namespace, request, self._service.canonical)
-        if not self._left.has(digest):
-            digest = earlier
+        content, earlier = both_digests(namespace, request, self._service.canonical)
+        digest = content if self._left.has(content) else earlier
         if self._left.done[digest] > 0 and self._left.fakes[digest] and not self._is_fake(request):
             self._left.fakes[digest] -= 1
             self._left.done[digest] -= 1
@@ -157,6 +159,9 @@ class _Found:
                 left[digest] -= 1
                 self.counts[name] += 1
                 return True
+        if self._left.take_former(namespace, request.id, content):  # edited, and edited back
+            self.counts["done"] += 1
+            return True
         if digest not in self._known and hash_of_text(namespace, request.text) in self._left.texts:
             self.counts["similar"] += 1
         return False

@@ -71,7 +71,7 @@ def book(name: str, **sheets: Sequence[Sequence[Any]]) -> Write:
             sheet.sheet_state = "hidden" if title == "Hidden" else "visible"
             for row in cells:
                 sheet.append(row)
-            for cell in sheet._cells.values():  # noqa: SLF001 - as Excel marks what failed
+            for cell in sheet._cells.values():  # as Excel marks what failed
                 cell.data_type = "e" if str(cell.value).startswith("#") else cell.data_type
         workbook.save(name)
 
@@ -112,24 +112,46 @@ CASES = [
         TEXTS,
     ),
     # Workbooks
-    Case("a.xlsx", book("a.xlsx", S=[["prompt", "id", "when"], *DATED, [], DATED[0]]), [*TEXTS, TEXTS[0]]),
+    Case(
+        "a.xlsx",
+        book("a.xlsx", S=[["prompt", "id", "when"], *DATED, [], DATED[0]]),
+        [*TEXTS, TEXTS[0]],
+    ),
     Case("b.xlsx", book("b.xlsx", S=[["Spring shots"], [], ["prompt", "id"], *NUMBERED]), TEXTS),
-    Case("c.xlsx", book("c.xlsx", S=[["Prompts"], ["prompt", "id"], *NUMBERED]), "looks like a heading: prompt"),
-    Case("d.xlsx", book("d.xlsx", Hidden=[["prompt"], ["no"]], S=[["prompt"], ["a fox"]]), ["a fox"]),
+    Case(
+        "c.xlsx",
+        book("c.xlsx", S=[["Prompts"], ["prompt", "id"], *NUMBERED]),
+        "looks like a heading: prompt",
+    ),
+    Case(
+        "d.xlsx", book("d.xlsx", Hidden=[["prompt"], ["no"]], S=[["prompt"], ["a fox"]]), ["a fox"]
+    ),
     Case(
         "e.xlsx",
         book("e.xlsx", ReadMe=[["How to fill in the other sheet"]], Shots=[["prompt"], ["a fox"]]),
         "--sheet reads another: Shots",
     ),
-    Case("f.xlsx", book("f.xlsx", S=[["prompt", "of"], ['="a "&B2', "fox"]]), f"f.xlsx:2: A2 {UNSAVED}"),
-    Case("g.xlsx", book("g.xlsx", S=[["prompt", "seed"], ["a fox", "=1+1"]]), f"g.xlsx:2: B2 {UNSAVED}"),
+    Case(
+        "f.xlsx",
+        book("f.xlsx", S=[["prompt", "of"], ['="a "&B2', "fox"]]),
+        f"f.xlsx:2: A2 {UNSAVED}",
+    ),
+    Case(
+        "g.xlsx",
+        book("g.xlsx", S=[["prompt", "seed"], ["a fox", "=1+1"]]),
+        f"g.xlsx:2: B2 {UNSAVED}",
+    ),
     Case(
         "h.xlsx",
         book("h.xlsx", S=[["prompt", "note"], ["#REF!", 1], ["a fox", "#N/A"]]),
         "h.xlsx:2: prompt: #REF! is an error of the spreadsheet; mend its formula",
     ),
     Case("i.xlsx", book("i.xlsx", S=[["prompt", "note"], ["a fox", "#N/A"]]), ["a fox"]),
-    Case("j.xlsx", book("j.xlsx", S=[["prompt", "seed"], ["a fox", "#N/A"]]), "seed: #N/A is an error"),
+    Case(
+        "j.xlsx",
+        book("j.xlsx", S=[["prompt", "seed"], ["a fox", "#N/A"]]),
+        "seed: #N/A is an error",
+    ),
     # What pandas writes
     frame("a.json", lambda table: table.to_json("a.json", orient="index")),
     frame("b.json", lambda table: table.to_json("b.json", orient="split")),
@@ -139,21 +161,62 @@ CASES = [
     frame("a.parquet", lambda table: table.set_index("prompt").to_parquet("a.parquet")),
     # JSON by names
     Case("d.json", file("d.json", json.dumps(HERO, indent=1)), ["a knight", "a dragon"]),
-    Case("e.json", file("e.json", '{"hero": "a knight", "villain": "a dragon"}'), "no field named prompt"),
+    Case(
+        "e.json",
+        file("e.json", '{"hero": "a knight", "villain": "a dragon"}'),
+        "no field named prompt",
+    ),
     # Tables with something above them, or nothing
     Case("k.csv", file("k.csv", "Shots of spring;\n;\n" + rows(TEXTS, ";", "prompt;id")), TEXTS),
-    Case("l.csv", file("l.csv", rows(TEXTS, ",", "prompt,id")), "looks like a heading: prompt", ("--no-header", "--column", "1")),
-    Case("m.csv", file("m.csv", "a fox,1\nan owl,2\n"), "first row looks like data: --no-header --column 1"),
+    Case(
+        "l.csv",
+        file("l.csv", rows(TEXTS, ",", "prompt,id")),
+        "looks like a heading: prompt",
+        ("--no-header", "--column", "1"),
+    ),
+    Case(
+        "m.csv",
+        file("m.csv", "a fox,1\nan owl,2\n"),
+        "first row looks like data: --no-header --column 1",
+    ),
     # Text that is none, or something else
-    Case("a.txt", file("a.txt", "Shots of spring\nprompt;id\na fox;1\n"), "a.txt:2: looks like a row of a table: prompt;id"),
-    Case("b.txt", file("b.txt", "a fox,1\nan owl,2\n"), "looks like a row of a table: a fox,1 (2 such lines)"),
-    Case("c.txt", file("c.txt", "\n<!DOCTYPE html>\n<p>a fox</p>\n"), "c.txt: byte 1: looks like a web page"),
-    Case("e.txt", file("e.txt", "{\\rtf1\\ansi a fox}\n"), "e.txt: byte 1: looks like an RTF document"),
+    Case(
+        "a.txt",
+        file("a.txt", "Shots of spring\nprompt;id\na fox;1\n"),
+        "a.txt:2: looks like a row of a table: prompt;id",
+    ),
+    Case(
+        "b.txt",
+        file("b.txt", "a fox,1\nan owl,2\n"),
+        "looks like a row of a table: a fox,1 (2 such lines)",
+    ),
+    Case(
+        "c.txt",
+        file("c.txt", "\n<!DOCTYPE html>\n<p>a fox</p>\n"),
+        "c.txt: byte 1: looks like a web page",
+    ),
+    Case(
+        "e.txt",
+        file("e.txt", "{\\rtf1\\ansi a fox}\n"),
+        "e.txt: byte 1: looks like an RTF document",
+    ),
     # Settings under other names
-    Case("n.csv", file("n.csv", "prompt,num_images_per_prompt\na fox,4\n"), "--map n=num_images_per_prompt"),
-    Case("o.csv", file("o.csv", "prompt,system\na fox,Draw in ink\n"), "--system is of all rows of a run"),
-    Case("p.csv", file("p.csv", "prompt,guidance_scale\na fox,7\n"), "--literal guidance_scale keeps it"),
-]  # fmt: skip
+    Case(
+        "n.csv",
+        file("n.csv", "prompt,num_images_per_prompt\na fox,4\n"),
+        "--map n=num_images_per_prompt",
+    ),
+    Case(
+        "o.csv",
+        file("o.csv", "prompt,system\na fox,Draw in ink\n"),
+        "--system is of all rows of a run",
+    ),
+    Case(
+        "p.csv",
+        file("p.csv", "prompt,guidance_scale\na fox,7\n"),
+        "--literal guidance_scale keeps it",
+    ),
+]
 
 
 def arrived(fake: Any) -> Counter[str]:
@@ -198,6 +261,9 @@ def test_it_is_so_in_jobs_of_another_service_and_for_further_takes(
             command += ["--via", "batch"]
         case.write()
         done = genbatch(*command)
+        if how == "openai" and "takes no seed" in done.stderr:
+            assert (done.returncode, fake.stats.calls) == (2, 0)
+            return
         is_refused = isinstance(case.expected, str)
         assert done.returncode == (2 if is_refused else 0), done.stderr
         if how == "batch":
@@ -217,6 +283,26 @@ def test_it_is_so_in_jobs_of_another_service_and_for_further_takes(
         calls = fake.stats.calls
         assert genbatch(*command).returncode == 0
         assert fake.stats.calls == calls
+
+
+def test_seeds_are_refused_before_any_call_where_the_service_takes_none(
+    genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeOpenAI(image_size=16) as fake:
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.url)
+        monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+        file("a.csv", "prompt,seed\na fox,\nan owl,7\na bee,8\n")()
+        done = genbatch("run", "a.csv", "--model", "gpt-image-2")
+        assert (done.returncode, fake.stats.calls) == (2, 0)
+        assert done.stderr == (
+            "genbatch: a.csv:3: gpt-image-2 takes no seed, got 7\n"
+            "a.csv:4: gpt-image-2 takes no seed, got 8\n2 mistakes\n"
+        )
+        file("a.txt", "a fox\n")()
+        for more in (["--seed", "7"], ["--matrix", "seed=7,8"]):
+            done = genbatch("run", "a.txt", "--model", "gpt-image-2", *more)
+            assert (done.returncode, fake.stats.calls) == (2, 0)
+            assert "gpt-image-2 takes no " in done.stderr
 
 
 def test_rows_of_a_workbook_are_numbered_as_it_shows_them(genbatch: Genbatch, serve: Serve) -> None:

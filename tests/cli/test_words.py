@@ -35,6 +35,8 @@ def test_messages_speak_of_options(said: str, typed: str) -> None:
         ("--model some-new-model --budget 1", "give --price, US dollars an image"),
         ("--model lite --image-size 4K", "got --image-size '4K'"),
         ("--config topP=much", "--config topP must be a number, got 'much'"),
+        ("--config seed=abc", "--config seed must be a whole number, got 'abc'"),
+        ("--config imageConfig=3", "--config imageConfig must be an object, got 3"),
         (
             "--aspect-ratio 16x9",
             "'--aspect-ratio': \"16x9\" is no aspect ratio: did you mean 16:9?",

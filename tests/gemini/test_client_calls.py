@@ -203,7 +203,14 @@ async def test_named_settings_win_over_generation_config(
     [
         ({"generation_config": {"topP": "much"}}, "top_?[pP] must be a number"),
         ({"generation_config": {"imageConfig": {"hue": 1}}}, "hue is not a field that there is"),
-        ({"generation_config": {"image_config": 3}}, "ImageConfig must be an object"),
+        (
+            {"generation_config": {"image_config": 3}},
+            "generation_config image_config must be an object",
+        ),
+        (
+            {"generation_config": {"imageConfig": {"aspectRatio": 3}}},
+            "generation_config imageConfig.aspectRatio must be a text, got 3",
+        ),
         (
             {"generation_config": {"safety_settings": [{"category": 3}]}},
             "generation_config: a field that takes|category must be",

@@ -207,6 +207,31 @@ def test_nan_is_nothing(tmp_path: Path) -> None:
         assert read(written(tmp_path / name, content)) == [Prompt("a", metadata={"x": None})]
 
 
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        (3 * f'{{"prompt": "a fox", "raw": "{"y" * 200_000}"}}\n', 3),  # rows beyond a block
+        ('{"items": [' + ", ".join(8000 * ['"a red fox"']) + "]}", 8000),  # a document on one line
+    ],
+    ids=["rows", "document"],
+)
+def test_a_long_first_line_says_what_it_is(tmp_path: Path, content: str, count: int) -> None:
+    assert len(texts(written(tmp_path / "prompts", content))) == count
+
+
+def test_a_large_object_is_refused_in_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genbatch.inputs._json._MOST_WHOLE", 2_000_000)
+    path = written(tmp_path / "a.json", b'{"prompt": "' + 30_000_000 * b"x")
+    tracemalloc.start()
+    try:
+        assert "an object of more than 2,000,000 characters; an array" in refusal(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_long_array_is_read_in_flat_memory(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", "[" + ", ".join(['{"prompt": "a fox"}'] * 50_000) + "]")
     tracemalloc.start()

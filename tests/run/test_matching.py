@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,13 @@ async def test_an_edited_row_keeps_its_picture_as_its_first_take(folder: Folder)
         (1, 2, True, "a brown bear"),
     ]
     assert takes[0]["file"] == old["file"]
+    path, content = folder.path / "s.tsv", "id\tprompt\n1\ta fox\n2\ta bear\n"
+    await in_thread(path.write_text, content)
+    sheet = await in_thread(read_prompts, [path])
+    plan = partial(estimate, sheet, save_dir=folder.path / "out")
+    assert (await in_thread(plan)).calls == 0
+    other = partial(estimate, [Prompt("a bear", id="2")], save_dir=folder.path / "out")
+    assert (await in_thread(other)).calls == 1  # which is no row of that sheet
     assert await folder.sheet("s.tsv", rows) == 0  # as it was before
     assert (await folder.rows())[1]["file"] == old["file"]
     assert await folder.sheet("s.tsv", [rows[0], ("2", "a brown bear")]) == 0

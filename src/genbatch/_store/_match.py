@@ -49,6 +49,11 @@ class BatchInput:
         """Whether all its prompts are in the journal before the first call."""
         return self.requests is not None and (self.size or 0) <= MOST_AHEAD
 
+    @property
+    def edited_source(self) -> str | None:
+        """Its files, where a row of theirs may be one that was edited."""
+        return self.source if self.is_planned_ahead else None
+
     def wanted(self, namespace: str) -> Iterator[PlanRequest]:
         """Yield its requests to be planned, but for those whose input images cannot be read."""
         for index, request in self.requests() if self.requests else ():

@@ -40,6 +40,7 @@ from ._journal import (
     check_types,
     check_version,
     journal_error,
+    storable,
     strangers,
 )
 from ._keys import key_of
@@ -89,6 +90,11 @@ FROM item JOIN image ON image.item = item.id AND take = pick
 _FAKES_MADE = """
 SELECT namespace, prompt, digest, content
 FROM fake JOIN item ON item.id = fake.item AND item.pick = fake.take
+"""
+_FORMER = """
+SELECT namespace, row_id, former.content FROM former JOIN item ON item.id = former.item
+WHERE former.pick NOT NULL AND EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch
+    WHERE place.item = former.item AND source = ?)
 """
 _REFUSED = """
 SELECT namespace, prompt, digest, content, kind FROM item WHERE pick IS NULL AND kind NOT NULL
@@ -226,6 +232,8 @@ class Standing(NamedTuple):
         in_jobs: Requests that live jobs have.
         fakes: Images of a fake service.
         texts: Hashes of the texts that have an image.
+        former: Namespaces and ids of rows, with each content that they had an image of before they
+            were edited.
     """
 
     done: Counter[str]
@@ -233,6 +241,14 @@ class Standing(NamedTuple):
     in_jobs: Counter[str]
     fakes: Counter[str]
     texts: set[int]
+    former: set[tuple[object, ...]]
+
+    def take_former(self, namespace: str, row_id: str | None, digest: str) -> bool:
+        """Return whether a row had an image of this content before it was edited, once."""
+        former = (namespace, storable(row_id), digest)
+        had = former in self.former
+        self.former.discard(former)
+        return had
 
     def has(self, digest: str) -> bool:
         """Return whether a request with a digest is not to be paid for, or was a fake's."""
@@ -250,6 +266,7 @@ def standing(
     *,
     redo_missing: bool = False,
     retry_failed: bool | Collection[str] = False,
+    source: str | None = None,
 ) -> Standing:
     """Return how far each request has come.
 
@@ -258,11 +275,13 @@ def standing(
         canonical: As for both_digests.
         redo_missing: As for Store; the files are looked for then.
         retry_failed: As for Store.
+        source: As for BatchInput, where its rows may be edited ones; None where they are new then.
 
     Raises:
         StoreError: If the journal in directory cannot be read.
     """
-    path, found = Path(directory), Standing(Counter(), Counter(), Counter(), Counter(), set())
+    path = Path(directory)
+    found = Standing(Counter(), Counter(), Counter(), Counter(), set(), set())
     if not os.path.lexists(path / HIDDEN / JOURNAL):
         return found
     policy = Policy(path, redo_missing=redo_missing, retry_failed=retry_failed)
@@ -283,6 +302,8 @@ def standing(
             found.failed[content(*what)] += kind in FINAL and not policy.retries(kind)
         if journal.has_table("job"):
             found.in_jobs.update(starmap(content, journal.execute(_IN_JOBS)))
+        if source is not None and journal.has_table("former"):
+            found.former.update(journal.execute(_FORMER, (source,)))
     return found
 
 

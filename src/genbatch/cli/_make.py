@@ -459,8 +459,12 @@ def recipe_of(
 
     defaults = ImageRequest("any text", **options.settings)
 
-    def check(model: str | None, aspect_ratio: str | None, image_size: str | None) -> None:
-        prompt = Prompt("any text", model=model, aspect_ratio=aspect_ratio, image_size=image_size)
+    def check(
+        model: str | None, aspect_ratio: str | None, image_size: str | None, seed: int | None = None
+    ) -> None:
+        prompt = Prompt(
+            "any text", model=model, aspect_ratio=aspect_ratio, image_size=image_size, seed=seed
+        )
         try:
             services.resolve(defaults.with_prompt(prompt), prompt)
         except Rejected:
@@ -469,7 +473,7 @@ def recipe_of(
 
     # Before any row is blamed for a mistake in the options.
     _, parsed, grid, settings, *_ = _together(
-        lambda: check(None, None, None),
+        lambda: check(None, None, None, options.seed),
         lambda: None if template is None else inputs.Template.parse(template),
         lambda: inputs.Grid.parse(matrix),
         lambda: options.of_rows(remote),

@@ -18,7 +18,7 @@ _LONG = f"{_LONG}|{'|'.join(_RENAMED)}"
 _SHORT = "price|budget|pace|patience|timeout|thinking|seed|quota|speed|latency|daily"
 _ARGUMENT = re.compile(
     rf"\b({_LONG}|{_SHORT})=(?P<value>[^\s,;:])?"
-    rf"|(?<!-)\b({_SHORT})(?= must )"
+    rf"|(?<!-)(?<!generation_config )\b({_SHORT})(?= must )"
     rf"|(?<=takes no )({_SHORT})\b"
     rf"|(?<![\w.'\"-])({_LONG})\b"
 )

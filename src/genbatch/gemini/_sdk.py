@@ -362,14 +362,18 @@ def config_of(request: ImageRequest, timeout: float | None = None) -> types.Gene
         return types.GenerateContentConfig(**fields)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or exc.title
+        place = (*_PARENTS.get(exc.title, ()), *first["loc"])
+        where = ".".join(map(str, place)) or exc.title
         for name in request.generation_config or ():  # as it was given there
-            if first["loc"] and _FIELDS.get(name) == first["loc"][0]:
-                where = f"generation_config {'.'.join(map(str, (name, *first['loc'][1:])))}"
+            if place and _FIELDS.get(name) == place[0]:
+                where = f"generation_config {'.'.join(map(str, (name, *place[1:])))}"
         raise ValueError(f"{where} {_must(first)}, got {first['input']!r:.100}") from None
     except AttributeError:  # the SDK's enumerations fail so on anything but a string
         message = "generation_config: a field that takes one of several names must be a str"
         raise ValueError(message) from None
+
+
+_PARENTS = {"ImageConfig": ("image_config",), "ThinkingConfig": ("thinking_config",)}
 
 
 def _must(error: ErrorDetails) -> str:

@@ -587,38 +587,45 @@ def rows_of_cells(source: Source, rows: Cells) -> Rows:
     Rows above the one that has the columns that are needed are its title, and left out.
 
     Raises:
-        InputError: If the header is not one, or lacks a column.
+        InputError: If there is no such row.
     """
-    header: list[str] = []
-    titles: list[InputError] = []  # why rows are no header
-    for number, cells in rows:
+    header, ahead = _below_titles(source, rows)
+    for number, cells in chain(ahead, rows):
         if isinstance(cells, ValueError):
-            if not header:
-                raise source.error(cells, number)
             yield number, cells
             continue
         if not "".join(cells).strip():
             continue
         try:
-            if not header:
-                header = _header_of(source, cells)
-                if titles:
-                    what = f"the header is row {number}; what is above it is ignored"
-                    source.note(f"{source.name}: {what}")
-                if source.layout.header:
-                    continue
             fields = _fields(header, cells)
         except ValueError as error:
-            if header:
-                yield number, error
-                continue
-            titles.append(source.error(error, number))
-            if not source.layout.header or len(titles) > _MOST_TITLES:
-                raise titles[0] from None
+            yield number, error
         else:
             yield number, fields
-    if titles and not header:
-        raise titles[0]
+
+
+def _below_titles(source: Source, rows: Cells) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the names of the columns, and what was read of the rows with values."""
+    refused: list[InputError] = []
+    for number, cells in rows:
+        if isinstance(cells, ValueError):
+            raise source.error(cells, number)
+        if not "".join(cells).strip():
+            continue
+        try:
+            header = _header_of(source, cells)
+        except ValueError as error:
+            refused.append(source.error(error, number))
+            if not source.layout.header or len(refused) > _MOST_TITLES:
+                break
+            continue
+        if refused:
+            what = f"the header is row {number}; what is above it is ignored"
+            source.note(f"{source.name}: {what}")
+        return header, ([] if source.layout.header else [(number, cells)])
+    if refused:
+        raise refused[0]
+    return [], []
 
 
 def _header_of(source: Source, cells: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 from ._formats import MAX_LINE, Fields, Rows, Source, canonical, found, listed, read_object
 
 _DECODER = json.JSONDecoder()
+_MOST_WHOLE = 50_000_000  # characters of an object
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -93,7 +94,17 @@ class _Text:
     def rest(self) -> Any:
         """Return the value of the whole document, without passing over it."""
         self.next()
-        self._text, self._at = "".join([self._text[self._at :], *self._texts]), 0
+        texts = [self._text[self._at :]]
+        size = len(texts[0])
+        for text in self._texts:
+            texts.append(text)
+            size += len(text)
+            if size > _MOST_WHOLE:
+                hint = "an array of objects, or .jsonl, may have any length"
+                raise self._source.error(
+                    f"an object of more than {_MOST_WHOLE:,} characters; {hint}"
+                )
+        self._text, self._at = "".join(texts), 0
         line, (_, value) = self.line, self.value()
         if self.next():
             raise self._source.error("something follows the JSON value", self.line)

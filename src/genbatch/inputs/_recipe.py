@@ -433,7 +433,7 @@ _COUNTED = ("model", "aspect_ratio", "image_size", "n")  # what an axis may chan
 Asked: TypeAlias = tuple[str | None, str | None, str | None]
 
 
-def _anything(model: str | None, aspect_ratio: str | None, image_size: str | None) -> None:
+def _anything(*asked: object) -> None:
     """Check nothing."""
 
 
@@ -446,7 +446,8 @@ class Recipe:
         template: Makes the prompt of the fields of a row.
         grid: Each row becomes a prompt for each point; the values of a point count as fields.
         check: Called with a model, an aspect_ratio and an image_size, each None where a prompt
-            leaves it to the run; raises a ValueError if the model does not support that.
+            leaves it to the run, and for each model once with a seed behind them; raises a
+            ValueError if the model does not support that.
         settings: Those of rows that do not have their own, as read returns them.
         expand: Seed of the choices among ``{a|b}`` in prompts, None to leave them as they are.
         reading: What the user has said of the rows; None takes them as they are.
@@ -460,7 +461,7 @@ class Recipe:
     column: str = "prompt"
     template: Template | None = None
     grid: Grid = field(default_factory=Grid)
-    check: Callable[[str | None, str | None, str | None], object] = _anything
+    check: Callable[..., object] = _anything
     settings: Mapping[str, Any] = field(default_factory=dict)
     expand: int | None = None
     reading: Reading | None = None
@@ -567,6 +568,12 @@ class Recipe:
         each = self.grid.size // len(points)
         rows = [{**settings, **self.grid.settings(point)} for point in points]
         return [(_asked(row), row.get("n", 1) * each) for row in rows]
+
+    def seed_in(self, settings: Mapping[str, Any]) -> int | None:
+        """Return a seed of the prompts of a row, None where they have none."""
+        seeds = self.grid.axes.get("seed") or {"": settings.get("seed")}
+        seed: int | None = next(iter(seeds.values()))
+        return seed
 
     def _expanded(self, prompt: Prompt) -> Prompt:
         text = _expand(prompt.text, f"{self.expand}:{prompt.variant or 1}")

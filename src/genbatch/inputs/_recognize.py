@@ -24,6 +24,7 @@ from genbatch._values import sniff_input_type
 from ._columns import read_arrow, read_parquet, read_workbook
 from ._formats import (
     BLOCK,
+    MAX_LINE,
     SEP,
     Rows,
     Source,
@@ -107,10 +108,11 @@ _WILDCARD = re.compile(r'\{[^{}":]*\|')
 
 def peek(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     """Return the beginning of an input, with a first line, and all its blocks again."""
-    head, block = b"", b"-"
-    while block and len(head) < BLOCK and not _has_line(head):
+    head, block, most = b"", b"-", BLOCK
+    while block and len(head) < most and not _has_line(head):
         block = next(blocks, b"")
         head += block
+        most = MAX_LINE if head.startswith(b"{") else BLOCK  # one line, or a document that is one
     return head, chain((head, b"") if not block and head else (head,), blocks)
 
 

@@ -125,6 +125,7 @@ class Tally:
         if selection.sample is not None:
             self.sample = Sample(selection.sample, selection.seed)
         self._limit = sys.maxsize if selection.limit is None else selection.limit
+        self._seeded: set[str | None] = set()  # models that take a seed
 
     @property
     def is_full(self) -> bool:
@@ -170,10 +171,14 @@ class Tally:
         settings = recipe.read(fields, folder)
         kinds = recipe.kinds(settings)
         number, room = 0, self._limit - self.count
+        seed = recipe.seed_in(settings)
         for asked, counted in kinds:
             if asked not in self.asked:
                 recipe.check(*asked)
                 self.asked[asked] = 0
+            if seed is not None and asked[0] not in self._seeded:
+                recipe.check(*asked, seed)
+                self._seeded.add(asked[0])
             number += counted
         if number > room:
             number = room
