@@ -305,6 +305,40 @@ def test_seeds_are_refused_before_any_call_where_the_service_takes_none(
             assert "gpt-image-2 takes no " in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("images", "model", "message"),
+    [
+        ("notes.txt", "flash", "images: notes.txt is not a PNG, JPEG, WebP, HEIC or HEIF image"),
+        ("notes.txt", "gpt-image-2", "images: notes.txt is not a PNG"),
+        ("gs://b/fox", "flash", "gs://b/fox: its name must end in .png, .jpg, .webp"),
+        (
+            "gs://b/fox.png",
+            "gpt-image-2",
+            "OpenAI has no input image 'gs://b/fox.png': give a file",
+        ),
+        ("files/abc", "gpt-image-2", "OpenAI has no input image 'files/abc': give a file"),
+        (";".join(17 * ["fox.png"]), "gpt-image-2", "at most 16 input images, got 17"),
+    ],
+)
+def test_images_that_cannot_be_sent_are_refused_before_any_call(
+    genbatch: Genbatch,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    images: str,
+    model: str,
+    message: str,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    fake = serve()
+    file("notes.txt", "a fox\n")()
+    file("fox.png", b"\x89PNG\r\n\x1a\n")()
+    file("a.csv", f"prompt,images\na fox,\nan owl,{images}\n")()
+    done = genbatch("run", "a.csv", "--model", model)
+    assert (done.returncode, fake.stats.calls) == (2, 0)
+    assert f"a.csv:3: {message}" in done.stderr
+
+
 def test_rows_of_a_workbook_are_numbered_as_it_shows_them(genbatch: Genbatch, serve: Serve) -> None:
     serve()
     book("a.xlsx", S=[[], [], [], ["prompt", "seed"], [], ["a fox", "x"]])()

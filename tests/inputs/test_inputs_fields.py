@@ -11,6 +11,8 @@ import pytest
 from genbatch import Prompt
 from genbatch.inputs import Recipe, read_prompts
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
 
 def rows(folder: Path, *fields: object, recipe: Recipe | None = None) -> list[Prompt]:
     """Return the prompts of rows of a .jsonl file."""
@@ -122,7 +124,7 @@ def test_input_images_stand_beside_the_file(
     folder = tmp_path / "set"
     folder.mkdir()
     for name in ("a.png", "b c.png", "d;e.png"):
-        (folder / name).touch()
+        (folder / name).write_bytes(PNG)
     monkeypatch.chdir(tmp_path)
     (prompt,) = rows(Path("set"), {"prompt": "a", "images": value})
     assert prompt.images == tuple(Path("set") / name for name in names)
@@ -130,7 +132,7 @@ def test_input_images_stand_beside_the_file(
 
 def test_input_images_of_a_csv_are_separated_by_semicolons(tmp_path: Path) -> None:
     for name in ("a.png", "b,c.png"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_bytes(PNG)
     (tmp_path / "a.csv").write_text(f'prompt,images\na fox,"a.png; {tmp_path}/b,c.png"\n')
     (prompt,) = read_prompts([tmp_path / "a.csv"])
     assert prompt.images == (tmp_path / "a.png", tmp_path / "b,c.png")
@@ -153,9 +155,16 @@ def test_a_url_is_not_fetched_by_the_library(tmp_path: Path, scheme: str) -> Non
 def test_an_input_image_that_cannot_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a.png").touch()
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # whoever runs this
+    monkeypatch.setattr(os.path, "isfile", lambda path: True)  # but is a directory
+    (tmp_path / "a.png").mkdir()
     message = f"images: the file {tmp_path / 'a.png'} cannot be read"
+    assert refused(tmp_path, images="a.png") == message
+
+
+@pytest.mark.parametrize("content", [b"", b"a fox\n", b"GIF89a"])
+def test_an_input_image_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    message = f"images: {tmp_path / 'a.png'} is not a PNG, JPEG, WebP, HEIC or HEIF image"
     assert refused(tmp_path, images="a.png") == message
 
 

@@ -226,7 +226,7 @@ async def test_input_images_are_looked_for_as_their_line_comes(
     pipe: Pipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.png").touch()
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     pipe.write('{"prompt": "a", "images": "a.png"}\n\n{"prompt": "a", "images": ["b.png"]}\n')
     pipe.close()
     async with aclosing(aiter(StandardInput(pipe.reader))) as prompts:

@@ -460,10 +460,19 @@ def recipe_of(
     defaults = ImageRequest("any text", **options.settings)
 
     def check(
-        model: str | None, aspect_ratio: str | None, image_size: str | None, seed: int | None = None
+        model: str | None,
+        aspect_ratio: str | None,
+        image_size: str | None,
+        seed: int | None = None,
+        images: tuple[bytes | str | Path, ...] = (),
     ) -> None:
         prompt = Prompt(
-            "any text", model=model, aspect_ratio=aspect_ratio, image_size=image_size, seed=seed
+            "any text",
+            model=model,
+            aspect_ratio=aspect_ratio,
+            image_size=image_size,
+            seed=seed,
+            images=images,
         )
         try:
             services.resolve(defaults.with_prompt(prompt), prompt)

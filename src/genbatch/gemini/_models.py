@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from mimetypes import guess_type
 
 from genbatch._money import ModelPrice, model_price
 from genbatch._values import ImageRequest, Prompt, Rejected, Usage, asked_size, is_smaller
@@ -121,7 +122,22 @@ def resolve(
     config = request.generation_config or {}
     if (count := config.get("candidate_count", config.get("candidateCount"))) not in (None, 1, "1"):
         raise ValueError(f"candidate_count must be 1, got {count!r}: a prompt asks for one image")
+    for image in request.images:
+        if isinstance(image, str) and image.startswith("gs://"):
+            type_in_bucket(image)
     return request if model == request.model else replace(request, model=model)
+
+
+def type_in_bucket(name: str) -> str:
+    """Return the type of an image in a bucket, which Vertex wants to be told.
+
+    Raises:
+        ValueError: If its name does not say it.
+    """
+    mime_type, _ = guess_type(name)
+    if mime_type is None or not mime_type.startswith("image/"):
+        raise ValueError(f"{name}: its name must end in .png, .jpg, .webp, .heic or .heif")
+    return mime_type
 
 
 def canonical(request: ImageRequest) -> ImageRequest:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
-from mimetypes import guess_type
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -36,7 +35,7 @@ from genbatch._values import (
 
 from ._answer import TIER, file_parts
 from ._file_parts import fetch_file, fetch_images
-from ._models import TIMEOUT, default_timeout
+from ._models import TIMEOUT, default_timeout, type_in_bucket
 from ._translate import THIRD_PARTY, error_within, translate
 
 if TYPE_CHECKING:
@@ -321,17 +320,10 @@ _FILES = "https://generativelanguage.googleapis.com/v1beta/"
 
 
 def _file_of(name: str) -> types.FileData:
-    """Return a reference to a file that the service has; Vertex wants the type of one in a bucket.
-
-    Raises:
-        ValueError: If the name of one in a bucket does not say its type.
-    """
+    """Return a reference to a file that the service has; as type_in_bucket."""
     if not name.startswith("gs://"):
         return types.FileData(file_uri=_FILES + name)
-    mime_type, _ = guess_type(name)
-    if mime_type is None or not mime_type.startswith("image/"):
-        raise ValueError(f"{name}: its name must end in .png, .jpg, .webp, .heic or .heif")
-    return types.FileData(file_uri=name, mime_type=mime_type)
+    return types.FileData(file_uri=name, mime_type=type_in_bucket(name))
 
 
 def config_of(request: ImageRequest, timeout: float | None = None) -> types.GenerateContentConfig:

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias
 
 from pydantic_core import from_json
 
-from genbatch._values import Prompt, is_reference
+from genbatch._values import Prompt, is_reference, sniff_input_type
 
 from ._formats import Fields, canonical, found, listed, one_line, short
 from ._names import Reading
@@ -148,10 +148,10 @@ def _text_of(name: str, value: object, what: str) -> str:
 
 
 def check_images(images: Iterable[bytes | str | Path], pending: Container[Path] = ()) -> None:
-    """Check that the input images of a row can be read, except those still pending; this blocks.
+    """Check that the input images of a row are images, except those still pending; this blocks.
 
     Raises:
-        ValueError: If one is not a file, or cannot be read.
+        ValueError: If one is not a file, cannot be read, or begins like no image.
     """
     for path in images:
         if isinstance(path, bytes) or is_reference(path) or path in pending:
@@ -159,8 +159,13 @@ def check_images(images: Iterable[bytes | str | Path], pending: Container[Path] 
         shown = one_line(str(path))
         if not os.path.isfile(path):
             raise ValueError(f"images: there is no file {shown}")
-        if not os.access(path, os.R_OK):
-            raise ValueError(f"images: the file {shown} cannot be read")
+        try:
+            with open(path, "rb") as file:
+                head = file.read(64)
+        except OSError:
+            raise ValueError(f"images: the file {shown} cannot be read") from None
+        if sniff_input_type(head) is None:
+            raise ValueError(f"images: {shown} is not a PNG, JPEG, WebP, HEIC or HEIF image")
 
 
 def check_finite(name: str, value: object) -> None:
@@ -446,8 +451,8 @@ class Recipe:
         template: Makes the prompt of the fields of a row.
         grid: Each row becomes a prompt for each point; the values of a point count as fields.
         check: Called with a model, an aspect_ratio and an image_size, each None where a prompt
-            leaves it to the run, and for each model once with a seed behind them; raises a
-            ValueError if the model does not support that.
+            leaves it to the run; and where rows have them with a seed, None in its place, and
+            input images. Raises a ValueError if the model does not support that.
         settings: Those of rows that do not have their own, as read returns them.
         expand: Seed of the choices among ``{a|b}`` in prompts, None to leave them as they are.
         reading: What the user has said of the rows; None takes them as they are.

@@ -126,6 +126,7 @@ class Tally:
             self.sample = Sample(selection.sample, selection.seed)
         self._limit = sys.maxsize if selection.limit is None else selection.limit
         self._seeded: set[str | None] = set()  # models that take a seed
+        self._worked_from: tuple[object, ...] = ()  # model and input images that were checked last
 
     @property
     def is_full(self) -> bool:
@@ -171,12 +172,15 @@ class Tally:
         settings = recipe.read(fields, folder)
         kinds = recipe.kinds(settings)
         number, room = 0, self._limit - self.count
-        seed = recipe.seed_in(settings)
+        seed, images = recipe.seed_in(settings), settings.get("images")
         for asked, counted in kinds:
             if asked not in self.asked:
                 recipe.check(*asked)
                 self.asked[asked] = 0
-            if seed is not None and asked[0] not in self._seeded:
+            if images and (asked[0], images) != self._worked_from:  # else those of the row before
+                recipe.check(*asked, seed, images)
+                self._worked_from = (asked[0], images)
+            elif seed is not None and asked[0] not in self._seeded:
                 recipe.check(*asked, seed)
                 self._seeded.add(asked[0])
             number += counted

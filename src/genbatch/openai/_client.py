@@ -23,7 +23,6 @@ from genbatch._values import (
     ImageRequest,
     ImageSettings,
     Prompt,
-    is_reference,
     sniff_input_type,
     takes_settings,
 )
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _TIMEOUT = 300.0  # seconds: images of the highest quality take minutes
-_MOST_INPUTS = 16
 _INPUT_TYPES = ("image/png", "image/jpeg", "image/webp")
 
 
@@ -163,15 +161,11 @@ class OpenAIClient(HttpClient["Wire"]):
         """Refuse a request that the service would refuse.
 
         Raises:
-            ValueError: If it has too many input images, or, where they are bytes, ones of a type
-                that the service does not take; or as resolve.
+            ValueError: If it has input images as bytes of a type that the service does not take,
+                or as resolve.
         """
         fields = _models.fields_of(request)
-        if len(request.images) > _MOST_INPUTS:
-            raise ValueError(f"at most {_MOST_INPUTS} input images, got {len(request.images)}")
         for number, image in enumerate(request.images, 1):
-            if is_reference(image):
-                raise ValueError(f"OpenAI has no input image {image!r}: give a file")
             if isinstance(image, bytes) and sniff_input_type(image) not in _INPUT_TYPES:
                 raise ValueError(f"input image {number} is not a PNG, JPEG or WebP image")
         nested = [name for name, value in fields.items() if isinstance(value, dict | list)]

@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from genbatch._money import ModelPrice, model_price
-from genbatch._values import ImageRequest, Prompt, Usage
+from genbatch._values import ImageRequest, Prompt, Usage, is_reference
 
+_MOST_INPUTS = 16
 DEFAULT_MODEL = "gpt-image-2.6-flare"
 _ALIASES = {"flare": DEFAULT_MODEL, "sunburst": "gpt-image-2.6-sunburst"}
 _MODEL_ID = re.compile(r"[\w.:/-]+", re.ASCII)
@@ -53,6 +54,10 @@ def resolve(
     for name in ("thinking", "temperature", "seed", "system_instruction"):
         if (given := getattr(request, name)) is not None:
             raise ValueError(f"{model} takes no {name}, got {given!r:.100}")
+    if len(request.images) > _MOST_INPUTS:
+        raise ValueError(f"at most {_MOST_INPUTS} input images, got {len(request.images)}")
+    for image in filter(is_reference, request.images):
+        raise ValueError(f"OpenAI has no input image {image!r}: give a file")
     request = request if model == request.model else replace(request, model=model)
     fields_of(request)
     return request
