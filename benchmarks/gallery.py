@@ -2,8 +2,8 @@
 
 Run ``python -m benchmarks.gallery``. It makes images of the size that models send and reduces them,
 then folders of 10,000 small images and of 100,000 prompts, and looks at their pages, from the disk
-and as ``genbatch view`` serves them, in a headless Chromium. That needs selenium, chromium and chromedriver; without them only the
-thumbnails are measured.
+and as ``genbatch view`` serves them, in a headless Chromium. That needs selenium, chromium and
+chromedriver; without them only the thumbnails are measured.
 """
 
 from __future__ import annotations

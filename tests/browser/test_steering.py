@@ -136,7 +136,8 @@ def test_a_run_of_three_hundred_is_watched_steered_and_chosen_from(
     until(lambda: fake.stats.peak == 12)
 
     until(lambda: len(list(Path("out").glob("*.png"))) >= 60)
-    live.until("takes.size >= 60")
+    live.find("#steering button").click()
+    live.until("going.textContent === 'Resume' && takes.size >= 60")
     live.run("document.querySelector(`[data-at='0']`).focus()")
     live.press(*["k" if n % 6 else "x" for n in range(30)])
     live.until("unsaved.size === 0 && !isSending")
@@ -149,6 +150,7 @@ def test_a_run_of_three_hundred_is_watched_steered_and_chosen_from(
     live.driver.refresh()
     live.until("!steering.hidden && queue.children.length === 3")
     assert live.find("#kept").text.startswith("25 of ")
+    live.find("#steering button").click()
     live.until("page.ended")
     assert "genbatch view" in live.find("#notice").text
     assert process.wait(60) == 0, process.stderr.read()

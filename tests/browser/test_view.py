@@ -10,7 +10,16 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from genbatch import Blocked, Prompt, Unavailable
-from genbatch._store import Choice, choices, choose, export, parse_choices
+from genbatch._store import (
+    Choice,
+    choices,
+    choose,
+    export,
+    move_redo,
+    open_redos,
+    parse_choices,
+    queue_redo,
+)
 from genbatch.gallery import write_gallery
 from genbatch.view import serving
 from support.chromium import Browser
@@ -235,8 +244,13 @@ def test_markup_is_text(tmp_path: Path, live: Browser) -> None:
     fill(folder, prompts, lambda n: Blocked(MARKUP[n]))
     files = files_of(folder)
     choose(folder, {file: Choice(note=text) for file, text in zip(files, MARKUP, strict=True)})
+    for text in MARKUP:  # as services and prompts may have it
+        queue_redo(folder, text, {"index": 0})
+        move_redo(folder, open_redos(folder)[-1], "failed", said=text)
     with shown(folder, live):
         assert live.count() == "50 of 50"
+        assert len(live.all("#queue > p")) == len(live.all("#queue button")) == 50
+        assert len(live.all("#queue *")) == 100
         live.find(".tile").click()
         for _ in MARKUP:
             live.press(Keys.ARROW_RIGHT)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -168,9 +169,7 @@ def test_the_budget_of_the_folder_is_never_exceeded(
     assert fake.stats.calls == 0
 
 
-def test_the_budget_of_the_last_run_holds(
-    folder: Path, serve: Callable[..., FakeGemini]
-) -> None:
+def test_the_budget_of_the_last_run_holds(folder: Path, serve: Callable[..., FakeGemini]) -> None:
     fake = serve()
     budget = status(folder).spent.usd + 0.05
     command = [sys.executable, "-m", "genbatch", "redo", "out", "1", "-q", f"--budget={budget}"]
@@ -196,6 +195,16 @@ def test_what_is_expensive_needs_a_second_yes(
     assert fake.stats.calls == 0
 
 
+def test_who_presses_twice_agrees_once(folder: Path, serve: Callable[..., FakeGemini]) -> None:
+    serve()
+    with opened(folder) as page, held(folder):
+        price = priced(page)
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: agree(page, price).status, range(8)))
+        assert sorted(answers) == [200, *[400] * 7]
+        assert len(open_redos(folder)) == 1
+
+
 def test_a_refusal_is_told(folder: Path, serve: Callable[..., FakeGemini]) -> None:
     serve(faults=lambda call: blocked())
     with opened(folder) as page:
@@ -216,7 +225,8 @@ def test_an_end_waits_for_the_calls_in_flight(
         until(lambda: fake.stats.calls > 0)
         (redo,) = page.told()["redos"]
         assert redo["state"] == "making"
-        page.post("/give-up", redo["id"])
+        for _ in range(3):  # which is once to the process
+            page.post("/give-up", redo["id"])
         gate.open()
         until(lambda: [redo["state"] for redo in page.told()["redos"]] == ["failed"])
     spent = status(folder).spent

@@ -69,7 +69,8 @@ class Wanted:
             if (value := given.get(name)) in (None, ""):
                 continue
             if not isinstance(value, str) or "\0" in value or len(value.encode()) > _LONGEST:
-                raise ValueError(f"{name.replace('_', ' ')}: a text of at most 100 kB, without null characters")
+                what = "a text of at most 100 kB, without null characters"
+                raise ValueError(f"{name.replace('_', ' ')}: {what}")
             changes[name] = value
         for name, least, most in (("seed", -(2**31), 2**31 - 1), ("variants", 1, _MOST_TAKES)):
             if (value := given.get(name)) is None:
@@ -93,9 +94,10 @@ class Redos:
         self._options = options
         self._is_running = Follower(directory).is_running
         self._owner = secrets.token_hex(8)
-        self._priced: dict[str, tuple[Wanted, bool, str]] = {}
+        self._priced: dict[str, tuple[Wanted, bool]] = {}
         self._lock = Lock()  # of the process
         self._process: subprocess.Popen[str] | None = None
+        self._is_ending = False
         self._closing = Event()
         self._thread = Thread(target=self._work, name="genbatch redo", daemon=True)
         self._thread.start()
@@ -106,17 +108,21 @@ class Redos:
         Raises:
             ValueError: If they cannot be made.
         """
-        done = subprocess.run(  # noqa: S603 - a list of our own
-            self._command(wanted, "--dry-run"), env=_environment(), timeout=_PATIENCE, **_PIPES
-        )
-        if done.returncode:
-            raise ValueError(_reason(done.stdout, done.stderr))
-        row: dict[str, Any] = json.loads(done.stdout)
+        try:
+            done = subprocess.run(  # noqa: S603 - a list of our own
+                self._command(wanted, "--dry-run"), env=_environment(), timeout=_PATIENCE, **_PIPES
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ValueError(f"the price could not be estimated: {error}") from error
+        rows = _rows(done.stdout)
+        if done.returncode or not rows:
+            raise ValueError(_reason(rows, done.stderr))
+        row = rows[-1]
         number = secrets.token_hex(8)
         told = {name: row[name] for name in ("calls", "cost", "model", "reserved", "asks")}
         while len(self._priced) >= _MOST_PRICED:
             del self._priced[next(iter(self._priced))]
-        self._priced[number] = (wanted, row["asks"], row["model"])
+        self._priced[number] = (wanted, row["asks"])
         return told | {"number": number}
 
     def agree(self, number: object, *, is_sure: bool) -> None:
@@ -127,14 +133,18 @@ class Redos:
                 has not been asked about that.
             StoreError: If the journal cannot be written.
         """
-        if not isinstance(number, str) or number not in self._priced:
+        # Taken at once: whoever presses twice agrees once.
+        priced = self._priced.pop(number, None) if isinstance(number, str) else None
+        if priced is None:
             raise ValueError("that price is not known any more: ask for it again")
-        wanted, asks, model = self._priced[number]
-        if asks and not is_sure:
-            raise ValueError("that is expensive: it needs a second yes")
-        asked = asdict(wanted) | {"model": model, "yes": asks}
-        queue_redo(self.directory, self._owner, asked)
-        self._priced.pop(number, None)
+        wanted, asks = priced
+        try:
+            if asks and not is_sure:
+                raise ValueError("that is expensive: it needs a second yes")
+            queue_redo(self.directory, self._owner, asdict(wanted) | {"yes": asks})
+        except (StoreError, ValueError):
+            self._priced[str(number)] = priced
+            raise
 
     def give_up(self, number: object) -> None:
         """Take back a redo that waits, end one that is made here, or dismiss one that failed."""
@@ -191,7 +201,9 @@ class Redos:
 
     def _interrupt(self) -> None:
         with self._lock:
-            if self._process is not None and sys.platform != "win32":  # there, it ends by itself
+            # Once: a second signal would cancel calls that are paid for. On Windows it ends itself.
+            if self._process is not None and not self._is_ending and sys.platform != "win32":
+                self._is_ending = True
                 self._process.send_signal(signal.SIGINT)
 
     def _work(self) -> None:
@@ -216,7 +228,7 @@ class Redos:
         with self._lock:
             if self._closing.is_set() or not move_redo(self.directory, redo, "making"):
                 return
-            redo = redo._replace(state="making")
+            redo, self._is_ending = redo._replace(state="making"), False
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - a list of our own
                     self._command(wanted, *more),
@@ -235,7 +247,7 @@ class Redos:
         elif not stdout and self._is_running():  # another run was faster
             move_redo(self.directory, redo, "waiting")
         else:
-            move_redo(self.directory, redo, "failed", said=_reason(stdout, stderr))
+            move_redo(self.directory, redo, "failed", said=_reason(_rows(stdout), stderr))
 
     def _command(self, wanted: Wanted, *more: str) -> list[str]:
         budget = last_budget(self.directory)
@@ -250,10 +262,19 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONIOENCODING": "utf-8"}
 
 
-def _reason(stdout: str, stderr: str) -> str:
+def _rows(stdout: str) -> list[dict[str, Any]]:
+    """Return the rows that a process has written; a service of the user's may have written too."""
+    rows = []
+    for line in stdout.splitlines():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _reason(rows: Sequence[Mapping[str, Any]], stderr: str) -> str:
     """Return why a process has failed: the error of a row, else its last words."""
-    for line in reversed(stdout.splitlines()):
-        if error := json.loads(line).get("error"):
+    for row in reversed(rows):
+        if error := row.get("error"):
             return f"{error['kind']}: {error['message']}"
     lines = stderr.strip().splitlines() or ["it ended without a word"]
     return lines[-1].removeprefix("genbatch: ")
