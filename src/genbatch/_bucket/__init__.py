@@ -1,9 +1,9 @@
 """The object store: a bucket that any number of processes and machines fill together."""
 
-from ._batch import Divided, ObjectBatch
+from ._batch import Divided, ObjectBatch, space_of
 from ._download import download_bucket
 from ._objects import Objects, StoredImage
-from ._reports import bucket_problems, bucket_rows, bucket_status
+from ._reports import bucket_keys, bucket_problems, bucket_rows, bucket_status
 from ._store import BucketPath, ObjectStore, bucket_path
 
 __all__ = [
@@ -13,9 +13,11 @@ __all__ = [
     "ObjectStore",
     "Objects",
     "StoredImage",
+    "bucket_keys",
     "bucket_path",
     "bucket_problems",
     "bucket_rows",
     "bucket_status",
     "download_bucket",
+    "space_of",
 ]
