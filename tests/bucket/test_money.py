@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import anyio
 import pytest
 
-from genbatch import Blocked, Budget, Image, ObjectStore, estimate, generate_images
+from genbatch import Blocked, Budget, Image, ObjectStore, StoreError, estimate, generate_images
 from genbatch._bucket._ledger import SharedLedger
 from support.stores import image
 
@@ -74,3 +76,13 @@ async def test_what_killed_processes_were_granted_stays_counted_and_they_are_for
     async with ObjectStore(url) as store:
         assert session not in store.objects.ledger()
         assert (await store.spent())[1] == images + 3
+
+
+async def test_a_budget_over_processes_that_cannot_share_it_is_refused_with_their_parts(
+    tmp_path: Path,
+) -> None:
+    async with ObjectStore(tmp_path) as one, ObjectStore(tmp_path) as other:
+        await one.account(Budget(), 1)
+        parts = r"over 2 processes: give each .* \$0\.50 each and 5 images each"
+        with pytest.raises(StoreError, match=parts):
+            await other.account(Budget(1.0, max_images=10), 1)
