@@ -4,7 +4,7 @@ from ._batch import Divided, ObjectBatch, space_of
 from ._download import download_bucket
 from ._objects import Objects, StoredImage
 from ._reports import bucket_keys, bucket_problems, bucket_rows, bucket_status
-from ._store import BucketPath, ObjectStore, bucket_path
+from ._store import BucketPath, ObjectStore, bucket_path, local_folder
 
 __all__ = [
     "BucketPath",
@@ -19,5 +19,6 @@ __all__ = [
     "bucket_rows",
     "bucket_status",
     "download_bucket",
+    "local_folder",
     "space_of",
 ]

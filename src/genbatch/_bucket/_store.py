@@ -58,6 +58,14 @@ def bucket_path(path: Path) -> BucketPath | None:
     return BucketPath(f"{scheme}:/{rest}") if colon and scheme in SCHEMES else None
 
 
+def local_folder(output: Path) -> Path:
+    """Return where a machine keeps what it fetches and is told for an output: there, or at home."""
+    if (bucket := bucket_path(output)) is None:
+        return output
+    digest = sha256(str(bucket).encode()).hexdigest()[:12]
+    return Path.home() / ".genbatch" / "buckets" / digest
+
+
 class BucketPath(PosixPath):
     """The URL of an image, where others have a path."""
 
