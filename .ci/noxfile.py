@@ -92,6 +92,7 @@ def integrations(session: nox.Session) -> None:
         session.skip("GENBATCH_TEST_INTEGRATIONS is not 1")
     files = (
         "tests/bucket",
+        "tests/browser/test_bucket.py",
         "tests/docs/test_events.py",
         "tests/docs/test_arq.py",
         "tests/docs/test_django.py",

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, Unpack
 
+from genbatch._bucket import bucket_keys, bucket_path, space_of
 from genbatch._core import iterable_of
 from genbatch._run import Generate, ImageClient, Service, defaults_of, input_of, request_of
-from genbatch._store import both_digests, hash_of_text, standing
+from genbatch._store import FINAL, both_digests, hash_of_text, key_of, standing
 from genbatch._values import ImageRequest, ImageSettings, Prompt, prompt_of_row, takes_settings
 from genbatch.gemini import GeminiClient
 from genbatch.inputs import PromptFiles
@@ -76,7 +78,7 @@ def estimate(
     Args:
         prompts: Finite; read once, and so are their input images.
         client: As for generate_images; it need not be open. The class GeminiClient needs no key.
-        save_dir: Directory that images are saved in; what it has is not made again.
+        save_dir: Directory or bucket that images are saved in; what it has is not made again.
         namespace: As for generate_images.
         price: US dollars an image, in place of the price table's.
         rate: Calls that start in a second.
@@ -92,16 +94,20 @@ def estimate(
             0.
         TypeError: If there is no such setting, or prompts cannot be iterated, or not as prompts.
         OSError: If an input image cannot be read.
-        StoreError: If the journal in save_dir cannot be read.
+        StoreError: If the journal in save_dir, or the bucket, cannot be read.
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
     service = Service(client)
     terms_of = cache(partial(_terms, service, defaults_of(service, settings, None, price), price))
-    source = input_of(service, prompts, ImageRequest(_ANY), prompt_column).edited_source
-    found = _Found(
-        save_dir, service, redo_missing=redo_missing, retry_failed=retry_failed, source=source
-    )
+    found: _Found | _FoundInBucket
+    if save_dir is not None and (bucket := bucket_path(Path(save_dir))) is not None:
+        found = _FoundInBucket(str(bucket), service, retry_failed)
+    else:
+        source = input_of(service, prompts, ImageRequest(_ANY), prompt_column).edited_source
+        found = _Found(
+            save_dir, service, redo_missing=redo_missing, retry_failed=retry_failed, source=source
+        )
     number = 0
     cost: float | None = 0.0
     most: float | None = 0.0
@@ -170,6 +176,34 @@ class _Found:
         if request.model not in self._fakes:
             self._fakes[request.model] = self._service.is_fake(request)
         return self._fakes[request.model]
+
+
+class _FoundInBucket:
+    """What a bucket has already, as _Found."""
+
+    def __init__(self, url: str, service: Service, retry_failed: bool | Collection[str]) -> None:
+        self._service = service
+        self._done, failed = bucket_keys(url)
+        retried = FINAL if retry_failed is True else retry_failed or ()
+        self._failed = {key for key, kind in failed.items() if kind not in retried} - self._done
+        self._seen: Counter[str] = Counter()
+        self._fakes: dict[str, bool] = {}  # by model
+        self.is_any = bool(self._done or self._failed)
+        self.counts: Counter[str] = Counter()
+
+    def take(self, namespace: str, request: ImageRequest) -> bool:
+        """Return whether a request is not to be paid for, and count it."""
+        if request.model not in self._fakes:
+            self._fakes[request.model] = self._service.is_known_fake(request)
+        space = space_of(namespace, is_fake=self._fakes[request.model])
+        digest, _ = both_digests(space, request, self._service.canonical)
+        key = key_of(digest, self._seen[digest])
+        self._seen[digest] += 1
+        for name, keys in (("done", self._done), ("failed", self._failed)):
+            if key in keys:
+                self.counts[name] += 1
+                return True
+        return False
 
 
 def _kinds(prompts: Iterable[str | Prompt], *, one_by_one: bool) -> Iterator[tuple[Prompt, int]]:

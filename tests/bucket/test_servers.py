@@ -72,6 +72,7 @@ def test_six_processes_race_for_equal_prompts(server: ObjectServer, tmp_path: Pa
     assert list(bucket_problems(url)) == []
 
 
+@pytest.mark.timeout(3600)
 def test_four_processes_one_of_them_killed_keep_one_budget(
     server: ObjectServer, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -212,3 +212,17 @@ def test_ctrl_c_ends_the_fetching_of_images(
     pictures.released.set()
     assert genbatch("run", "p.jsonl").returncode == 0
     assert fake.stats.calls == 1
+
+
+def test_for_a_bucket_it_is_fetched_to_the_home_of_the_user(
+    genbatch: Genbatch, serve: Serve, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    fake = serve()
+    Path("a.jsonl").write_text(json.dumps({"prompt": "a hat", "images": f"{pictures.url}/owl"}))
+    done = genbatch("run", "a.jsonl", "-o", "memory://hats", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert fake.stats.images == 1
+    (kept,) = Path("home/.genbatch/buckets").glob("*/.genbatch/inputs/*")
+    assert kept.read_bytes() == PNG
+    assert not Path("memory:").exists()

@@ -271,3 +271,31 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_made(tmp_path: Path
         merge([a], a)
     assert not c.exists()
     assert not (tmp_path / "empty" / HIDDEN / JOURNAL).exists()
+
+
+def test_fetched_input_images_and_answers_come_along(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        inputs = tmp_path / name / HIDDEN / "inputs"
+        inputs.mkdir(parents=True)
+        (inputs / name).write_bytes(picture(number))
+        (inputs / "cut.part").write_bytes(b"cut off")
+        answers = {"/prompts.csv": {name: -1, "both": number}}
+        (inputs.parent / "answers.json").write_text(json.dumps(answers))
+        run([Prompt(f"fox {name}", images=[inputs / name])], tmp_path / name)
+    for _ in range(2):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+    kept = tmp_path / "all" / HIDDEN
+    assert {each.name: each.read_bytes() for each in (kept / "inputs").iterdir()} == {
+        "a": picture(0),
+        "b": picture(1),
+    }
+    assert json.loads((kept / "answers.json").read_text()) == {
+        "/prompts.csv": {"a": -1, "b": -1, "both": 0}
+    }
+    for name in ("a", "b"):
+        shutil.rmtree(tmp_path / name)
+    images = [image for row in export(tmp_path / "all") for image in row["asked"]["images"]]
+    assert images == [str(kept / "inputs" / name) for name in ("a", "b")]
+    before = spent(tmp_path / "all")
+    run([Prompt(f"fox {each}", images=[kept / "inputs" / each]) for each in "ab"], tmp_path / "all")
+    assert spent(tmp_path / "all") == before

@@ -1,10 +1,10 @@
 """The object store: a bucket that any number of processes and machines fill together."""
 
-from ._batch import Divided, ObjectBatch
+from ._batch import Divided, ObjectBatch, space_of
 from ._download import download_bucket, is_download_of
 from ._objects import Objects, StoredImage
-from ._reports import bucket_problems, bucket_rows, bucket_status
-from ._store import BucketPath, ObjectStore, bucket_path
+from ._reports import bucket_keys, bucket_problems, bucket_rows, bucket_status
+from ._store import BucketPath, ObjectStore, bucket_path, local_folder
 
 __all__ = [
     "BucketPath",
@@ -13,10 +13,13 @@ __all__ = [
     "ObjectStore",
     "Objects",
     "StoredImage",
+    "bucket_keys",
     "bucket_path",
     "bucket_problems",
     "bucket_rows",
     "bucket_status",
     "download_bucket",
     "is_download_of",
+    "local_folder",
+    "space_of",
 ]

@@ -147,15 +147,20 @@ class ObjectBatch:
     def _plan(self, index: int, request: ImageRequest) -> Plan:
         if request.model not in self._fakes:
             self._fakes[request.model] = self._is_fake(request)
-        fake = "fake " if self._fakes[request.model] else ""
-        space = f"{fake}{self._namespace}".rstrip()
+        fake = self._fakes[request.model]
+        space = space_of(self._namespace, is_fake=fake)
         digest, _ = both_digests(space, request, self._asked.canonical)
         key = key_of(digest, self._seen[digest])
         self._seen[digest] += 1
         row = (self._known or {}).get(key)
         saved = None if row is None else self._place.image_of(row)
-        kept = {"namespace": self._namespace, "digest": digest, "fake": bool(fake)}
+        kept = {"namespace": self._namespace, "digest": digest, "fake": fake}
         return Plan(key, key, saved, asked=_kept(index, request, kept))
+
+
+def space_of(namespace: str, *, is_fake: bool) -> str:
+    """Return the namespace of the keys of a bucket, where fake images are kept apart."""
+    return f"fake {namespace}".rstrip() if is_fake else namespace
 
 
 async def _blocks(prompts: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[list[Numbered]]:

@@ -2,7 +2,8 @@
 
 1. What a process has spent, may have spent and reserves never exceeds its grant.
 2. The grants of all processes together never exceed the budget.
-3. A process that was killed counts with its grant: a few calls more than it made.
+3. A process that was killed counts with its grant: a few calls more than it made. A later process
+   adds that to what has been spent, and forgets it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic_core import from_json, to_json
 from genbatch._money import Attempt, Budget
 from genbatch._values import BudgetExhausted, StoreError
 
-from ._claims import live_sessions
+from ._claims import Claims, live_sessions
 from ._objects import MONEY, Objects
 
 Sums: TypeAlias = dict[str, float]  # of dollars and images
@@ -29,6 +30,7 @@ _SETTLED = "settled"  # the entry of all processes that have ended
 _ROUNDING = 1e-9
 _PATIENCE = 10.0  # seconds for others to give back what they do not use
 _LOOK = 0.5  # seconds between looks whether they have
+_MOST_LOOKED_AT = 16  # processes that may have been killed, the oldest first
 _APART = 0.05  # seconds, at most, between two tries of processes that swap at once
 
 
@@ -38,7 +40,7 @@ class SharedLedger:
     Args:
         budget: Of all processes together; its limits are the same in each.
         objects: Where the grants are.
-        session: Of this process.
+        claims: Of this process, which tell whether another one lives.
         step: Calls per grant.
         run_in_thread: Runs what blocks.
     """
@@ -47,13 +49,14 @@ class SharedLedger:
         self,
         budget: Budget,
         objects: Objects,
-        session: str,
+        claims: Claims,
         step: int,
         run_in_thread: Callable[..., Awaitable[Any]],
     ) -> None:
         self.budget = budget
         self._objects = objects
-        self._session = session
+        self._claims = claims
+        self._session = claims.session
         self._step = step
         self._run_in_thread = run_in_thread
         self._reserved = {"dollars": 0.0, "images": 0.0}
@@ -66,6 +69,7 @@ class SharedLedger:
         self._counting = ThreadLock()  # held for a moment only, by the event loop too
         self._can_swap = objects.place.can_swap()
         self._check()
+        self._killed()  # from now on they are seen to give no sign of life
 
     @asynccontextmanager
     async def attempt(self, price: float | None, model: str = "") -> AsyncIterator[Attempt]:
@@ -104,18 +108,21 @@ class SharedLedger:
 
     def settle(self) -> None:
         """Record what was spent, while nothing is running; this blocks."""
-        used = self._used()
+        used, killed = self._used(), self._killed()
 
         def fold(grants: dict[str, Sums]) -> bool:
             grants.pop(self._session, None)
-            settled = grants.get(_SETTLED, {})
-            grants[_SETTLED] = {name: settled.get(name, 0.0) + used[name] for name in used}
+            ended = [used, *(grants.pop(each) for each in killed if each in grants)]
+            ended.append(grants.get(_SETTLED, dict.fromkeys(used, 0.0)))
+            grants[_SETTLED] = {name: sum(each[name] for each in ended) for name in used}
             return True
 
         with self._writing:
             self._granted = used  # so that nothing is given back any more
             if self._can_swap:
                 self._update(fold)
+                for each in killed:
+                    self._objects.place.remove(f"sessions/{each}.json")
             else:
                 self._objects.note(self._session, used)
 
@@ -188,6 +195,12 @@ class SharedLedger:
         if limits["images"] is not None and total["images"] > limits["images"]:
             return BudgetExhausted(f"max_images of {limits['images']:.0f} is reached: {what}")
         return BudgetExhausted(f"the budget of ${limits['dollars'] or 0:.2f} is used up: {what}")
+
+    def _killed(self) -> list[str]:
+        """Return processes that have ended without settling, as far as that is known."""
+        held = self._objects.place.tagged(MONEY) if self._can_swap else None
+        others = set(from_json(held[0]) if held else ()) - {self._session, _SETTLED}
+        return [each for each in sorted(others)[:_MOST_LOOKED_AT] if self._claims.is_dead(each)]
 
     def _check(self) -> None:
         """Refuse a budget over several processes where the store cannot hold it together.

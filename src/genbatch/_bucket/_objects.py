@@ -160,7 +160,7 @@ class Objects:
 
     def _complete(self, kind: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of an index, then those that it lacks, which are added to it."""
-        left = self._keys()
+        left = self.keys()
         segments = [name for name in self.place.names(kind) if name.endswith(".jsonl")]
         fresh: list[dict[str, Any]] = []
         with ThreadPoolExecutor(_THREADS) as threads:
@@ -227,6 +227,15 @@ class Objects:
             segment = b"\n".join(found[first : first + _SEGMENT])
             self.place.replace(f"{kind}/{secrets.token_hex(8)}.jsonl", segment)
 
+    def keys(self) -> set[str]:
+        """Return the keys of all done objects, by listing names: of a few in one request."""
+        found = [self.place.under("done", _FEW)]
+        if found[0] is None:
+            with ThreadPoolExecutor(_THREADS) as threads:
+                shards = [f"done/{name}" for name in self.place.names("done")]
+                found = list(threads.map(self.place.under, shards))
+        return {name[:-5] for names in found for name in names or () if name.endswith(".json")}
+
     def ledger(self) -> dict[str, dict[str, float]]:
         """Return what each run has spent or was granted."""
         names = self.place.names("ledger")
@@ -239,15 +248,6 @@ class Objects:
     def note(self, run: str, spent: dict[str, float]) -> None:
         """Replace the record of what a run has spent or was granted."""
         self.place.replace(f"ledger/{run}.json", to_json(spent))
-
-    def _keys(self) -> set[str]:
-        """Return the keys of all done objects, by listing names: of a few in one request."""
-        found = [self.place.under("done", _FEW)]
-        if found[0] is None:
-            with ThreadPoolExecutor(_THREADS) as threads:
-                shards = [f"done/{name}" for name in self.place.names("done")]
-                found = list(threads.map(self.place.under, shards))
-        return {name[:-5] for names in found for name in names or () if name.endswith(".json")}
 
     def _segment(self, kind: str, name: str) -> list[dict[str, Any]]:
         data = self.place.read(f"{kind}/{name}") or b""

@@ -33,6 +33,12 @@ def bucket_status(url: str) -> Status:
     return Status(len(rows), dict(failed), {}, to_do, 0, 0.0, spent, [], None, 0.0)
 
 
+def bucket_keys(url: str) -> tuple[set[str], dict[str, str]]:
+    """Return the keys that have an image, and the kind of error of those refused for good."""
+    objects = Objects(url)
+    return objects.keys(), {str(row["key"]): str(row["kind"]) for row in objects.failures()}
+
+
 def bucket_rows(url: str) -> Iterator[dict[str, Any]]:
     """Yield a row for each prompt that has an image or was refused, with the columns of export."""
     objects = Objects(url)

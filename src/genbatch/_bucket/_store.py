@@ -58,6 +58,14 @@ def bucket_path(path: Path) -> BucketPath | None:
     return BucketPath(f"{scheme}:/{rest}") if colon and scheme in SCHEMES else None
 
 
+def local_folder(output: Path) -> Path:
+    """Return where a machine keeps what it fetches and is told for an output: there, or at home."""
+    if (bucket := bucket_path(output)) is None:
+        return output
+    digest = sha256(str(bucket).encode()).hexdigest()[:12]
+    return Path.home() / ".genbatch" / "buckets" / digest
+
+
 class BucketPath(PosixPath):
     """The URL of an image, where others have a path."""
 
@@ -213,10 +221,16 @@ class ObjectStore:
 
     async def account(self, budget: Budget, step: int) -> SharedLedger:
         """Return what the calls of a batch are paid from, over all processes."""
-        make = (budget, self.objects, self.claims.session, step, self.run_in_thread)
+        make = (budget, self.objects, self.claims, step, self.run_in_thread)
         ledger: SharedLedger = await self.run_in_thread(SharedLedger, *make)
         self._ledgers.append(ledger)
         return ledger
+
+    async def spent(self) -> tuple[float, int]:
+        """Return the US dollars and images that all processes have spent or were granted."""
+        granted = (await self.run_in_thread(self.objects.ledger)).values()
+        images = round(sum(each["images"] for each in granted))
+        return sum(each["dollars"] for each in granted), images
 
     async def save_planned(self, plan: Plan, image: Image, elapsed: float) -> SavedImage:
         """Save the image of a plan with all that is known of it, or keep it aside."""

@@ -189,8 +189,12 @@ class Service:
 
         This may ask a server on this machine, which blocks. Of a class it is not known; True then.
         """
+        return isinstance(self._client, type) or self.is_known_fake(request)
+
+    def is_known_fake(self, request: ImageRequest) -> bool:
+        """Return whether a fake server makes the image of a request, as is_fake; no class does."""
         ask: Callable[..., bool] | None = getattr(self._client, "is_fake", None)
-        return isinstance(self._client, type) or (ask is not None and ask(request))
+        return not isinstance(self._client, type) and ask is not None and ask(request)
 
     def fingerprint(self, salt: str, *with_it: object) -> str:
         """Return what tells the account that is called from others, as far as is known."""

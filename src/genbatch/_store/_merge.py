@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -31,8 +32,11 @@ from ._match import free_number
 from ._plan import Plan, Policy, choose_file, extra_stem, first_stem
 from ._reports import no_journal, open_in_jobs, write_results
 
+INPUTS = "inputs"  # the directory of input images that runs have fetched, by their URLs
+ANSWERS = "answers.json"  # to the doubts about lines and columns of files
 _SHARD = re.compile(r" shard [0-9]+/[0-9]+\Z")
 _SAME = "sha256, model, usage, cost, elapsed, response_id, prompt"  # that tells images apart
+_PROMPT = _SAME.split(", ").index("prompt")
 _OTHERS = ("bytes", "mime_type", "text", "made", "width", "height")
 _OF_ITEM = (
     *("digest", "ordinal", "name", "namespace", "prompt", "metadata", "kind", "message"),
@@ -84,6 +88,17 @@ class _ItemOfSource(NamedTuple):
     @property
     def key(self) -> str:
         return key_of(self.columns["digest"], self.columns["ordinal"])
+
+    def with_inputs_in(self, directory: Path) -> _ItemOfSource:
+        """Return it with the input images that runs have fetched where a directory has them."""
+        prompt = self.columns["prompt"]
+        attempts = [(n, _with_inputs(each, directory), *rest) for n, each, *rest in self.attempts]
+        images = [
+            (*row[:_PROMPT], _with_inputs(row[_PROMPT], directory), *row[_PROMPT + 1 :])
+            for row in self.images
+        ]
+        columns = {**self.columns, "prompt": _with_inputs(prompt, directory)}
+        return self._replace(columns=columns, images=images, attempts=attempts)
 
 
 def merge(
@@ -140,6 +155,9 @@ class _Merge:
                     )
                 rows = journal.execute("SELECT namespace, number, id FROM item").fetchall()
             order += [(namespace, index, number, item) for namespace, index, item in rows]
+        for source in sources:
+            _add_inputs(source.directory, self._into.directory)
+            _add_answers(source.directory, self._into.directory)
         pins = self._add_what_is_common(sources)
         for done, (_, _, number, item) in enumerate(sorted(order)):
             progress(done, len(order))
@@ -171,6 +189,7 @@ class _Merge:
     def _add_item(self, source: Archive, number: int) -> None:
         with source.journal.writing(durable=False) as journal:
             found = _read(journal, number)
+        found = found.with_inputs_in(self._into.directory)
         with self._into.journal.writing(durable=False) as journal:
             item, pick = self._find_or_add(journal, found)
             self._items.add(item)
@@ -336,6 +355,48 @@ def _read(journal: Transaction, item: int) -> _ItemOfSource:
         choices_of(journal, item),
         journal.first(_LAST_PLACE, item),
     )
+
+
+def _add_inputs(directory: Path, into: Path) -> None:
+    """Copy the input images that runs have fetched; each is complete or absent."""
+    found = directory / HIDDEN / INPUTS
+    for path in sorted(found.iterdir()) if found.is_dir() else ():
+        there = into / HIDDEN / INPUTS / path.name
+        if path.suffix == ".part" or there.exists():
+            continue
+        files.make_private(there.parent)
+        part = there.with_suffix(".part")
+        shutil.copyfile(path, part)
+        os.replace(part, there)
+
+
+def _with_inputs(prompt: str | None, directory: Path) -> str | None:
+    """Return a request, as JSON, whose fetched input images are those of a directory."""
+    asked = json.loads(prompt) if prompt and HIDDEN in prompt else {}
+    for number, image in enumerate(asked.get("images", ())):
+        there = directory / HIDDEN / INPUTS / os.path.basename(image or "")
+        if image and Path(image).parts[-3:-1] == (HIDDEN, INPUTS) and there.exists():
+            asked["images"][number] = str(there)
+            prompt = json.dumps(asked)
+    return prompt
+
+
+def _add_answers(directory: Path, into: Path) -> None:
+    """Add the answers to doubts; one that is there already counts."""
+    paths = [each / HIDDEN / ANSWERS for each in (into, directory)]
+    there, found = (_json_object(path) for path in paths)
+    added = {file: {**kinds, **there.get(file, {})} for file, kinds in found.items()}
+    if added:
+        files.replace(paths[0], iter([json.dumps(there | added, indent=1)]))
+
+
+def _json_object(path: Path) -> dict[str, dict[str, int]]:
+    """Return the object in a file, an empty one where it is missing or damaged."""
+    with suppress(ValueError):
+        found = json.loads(files.read(path) or b"{}")
+        if isinstance(found, dict) and all(isinstance(each, dict) for each in found.values()):
+            return found
+    return {}
 
 
 def _free_name(journal: Transaction, name: str, key: str) -> str:

@@ -30,7 +30,7 @@ from genbatch.exports import (
 
 from ._console import QuietConsole, count, plain, to_json
 from ._folder import Everything
-from ._merge import local_folder
+from ._merge import copied_here
 from ._options import OUT, OutputFolder, command, option
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ def copy_command(
     - `genbatch copy out web --min-rating 4 --format webp --max-size 2048 --sidecar json`
     - `genbatch copy out dataset --where category=animals --layout imagefolder`
     """
-    folder = local_folder(folder)
+    folder = copied_here(folder)
     if sheet is not None:
         kind_of_sheet(sheet)
     how = Copying(

@@ -21,7 +21,7 @@ from genbatch._store import Status, status, verify
 from genbatch.batch_api import Job
 
 from ._console import QuietConsole, count, plain
-from ._merge import local_folder
+from ._merge import copied_here
 from ._options import (
     DEMO,
     OUT,
@@ -148,7 +148,7 @@ def gallery_command(folder: OutputFolder = OUT, opened: Open = False) -> int:
     - `genbatch gallery out --open`
     - `genbatch gallery s3://bucket/foxes`
     """
-    path = _write_gallery(local_folder(folder))
+    path = _write_gallery(copied_here(folder))
     if opened and not webbrowser.open(path.absolute().as_uri()):
         QuietConsole(stderr=True).say("No browser was found: open the page yourself.")
     return 0

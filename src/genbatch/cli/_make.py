@@ -19,7 +19,7 @@ import anyio
 import typer
 
 from genbatch import ImageRequest, Prompt, Rejected, inputs
-from genbatch._bucket import bucket_path
+from genbatch._bucket import bucket_path, local_folder
 
 from ._console import QuietConsole, can_ask, plain
 from ._fetch import FetchedImages
@@ -526,7 +526,7 @@ def _reader(
     def read(
         options: Options, mended: Mapping[str, Collection[str]], doubts: inputs.Doubts
     ) -> Prompts:
-        remote = FetchedImages(options.output)
+        remote = FetchedImages(local_folder(options.output))
         recipe = recipe_of(options, axes, services, remote)
         reading = replace(options.reading, answers=mended)
         recipe = replace(recipe, reading=reading, models=models)

@@ -60,7 +60,7 @@ def merge_command(folders: Folders, to: To) -> int:
     return 0
 
 
-def local_folder(folder: Path) -> Path:
+def copied_here(folder: Path) -> Path:
     """Return a folder, or where one is a bucket, a folder with what that has now.
 
     It is in the working directory, named after the end of the URL.

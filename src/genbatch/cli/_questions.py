@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import typer
 
 from genbatch import StoreError
+from genbatch._bucket import local_folder
 from genbatch._store import HIDDEN, make_directory, make_private, replace_file
 from genbatch.inputs import LINES, Doubt, Doubts, InputError, Reading, bare
 
@@ -106,7 +107,7 @@ def settle(
     Raises:
         ValueError: If there is a doubt and nobody can be asked, or --map names no column.
     """
-    answers = Answers(options.output)
+    answers = Answers(local_folder(options.output))
     options = _as_answered(options, answers, files)
     while True:
         mended = {f: [*filter(_is_of_rows, kinds)] for f, kinds in answers.mended().items()}

@@ -300,13 +300,18 @@ async def _make_in_bucket(prompts: Prompts, batch: ShownBatch) -> None:
     retried = kinds_to_retry(options.retry_failed)
     store = ObjectStore(str(options.output), retry_failed=retried)
     await batch.closed_last.enter_async_context(store)
-    result.budget = Budget(options.budget, max_images=options.max_images)
+    budget = result.budget = Budget(options.budget, max_images=options.max_images)
+    is_bounded = options.budget is not None or options.max_images is not None
+    if is_bounded and not options.quiet:
+        usd, images = await store.spent()
+        earlier = f"${usd:.2f} for {count(images, 'image')}, by all processes"
+        batch.display.note(f"Spent in this bucket before: {earlier}.")
     outcomes = generate_images(
         batch.client,
         prompts,
         store=store,
         max_concurrent=options.max_concurrent,
-        budget=result.budget,
+        budget=budget,
         **options.of_images,
     )
     await watch(outcomes, batch, None)

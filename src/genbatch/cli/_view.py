@@ -11,7 +11,7 @@ import typer
 from genbatch._store import choice_lines, choices, choose, export, parse_choices
 
 from ._console import QuietConsole, count, plain
-from ._merge import local_folder
+from ._merge import copied_here
 from ._options import OUT, Options, OutputFolder, command, option, refuse_bucket
 from ._watch import announce, redo_options, serving_page, until_stopped
 
@@ -44,7 +44,7 @@ def view_command(
     - `genbatch view out`
     - `genbatch view out --port 8000 --no-open`
     """
-    folder = local_folder(folder)
+    folder = copied_here(folder)
     choices(folder)  # a folder without a run is named at once
     out = QuietConsole()
     budget = [] if options.budget is None else [f"--budget={options.budget}"]
