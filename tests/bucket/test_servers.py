@@ -120,6 +120,22 @@ def test_a_kill_within_a_put_loses_and_doubles_nothing(
     assert list(bucket_problems(url)) == []
 
 
+def test_the_command_line_tells_what_a_bucket_has(server: ObjectServer, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a fox\nan owl\n")
+    bucket = f"{server.bucket}/{uuid4().hex}"
+    command = [sys.executable, "-m", "genbatch", "run", "prompts.txt", "-o", bucket, "--demo"]
+
+    def told(*options: str) -> str:
+        ran = subprocess.run(
+            [*command, *options], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return ran.stdout + ran.stderr
+
+    assert "for 0 images, by all processes" in told("--yes", "--budget", "5")
+    assert "for 2 images, by all processes" in told("--yes", "--budget", "5")
+    assert "2 prompts · 2 done · 0 to make" in told("--dry-run")
+
+
 def refusal(url: str) -> str:
     """Return why a bucket is refused, which is one line, and comes within five seconds."""
     began = time.monotonic()

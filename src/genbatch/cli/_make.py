@@ -315,7 +315,10 @@ def clients_of(options: Options, has_model: bool) -> tuple[Options, Clients]:
         other = "--no-look" if options.no_look else f"--via {options.via}"
         raise typer.BadParameter(f"--look and {other} exclude each other: give one of them")
     clients = Clients(
-        options.service or (), options.base_url, partial(run, backend=options.backend)
+        options.service or (),
+        options.base_url,
+        partial(run, backend=options.backend),
+        is_demo=options.demo,
     )
     if options.service and not has_model:
         options = replace(options, model=clients.services.default_model)

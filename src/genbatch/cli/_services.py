@@ -58,6 +58,7 @@ class Services:
             that no service claims.
         entered: Open clients of the others by name, where calls are to be made.
         base_url: Where the models of the one built-in service are called, if that is an option.
+        is_demo: Whether a fake service, which does not run yet, makes all images.
     """
 
     is_several = True
@@ -67,8 +68,11 @@ class Services:
         own: Sequence[Service] = (),
         entered: Mapping[str, Service] | None = None,
         base_url: str | None = None,
+        *,
+        is_demo: bool = False,
     ) -> None:
         self._is_open = entered is not None
+        self._is_demo = is_demo
         self._base_url = base_url
         self._own = own
         built_in = {name: Service(client) for name, (_, client) in _BUILT_IN.items()}
@@ -137,6 +141,8 @@ class Services:
 
     def is_fake(self, request: ImageRequest) -> bool:
         """Return whether a fake server makes the image of a request; this may block."""
+        if self._is_demo:
+            return True
         if self._is_open or request.service not in _BUILT_IN:
             return self._by_name[request.service].is_fake(request)
         _, client = _BUILT_IN[request.service]
@@ -170,6 +176,7 @@ class Clients:
         run: Runs an asynchronous function on an event loop: a client that is to be had from a
             context manager only is entered once before the run, to learn its name and prices.
         base_url: Of the server of the one built-in service, as an option.
+        is_demo: As for Services.
 
     Attributes:
         services: What they can do and cost, which takes no key.
@@ -183,6 +190,8 @@ class Clients:
         factories: Sequence[str] = (),
         base_url: str | None = None,
         run: Callable[[Callable[[], Awaitable[Any]]], Any] = anyio.run,
+        *,
+        is_demo: bool = False,
     ) -> None:
         self._own = {each: _made_by(each) for each in factories}
         own = [Service(_client_of(*each, run)) for each in self._own.items()]
@@ -194,7 +203,7 @@ class Clients:
                     "give its client a `service` of its own"
                 )
         self.base_url = base_url
-        self.services = Services(own, base_url=base_url)
+        self.services = Services(own, base_url=base_url, is_demo=is_demo)
 
     def are_only_gemini(self, models: Collection[str]) -> bool:
         """Return whether all models are Gemini's, and no other service was named."""
