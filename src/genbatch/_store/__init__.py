@@ -44,7 +44,7 @@ from ._reports import (
     status,
     verify,
 )
-from ._results import flat_row, results
+from ._results import Shape, flat_row, results, shaped, widened
 from ._store import PendingImage, Store, run_to_end
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "PendingImage",
     "Plan",
     "RunCost",
+    "Shape",
     "Spent",
     "Status",
     "Store",
@@ -102,6 +103,7 @@ __all__ = [
     "results",
     "run_to_end",
     "safe_name",
+    "shaped",
     "standing",
     "status",
     "steered",
@@ -110,5 +112,6 @@ __all__ = [
     "tell_run",
     "tunings",
     "verify",
+    "widened",
     "wrong_kind",
 ]
