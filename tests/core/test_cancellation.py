@@ -197,7 +197,7 @@ async def test_a_batch_cut_short_raises(run: Run, asynchronous: bool) -> None:
         return prompt
 
     source: Any = prompts() if asynchronous else range(100)
-    with pytest.raises(RuntimeError, match=r"cut short after [0-4] outcomes"):
+    with pytest.raises(RuntimeError, match=r"cut short after (1 outcome|[0234] outcomes):"):
         await run(generate, source)
     assert len(called) < 10
     gc.collect()

@@ -219,6 +219,21 @@ async def test_results_are_rows_of_a_table_with_the_same_columns(tmp_path: Path)
     assert table["id"].to_pylist() == ["1", "2", "3"]
 
 
+async def test_results_of_several_kinds_in_a_column_make_a_table(tmp_path: Path) -> None:
+    values = [1, "two", [3], {"four": 4}, None]
+    rows = [{"caption": f"a cup {n}", "own": each} for n, each in enumerate(values)]
+    async with genbatch.generate_images(
+        generate, rows, prompt_column="caption", save_dir=tmp_path, ordered=True
+    ) as outcomes:
+        assert [each.index async for each in outcomes] == [*range(5)]
+    found = await anyio.to_thread.run_sync(genbatch.results, tmp_path)
+    told = ["1", "two", "[3]", '{"four": 4}', None]
+    assert [row["metadata.own"] for row in found] == told
+    assert list(pd.DataFrame(found)["metadata.own"])[:4] == told[:4]
+    assert list(pl.DataFrame(found, infer_schema_length=None)["metadata.own"]) == told
+    assert pa.Table.from_pylist(found)["metadata.own"].to_pylist() == told
+
+
 def test_a_folder_without_a_run_has_no_results(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="has no journal"):
         genbatch.results(tmp_path)

@@ -55,7 +55,7 @@ from ._reports import (
     verify,
     write_results,
 )
-from ._results import flat_row, results
+from ._results import Shape, flat_row, results, shaped, widened
 from ._store import PendingImage, Store, run_to_end
 
 __all__ = [
@@ -78,6 +78,7 @@ __all__ = [
     "Policy",
     "Redo",
     "RunCost",
+    "Shape",
     "Spent",
     "Status",
     "Store",
@@ -121,6 +122,7 @@ __all__ = [
     "results",
     "run_to_end",
     "safe_name",
+    "shaped",
     "standing",
     "status",
     "steered",
@@ -130,5 +132,6 @@ __all__ = [
     "tunings",
     "verify",
     "write_results",
+    "widened",
     "wrong_kind",
 ]

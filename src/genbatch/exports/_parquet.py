@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from genbatch._store import place, wrong_kind
+from genbatch._store import Shape, place, wrong_kind
 
-from ._rows import KeptRows, Row, Shape
+from ._rows import KeptRows, Row
 
 try:
     import pyarrow as pa

@@ -2,8 +2,7 @@
 
 1. Rows are kept in a temporary file, not in memory, and read from it as often as needed: the
    journal is read once, and soon.
-2. Readers of tables want values of one kind in a column, and in a field of a value with fields. The
-   rows tell which kind that is; a value of several kinds becomes text, that of JSON.
+2. A column has values of one kind, as in genbatch.results.
 3. A cell of CSV that a spreadsheet would calculate begins with an apostrophe.
 """
 
@@ -12,7 +11,6 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,17 +18,10 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any, TypeAlias
 from weakref import finalize
 
-from genbatch._store import Choice, choices, export, flat_row
+from genbatch._store import Choice, Shape, choices, export, flat_row, shaped, widened
 
 Row: TypeAlias = dict[str, Any]
 
-# None where there are nulls alone, the name of a kind, or what fields or items are like.
-Shape: TypeAlias = "str | dict[str, Shape] | list[Shape] | None"
-
-_MIXED = "mixed"
-_DEEPEST = 16  # fields in fields; what is deeper is text
-_MOST_NAMES = 200  # of fields in a field of the user's; more are keys of a dictionary
-_LARGEST = 1 << 63
 _IN_MEMORY = 8_000_000  # bytes
 
 
@@ -66,7 +57,7 @@ class KeptRows:
         finalize(self, self._file.close)
         for row in rows:
             for name, value in row.items():
-                self.shape[name] = _widened(self.shape.get(name), value)
+                self.shape[name] = widened(self.shape.get(name), value)
             self._file.write(f"{json.dumps(row)}\n")
             self.count += 1
 
@@ -84,61 +75,7 @@ class KeptRows:
 
     def in_shape(self, row: Row) -> Row:
         """Return a row, or one like these, with its values in the shape that they have together."""
-        return {name: _shaped(self.shape[name], value) for name, value in row.items()}
-
-
-def _widened(shape: Shape, value: Any, depth: int = 0) -> Shape:
-    """Return the shape of value and of those that have the given one."""
-    if value is None or (shape == "str" and type(value) is str):  # most of them: it is faster
-        return shape
-    if shape == _MIXED or _is_no_number(value):
-        return shape
-    if depth < _DEEPEST:
-        if isinstance(value, dict) and isinstance(shape, dict | None):
-            inner = shape or {}
-            for name, each in value.items():
-                inner[name] = _widened(inner.get(name), each, depth + 1)
-            return _MIXED if depth and len(inner) > _MOST_NAMES else inner
-        if isinstance(value, list) and isinstance(shape, list | None):
-            of_items = shape[0] if shape else None
-            for each in value:
-                of_items = _widened(of_items, each, depth + 1)
-            return [of_items]
-    kind = _kind(value)
-    if shape is None or shape == kind:
-        return kind
-    return "float" if {"int", "float"} == {kind, str(shape)} else _MIXED
-
-
-def _kind(value: object) -> str:
-    is_large = isinstance(value, int) and not -_LARGEST <= value < _LARGEST
-    is_nested = isinstance(value, dict | list)
-    return _MIXED if is_large or is_nested else type(value).__name__
-
-
-def _is_no_number(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
-
-
-def _shaped(shape: Shape, value: Any) -> Any:
-    """Return value in a shape; what is empty in all rows has none, and is None."""
-    if value is None or (shape == "str" and value.isascii()):
-        return value
-    if _is_no_number(value):
-        return None
-    match shape:
-        case dict():
-            return {name: _shaped(shape[name], each) for name, each in value.items()} or (
-                {} if shape else None
-            )
-        case [inner]:
-            return [_shaped(inner, each) for each in value]
-        case "float":
-            return float(value)
-        case "str" | "mixed":
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            return text.encode("utf-8", "replace").decode()  # no halves of characters
-    return value
+        return {name: shaped(self.shape[name], value) for name, value in row.items()}
 
 
 # Text

@@ -82,11 +82,9 @@ class _Text:
         what = "a value is malformed"
         if "Unterminated" in str(error) or not self._text[at:].strip():
             what = "it ends too early, or a quote is left open"
-        elif (
-            "trailing comma" in str(error)
-            or (  # the first from Python 3.13 on
-                self._text[:at].rstrip().endswith(",") and self._text[at] in "]}"
-            )
+        # From Python 3.13 on the error is at the comma, and says so.
+        elif "trailing comma" in str(error) or (
+            self._text[:at].rstrip().endswith(",") and self._text[at] in "]}"
         ):
             what = "a comma before the closing bracket"
         return self._source.error(f"not JSON: {what}", line)
