@@ -131,7 +131,7 @@ __all__ = [
     "tell_run",
     "tunings",
     "verify",
-    "write_results",
     "widened",
+    "write_results",
     "wrong_kind",
 ]
