@@ -17,7 +17,7 @@ from itertools import count
 from time import perf_counter
 
 from genbatch._logs import log_fields, show_error
-from genbatch._values import Image, ImageRequest, SavedImage
+from genbatch._values import DamagedImage, Image, ImageRequest, SavedImage
 from genbatch.events import (
     AttemptEnded,
     AttemptStarted,
@@ -41,7 +41,10 @@ class Watch:
         image: Its image, once there is one.
     """
 
-    __slots__ = ("_began", "_cost", "_is_estimated", "_listeners", "attempts", "call", "image")
+    __slots__ = (
+        *("_began", "_cost", "_held", "_is_estimated", "_listeners"),
+        *("attempts", "call", "image"),
+    )
 
     def __init__(self, call: CallContext, listeners: tuple[OnEvent, ...]) -> None:
         self.call = call
@@ -51,6 +54,7 @@ class Watch:
         self._began = perf_counter()
         self._cost: float | None = 0.0
         self._is_estimated = False
+        self._held: AttemptEnded | None = None  # until what has come is on disk
 
     def tell(self, event: Event) -> None:
         """Call the listeners, whose errors are shown and go no further: an image may have come."""
@@ -62,6 +66,7 @@ class Watch:
 
     def attempt_started(self, cost: float | None) -> int:
         """Tell of an attempt for which cost is reserved, and return its number."""
+        self._tell_held()
         self.attempts += 1
         self.tell(AttemptStarted(self.call, self.attempts, cost))
         return self.attempts
@@ -75,21 +80,31 @@ class Watch:
         image: Image | SavedImage | None,
         error: BaseException | None,
     ) -> None:
-        """Tell how an attempt has ended; see AttemptEnded."""
+        """Tell how an attempt has ended, of what is to be saved when it is: see AttemptEnded."""
         self._cost = None if self._cost is None or cost is None else self._cost + cost
         self._is_estimated = self._is_estimated or is_estimated
-        self.tell(AttemptEnded(self.call, attempt, cost, is_estimated, elapsed, image, error))
+        self._held = AttemptEnded(self.call, attempt, cost, is_estimated, elapsed, image, error)
+        is_unsaved = self.call.key is not None and self.image is None
+        if not (is_unsaved and (image is not None or isinstance(error, DamagedImage))):
+            self._tell_held()
 
     def saved(self, image: SavedImage) -> None:
         """Tell that the image is on disk."""
         self.image = image
+        self._tell_held()
         self.tell(ImageSaved(self.call, image, image.cost, self._is_estimated))
 
     def ended(self, error: BaseException | None) -> None:
         """Tell that the call has ended."""
+        self._tell_held()
         elapsed, image = perf_counter() - self._began, None if error else self.image
         cost, is_estimated = self._cost, self._is_estimated
         self.tell(CallEnded(self.call, cost, is_estimated, elapsed, self.attempts, image, error))
+
+    def _tell_held(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self.tell(held)
 
 
 _watch: ContextVar[Watch | None] = ContextVar("genbatch_watch", default=None)

@@ -111,7 +111,7 @@ class AttemptStarted:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
-    """An attempt has ended.
+    """An attempt has ended; where its image is saved, that is done.
 
     Attributes:
         attempt: Number of the attempt in its call.

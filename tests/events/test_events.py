@@ -25,6 +25,7 @@ from genbatch import (
     batch_api,
     generate_images,
 )
+from genbatch._store import Archive
 from genbatch._watch import Watch
 from genbatch.batch_api import _job, _queue
 from genbatch.events import (
@@ -47,6 +48,7 @@ from genbatch.testing import (
     bad_key,
     blocked,
     no_usage,
+    not_an_image,
     rate_limited,
     short_body,
 )
@@ -470,3 +472,43 @@ async def test_a_listener_runs_in_the_context_of_its_call() -> None:
     await run(generate, prompts, max_concurrent=1, on_event=on_event)
     assert seen == dict(zip(prompts, prompts, strict=True))
     assert current.get() == ""
+
+
+@pytest.mark.parametrize("kind", [AttemptEnded, ImageSaved, CallEnded])
+async def test_a_listener_that_ends_the_program_loses_no_image(
+    kind: type[Event], tmp_path: Path
+) -> None:
+    def listener(event: Event) -> None:
+        if isinstance(event, kind):
+            raise SystemExit(f"at {kind.__name__}")
+
+    async with FakeGemini(image_size=8) as fake:
+        with pytest.raises((SystemExit, BaseExceptionGroup)):
+            async with GeminiClient("a-key", base_url=fake.url) as client:
+                await run(client, ["a cup"], save_dir=tmp_path, on_event=listener)
+        async with GeminiClient("a-key", base_url=fake.url) as client:
+            (outcome,) = await run(client, ["a cup"], save_dir=tmp_path)
+        assert outcome.unwrap().resumed
+        assert fake.stats.images == 1
+
+
+@pytest.mark.parametrize(("method", "faults"), [("save", []), ("fail", [not_an_image()])])
+async def test_what_came_is_on_disk_before_a_listener_sees_it(
+    method: str, faults: list[Fault], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, write = [], getattr(Archive, method)
+
+    def written(*given: Any) -> Any:
+        result = write(*given)
+        steps.append(method)
+        return result
+
+    def listener(event: Event) -> None:
+        if isinstance(event, AttemptEnded):
+            steps.append("told")
+
+    monkeypatch.setattr(Archive, method, written)
+    async with FakeGemini(image_size=64, faults=faults) as fake:
+        async with GeminiClient("a-key", base_url=fake.url) as client:
+            await run(client, ["a cup"], save_dir=tmp_path, on_event=listener)
+    assert steps == [method, "told"]

@@ -155,8 +155,14 @@ class Redos:
             move_redo(self.directory, redo, "dropped")
 
     def take_over(self, number: object) -> None:
-        """Make a redo that another page has left waiting."""
-        move_redo(self.directory, self._redo(number), "waiting", owner=self._owner)
+        """Make a redo that another page has left waiting.
+
+        Raises:
+            ValueError: If it does not wait: one that is being made would be paid for twice.
+        """
+        if (redo := self._redo(number)).state != "waiting":
+            raise ValueError("it does not wait any more")
+        move_redo(self.directory, redo, "waiting", owner=self._owner)
 
     def _redo(self, number: object) -> Redo:
         found = [each for each in open_redos(self.directory) if each.id == number]
