@@ -266,6 +266,7 @@ def test_a_page_that_is_killed_loses_nothing(
     with opened(folder) as page:
         (redo,) = page.told()["redos"]
         assert (redo["state"], redo["ours"]) == ("making", False)
+        assert page.post("/take-over", redo["id"]).status == 400
         page.post("/give-up", redo["id"])
         assert page.told()["redos"] == []
     assert (fake.stats.calls, status(folder).spent.maybe_images) == (1, 0)
