@@ -10,10 +10,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from genbatch._bucket import bucket_keys, bucket_path, space_of
+from genbatch._bucket import BucketKeys, bucket_keys, bucket_path
 from genbatch._core import iterable_of
 from genbatch._run import Generate, ImageClient, Service, defaults_of, input_of, request_of
-from genbatch._store import FINAL, both_digests, hash_of_text, key_of, standing
+from genbatch._store import FINAL, both_digests, hash_of_text, standing
 from genbatch._values import ImageRequest, ImageSettings, Prompt, prompt_of_row, takes_settings
 from genbatch.gemini import GeminiClient
 from genbatch.inputs import PromptFiles
@@ -100,14 +100,9 @@ def estimate(
         raise ValueError(f"rate must be > 0 calls a second, got {rate}")
     service = Service(client)
     terms_of = cache(partial(_terms, service, defaults_of(service, settings, None, price), price))
-    found: _Found | _FoundInBucket
-    if save_dir is not None and (bucket := bucket_path(Path(save_dir))) is not None:
-        found = _FoundInBucket(str(bucket), service, retry_failed)
-    else:
-        source = input_of(service, prompts, ImageRequest(_ANY), prompt_column).edited_source
-        found = _Found(
-            save_dir, service, redo_missing=redo_missing, retry_failed=retry_failed, source=source
-        )
+    source = input_of(service, prompts, ImageRequest(_ANY), prompt_column).edited_source
+    policy = {"redo_missing": redo_missing, "retry_failed": retry_failed, "source": source}
+    found = _found_in(save_dir, service, namespace, policy)
     number = 0
     cost: float | None = 0.0
     most: float | None = 0.0
@@ -117,7 +112,7 @@ def estimate(
     for prompt, count in _kinds(rows, one_by_one=reserve or found.is_any):
         number += count
         terms = terms_of(prompt.model, prompt.aspect_ratio, prompt.image_size)
-        if found.is_any and found.take(namespace, terms.request(prompt)):
+        if found.is_any and found.take(terms.request(prompt)):
             continue
         expected = terms.expected(prompt)
         cost = None if cost is None or expected is None else cost + count * expected
@@ -129,6 +124,17 @@ def estimate(
     return plan if rate is None else replace(plan, seconds=plan.calls / rate)
 
 
+def _found_in(
+    save_dir: str | os.PathLike[str] | None,
+    service: Service,
+    namespace: str,
+    policy: Mapping[str, Any],
+) -> _Found | _FoundInBucket:
+    if save_dir is not None and (bucket := bucket_path(Path(save_dir))) is not None:
+        return _FoundInBucket(str(bucket), service, namespace, policy["retry_failed"])
+    return _Found(save_dir, service, namespace, **policy)
+
+
 class _Found:
     """What a directory has already, taken request by request.
 
@@ -138,9 +144,14 @@ class _Found:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str] | None, service: Service, **policy: Any
+        self,
+        directory: str | os.PathLike[str] | None,
+        service: Service,
+        namespace: str,
+        **policy: Any,
     ) -> None:
         self._service = service
+        self._namespace = namespace
         canonical = service.canonical
         self._left = None if directory is None else standing(directory, canonical, **policy)
         self.is_any = any(self._left or ())
@@ -148,10 +159,11 @@ class _Found:
         self.counts: Counter[str] = Counter()
         self._fakes: dict[str, bool] = {}  # by model
 
-    def take(self, namespace: str, request: ImageRequest) -> bool:
+    def take(self, request: ImageRequest) -> bool:
         """Return whether a request is not to be paid for, and count it."""
         if self._left is None:
             return False
+        namespace = self._namespace
         content, earlier = both_digests(namespace, request, self._service.canonical)
         digest = content if self._left.has(content) else earlier
         if self._left.done[digest] > 0 and self._left.fakes[digest] and not self._is_fake(request):
@@ -181,24 +193,19 @@ class _Found:
 class _FoundInBucket:
     """What a bucket has already, as _Found."""
 
-    def __init__(self, url: str, service: Service, retry_failed: bool | Collection[str]) -> None:
-        self._service = service
+    def __init__(
+        self, url: str, service: Service, namespace: str, retry_failed: bool | Collection[str]
+    ) -> None:
+        self._keys = BucketKeys(namespace, service.canonical, service.is_known_fake)
         self._done, failed = bucket_keys(url)
         retried = FINAL if retry_failed is True else retry_failed or ()
-        self._failed = {key for key, kind in failed.items() if kind not in retried} - self._done
-        self._seen: Counter[str] = Counter()
-        self._fakes: dict[str, bool] = {}  # by model
+        self._failed = {key for key, kind in failed.items() if kind not in retried}
         self.is_any = bool(self._done or self._failed)
         self.counts: Counter[str] = Counter()
 
-    def take(self, namespace: str, request: ImageRequest) -> bool:
+    def take(self, request: ImageRequest) -> bool:
         """Return whether a request is not to be paid for, and count it."""
-        if request.model not in self._fakes:
-            self._fakes[request.model] = self._service.is_known_fake(request)
-        space = space_of(namespace, is_fake=self._fakes[request.model])
-        digest, _ = both_digests(space, request, self._service.canonical)
-        key = key_of(digest, self._seen[digest])
-        self._seen[digest] += 1
+        key, *_ = self._keys.next_of(request)
         for name, keys in (("done", self._done), ("failed", self._failed)):
             if key in keys:
                 self.counts[name] += 1

@@ -6,15 +6,14 @@ import json
 import os
 import signal
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genbatch.cli._main import run
-from genbatch.testing import FakeGemini, JobFault
-from support.commands import CANARY, images, started, write_prompts
+from genbatch.testing import JobFault
+from support.commands import images, served, started, write_prompts
 
 
 @pytest.fixture(autouse=True)
@@ -27,15 +26,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
-    with ExitStack() as stack:
-
-        def start(**options: Any) -> FakeGemini:
-            fake = stack.enter_context(FakeGemini(**{"image_size": 4} | options))
-            monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.url)
-            monkeypatch.setenv("GEMINI_API_KEY", CANARY)
-            return fake
-
-        yield start
+    with served(monkeypatch) as serve:
+        yield serve
 
 
 def short(monkeypatch: pytest.MonkeyPatch) -> None:

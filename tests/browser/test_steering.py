@@ -18,6 +18,7 @@ from genbatch._store import choices, export, open_redos, status
 from genbatch.testing import FakeGemini
 from support.chromium import Browser
 from support.commands import CANARY, started, write_prompts
+from support.waiting import until
 from support.warm import PythonProcess
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -70,13 +71,6 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeGemini
         monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
         monkeypatch.setenv("SSH_CONNECTION", "none, so that no browser is opened")
         yield fake
-
-
-def until(is_so: Callable[[], Any]) -> None:
-    end = time.monotonic() + 120
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def url_of(lines: Iterator[str]) -> str:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+from anyio.to_thread import run_sync
 
 from genbatch import Blocked, Failure, Image, ObjectStore, StoreError, Success, generate_images
+from genbatch._bucket import bucket_keys, bucket_rows, bucket_status, download_bucket
 from genbatch._bucket._objects import Objects
+from genbatch._bucket._store import PendingObject
+from genbatch._core import Turn, Waits, current_turn
+from genbatch._store import Plan, export
 from support.stores import image
 
 pytestmark = pytest.mark.anyio
@@ -21,11 +27,12 @@ class Maker:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.refused = "blocked"
 
     async def __call__(self, prompt: str) -> Image:
         self.calls.append(prompt)
         await anyio.lowlevel.checkpoint()
-        if prompt == "blocked":
+        if prompt == self.refused:
             raise Blocked("no")
         return image(prompt)
 
@@ -157,3 +164,33 @@ async def test_the_claims_of_a_dead_process_expire(url: str) -> None:
         assert dead.claims.take("claims/x.json")
         async with ObjectStore(url) as other:
             assert other.claims.take("claims/x.json")
+
+
+async def test_what_a_worker_waited_before_a_call_does_not_shorten_it(url: str) -> None:
+    turn = Turn(Waits())
+    turn.seconds = 3600.0
+    token = current_turn.set(turn)
+    try:
+        async with ObjectStore(url) as store, store.pending(Plan("ab" * 32, "a")) as pending:
+            assert isinstance(pending, PendingObject)
+            await pending.save(image("a"))
+    finally:
+        current_turn.reset(token)
+    (row,) = await run_sync(lambda: list(Objects(url).rows()))
+    assert row["elapsed"] >= 0
+
+
+async def test_what_was_refused_and_then_made_is_made(url: str, tmp_path: Path) -> None:
+    make = Maker()
+    await run(make, ["blocked"], ObjectStore(url))
+    make.refused = ""
+    await run(make, ["blocked"], ObjectStore(url, retry_failed=True))
+
+    def looked_at() -> tuple[Any, ...]:
+        download_bucket(url, tmp_path)
+        statuses = [
+            [row["status"] for row in rows] for rows in (bucket_rows(url), export(tmp_path))
+        ]
+        return (*statuses, bucket_status(url).failed, bucket_keys(url)[1])
+
+    assert await run_sync(looked_at) == (["done"], ["done"], {}, {})

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from genbatch.testing import FakeGemini
-from support.commands import CANARY, Genbatch, Serve
+from support.commands import Genbatch, Serve, served
 from support.warm import run_module
 
 
@@ -34,12 +31,5 @@ def genbatch() -> Genbatch:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """Run a fake service in a thread, and point the environment of the command to it."""
-    with ExitStack() as stack:
-
-        def start(**options: Any) -> FakeGemini:
-            fake = stack.enter_context(FakeGemini(**{"image_size": 16} | options))
-            monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.url)
-            monkeypatch.setenv("GEMINI_API_KEY", CANARY)
-            return fake
-
-        yield start
+    with served(monkeypatch) as serve:
+        yield serve

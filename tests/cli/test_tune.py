@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from genbatch._store import choices, status
+from genbatch._store import Tuning, choices, status, steered, tell_run
 from genbatch.view import serving
 from support.commands import Genbatch, Serve, arrival, images, started, write_prompts
 from support.folders import fill
 from support.served import Page
+from support.waiting import until
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ def test_a_run_is_paused_widened_and_resumed(
     process = started([*arguments, "--backend", backend])
     assert arrived.wait(60)
     paused = genbatch("tune", "out", "--pause")
-    assert (paused.returncode, paused.stdout) == (0, "paused, at most 1 calls at once\n")
+    assert (paused.returncode, paused.stdout) == (0, "paused, at most 1 call at once\n")
     release.set()
     # Told after the pause: whatever had begun before has ended when it is answered.
     again = genbatch("tune", "out", "-k", "4")
@@ -52,7 +52,7 @@ def test_a_paused_run_is_drained(genbatch: Genbatch, serve: Serve) -> None:
     assert arrived.wait(60)
     assert genbatch("tune", "out", "--pause").returncode == 0
     drained = genbatch("tune", "out", "--drain")
-    assert drained.stdout == "draining, at most 1 calls at once\n"
+    assert drained.stdout == "draining, at most 1 call at once\n"
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 3
     assert "the run was told to drain" in stderr
@@ -67,6 +67,26 @@ def test_only_a_run_that_goes_on_is_told(genbatch: Genbatch) -> None:
     assert told.stderr == expected
     both = genbatch("tune", "out", "--pause", "--resume")
     assert both.returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_message_that_makes_no_sense_is_told_and_loses_nothing(
+    backend: str, genbatch: Genbatch, serve: Serve
+) -> None:
+    arrived, latency = arrival(2, lambda call: 0.05)
+    fake = serve(latency=latency)
+    write_prompts(40)
+    arguments = ["run", "prompts.txt", "-o", "out", "-k", "2", "--budget", "100", "--yes"]
+    process = started([*arguments, "--backend", backend])
+    assert arrived.wait(60)
+    number = tell_run(Path("out"), Tuning(pace="now and then", budget=-1.0))
+    until(lambda: (steered(Path("out")) or (0,))[0] >= number)
+    _, state = steered(Path("out")) or (0, {})
+    assert "pace" in state["problems"][0]
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert len(images("out")) == fake.stats.images == 40
 
 
 @pytest.mark.slow
@@ -91,8 +111,7 @@ def test_a_run_by_jobs_is_paused_and_drained(genbatch: Genbatch, serve: Serve) -
     fake = serve(job_latency=lambda job: 3600.0)
     write_prompts(3)
     process = started(["run", "prompts.txt", "-o", "out", "--via", "batch", "-k", "5"])
-    while not fake.jobs:
-        time.sleep(0)
+    until(lambda: fake.jobs)
     assert genbatch("tune", "out", "--pause").stdout == "paused, at most 5 calls at once\n"
     more = genbatch("tune", "out", "-k", "7")
     assert (more.returncode, more.stdout.splitlines()[0]) == (

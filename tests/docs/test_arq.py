@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from support.gates import Gate
 from support.integrations import install, needs_packages
 from support.pages import text_of
 from support.programs import read_until
+from support.waiting import until
 
 pytestmark = [
     pytest.mark.slow,
@@ -68,13 +68,6 @@ def python(
         yield lambda *arguments: start(sys.executable, *arguments)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def prompts(first: int, last: int) -> list[str]:
     return [f"fox {number}" for number in range(first, last)]
 
@@ -90,7 +83,7 @@ def test_a_worker_drains_at_sigterm_and_two_others_make_the_rest(
         for _ in range(2):  # one job
             assert python("arq_enqueue.py", "foxes", *prompts(0, 50)).wait(60) == 0
         first = python(*worker)
-        wait_for(lambda: fake.stats.in_flight == 20)
+        until(lambda: fake.stats.in_flight == 20)
         first.send_signal(signal.SIGTERM)
         read_until(first, "shutdown on SIGTERM")
         gate.open()
@@ -103,7 +96,7 @@ def test_a_worker_drains_at_sigterm_and_two_others_make_the_rest(
         gate.close()
         assert python("arq_enqueue.py", "more", *prompts(50, 100)).wait(60) == 0
         others = [python(*worker) for _ in range(2)]
-        wait_for(lambda: fake.stats.in_flight == 40)  # a job each
+        until(lambda: fake.stats.in_flight == 40)  # a job each
         gate.open()
         for other in others:
             read_until(other, "draw ●")

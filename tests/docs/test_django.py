@@ -6,7 +6,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from genbatch.testing import Call, FakeGemini, Fault, blocked
 from support.gates import Gate
 from support.integrations import install, needs_packages
 from support.pages import text_of
+from support.waiting import until
 
 pytestmark = [pytest.mark.slow, needs_packages]
 
@@ -84,10 +84,7 @@ def test_a_command_that_is_killed_goes_on_and_every_row_gets_its_image(
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.url)
         monkeypatch.setenv("GEMINI_API_KEY", "a-key")
         first = manage("draw_products", "--budget", "5")
-        deadline = time.monotonic() + 60
-        while fake.stats.images < 10:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: fake.stats.images >= 10)
         first.kill()
         first.communicate()
         gate.open()

@@ -492,10 +492,24 @@ async def test_a_listener_that_ends_the_program_loses_no_image(
         assert fake.stats.images == 1
 
 
-@pytest.mark.parametrize(("method", "faults"), [("save", []), ("fail", [not_an_image()])])
+@pytest.mark.parametrize(
+    ("way", "method", "faults"),
+    [
+        ("gemini", "save", []),
+        ("gemini", "fail", [not_an_image()]),
+        ("openai", "save", []),
+        ("jobs", "save", []),
+    ],
+)
 async def test_what_came_is_on_disk_before_a_listener_sees_it(
-    method: str, faults: list[Fault], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str,
+    method: str,
+    faults: list[Fault],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_queue, "_LINGER", 0.01)
+    monkeypatch.setattr(_job, "_FIRST_POLL", 0.01)
     steps, write = [], getattr(Archive, method)
 
     def written(*given: Any) -> Any:
@@ -508,7 +522,13 @@ async def test_what_came_is_on_disk_before_a_listener_sees_it(
             steps.append("told")
 
     monkeypatch.setattr(Archive, method, written)
-    async with FakeGemini(image_size=64, faults=faults) as fake:
-        async with GeminiClient("a-key", base_url=fake.url) as client:
-            await run(client, ["a cup"], save_dir=tmp_path, on_event=listener)
+    client_of, fake_of = SERVICES[way == "openai"]
+    generate = batch_api.generate_images if way == "jobs" else generate_images
+    async with fake_of(image_size=64, faults=faults) as fake:
+        async with (
+            client_of("a-key", base_url=fake.url) as client,
+            generate(client, ["a cup"], save_dir=tmp_path, on_event=listener) as outcomes,
+        ):
+            async for _ in outcomes:
+                pass
     assert steps == [method, "told"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,18 +10,12 @@ import pytest
 from genbatch.testing import FakeGemini, Fault
 from support.gates import Gate
 from support.programs import EXAMPLES, program, read_until
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 RUN = "import anyio, service; anyio.run(service.main, backend={!r})"
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -46,7 +38,7 @@ def test_a_signal_lets_images_in_flight_be_saved_and_a_restart_makes_the_rest(
     with FakeGemini(image_size=8, faults=gate) as fake:
         to_fake = {"GEMINI_API_KEY": "a-key", "GOOGLE_GEMINI_BASE_URL": fake.url}
         with program(inbox.parent, "-c", RUN.format(backend), **to_fake) as service:
-            wait_for(lambda: fake.stats.in_flight == 8)
+            until(lambda: fake.stats.in_flight == 8)
             service.send_signal(number)
             read_until(service, "Stopping")
             gate.open()
@@ -54,7 +46,7 @@ def test_a_signal_lets_images_in_flight_be_saved_and_a_restart_makes_the_rest(
         assert (fake.stats.calls, fake.stats.images, fake.stats.peak) == (8, 8, 8)
         assert len(list((inbox.parent / "images").glob("*.png"))) == 8
         with program(inbox.parent, "-c", RUN.format(backend), **to_fake) as service:
-            wait_for(lambda: {path.name for path in inbox.iterdir()} == {"foxes.done", "owls.done"})
+            until(lambda: {path.name for path in inbox.iterdir()} == {"foxes.done", "owls.done"})
             service.send_signal(number)
             assert service.wait(60) == 0
         assert fake.stats.images == 40

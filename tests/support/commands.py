@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+import pytest
 
 from genbatch.testing import Call, FakeGemini
 from support.warm import PythonProcess, start_module
@@ -29,6 +32,20 @@ class Serve(Protocol):
     """Starts a fake service that the command then talks to."""
 
     def __call__(self, **options: Any) -> FakeGemini: ...
+
+
+@contextmanager
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Get what starts fake services for the block, to which commands of the environment talk."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> FakeGemini:
+            fake = stack.enter_context(FakeGemini(**{"image_size": 16} | options))
+            monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.url)
+            monkeypatch.setenv("GEMINI_API_KEY", CANARY)
+            return fake
+
+        yield start
 
 
 def started(arguments: list[str], **options: Any) -> PythonProcess:

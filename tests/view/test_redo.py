@@ -7,10 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,16 @@ from genbatch._store import HIDDEN, export, open_redos, status
 from genbatch._store._files import Lock
 from genbatch.testing import FakeGemini, blocked
 from genbatch.view import serving
-from support.commands import CANARY
+from support.commands import CANARY, served
 from support.folders import fill
 from support.gates import Gate
 from support.markup import MARKUP
 from support.served import Page
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
-LONG = 60.0  # seconds
 DEAR = 1000  # takes, which cost more than may be spent without a second yes
-
-
-def until(is_so: Callable[[], Any]) -> None:
-    end = time.monotonic() + LONG
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -45,15 +37,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("GENBATCH_")]:
         monkeypatch.delenv(name)
-    with ExitStack() as stack:
-
-        def start(**options: Any) -> FakeGemini:
-            fake = stack.enter_context(FakeGemini(**{"image_size": 16} | options))
-            monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.url)
-            monkeypatch.setenv("GEMINI_API_KEY", CANARY)
-            return fake
-
-        yield start
+    with served(monkeypatch) as serve:
+        yield serve
 
 
 @pytest.fixture

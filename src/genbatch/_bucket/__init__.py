@@ -1,12 +1,13 @@
 """The object store: a bucket that any number of processes and machines fill together."""
 
-from ._batch import Divided, ObjectBatch, space_of
+from ._batch import BucketKeys, Divided, ObjectBatch
 from ._download import download_bucket, is_download_of
 from ._objects import Objects, StoredImage
 from ._reports import bucket_keys, bucket_problems, bucket_rows, bucket_status
 from ._store import BucketPath, ObjectStore, bucket_path, local_folder
 
 __all__ = [
+    "BucketKeys",
     "BucketPath",
     "Divided",
     "ObjectBatch",
@@ -21,5 +22,4 @@ __all__ = [
     "download_bucket",
     "is_download_of",
     "local_folder",
-    "space_of",
 ]

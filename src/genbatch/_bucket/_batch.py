@@ -53,10 +53,8 @@ class ObjectBatch:
         self._namespace = namespace
         self._asked = asked
         self._request_of = request_of
-        self._is_fake = is_fake
-        self._fakes: dict[str, bool] = {}  # by model
+        self._keys = BucketKeys(namespace, asked.canonical, is_fake)
         self._known: dict[str, dict[str, Any]] | None = None  # rows by key
-        self._seen: Counter[str] = Counter()  # how often each digest has come
         self._plans: dict[int, Plan] = {}  # of prompts pulled and not asked for yet
         self._held: dict[str, list[tuple[int, str]]] = {}  # index and key of what a block makes
 
@@ -145,22 +143,44 @@ class ObjectBatch:
         return name
 
     def _plan(self, index: int, request: ImageRequest) -> Plan:
-        if request.model not in self._fakes:
-            self._fakes[request.model] = self._is_fake(request)
-        fake = self._fakes[request.model]
-        space = space_of(self._namespace, is_fake=fake)
-        digest, _ = both_digests(space, request, self._asked.canonical)
-        key = key_of(digest, self._seen[digest])
-        self._seen[digest] += 1
+        key, digest, fake = self._keys.next_of(request)
         row = (self._known or {}).get(key)
         saved = None if row is None else self._place.image_of(row)
         kept = {"namespace": self._namespace, "digest": digest, "fake": fake}
         return Plan(key, key, saved, asked=_kept(index, request, kept))
 
 
-def space_of(namespace: str, *, is_fake: bool) -> str:
-    """Return the namespace of the keys of a bucket, where fake images are kept apart."""
-    return f"fake {namespace}".rstrip() if is_fake else namespace
+class BucketKeys:
+    """The keys that the requests of an input have in a bucket, where fake images are kept apart.
+
+    Args:
+        namespace: Of the input.
+        canonical: As for both_digests.
+        is_fake: Whether a fake service makes the images of a request.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        canonical: Callable[[ImageRequest], ImageRequest],
+        is_fake: Callable[[ImageRequest], bool],
+    ) -> None:
+        self._namespace = namespace
+        self._canonical = canonical
+        self._is_fake = is_fake
+        self._fakes: dict[str, bool] = {}  # by model
+        self._seen: Counter[str] = Counter()  # how often each digest has come
+
+    def next_of(self, request: ImageRequest) -> tuple[str, str, bool]:
+        """Return the key of the next request, its digest, and whether its image is a fake's."""
+        if request.model not in self._fakes:
+            self._fakes[request.model] = self._is_fake(request)
+        fake = self._fakes[request.model]
+        space = f"fake {self._namespace}".rstrip() if fake else self._namespace
+        digest, _ = both_digests(space, request, self._canonical)
+        key = key_of(digest, self._seen[digest])
+        self._seen[digest] += 1
+        return key, digest, fake
 
 
 async def _blocks(prompts: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[list[Numbered]]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from genbatch._store import (
     FINAL,
@@ -35,7 +35,7 @@ from ._objects import Objects
 
 _AT_ONCE = 16  # images that are read, and in memory
 
-Row = Mapping[str, Any]
+Row: TypeAlias = Mapping[str, Any]
 
 
 def download_bucket(
@@ -53,8 +53,10 @@ def download_bucket(
             an image in the bucket is missing or has changed.
     """
     objects = Objects(url)
+    made = list(objects.rows())
+    refused = objects.failures({row["key"] for row in made})
     # What was saved without its request, by a store of rows, is no prompt of a run.
-    found = [row for row in (*objects.rows(), *objects.failures()) if "request" in row]
+    found = [row for row in (*made, *refused) if "request" in row]
     found.sort(key=lambda row: (row["namespace"], row["index"], row["key"]))
     done, copied = 0, 0
     with closing(Archive(Policy(directory), fresh=False)) as archive:

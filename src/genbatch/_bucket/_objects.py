@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -204,12 +204,13 @@ class Objects:
         data = self.place.read(f"failed/{key}.json")
         return None if data is None else from_json(data)
 
-    def failures(self) -> Iterator[dict[str, Any]]:
-        """Yield all requests that were refused for good."""
+    def failures(self, made: Container[str] = ()) -> Iterator[dict[str, Any]]:
+        """Yield all requests that were refused for good, but for keys that were made later."""
         names = self.place.under("failed") or []
         with ThreadPoolExecutor(_THREADS) as threads:
             keys = (name.removesuffix(".json") for name in names)
-            yield from filter(None, threads.map(self.failure, keys))
+            left = (key for key in keys if key not in made)
+            yield from filter(None, threads.map(self.failure, left))
 
     def add_segments(self, images: Iterable[StoredImage]) -> None:
         """Copy done objects into the index."""

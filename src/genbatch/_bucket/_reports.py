@@ -21,7 +21,7 @@ def bucket_status(url: str) -> Status:
     """Return how far a bucket has come; prompts left are known while a process runs there."""
     objects = Objects(url)
     rows = list(objects.done())
-    failed = Counter(str(row["kind"]) for row in objects.failures())
+    failed = Counter(str(row["kind"]) for row in objects.failures({each.key for each in rows}))
     running = live_sessions(objects.place)
     size = max((int(str(each["size"] or 0)) for each in running), default=0)
     usd = sum(each.cost or 0.0 for each in rows)
@@ -36,7 +36,8 @@ def bucket_status(url: str) -> Status:
 def bucket_keys(url: str) -> tuple[set[str], dict[str, str]]:
     """Return the keys that have an image, and the kind of error of those refused for good."""
     objects = Objects(url)
-    return objects.keys(), {str(row["key"]): str(row["kind"]) for row in objects.failures()}
+    made = objects.keys()
+    return made, {str(row["key"]): str(row["kind"]) for row in objects.failures(made)}
 
 
 def bucket_rows(url: str) -> Iterator[dict[str, Any]]:
@@ -45,7 +46,7 @@ def bucket_rows(url: str) -> Iterator[dict[str, Any]]:
     made = [(row, "done", None) for row in objects.rows()]
     refused = [
         (row, "failed", {"kind": row["kind"], "message": row["message"]})
-        for row in objects.failures()
+        for row in objects.failures({row["key"] for row, *_ in made})
     ]
     for row, status, error in sorted([*made, *refused], key=lambda each: each[0].get("index") or 0):
         first = {name: row.get(name) for name in ("index", "id", "prompt")}

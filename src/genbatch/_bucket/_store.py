@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path, PosixPath
-from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -24,9 +23,9 @@ from anyio import CancelScope, CapacityLimiter, sleep
 from anyio.lowlevel import checkpoint_if_cancelled
 from pydantic_core import from_json, to_json
 
-from genbatch._core import ParkingLot, current_turn, waiting
+from genbatch._core import ParkingLot, waiting
 from genbatch._money import Budget
-from genbatch._store import FINAL, Plan, run_to_end
+from genbatch._store import FINAL, CallClock, Plan, run_to_end
 from genbatch._values import (
     DamagedImage,
     Image,
@@ -96,7 +95,7 @@ class PendingObject:
     store: ObjectStore
     plan: Plan
     is_open: bool = True
-    began: float = field(default_factory=perf_counter)
+    clock: CallClock = field(default_factory=CallClock)
     call: _Noted = field(default_factory=lambda: _Noted())
 
     async def note_attempt(self, price: float | None) -> None:
@@ -114,9 +113,7 @@ class PendingObject:
         Cancellation: strikes when the image is saved, since it is paid for.
         """
         self.is_open = False
-        turn = current_turn.get(None)
-        elapsed = perf_counter() - self.began - (turn.seconds if turn else 0.0)
-        return await self.store.save_planned(self.plan, image, elapsed)
+        return await self.store.save_planned(self.plan, image, self.clock.elapsed)
 
 
 @dataclass(slots=True)

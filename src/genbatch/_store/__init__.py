@@ -30,7 +30,7 @@ from ._keys import (
     safe_name,
 )
 from ._match import BatchInput
-from ._merge import Merged, merge
+from ._merge import ANSWERS, INPUTS, Merged, merge
 from ._plan import (
     FINAL,
     BegunCall,
@@ -56,17 +56,20 @@ from ._reports import (
     write_results,
 )
 from ._results import Shape, flat_row, results, shaped, widened
-from ._store import PendingImage, Store, run_to_end
+from ._store import CallClock, PendingImage, Store, run_to_end
 
 __all__ = [
+    "ANSWERS",
     "DEFAULT_TEMPLATE",
     "FINAL",
     "HIDDEN",
+    "INPUTS",
     "JOURNAL",
     "Archive",
     "Batch",
     "BatchInput",
     "BegunCall",
+    "CallClock",
     "Changed",
     "Changes",
     "Choice",

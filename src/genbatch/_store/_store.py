@@ -40,9 +40,21 @@ R = TypeVar("R")
 
 
 def _waited() -> float:
-    """Return how long the worker that calls has waited for its present call."""
     turn = current_turn.get(None)
     return turn.seconds if turn else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallClock:
+    """How long a call takes from now on, but for what its worker waits."""
+
+    began: float = field(default_factory=perf_counter)
+    waited: float = field(default_factory=_waited)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds."""
+        return perf_counter() - self.began - (_waited() - self.waited)
 
 
 @dataclass(slots=True)
@@ -53,15 +65,13 @@ class PendingImage:
         store: Where the image is to be saved.
         call: The call that is to make it.
         is_open: Whether it has not come yet.
-        began: When the call began, by perf_counter.
-        waited: How long its worker had waited before.
+        clock: Began with the call.
     """
 
     store: Store
     call: BegunCall
     is_open: bool = True
-    began: float = field(default_factory=perf_counter)
-    waited: float = field(default_factory=_waited)
+    clock: CallClock = field(default_factory=CallClock)
 
     async def note_attempt(self, price: float | None) -> None:
         """Note in the journal that an attempt is about to be sent, which may be paid.
@@ -89,8 +99,8 @@ class PendingImage:
         if not self.is_open:
             raise RuntimeError("the image of this call has been saved already")
         self.is_open = False
-        elapsed = perf_counter() - self.began - (_waited() - self.waited)
-        return await self.store.run_in_thread(self.store.archive.save, self.call, image, elapsed)
+        save = self.store.archive.save
+        return await self.store.run_in_thread(save, self.call, image, self.clock.elapsed)
 
 
 _THREADS = 4

@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import typer
+
 from genbatch._bucket import bucket_path
 
+from ._console import plain
 from ._options import ENVIRONMENT, Options
 from ._services import Services
 
@@ -47,6 +50,21 @@ def use_config_files() -> dict[str, Path]:
                 os.environ[variable] = str(int(value) if isinstance(value, bool) else value)
                 origins[variable] = path
     return origins
+
+
+def set_by_files(context: typer.Context) -> Iterator[str]:
+    """Yield, for each file of settings, what it has set in this command."""
+    origins = context.obj.origins
+    for path in dict.fromkeys(origins.values()):
+        names = [
+            name
+            for name in map(str, context.params)
+            if origins.get(f"{ENVIRONMENT}{name.upper()}") == path
+            and (source := context.get_parameter_source(name)) is not None
+            and source.name == "ENVIRONMENT"
+        ]
+        if names:
+            yield plain(f"Set by {path}: {', '.join(names)}")
 
 
 def _read(path: Path) -> Iterator[tuple[str, object]]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import to_thread
 
-from genbatch._store import HIDDEN, make_directory, make_private
+from genbatch._store import HIDDEN, INPUTS, make_directory, make_private
 from genbatch._values import sniff_input_type
 
 from ._console import QuietConsole, count, plain
@@ -46,7 +46,7 @@ class FetchedImages:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / HIDDEN / "inputs"
+        self._folder = folder / HIDDEN / INPUTS
         self._failed: dict[Path, str] = {}
         self._lock = Lock()
         self.pending: dict[Path, str] = {}

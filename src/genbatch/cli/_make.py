@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,13 +21,13 @@ import typer
 from genbatch import ImageRequest, Prompt, Rejected, inputs
 from genbatch._bucket import bucket_path, local_folder
 
+from ._config_file import set_by_files
 from ._console import QuietConsole, can_ask, plain
 from ._fetch import FetchedImages
 from ._folder import add_gallery
 from ._logfile import log_to
 from ._look import show, wants_the_rest
 from ._options import (
-    ENVIRONMENT,
     IMAGES,
     FolderOrFirst,
     Options,
@@ -147,7 +147,7 @@ def run_command(context: typer.Context, options: Options, prompts: PromptArgumen
         note = f"Shard {options.shard}: {len(batch):,} of {len(whole):,} prompts"
         doubts.notes[note] = None
         names = [*names, f"shard {options.shard}"]
-    doubts.notes.update(dict.fromkeys(_set_by_files(context)))
+    doubts.notes.update(dict.fromkeys(set_by_files(context)))
     if why := nothing_in(names, batch, options.limit):
         messages.say(f"Nothing to do: {why}.")
         return 0
@@ -278,21 +278,6 @@ def _folder_and_names(first: str, names: list[str]) -> tuple[Path, list[str]]:
             raise ValueError(f"which prompts of {first}? Name them: genbatch redo {first} 17 42-45")
         return Path(first), names
     return default_folder(), [first, *names]
-
-
-def _set_by_files(context: typer.Context) -> Iterator[str]:
-    """Yield, for each file of settings, what it has set in this command."""
-    origins = context.obj.origins
-    for path in dict.fromkeys(origins.values()):
-        names = [
-            name
-            for name in map(str, context.params)
-            if origins.get(f"{ENVIRONMENT}{name.upper()}") == path
-            and (source := context.get_parameter_source(name)) is not None
-            and source.name == "ENVIRONMENT"
-        ]
-        if names:
-            yield plain(f"Set by {path}: {', '.join(names)}")
 
 
 def _is_given(name: str, context: typer.Context) -> bool:
@@ -460,6 +445,29 @@ def recipe_of(
     if column is not None and template is not None:
         raise ValueError("--column and --template exclude each other: give one of them")
 
+    check = _checker(options, services)
+    # Before any row is blamed for a mistake in the options.
+    _, parsed, grid, settings, *_ = _together(
+        lambda: check(None, None, None, options.seed),
+        lambda: None if template is None else inputs.Template.parse(template),
+        lambda: inputs.Grid.parse(matrix),
+        lambda: options.of_rows(remote),
+        lambda: options.reading,
+        lambda: inputs.check_encoding(options.encoding),
+    )
+    return inputs.Recipe(
+        column="prompt" if column is None else inputs.canonical(column),
+        template=parsed,
+        grid=grid,
+        check=check,
+        settings=settings,
+        remote=remote,
+        expand=options.expand_seed if options.expand else None,
+    )
+
+
+def _checker(options: Options, services: Services) -> Callable[..., None]:
+    """Return what refuses settings and input images of a row that its model does not take."""
     defaults = ImageRequest("any text", **options.settings)
 
     def check(
@@ -483,24 +491,7 @@ def recipe_of(
             if model is None:
                 raise  # that of a row is the row's own failure
 
-    # Before any row is blamed for a mistake in the options.
-    _, parsed, grid, settings, *_ = _together(
-        lambda: check(None, None, None, options.seed),
-        lambda: None if template is None else inputs.Template.parse(template),
-        lambda: inputs.Grid.parse(matrix),
-        lambda: options.of_rows(remote),
-        lambda: options.reading,
-        lambda: inputs.check_encoding(options.encoding),
-    )
-    return inputs.Recipe(
-        column="prompt" if column is None else inputs.canonical(column),
-        template=parsed,
-        grid=grid,
-        check=check,
-        settings=settings,
-        remote=remote,
-        expand=options.expand_seed if options.expand else None,
-    )
+    return check
 
 
 def _together(*steps: Callable[[], Any]) -> list[Any]:

@@ -20,14 +20,13 @@ import typer
 
 from genbatch import StoreError
 from genbatch._bucket import local_folder
-from genbatch._store import HIDDEN, make_directory, make_private, replace_file
+from genbatch._store import ANSWERS, HIDDEN, make_directory, make_private, replace_file
 from genbatch.inputs import LINES, Doubt, Doubts, InputError, Reading, bare
 
 from ._console import QuietConsole, count, plain
 from ._options import Options
 from ._run import Prompts
 
-_ANSWERS = "answers.json"
 _OF_ROWS = ("skip", "map")  # options that are about rows of one file; others are about all
 _HOW = "the options named, or take everything as it is with --literal all"
 
@@ -44,7 +43,7 @@ class Answers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path = folder / HIDDEN / _ANSWERS
+        self._path = folder / HIDDEN / ANSWERS
         self._by_file: dict[str, dict[str, int]] = {}
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))

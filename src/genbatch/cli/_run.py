@@ -62,7 +62,7 @@ from ._options import DEMO, Options, kinds_to_retry
 from ._progress_file import ProgressFile
 from ._result import Result, by_run, is_not_made
 from ._services import Clients, Services
-from ._steer import Steering
+from ._steer import Steering, what_is_left
 from ._watch import watched
 
 _REDRAW = 0.1  # seconds
@@ -444,7 +444,7 @@ async def _watch_deadline(seconds: float, outcomes: Images, batch: ShownBatch) -
     if not batch.result.is_ending:
         batch.result.stopped = Stopped(f"the deadline of {seconds:g} s has passed")
         outcomes.drain()
-        batch.display.note(f"The deadline has passed: {_what_is_left(batch.options)}.")
+        batch.display.note(f"The deadline has passed: {what_is_left(batch.options)}.")
 
 
 async def _watch_signals(outcomes: Images, batch: ShownBatch, scope: anyio.CancelScope) -> None:
@@ -457,14 +457,8 @@ async def _watch_signals(outcomes: Images, batch: ShownBatch, scope: anyio.Cance
                 return
             batch.result.interrupted = number
             outcomes.drain()
-            left = _what_is_left(batch.options)
+            left = what_is_left(batch.options)
             batch.display.note(f"Stopping: {left}. Ctrl-C again cancels them.")
-
-
-def _what_is_left(options: Options) -> str:
-    """Return what a run that ends early still waits for."""
-    jobs = "" if options.via == "live" else "leaving the jobs at the service, "
-    return f"{jobs}waiting for the calls in flight"
 
 
 def _signals() -> list[signal.Signals]:

@@ -15,8 +15,9 @@ from genbatch import Stopped, Store, StoreError
 from genbatch._store import Tuning, note_steered, steered, tell_run, tunings
 from genbatch._throttle import parse_interval
 
-from ._console import QuietConsole, plain
-from ._options import OUT, OutputFolder, command, option, refuse_bucket
+from ._console import QuietConsole, count, plain
+from ._options import OUT, Options, OutputFolder, command, option, refuse_bucket
+from ._words import as_typed
 
 if TYPE_CHECKING:
     from ._run import Images, ShownBatch
@@ -78,7 +79,7 @@ def tune_command(
 
 def _words_of(state: dict[str, Any]) -> list[str]:
     budget = state["budget"]
-    words = [state["is"], f"at most {state['max_concurrent']} calls at once"]
+    words = [state["is"], f"at most {count(state['max_concurrent'], 'call')} at once"]
     words += [f"pace {state['pace']}"] if state["pace"] else []
     return words + ([] if budget is None else [f"budget ${budget:.2f}"])
 
@@ -95,6 +96,12 @@ def _answer(folder: Path, number: int) -> dict[str, Any]:
         f"the run in {folder} has not answered within {_PATIENCE:g} s: only genbatch run and "
         "genbatch redo can be told something while they run"
     )
+
+
+def what_is_left(options: Options) -> str:
+    """Return what a run that ends early still waits for."""
+    jobs = "" if options.via == "live" else "leaving the jobs at the service, "
+    return f"{jobs}waiting for the calls in flight"
 
 
 @dataclass(slots=True)
@@ -139,23 +146,30 @@ class Steering:
         await store.run_in_thread(note_steered, store.archive.journal, self.control, state)
 
     def _apply(self, tuning: Tuning) -> list[str]:
-        """Do what a message says, and return why parts of it cannot be done."""
+        """Do what a message says, and return why parts of it cannot be done.
+
+        It may say anything: the calls in flight are paid for, and no message ends them.
+        """
         display, options, problems = self.batch.display, self.batch.options, []
         if tuning.command is not None:
             self.is_paused = tuning.command == "pause"
         if tuning.max_concurrent is not None:
             problems += self._limit(tuning.max_concurrent)
-        self.pace = tuning.pace or self.pace
-        if tuning.budget is not None and options.budget is None:
-            # Nothing says what each of its calls may cost, and earlier runs were not counted.
-            problems.append("--budget: the run was started without one, so none can be set now")
-        elif tuning.budget is not None:
-            self.batch.result.budget.usd = tuning.budget
+        try:
+            if tuning.pace is not None:
+                parse_interval(tuning.pace)
+                self.pace = tuning.pace
+            if tuning.budget is not None and options.budget is None:
+                # Nothing says what each of its calls may cost, and earlier runs were not counted.
+                problems.append("--budget: the run was started without one, so none can be set now")
+            elif tuning.budget is not None:
+                self.batch.result.budget.usd = tuning.budget
+        except ValueError as error:
+            problems.append(as_typed(str(error)))
         if tuning.command == "drain" and not self.batch.result.is_ending:
             self.is_drained = True
             self.batch.result.stopped = Stopped("the run was told to drain")
-            jobs = "" if options.via == "live" else "leaving the jobs at the service, "
-            display.note(f"Told to drain: {jobs}waiting for the calls in flight.")
+            display.note(f"Told to drain: {what_is_left(options)}.")
             self.outcomes.drain()
         display.is_paused = self.is_paused
         self._hold()
