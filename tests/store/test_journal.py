@@ -18,6 +18,7 @@ import pytest
 
 from genbatch import Blocked, ImageMissing, ImageRequest, NoImage, StoreError, TimedOut, Unavailable
 from genbatch._store._keys import DEFAULT_TEMPLATE
+from genbatch._store._match import BatchInput
 from genbatch._store._reports import export, status, verify
 from genbatch._values import Rejected
 from support.archives import begin, fail, image, make_all, open_archive, opened, plan_all
@@ -532,3 +533,33 @@ def test_metadata_is_that_of_the_latest_input(tmp_path: Path) -> None:
             make_all(archive, [ImageRequest("a cup", metadata={"row": value})])
     (row,) = export(tmp_path)
     assert row["metadata"] == {"row": 2}
+
+
+@pytest.mark.parametrize("again", ["{}", "other {}"], ids=["the same", "edited"])
+@pytest.mark.parametrize("text", ["{}", "alike"])
+@pytest.mark.parametrize("row_id", ["{}", None])
+def test_the_work_of_planning_an_input_grows_with_its_length(
+    tmp_path: Path, text: str, row_id: str | None, again: str
+) -> None:
+    def steps(rows: int, asked: list[str]) -> int:
+        """Return how much the database does to plan rows, once for each way to ask for them."""
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+
+        for way in asked:
+
+            def requests(way: str = way) -> Any:
+                for row in range(rows):
+                    own = None if row_id is None else row_id.format(row)
+                    yield row, ImageRequest(way.format(text.format(row)), id=own)
+
+            with opened(tmp_path / str(rows)) as archive:
+                archive.journal._connection.set_progress_handler(count, 100)
+                batch = archive.begin_batch("", BatchInput("p.txt", rows, requests))
+                archive.end_batch(batch, {}, whole=True)
+        return done
+
+    assert steps(800, ["{}", again]) < 6 * steps(200, ["{}", again])  # 16 where each looks at all

@@ -155,6 +155,8 @@ def slug(text: str) -> str:
 
 def _letters(text: str, others: str) -> str:
     """Return text with a hyphen for all but letters and digits of any script, and others."""
+    if text.isascii():
+        return re.sub(f"[^A-Za-z0-9{re.escape(others)}]", "-", text)
     kept = ""
     for each in text:
         is_mark = unicodedata.category(each)[0] == "M"  # goes with the letter before it
@@ -212,25 +214,29 @@ def candidates(template: str, index: int, prompt: ImageRequest, key: str) -> Ite
             yield name
 
 
-def laid_out(template: str, index: int, prompt: ImageRequest, key: str, **others: object) -> str:
+def laid_out(template: str, index: int, prompt: ImageRequest, key: str, take: int = 1) -> str:
     """Return the name that a template makes of these and other fields; its slashes are folders."""
     own = prompt.id or ""
     if "{n" in template and prompt.variant is not None:  # which tells the images of a row apart
         own = own.removesuffix(f"-{prompt.variant}")
-    filled = [
-        part.format(
-            index=index,
-            slug=slug(prompt.id or prompt.text),
-            key=key[:SHORT_KEY],
-            id=slug(own),
-            name=safe_name(prompt.filename or prompt.id or slug(prompt.text)),
-            seed="" if prompt.seed is None else prompt.seed,
-            model=safe_name(prompt.model),
-            source=safe_name(prompt.source or ""),
-            n=prompt.variant or 1,
-            **others,
-        )
-        for part in template.split("/")
-        if part.strip(". ")
-    ]
+    fields = _Fields(
+        index=lambda: index,
+        slug=lambda: slug(prompt.id or prompt.text),
+        key=lambda: key[:SHORT_KEY],
+        id=lambda: slug(own),
+        name=lambda: safe_name(prompt.filename or prompt.id or slug(prompt.text)),
+        seed=lambda: "" if prompt.seed is None else prompt.seed,
+        model=lambda: safe_name(prompt.model),
+        source=lambda: safe_name(prompt.source or ""),
+        n=lambda: prompt.variant or 1,
+        take=lambda: take,
+    )
+    filled = [part.format_map(fields) for part in template.split("/") if part.strip(". ")]
     return "/".join(map(safe_name, filled)) or slug(prompt.text)
+
+
+class _Fields(dict[str, Callable[[], object]]):
+    """The fields of a name, each worked out where it is asked for: a name has few of them."""
+
+    def __getitem__(self, name: str) -> object:
+        return super().__getitem__(name)()

@@ -123,12 +123,10 @@ def plan_ahead(
         places = (each.request.source, each.request.variant)
         asked = (each.digest, each.earlier, each.content, each.metadata, *places)
         journal.execute("INSERT INTO temp.wish VALUES (?, ?)", (each.index, json.dumps(asked)))
-    for wanted in _unplaced(journal, batch):
-        if (item := _same_row(journal, batch, wanted)) is not None:
-            journal.put(batch, [(_fresh(journal, item, wanted).item, wanted.index)])
-    for wanted in _unplaced(journal, batch):
-        if (item := _next_alike(journal, batch, wanted)) is not None:
-            journal.put(batch, [(_fresh(journal, item, wanted).item, wanted.index)])
+    for find in (_same_row, _next_alike) if journal.first("SELECT 1 FROM item") else ():
+        for wanted in _unplaced(journal, batch):
+            if (item := find(journal, batch, wanted)) is not None:
+                journal.put(batch, [(_fresh(journal, item, wanted).item, wanted.index)])
     for wanted in _unplaced(journal, batch):
         try:
             edited = _edited(journal, batch, wanted)
@@ -193,7 +191,7 @@ def _edited(journal: Transaction, batch: int, wanted: PlanRequest) -> ItemRow | 
         return None
     row = journal.first(
         """SELECT item.id, content, pick FROM item JOIN batch AS now ON now.id = ?
-        WHERE row_id = ? AND item.namespace = now.namespace
+        WHERE row_id = ? AND +item.namespace = now.namespace
             AND EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch
                 WHERE item = item.id AND source = now.source)
             AND NOT EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch
