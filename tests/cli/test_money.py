@@ -53,6 +53,34 @@ def test_a_dry_run_needs_no_key(genbatch: Genbatch, monkeypatch: pytest.MonkeyPa
     assert done.stdout.endswith("Price: none is known for some-new-model: give --price\n")
 
 
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("speechConfig=3", "--config speechConfig has an invalid value, got 3"),
+        ("topP=much", "--config topP must be a number, got 'much'"),
+        ('imageConfig={"personGeneration":"ALL"}', "--config: person_generation is only for"),
+    ],
+)
+def test_a_dry_run_refuses_a_field_that_cannot_be_sent(
+    genbatch: Genbatch, monkeypatch: pytest.MonkeyPatch, config: str, says: str
+) -> None:
+    write_prompts(3)
+    assert genbatch("run", "prompts.txt", "--demo", "-q").returncode == 0
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    for command in (("run", "prompts.txt", "-o", "new"), ("redo", "genbatch-out", "0", "--demo")):
+        done = genbatch(*command, "--dry-run", "--config", config)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"genbatch: {says}")
+
+
+def test_a_warning_of_a_library_is_one_line(genbatch: Genbatch) -> None:
+    write_prompts(3)
+    config = 'safetySettings=[{"category":"HARM_CATEGORY_OTHER","threshold":"OFF"}]'
+    done = genbatch("run", "prompts.txt", "--demo", "--dry-run", "--config", config)
+    assert done.returncode == 0
+    assert done.stderr == ("genbatch: warning: HARM_CATEGORY_OTHER is not a valid HarmCategory\n")
+
+
 def test_a_budget_ends_a_run_before_the_call_that_could_exceed_it(
     genbatch: Genbatch, serve: Serve
 ) -> None:

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
+from typing import Any
 
 from genbatch._values import ImageRequest, is_reference
 
@@ -235,8 +236,8 @@ def laid_out(template: str, index: int, prompt: ImageRequest, key: str, take: in
     return "/".join(map(safe_name, filled)) or slug(prompt.text)
 
 
-class _Fields(dict[str, Callable[[], object]]):
+class _Fields(dict[str, Any]):
     """The fields of a name, each worked out where it is asked for: a name has few of them."""
 
-    def __getitem__(self, name: str) -> object:
+    def __getitem__(self, name: str) -> Any:
         return super().__getitem__(name)()

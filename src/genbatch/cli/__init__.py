@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 TYPE_CHECKING = False  # without typing and contextlib, during whose imports Ctrl-C would be told
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ _MOST_FILES = 10_240  # that macOS lets a process open, where its hard limit say
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
     _raise_limit_of_files()
+    warnings.showwarning = _warn
     try:
         from ._main import run
 
@@ -33,6 +35,11 @@ def _say(message: str, code: int) -> int:
     if sys.stderr is not None:  # None where the shell closed it; print would turn to stdout
         print(f"genbatch: {message}", file=sys.stderr)
     return code
+
+
+def _warn(message: Warning | str, *_where: object, **_of: object) -> None:
+    """Show a warning, such as of a library, as one line without the code that it comes from."""
+    _say(f"warning: {message}", 0)
 
 
 def _raise_limit_of_files() -> None:

@@ -85,7 +85,13 @@ def preview(prompts: Prompts, options: Options, services: Services) -> Preview:
 def preview_takes(
     requests: Sequence[ImageRequest], options: Options, services: Services
 ) -> Preview:
-    """Return what further takes will do and cost, without a call."""
+    """Return what further takes will do and cost, without a call.
+
+    Raises:
+        ValueError: If a service would refuse one of them.
+    """
+    for request in {str(each.generation_config): each for each in requests}.values():
+        services.check(request)
     costs = [_price_of(each, options, services.expected_price) for each in requests]
     reserved = [_price_of(each, options, services.price) for each in requests]
     rate = _rate(options)

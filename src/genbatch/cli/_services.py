@@ -123,7 +123,10 @@ class Services:
 
     def check(self, request: ImageRequest) -> None:
         """Refuse a request that its service would refuse."""
-        self._by_name[request.service].check(request)
+        if self._is_called(request):
+            self._by_name[request.service].check(request)
+        elif (client := self._without_key(request)) is not None:
+            client.check(request)
 
     def price(self, request: ImageRequest) -> float | None:
         """Return the most that an answer with one image costs."""
@@ -143,13 +146,22 @@ class Services:
         """Return whether a fake server makes the image of a request; this may block."""
         if self._is_demo:
             return True
-        if self._is_open or request.service not in _BUILT_IN:
+        if self._is_called(request):
             return self._by_name[request.service].is_fake(request)
+        client = self._without_key(request)
+        return client is not None and bool(client.is_fake())
+
+    def _is_called(self, request: ImageRequest) -> bool:
+        """Return whether the service of a request has a client, not only its class."""
+        return self._is_open or request.service not in _BUILT_IN
+
+    def _without_key(self, request: ImageRequest) -> Any:
+        """Return a client of a built-in service that is not to be opened, None if there is none."""
         _, client = _BUILT_IN[request.service]
         try:
-            return bool(client("none", base_url=self._base_url).is_fake())  # which sends no key
+            return client("none", base_url=self._base_url)
         except ValueError:  # of the environment: the run says so
-            return False
+            return None
 
     def fingerprint(self, salt: str, model: str, *with_it: object) -> str:
         """Return what tells the account that a model is called with from others."""

@@ -279,13 +279,17 @@ class GeminiClient(HttpClient["Wire"]):
         return expected_price(request)
 
     def check(self, request: ImageRequest) -> None:
-        """Refuse a request that google-genai would not send; a closed client refuses none.
+        """Refuse a request that google-genai would not send.
+
+        A closed client looks at no more than generation_config.
 
         Raises:
             ValueError: If a setting is of the wrong type, or not one of this service.
         """
-        if self._wire is not None:
-            self._wire.check(request)
+        if self._wire is not None or request.generation_config:
+            from ._sdk import check_request  # slow to import
+
+            check_request(request, vertex=self.is_vertex)
 
     def throttle(self, model: str = "flash") -> Throttle:
         """Return the throttle of a model.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -20,7 +21,7 @@ from google import genai
 from google.genai import types
 from google.oauth2.credentials import Credentials
 from pydantic import ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_snake
 
 from genbatch._client import JsonObject, Secret, excerpt, parse_answer
 from genbatch._client.http import HttpWire, cause_of
@@ -70,6 +71,8 @@ _KINDS = {
     "model": "an object",
     "string": "a text",
 }
+# What it says of a field that it sends to the other of Gemini's two APIs alone.
+_ELSEWHERE = re.compile(r"(\w+) (parameter )?is only supported in ")
 _NOT_TO_BE_GIVEN = {*_OURS, "http_options", "continuation_token"}
 
 
@@ -131,14 +134,8 @@ class Wire(HttpWire):
                 )
 
     def check(self, request: ImageRequest) -> None:
-        """Refuse a request that the SDK would not send.
-
-        Raises:
-            ValueError: If a setting is of the wrong type, or not one of this service.
-        """
-        config_of(request)
-        if request.generation_config or request.system_instruction is not None:
-            json_of(replace(request, images=()), vertex=self._access is not None)
+        """Refuse a request that the SDK would not send; as check_request."""
+        check_request(request, vertex=self._access is not None)
 
     async def ask(self, request: ImageRequest) -> JsonObject | InvalidResponse:
         """Make one attempt.
@@ -239,6 +236,17 @@ class Wire(HttpWire):
         return error
 
 
+def check_request(request: ImageRequest, *, vertex: bool) -> None:
+    """Refuse a request that the SDK would not send.
+
+    Raises:
+        ValueError: If a setting is of the wrong type, or not one of this service.
+    """
+    config_of(request)
+    if request.generation_config or request.system_instruction is not None:
+        json_of(replace(request, images=()), vertex=vertex)
+
+
 class _NotSent(Exception):
     """Carries the body of a request out of the SDK. An answer with it would show in logs."""
 
@@ -262,11 +270,15 @@ def json_of(
     except _NotSent as sent:
         content: bytes = sent.args[0]
         return content
-    except AttributeError:  # what it stumbles over
+    except (AttributeError, TypeError):  # what it stumbles over
         message = "this request cannot be sent: a value of generation_config is of the wrong type"
         raise ValueError(message) from None
-    except (ValueError, TypeError) as exc:  # what it refuses
-        raise ValueError(f"this request cannot be sent: {excerpt(str(exc))}") from None
+    except ValueError as exc:  # what it refuses
+        message = f"this request cannot be sent: {excerpt(str(exc))}"
+        if (found := _ELSEWHERE.match(str(exc))) is not None:
+            api = "the Gemini API" if vertex else "Vertex AI"
+            message = f"generation_config: {found[1]} is only for {api}"
+        raise ValueError(message) from None
     raise AssertionError("the SDK has sent nothing")
 
 
@@ -355,17 +367,39 @@ def config_of(request: ImageRequest, timeout: float | None = None) -> types.Gene
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         place = (*_PARENTS.get(exc.title, ()), *first["loc"])
-        where = ".".join(map(str, place)) or exc.title
-        for name in request.generation_config or ():  # as it was given there
-            if place and _FIELDS.get(name) == place[0]:
-                where = f"generation_config {'.'.join(map(str, (name, *place[1:])))}"
-        raise ValueError(f"{where} {_must(first)}, got {first['input']!r:.100}") from None
+        given = request.generation_config or {}
+        named = next((name for name in given if place and _FIELDS.get(name) == place[0]), None)
+        if named is None:
+            where, must = ".".join(map(str, place)) or exc.title, _must(first)
+        else:  # as it was given there
+            found, is_whole = _found_in(given[named], place[1:])
+            where = f"generation_config {'.'.join((named, *found))}"
+            must = _must(first) if is_whole else "has an invalid value"
+        raise ValueError(f"{where} {must}, got {first['input']!r:.100}") from None
     except AttributeError:  # the SDK's enumerations fail so on anything but a string
-        message = "generation_config: a field that takes one of several names must be a str"
+        message = "generation_config: a field that takes one of several names must be a text"
         raise ValueError(message) from None
 
 
 _PARENTS = {"ImageConfig": ("image_config",), "ThinkingConfig": ("thinking_config",)}
+
+
+def _found_in(value: Any, place: Sequence[int | str]) -> tuple[list[str], bool]:
+    """Return the place of an error in a value, and whether it ends there.
+
+    Pydantic puts the names of the types that a value may have between those of fields.
+    """
+    found: list[str] = []
+    is_there = True
+    for part in place:
+        names = (part, to_snake(part)) if isinstance(part, str) else (part,)
+        within = range(len(value)) if isinstance(value, list) else value
+        is_there = isinstance(within, Mapping | range) and any(name in within for name in names)
+        if is_there:
+            name = next(name for name in names if name in within)
+            value = value[name]
+            found.append(str(name))
+    return found, is_there
 
 
 def _must(error: ErrorDetails) -> str:
