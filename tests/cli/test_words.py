@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from genbatch.cli._words import as_typed, misspelt
+from genbatch.cli._services import misspelt
+from genbatch.cli._words import as_typed
 from support.commands import Genbatch, Serve, write_prompts
 
 

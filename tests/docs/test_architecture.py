@@ -11,7 +11,7 @@ from support.pages import DOCS, ROOT
 
 pytestmark = pytest.mark.slow
 
-MOST = 62
+MOST = 57
 
 
 def test_the_modules_of_one_prompt_are_listed_and_few() -> None:

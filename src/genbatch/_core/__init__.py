@@ -52,11 +52,10 @@ and is dropped where the batch drains.
 """
 
 from ._calls import without_cancellation
-from ._loops import LoopGuard, current_loop
 from ._outcome import Failure, GenbatchError, Outcome, P, Progress, Stopped, Success, T
 from ._source import Numbered, iterable_of
 from ._stream import OutcomeStream, collect, open_stream, stream
-from ._waiting import ParkingLot, Turn, Waits, current_turn, waiting
+from ._waiting import LoopGuard, ParkingLot, Turn, Waits, current_loop, current_turn, waiting
 from ._workers import Workers
 
 __all__ = [

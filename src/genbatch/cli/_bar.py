@@ -16,7 +16,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter, process_time
 
 from rich.text import Text
 
@@ -152,22 +151,6 @@ def held_by(throttles: Mapping[str, Throttle], most: int) -> str:
             name = "" if len(throttles) == 1 else f"{_short(model)} "
             return name + ", ".join(parts)
     return ""
-
-
-class Load:
-    """The share of a processor that this process takes, measured every second."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = perf_counter(), process_time()
-        self._share = 0.0
-
-    def share(self) -> float:
-        """Return it, 1.0 for a whole processor."""
-        wall, cpu = perf_counter(), process_time()
-        if wall - self._wall >= 1:
-            self._share = (cpu - self._cpu) / (wall - self._wall)
-            self._wall, self._cpu = wall, cpu
-        return self._share
 
 
 def limit_of(progress: Progress, throttles: Mapping[str, Throttle], most: int, load: float) -> str:

@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
+from time import perf_counter, process_time
 from typing import Any
 
 import anyio
@@ -20,7 +21,6 @@ from ._bar import (
     GAP,
     Area,
     Finished,
-    Load,
     Snapshot,
     Speed,
     held_by,
@@ -259,3 +259,19 @@ def row_of(outcome: Outcome[str | Prompt, SavedImage], model: str) -> dict[str, 
             row["status"] = "to do" if is_not_made(error) else "failed"
             row["error"] = {"kind": type(error).__name__, "message": str(error)}
     return row
+
+
+class Load:
+    """The share of a processor that this process takes, measured every second."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = perf_counter(), process_time()
+        self._share = 0.0
+
+    def share(self) -> float:
+        """Return it, 1.0 for a whole processor."""
+        wall, cpu = perf_counter(), process_time()
+        if wall - self._wall >= 1:
+            self._share = (cpu - self._cpu) / (wall - self._wall)
+            self._wall, self._cpu = wall, cpu
+        return self._share

@@ -34,8 +34,7 @@ from ._options import (
     option,
     refuse_bucket,
 )
-from ._progress_file import read_progress
-from ._result import by_run
+from ._result import by_run, read_progress
 from ._run import check_folder, client_of, run
 
 _MOST_PROBLEMS = 10  # lines

@@ -39,7 +39,7 @@ from ._options import (
     parse_config,
     refuse_bucket,
 )
-from ._preview import FEW_IMAGES, Preview, models_in, preview, preview_takes
+from ._preview import FEW_IMAGES, Preview, preview, preview_takes
 from ._questions import Read, settle
 from ._result import Result, report
 from ._run import (
@@ -51,7 +51,7 @@ from ._run import (
     run,
     run_batch,
 )
-from ._services import Clients, Services, meanings, moved_models
+from ._services import Clients, Services, meanings, models_in, moved_models
 from ._takes import TakesWanted, indices_of, make_more_takes
 from ._understood import understood
 from ._words import as_typed

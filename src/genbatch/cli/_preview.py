@@ -17,7 +17,7 @@ from genbatch.gemini import default_size, job_share
 from ._console import clock, count, plain
 from ._options import Options, kinds_to_retry
 from ._run import Prompts
-from ._services import Services
+from ._services import Services, models_in
 
 EXPENSIVE = 10.0  # US dollars above which to ask first
 FEW_IMAGES = 10  # that are not worth waiting for a job
@@ -262,10 +262,3 @@ def _name(options: Options, services: Services) -> str:
     name = model if model == options.model else f"{options.model} = {model}"
     size = options.image_size or default_size(model)
     return f"{name} {size}" if size else name
-
-
-def models_in(prompts: Prompts) -> set[str | None]:
-    """Return the models that prompts name, None among them where one names none."""
-    if isinstance(prompts, inputs.PromptFiles):
-        return {model for (model, _, _), count in prompts.asked.items() if count}
-    return {None}

@@ -1,23 +1,33 @@
 """The result of a batch, its exit code, and the last lines that report it.
 
-What the batch made goes to stdout; what failed and what is left to do goes to stderr.
+What the batch made goes to stdout; what failed and what is left to do goes to stderr. The progress
+of the last run of a folder is in ``.genbatch/progress.json``, for ``status --json``: no run reads
+it, and one whose disk refuses it goes on. One that was killed has left what it last wrote, a few
+seconds before, with no reason for its end.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import anyio
 
 from genbatch import (
     Budget,
     BudgetExhausted,
     Failure,
     Outcome,
+    OutcomeStream,
+    Progress,
     Prompt,
     QuotaExhausted,
     RateLimited,
@@ -28,15 +38,19 @@ from genbatch import (
     Unauthorized,
 )
 from genbatch._run import FIRST_REFUSED, Looked
-from genbatch._store import FINAL, RunCost, Spent
+from genbatch._store import FINAL, HIDDEN, RunCost, Spent, read_file, replace_file
 from genbatch._values import is_smaller
+from genbatch.events import Event, RateLimitHit, RetryScheduled
 from genbatch.gemini import job_share, model_id, price
 from genbatch.inputs import InputError
 
 from ._console import QuietConsole, clock, count, plain
 from ._options import Options
-from ._progress_file import ProgressFile
 from ._words import as_typed
+
+_INTERVAL = 5.0  # seconds between writes
+_PROGRESS = "progress.json"
+_UNKNOWN = dict.fromkeys(("last_progress", "stop_reason", "eta", "rejected", "retries"))
 
 _NOTHING = Spent(0.0, 0.0, 0, 0)
 
@@ -58,6 +72,59 @@ def is_not_made(error: Exception) -> bool:
     """Return whether an error stopped a call before it was made, and says nothing of its prompt."""
     is_over = isinstance(error, RateLimited) and error.scope == "model"  # no patience is left
     return is_over or isinstance(error, _NOT_MADE)
+
+
+@dataclass(slots=True)
+class ProgressFile:
+    """Counts rejections and retries of a run, and writes its progress.
+
+    Attributes:
+        folder: Where its images go.
+        rejected: Attempts that the service rejected for now (429).
+        retries: Attempts made again after other errors.
+        last: The progress that was last seen.
+    """
+
+    folder: Path
+    rejected: int = 0
+    retries: int = 0
+    last: Progress | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Count an event."""
+        self.rejected += isinstance(event, RateLimitHit)
+        self.retries += isinstance(event, RetryScheduled)
+
+    async def follow(self, outcomes: OutcomeStream[Any, Any]) -> None:
+        """Write the progress of a batch every few seconds, until cancelled."""
+        while True:
+            self.last = outcomes.progress
+            await anyio.to_thread.run_sync(self.write)
+            await anyio.sleep(_INTERVAL)
+
+    def write(self, stop_reason: str | None = None) -> None:
+        """Write what is known now."""
+        if self.last is None:
+            return
+        each = ("total", "done", "succeeded", "failed", "in_flight", "waiting", "elapsed")
+        row = {
+            "last_progress": {"at": time.time()}
+            | {name: getattr(self.last, name) for name in each},
+            "stop_reason": stop_reason,
+            "eta": self.last.eta,
+            "rejected": self.rejected,
+            "retries": self.retries,
+        }
+        with suppress(StoreError):
+            replace_file(self.folder / HIDDEN / _PROGRESS, iter([json.dumps(row)]))
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """Return the fields of the last run of a folder, each None where it is not known."""
+    found = None
+    with suppress(OSError, ValueError):
+        found = json.loads(read_file(folder / HIDDEN / _PROGRESS) or b"")
+    return {name: found.get(name) if isinstance(found, dict) else None for name in _UNKNOWN}
 
 
 @dataclass(slots=True)

@@ -59,8 +59,7 @@ from ._console import count, plain
 from ._display import Display
 from ._look import ProvenModels, looking
 from ._options import DEMO, Options, kinds_to_retry
-from ._progress_file import ProgressFile
-from ._result import Result, by_run, is_not_made
+from ._result import ProgressFile, Result, by_run, is_not_made
 from ._services import Clients, Services
 from ._steer import Steering, what_is_left
 from ._watch import watched

@@ -15,6 +15,7 @@ from contextlib import (
     suppress,
 )
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,10 @@ from genbatch._money import Account
 from genbatch._run import Service
 from genbatch._store import pinned
 from genbatch.gemini import MODELS
+from genbatch.inputs import PromptFiles
 from genbatch.openai import OpenAIClient
 
 from ._console import QuietConsole, plain
-from ._words import misspelt
 
 _GEMINI = re.compile(r"(models/)?(gemini|imagen)\b.*|" + "|".join(each.alias for each in MODELS))
 _OPENAI = re.compile(r"(chat)?gpt-image.*|flare|sunburst")
@@ -48,6 +49,16 @@ _BUILT_IN: Mapping[str, tuple[re.Pattern[str], Any]] = {
     "gemini": (_GEMINI, GeminiClient),
     "openai": (_OPENAI, OpenAIClient),
 }
+_WORD = re.compile(r"[a-z]+")
+_NAMES = (
+    *(name for model in MODELS for name in (model.alias, model.id)),
+    *("flare", "sunburst", "gpt-image-2.6-flare", "gpt-image-2.6-sunburst", "gpt-image-1-mini"),
+)
+_WORDS = {
+    *(word for name in _NAMES for word in _WORD.findall(name)),
+    *("chatgpt", "exp", "imagen", "latest", "preview", "ultra"),
+}
+_ALIKE = 0.75
 
 
 class Services:
@@ -264,6 +275,28 @@ class Clients:
                     continue  # rows of standard input may still name it: they fail then
                 built_in[name] = Service(await stack.enter_async_context(client))
             yield Services(own, built_in)
+
+
+def models_in(prompts: object) -> set[str | None]:
+    """Return the models that prompts name, None among them where one names none."""
+    if isinstance(prompts, PromptFiles):
+        return {model for (model, _, _), count in prompts.asked.items() if count}
+    return {None}
+
+
+def misspelt(model: str) -> str | None:
+    """Return the model that was probably meant, None where a name may be right.
+
+    Services have new models all the time: only words that are nearly those of known names are
+    mistakes.
+    """
+
+    def mended(match: re.Match[str]) -> str:
+        near = get_close_matches(match[0], _WORDS, 1, _ALIKE)
+        return match[0] if match[0] in _WORDS or not near else near[0]
+
+    meant = _WORD.sub(mended, model.lower())
+    return None if meant == model or (meant == model.lower() and meant not in _NAMES) else meant
 
 
 def meanings(models: Collection[str], services: Services) -> dict[str, str]:

@@ -15,7 +15,7 @@ from genbatch._run import Take, make_takes, takes_in
 from genbatch._store import export
 
 from ._console import plain
-from ._progress_file import ProgressFile
+from ._result import ProgressFile
 from ._run import ShownBatch, count_earlier_runs, in_order, watch
 
 _SPAN = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")

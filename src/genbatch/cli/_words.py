@@ -6,9 +6,6 @@ The library names its arguments; whoever typed an option is told of the option.
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
-
-from genbatch.gemini import MODELS
 
 _RENAMED = {"generation_config": "config", "system_instruction": "system"}
 # Words of one part are of English too: they are arguments before "=" and " must ", and as what a
@@ -25,16 +22,6 @@ _ARGUMENT = re.compile(
 
 _PARSING = re.compile(r", unable to (parse string as [a-z ]+|interpret input)")
 _WIDE = re.compile(r"(\d+)[xX/](\d+)")
-_WORD = re.compile(r"[a-z]+")
-_NAMES = (
-    *(name for model in MODELS for name in (model.alias, model.id)),
-    *("flare", "sunburst", "gpt-image-2.6-flare", "gpt-image-2.6-sunburst", "gpt-image-1-mini"),
-)
-_WORDS = {
-    *(word for name in _NAMES for word in _WORD.findall(name)),
-    *("chatgpt", "exp", "imagen", "latest", "preview", "ultra"),
-}
-_ALIKE = 0.75
 
 
 def as_typed(message: str) -> str:
@@ -70,18 +57,3 @@ def size(text: str | None) -> str | None:
     """Return an image size as services name it, None for the model's own."""
     text = (text or "").strip().upper()
     return None if text in ("", "AUTO") else text
-
-
-def misspelt(model: str) -> str | None:
-    """Return the model that was probably meant, None where a name may be right.
-
-    Services have new models all the time: only words that are nearly those of known names are
-    mistakes.
-    """
-
-    def mended(match: re.Match[str]) -> str:
-        near = get_close_matches(match[0], _WORDS, 1, _ALIKE)
-        return match[0] if match[0] in _WORDS or not near else near[0]
-
-    meant = _WORD.sub(mended, model.lower())
-    return None if meant == model or (meant == model.lower() and meant not in _NAMES) else meant
