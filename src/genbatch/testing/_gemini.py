@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -23,19 +23,16 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from . import _wire
 from ._files import Files
 from ._http import NO_FAULT, Fault, JsonObject, Reply, Request, ServerConnection, pause, serving
 from ._jobs import FakeJobs, Job, JobFault
 from ._server import (
-    CallCounts,
+    FakeServer,
     Quota,
     Refused,
-    Threads,
-    enter_in_thread,
-    entered_in_thread,
     json_reply,
     reply_in_place,
     scripted,
@@ -54,7 +51,6 @@ Action: TypeAlias = Literal[_FileAction, _BatchAction]
 _Handler: TypeAlias = Callable[[str, Request], Awaitable[Reply]]
 
 KEPT_BODY = 16_000  # bytes of a request that the list of calls keeps
-KEPT_CALLS = 10_000
 _MODELS = (
     "gemini-nano-banana-2.1",
     "gemini-3-pro-image",
@@ -117,7 +113,7 @@ _ControlFault: TypeAlias = Callable[[ControlCall], Fault | None]
 ControlFaults: TypeAlias = Mapping[str, Iterable[Fault | None]] | _ControlFault
 
 
-class FakeGemini:
+class FakeGemini(FakeServer):
     """A server on this machine that answers generateContent with drawn images.
 
     Enter it and point a client at ``url``. With ``async with``, under asyncio or trio, it runs in
@@ -192,12 +188,12 @@ class FakeGemini:
     ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size must be >= 1, got {image_size}")
+        super().__init__(host, port, thread=thread)
         self._quota = Quota(quota, daily, retry_info=retry_info, speed=speed)
         self._latency = timed("latency", latency, speed)
         self._fault = scripted(faults, NO_FAULT)
         self._make = partial(_wire.make_reply, image_size=image_size)
         self._access = _Access(api_keys, tokens, models)
-        self._threads = Threads()
         self._files = Files(self._threads)
         job_time = timed("job_latency", job_latency, speed)
         job_fault, check_model = scripted(job_faults, JobFault()), self._access.check_model
@@ -206,18 +202,6 @@ class FakeGemini:
         )
         self._control_fault = _by_action(control_faults)
         self._controls: Counter[Action] = Counter()
-        self._address = host, port
-        self._has_thread = thread
-        self._url: str | None = None
-        self._calls: deque[Call] = deque(maxlen=KEPT_CALLS)
-        self._counts = CallCounts()
-
-    @property
-    def url(self) -> str:
-        """Base URL, such as ``http://127.0.0.1:8080``."""
-        if self._url is None:
-            raise RuntimeError("FakeGemini is not running: enter it with `with` or `async with`")
-        return self._url
 
     @property
     def stats(self) -> Stats:
@@ -228,48 +212,20 @@ class FakeGemini:
         return Stats(counts.received, images, in_flight, peak, counts.limited, len(jobs))
 
     @property
-    def calls(self) -> tuple[Call, ...]:
-        """The last 10,000 calls, oldest first; a body beyond 16 kB is not kept: empty here."""
-        return tuple(self._calls)
-
-    @property
     def jobs(self) -> tuple[Job, ...]:
         """Every batch created, oldest first, as it is now; the deleted ones too."""
         return self._jobs.created
 
-    def __enter__(self) -> Self:
-        self._thread = enter_in_thread("FakeGemini", self._running())
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        # Without the details: a KeyboardInterrupt would break the server's event loop.
-        self._thread.close()
-
-    async def __aenter__(self) -> Self:
-        block = entered_in_thread(self) if self._has_thread else self._running()
-        await block.__aenter__()
-        self._block = block
-        return self
-
-    async def __aexit__(self, *details: Any) -> bool | None:
-        return await self._block.__aexit__(*details)
-
     @asynccontextmanager
-    async def _running(self) -> AsyncIterator[None]:
-        if self._url is not None:
-            raise RuntimeError("FakeGemini is running already")
+    async def _listening(self) -> AsyncIterator[str]:
         self._quota.renew()
-        self._threads.begin()
         # Files go last: until then jobs may write some.
-        try:
-            async with (
-                self._files.kept(),
-                serving(*self._address, self._serve, _wire.error_reply) as (self._url, tasks),
-            ):
-                self._jobs.begin(tasks)
-                yield
-        finally:
-            self._url = None
+        async with (
+            self._files.kept(),
+            serving(*self._address, self._serve, _wire.error_reply) as (url, tasks),
+        ):
+            self._jobs.begin(tasks)
+            yield url
 
     async def _serve(self, request: Request, connection: ServerConnection) -> None:
         if (model := _wire.called_model(request)) is not None:

@@ -9,24 +9,20 @@ import base64
 import json
 import math
 import re
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from email import message_from_bytes
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
-from ._gemini import KEPT_BODY, KEPT_CALLS, Stats
+from ._gemini import KEPT_BODY, Stats
 from ._http import NO_FAULT, Fault, JsonObject, Reply, Request, ServerConnection, pause, serving
 from ._pictures import draw
 from ._server import (
-    CallCounts,
+    FakeServer,
     Quota,
     Refused,
-    Threads,
-    enter_in_thread,
-    entered_in_thread,
     json_reply,
     reply_in_place,
     scripted,
@@ -62,7 +58,7 @@ def openai_error(status: int, code: str | None = None, message: str = "", **more
     return Fault(status=status, body={"error": {**error, "param": None, "code": code, **more}})
 
 
-class FakeOpenAI:
+class FakeOpenAI(FakeServer):
     """A server on this machine that answers image generations and edits with drawn PNGs.
 
     Enter it with ``with`` or ``async with``, as FakeGemini, and point a client at ``url``;
@@ -78,6 +74,8 @@ class FakeOpenAI:
 
     Cancellation, failure: as for FakeGemini.
     """
+
+    _base_path = "/v1"
 
     def __init__(
         self,
@@ -96,25 +94,13 @@ class FakeOpenAI:
     ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size must be >= 1, got {image_size}")
+        super().__init__(host, port, thread=thread)
         self._quota = Quota(quota, None, retry_info=retry_info, speed=speed)
         self._latency = timed("latency", latency, speed)
         self._fault = scripted(faults, NO_FAULT)
         self._image_size = image_size
         self._api_keys = api_keys
         self._models = models
-        self._address = host, port
-        self._has_thread = thread
-        self._threads = Threads()
-        self._url: str | None = None
-        self._calls: deque[Call] = deque(maxlen=KEPT_CALLS)
-        self._counts = CallCounts()
-
-    @property
-    def url(self) -> str:
-        """Base URL, such as ``http://127.0.0.1:8080/v1``."""
-        if self._url is None:
-            raise RuntimeError("FakeOpenAI is not running: enter it with `with` or `async with`")
-        return f"{self._url}/v1"
 
     @property
     def stats(self) -> Stats:
@@ -123,38 +109,11 @@ class FakeOpenAI:
         in_flight, peak = counts.in_flight, counts.peak
         return Stats(counts.received, counts.images, in_flight, peak, counts.limited)
 
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        """The last 10,000 calls, oldest first; a body beyond 16 kB is not kept: empty here."""
-        return tuple(self._calls)
-
-    def __enter__(self) -> Self:
-        self._thread = enter_in_thread("FakeOpenAI", self._running())
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self._thread.close()
-
-    async def __aenter__(self) -> Self:
-        block = entered_in_thread(self) if self._has_thread else self._running()
-        await block.__aenter__()
-        self._block = block
-        return self
-
-    async def __aexit__(self, *details: Any) -> bool | None:
-        return await self._block.__aexit__(*details)
-
     @asynccontextmanager
-    async def _running(self) -> AsyncIterator[None]:
-        if self._url is not None:
-            raise RuntimeError("FakeOpenAI is running already")
+    async def _listening(self) -> AsyncIterator[str]:
         self._quota.renew()
-        self._threads.begin()
-        try:
-            async with serving(*self._address, self._serve, _error_reply) as (self._url, _):
-                yield
-        finally:
-            self._url = None
+        async with serving(*self._address, self._serve, _error_reply) as (url, _):
+            yield url
 
     async def _serve(self, request: Request, connection: ServerConnection) -> None:
         if request.method == "POST" and request.path in _PATHS:

@@ -11,6 +11,7 @@ import json
 import math
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import (
@@ -22,7 +23,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -30,11 +31,15 @@ from anyio.from_thread import start_blocking_portal
 
 from ._http import NO_FAULT, ErrorReply, Fault, Reply, ServerConnection, check, cuts_before_answer
 
+if TYPE_CHECKING:
+    from ._wire import Call
+
 C = TypeVar("C")
 F = TypeVar("F")
 T = TypeVar("T")
 
 _THREADS = 4
+_KEPT_CALLS = 10_000
 _MINUTE, _DAY = 60.0, 86_400.0  # seconds
 _DAILY_DELAY = 47.0  # seconds; seen beside a day's quota that was used up
 _PER_MINUTE = re.compile(r"([0-9]+)/min")
@@ -62,7 +67,7 @@ class Threads:
 # A thread of its own
 
 
-def enter_in_thread(name: str, running: AbstractAsyncContextManager[object]) -> ExitStack:
+def _enter_in_thread(name: str, running: AbstractAsyncContextManager[object]) -> ExitStack:
     """Enter a server's block in a thread with an event loop of its own; the stack leaves both."""
     with ExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal(name=name))
@@ -71,7 +76,7 @@ def enter_in_thread(name: str, running: AbstractAsyncContextManager[object]) -> 
 
 
 @asynccontextmanager
-async def entered_in_thread(server: AbstractContextManager[object]) -> AsyncIterator[None]:
+async def _entered_in_thread(server: AbstractContextManager[object]) -> AsyncIterator[None]:
     """Enter and leave a server that runs in a thread, if need be in different tasks."""
     await anyio.to_thread.run_sync(server.__enter__)
     try:
@@ -79,6 +84,71 @@ async def entered_in_thread(server: AbstractContextManager[object]) -> AsyncIter
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(server.__exit__, None, None, None)
+
+
+class FakeServer(ABC):
+    """What the fakes of all services share: their address, their block and the calls they had.
+
+    Args:
+        host: Loopback address to listen on.
+        port: Port to listen on, 0 for a free one.
+        thread: Whether ``async with`` uses a thread of its own too.
+    """
+
+    _base_path = ""
+
+    def __init__(self, host: str, port: int, *, thread: bool) -> None:
+        self._address = host, port
+        self._has_thread = thread
+        self._threads = Threads()
+        self._url: str | None = None
+        self._calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
+        self._counts = CallCounts()
+
+    @property
+    def url(self) -> str:
+        """Base URL, such as ``http://127.0.0.1:8080``."""
+        if self._url is None:
+            name = type(self).__name__
+            raise RuntimeError(f"{name} is not running: enter it with `with` or `async with`")
+        return f"{self._url}{self._base_path}"
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The last 10,000 calls, oldest first; a body beyond 16 kB is not kept: empty here."""
+        return tuple(self._calls)
+
+    def __enter__(self) -> Self:
+        self._thread = _enter_in_thread(type(self).__name__, self._running())
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        # Without the details: a KeyboardInterrupt would break the server's event loop.
+        self._thread.close()
+
+    async def __aenter__(self) -> Self:
+        block = _entered_in_thread(self) if self._has_thread else self._running()
+        await block.__aenter__()
+        self._block = block
+        return self
+
+    async def __aexit__(self, *details: Any) -> bool | None:
+        return await self._block.__aexit__(*details)
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        if self._url is not None:
+            raise RuntimeError(f"{type(self).__name__} is running already")
+        self._threads.begin()
+        try:
+            async with self._listening() as self._url:
+                yield
+        finally:
+            self._url = None
+
+    @abstractmethod
+    def _listening(self) -> AbstractAsyncContextManager[str]:
+        """Listen inside the block, at the URL that it yields."""
 
 
 # Options
