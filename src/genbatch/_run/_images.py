@@ -210,7 +210,7 @@ async def _in_bucket(
     batch = ObjectBatch(store, namespace, asked, request, service.is_fake)
     async with nullcontext() if store.is_open else store:
         account = await store.account(calls.budget, max_concurrent)
-        calls = replace(calls, budget=account)
+        calls = replace(calls, account=account)
         generate = generate_once(calls, defaults, store, batch, namespace)
         generate = of_rows(generate, prompts, prompt_column)
         source = iterable_of(prompts) if ordered else Divided(batch, iterable_of(prompts))

@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from logging import WARNING, getLogger
-from typing import Any, Protocol
+from typing import Protocol
 
 from anyio import get_cancelled_exc_class
 
 from genbatch._logs import log, log_context
-from genbatch._money import Attempt, check_price
+from genbatch._money import Account, Attempt, Budget, check_price
 from genbatch._store import PendingImage, Plan, Store
 from genbatch._values import Image, ImageRequest, SavedImage, asked_size, is_smaller
 from genbatch._watch import Watch, check_listener, watching
@@ -53,20 +53,22 @@ class PaidCalls:
 
     Attributes:
         service: Makes the images.
-        budget: What they are paid from.
+        budget: Bounds what they cost.
         price: US dollars an image, in place of the price table's.
         on_event: Listens to the calls, beside what listens to all of the client's.
         breaker: What has stopped the batch.
+        account: What they are paid from in place of the budget, where processes share one.
 
     Raises:
         TypeError: If on_event is no function, or an asynchronous one.
     """
 
     service: Service
-    budget: Any  # a Budget, or the SharedLedger of a bucket
+    budget: Budget
     price: float | None
     on_event: OnEvent | None = None
     breaker: RunBreaker = field(default_factory=RunBreaker)
+    account: Account | None = None
 
     def __post_init__(self) -> None:
         check_price(self.price)
@@ -141,7 +143,8 @@ class _Attempts:
         self.calls.breaker.check(self.model)
         pending, attempt, is_noted = self.pending, None, False
         try:
-            async with self.calls.budget.attempt(price, model) as attempt:
+            account = self.calls.account or self.calls.budget
+            async with account.attempt(price, model) as attempt:
                 self.calls.breaker.check(self.model)  # again: it may have waited for room
                 if pending is not None:
                     await pending.note_attempt(attempt.price)
