@@ -253,6 +253,13 @@ def test_a_setting_that_is_not_known_is_doubtful() -> None:
     assert "say in the prompt what is not to be there; --literal negative_prompt" in doubt.text
 
 
+@pytest.mark.parametrize("name", ["generation_config", "imageConfig", "safety settings", "topP"])
+def test_a_column_of_what_config_sets_is_told(name: str) -> None:
+    _, doubts = read("a.csv", f"prompt,{name}\na fox,0.9\n")
+    [doubt] = doubts
+    assert "--config KEY=VALUE is of all rows of a run" in doubt.text
+
+
 def test_a_column_of_paths_is_doubtful_whatever_its_name() -> None:
     Path("refs").mkdir()
     Path("refs/hero.png").write_bytes(b"\x89PNG\r\n\x1a\n")

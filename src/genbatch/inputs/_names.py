@@ -46,6 +46,10 @@ _UNSUPPORTED = {
     **dict.fromkeys(("thinking", "thinkinglevel"), "--thinking is of all rows of a run"),
     "temperature": "--config temperature=1 is of all rows of a run",
     **dict.fromkeys(
+        ("generationconfig", "imageconfig", "safetysettings", "topp", "topk"),
+        "--config KEY=VALUE is of all rows of a run",
+    ),
+    **dict.fromkeys(
         ("guidancescale", "cfgscale", "cfg", "numinferencesteps", "sampler", "scheduler"),
         "it is a setting of other services",
     ),
