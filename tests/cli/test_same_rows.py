@@ -86,3 +86,25 @@ def test_images_with_other_settings_are_named_before_paying(
     plan = genbatch("run", "twice.txt", "--dry-run").stdout
     assert "other settings" not in plan
     assert len(images("genbatch-out")) == 3
+
+
+def test_a_row_that_comes_back_with_what_it_had_is_not_paid_again(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    """Edited, taken out of the file, and back as it was at first: both images are there."""
+    fake = serve(image_size=8)
+    first, edited, without = "id,prompt\na,a fox\nb,an owl\n", "id,prompt\na,a wolf\n", "id,prompt\n"
+    for content, calls in [
+        (first, 2),
+        (edited + "b,an owl\n", 3),
+        (without + "b,an owl\n", 3),
+        (first, 3),
+        (edited, 3),
+    ]:
+        Path("shots.csv").write_text(content)
+        planned = genbatch("run", "shots.csv", "--dry-run", "--json")
+        assert json.loads(planned.stdout)["calls"] == calls - fake.stats.calls
+        assert genbatch("run", "shots.csv").returncode == 0
+        assert fake.stats.calls == calls
+    rows = genbatch("export", "genbatch-out", "--all").stdout
+    assert rows.count("a wolf") == 1

@@ -184,6 +184,7 @@ def _fresh(journal: Transaction, item: int, wanted: PlanRequest) -> ItemRow:
 def _edited(journal: Transaction, batch: int, wanted: PlanRequest) -> ItemRow | None:
     """Return the row that the same files had under an id, now with another content.
 
+    One that they have no more is it as well, where it once had just this content.
     Its images are kept as takes of what they were asked for. One with a job that may still make its
     image, or that another input of this session has, is left alone.
     """
@@ -192,13 +193,17 @@ def _edited(journal: Transaction, batch: int, wanted: PlanRequest) -> ItemRow | 
     row = journal.first(
         """SELECT item.id, content, pick FROM item JOIN batch AS now ON now.id = ?
         WHERE row_id = ? AND +item.namespace = now.namespace
-            AND EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch
+            AND (EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch
                 WHERE item = item.id AND source = now.source)
+                OR NOT EXISTS (SELECT 1 FROM place WHERE item = item.id)
+                AND EXISTS (SELECT 1 FROM former
+                    WHERE item = item.id AND former.content = ?))
             AND NOT EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch
                 WHERE item = item.id AND session = now.session)
         ORDER BY number""",
         batch,
         storable(wanted.request.id),
+        wanted.digest,
     )
     if row is None or journal.job_of(row[0]) is not None:
         return None

@@ -93,8 +93,9 @@ FROM fake JOIN item ON item.id = fake.item AND item.pick = fake.take
 """
 _FORMER = """
 SELECT namespace, row_id, former.content FROM former JOIN item ON item.id = former.item
-WHERE former.pick NOT NULL AND EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch
+WHERE former.pick NOT NULL AND (EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch
     WHERE place.item = former.item AND source = ?)
+    OR NOT EXISTS (SELECT 1 FROM place WHERE place.item = former.item))
 """
 _REFUSED = """
 SELECT namespace, prompt, digest, content, kind FROM item WHERE pick IS NULL AND kind NOT NULL
