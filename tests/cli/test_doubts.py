@@ -45,7 +45,7 @@ def test_a_doubt_that_nobody_answers_ends_the_run(genbatch: Genbatch, serve: Ser
         assert done.stdout == ""
         assert done.stderr.splitlines() == [
             "list.txt:1: looks like a comment: # foxes (2 such lines);"
-            " --comments leaves such lines out",
+            " --skip comments leaves such lines out",
             "list.txt:3: looks like a separator: ---; --skip separators leaves such lines out,"
             " --separator '---' makes one prompt of the lines between two",
             "list.txt:4: begins with a number or a bullet: 1. an owl;"
@@ -89,7 +89,7 @@ def test_a_doubtful_line_of_standard_input_is_not_paid(genbatch: Genbatch, serve
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
         "genbatch: stopped: stdin:2: looks like a comment: # foxes;"
-        " --comments leaves such lines out; --literal comments takes it as it is"
+        " --skip comments leaves such lines out; --literal comments takes it as it is"
     )
     assert "# foxes" not in texts(fake)
     done = genbatch("run", "-", "--skip", "comments", "-o", "b", input="a fox\n# foxes\nan owl\n")

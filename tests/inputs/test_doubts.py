@@ -101,6 +101,27 @@ def texts(prompts: list[Prompt]) -> list[str]:
         ("a fox --ar 16:9 --v 6", "options"),
         ("a {red|blue} fox", "choices"),
         ("an __animal__ in snow", "wildcards"),
+        # What programs and chats write around prompts
+        ("Negative prompt: blurry, lowres", "options"),
+        ("Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 123, Size: 512x512", "options"),
+        ("a fox <lora:ink:0.8>", "options"),
+        ("// foxes", "comments"),
+        ("; foxes", "comments"),
+        ("/* foxes */", "comments"),
+        ("<!-- foxes -->", "comments"),
+        ("/imagine prompt: a fox", "numbering"),
+        ("> a fox", "numbering"),
+        ("[ ] a fox", "numbering"),
+        ("a) a fox", "numbering"),
+        ("b. a fox", "numbering"),
+        ("\u2014\u2014\u2014", "separators"),
+        ("an {animal} in snow", "wildcards"),
+        ("an ${animal} in snow", "wildcards"),
+        ("an [ANIMAL] in snow", "wildcards"),
+        ("0001.png: a fox", "table"),
+        ("fox.png|a fox", "table"),
+        ("https://example.com/a-fox.png", "headings"),
+        ("Total", "headings"),
     ],
 )
 def test_a_line_that_may_be_no_prompt_is_doubtful(line: str, kind: str) -> None:
@@ -112,7 +133,13 @@ def test_a_line_that_may_be_no_prompt_is_doubtful(line: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "later"), [("Prompts,id", None), ("id,model", None), ("Prompts", "headings")]
+    ("header", "later"),
+    [
+        ("Prompts,id", None),
+        ("id,model", None),
+        ("Prompts", "headings"),
+        ("           prompt  seed  id", None),
+    ],
 )
 def test_a_header_in_a_text_is_doubtful(header: str, later: str | None) -> None:
     """The one word is no prompt wherever it is; two may be one."""
@@ -178,6 +205,28 @@ def test_prompts_of_a_table_may_have_what_is_no_word() -> None:
     skip = frozenset(["options", "wildcards", "separators"])
     prompts, _ = read("a.csv", content, Reading(skip=skip))
     assert texts(prompts) == ["a {red|blue} fox", "- a dash"]
+
+
+def test_what_is_behind_a_number_is_doubtful_too() -> None:
+    content = "1. a fox --ar 16:9\n/imagine prompt: an owl\n3. a {red|blue} cat\n"
+    assert kinds(read("a.txt", content)[1]) == {"numbering": 3, "options": 1, "choices": 1}
+    prompts, doubts = read("a.txt", content, Reading(skip=frozenset(["numbering", "options"])))
+    assert texts(prompts) == ["an owl", "a {red|blue} cat"]
+    assert kinds(doubts) == {"choices": 1}
+
+
+def test_a_comment_or_a_sum_in_a_table_is_doubtful() -> None:
+    content = "prompt,cost\n# a fox,1\nan owl,2\nTotal,3\n"
+    assert kinds(read("a.csv", content)[1]) == {"comments": 1, "headings": 1}
+
+
+def test_a_line_of_which_nothing_is_seen_is_blank() -> None:
+    assert texts(read("a.txt", "a fox\n\u200b\n\ufeff \n\u2060\nan owl\n")[0]) == [
+        "a fox",
+        "an owl",
+    ]
+    with pytest.raises(ValueError, match=r"b\.csv:2: the prompt is blank"):
+        read("b.csv", "prompt,id\n\u200b,1\n")
 
 
 def test_what_is_read_without_a_reading_is_as_it_is() -> None:

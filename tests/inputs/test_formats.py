@@ -358,6 +358,16 @@ def test_what_only_looks_like_data_is_text(
     assert texts(written(tmp_path / "a", content)) == expected
 
 
+def test_what_a_page_of_markdown_says_of_itself_is_no_prompt(tmp_path: Path) -> None:
+    about = "---\ntitle: Shots\ntags:\n  - ink\n- night\n---\n"
+    contents = "- [Foxes](#foxes)\n- [A fox](https://example.com)\n"
+    path = tmp_path / "shots.md"
+    path.write_text(f"{about}\n{contents}- an owl\n")
+    assert [each.text for each in read_prompts([path])] == ["A fox", "an owl"]
+    path.write_text("---\n- a fox\n\n---\n- an owl\n")
+    assert [each.text for each in read_prompts([path])] == ["a fox", "an owl"]
+
+
 def test_an_option_says_the_format(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "prompt,id\na,b\n")
     assert texts(path, format="txt") == ["prompt,id", "a,b"]

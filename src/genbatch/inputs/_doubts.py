@@ -61,9 +61,7 @@ def _skipped(name: str, what: str, advice: str = "leaves such lines out") -> Kin
 
 
 LINES = {
-    "comments": Kind(
-        "looks like a comment", "--comments leaves such lines out", ("skip", "comments")
-    ),
+    "comments": _skipped("comments", "looks like a comment"),
     "headings": _skipped("headings", "looks like a heading"),
     "separators": _skipped(
         "separators",
@@ -83,7 +81,7 @@ LINES = {
     "choices": Kind(
         "has choices in braces", "--expand takes one of them for each image", ("expand", "")
     ),
-    "wildcards": _skipped("wildcards", "names a file of wildcards, and none is read"),
+    "wildcards": _skipped("wildcards", "has a place that is to be filled in, and nothing fills it"),
     "paragraphs": Kind(
         "begins a paragraph of several lines, each of which would be a prompt",
         "--separator '' makes one prompt of each paragraph",
@@ -92,17 +90,19 @@ LINES = {
 }
 SKIPPABLE = sorted(name for name, kind in LINES.items() if kind.option == ("skip", name))
 
+_NUMBER = r"\(?\d{1,4}[.)\]:]|\(?[a-z]\)|[-*+>•\u2013\u2014]|\[[ x]\]"
+
 # In this order, on lines without the blanks around them.
-_SEPARATOR = re.compile(r"\s*([-=*_~#+.])(\s*\1){2,}\s*")
+_SEPARATOR = re.compile(r"\s*([-=*_~#+.\u2013\u2014])(\s*\1){2,}\s*")
 _OF_SIGNS = _compiled(
     ("separators", _SEPARATOR.pattern),
     ("json", r"([\[\]{}]|\},\s*\{|\[\s*[\[{\"].*|\"(?:[^\"\\]|\\.)*\"(\s*:.*|,)),?"),
     ("jsonl", r"\{\s*\".*"),
     ("markdown", r"(```|~~~).*|\|.*\|"),
     ("table", r"\"(?:[^\"]|\"\")*\"([,;](\"(?:[^\"]|\"\")*\"|[\w.:-]*))+|.*\t.*"),
-    ("comments", r"#.*"),
+    ("comments", r"#.*|//\s.*|/\*.*|<!--.*|[;%]\s.*"),
     ("headings", r"={2,}\s*\S.*=|\[[^\]]+\]|\*\*[^*]+\*\*:?|(?=.{1,60}$)\d.*:"),
-    ("numbering", r"(\(?\d{1,4}[.)\]:]|[-*+•\u2013\u2014])\s+\S.*"),
+    ("numbering", rf"({_NUMBER}|/imagine(\s+prompt:)?)\s+\S.*"),
 )
 _LABELS = re.compile(
     r"(prompt|scene|shot|image|panel|page|chapter|part|frame|section|act)\s*#?(\d*)"
@@ -112,15 +112,26 @@ _LABELS = re.compile(
 _LONGEST_HEADING = 60  # characters
 _LONGEST_HEADER = 10
 _MARKER = re.compile(
-    r"\s*(\(?\d{1,4}[.)\]:]|[-*+•\u2013\u2014]|(prompt|scene|shot|image|panel|page|frame)\s*#?\d*[.:)])\s+",
+    rf"\s*({_NUMBER}|[a-z]\.|/imagine(\s+prompt:)?|(prompt|scene|shot|image|panel|page|frame)\s*#?\d*[.:)])\s+",
     re.IGNORECASE,
 )
 _OPTIONS = re.compile(
     r"(?:^|\s)--(prompt|negative[_-]prompt|seed|ar|aspect([_-]ratio)?|width|height|[whWHsvq]|no|iw"
     r"|steps|cfg([_-]scale)?|scale|style|stylize|quality|niji|chaos|tile|model|size)(?=[\s=]|$)"
 )
+# Lines that programs write beside a prompt, and tags in it.
+_PARAMETERS = re.compile(
+    r"(negative([ _-]?prompt)?|sampler|cfg([ _-]scale)?)\s*[:=]\s*\S"
+    r"|(steps|seed|size|width|height|aspect[ _-]ratio)\s*[:=]\s*\d",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"<(lora|lyco|hypernet):[^>]*>", re.IGNORECASE)
+_ONLY_FILE = re.compile(
+    r"(https?://\S+|[^\s|;]+\.(png|jpe?g|webp|heic|gif))(\s*[|,;:]\s*\S.*)?", re.IGNORECASE
+)
 _CHOICES = re.compile(r"\{[^{}]*\|[^{}]*\}")
 _WILDCARD = re.compile(r"(?<!\w)__[A-Za-z][\w/ -]*__(?!\w)")
+_FIELD = re.compile(r"\{\s*[^\W\d]\w*\s*\}|\[[A-Z][A-Z_ ]+[A-Z]\]")
 _LONGEST_PARAGRAPH = 50  # lines: what has more is a list
 _CELL = re.compile(r"[\w .-]{1,30}")
 _ROW = re.compile(r".*[^\d\s][,;]\d{1,9}")  # a fox,1
@@ -143,6 +154,8 @@ def kind_of_line(text: str, is_first: bool = False) -> str | None:
     text = text.strip()
     if is_first and (kind := _kind_of_header(text)):
         return kind
+    if ("." in text or "://" in text) and (found := _ONLY_FILE.fullmatch(text)):
+        return "table" if found[3] else "headings"
     if text[0].isalpha():
         return _kind_of_words(text)
     return next((kind for kind, pattern in _OF_SIGNS if pattern.fullmatch(text)), None)
@@ -153,6 +166,10 @@ def _kind_of_words(text: str) -> str | None:
         return "table"
     if text[-1] == ":" and len(text) <= _LONGEST_HEADING:
         return "headings"
+    if _PARAMETERS.match(text):
+        return "options"
+    if re.match(r"[A-Za-z]\)\s+\S|[a-z]\.\s+\S", text):
+        return "numbering"
     if (label := _LABELS.match(text)) is None or not (label[2] or label[1].lower() == "prompt"):
         return None
     return "numbering" if label[4] else "headings"
@@ -169,7 +186,7 @@ def _is_header(text: str) -> bool:
 def _kind_of_header(text: str) -> str | None:
     if text.lower().startswith("sep="):
         return "table"
-    cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t|]", text)]
+    cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t|]|\s{2,}", text)]
     if len(cells) == 1:
         return "headings" if bare(text) in ("prompt", "prompts") else None
     is_header = all(map(_CELL.fullmatch, cells))
@@ -178,13 +195,17 @@ def _kind_of_header(text: str) -> str | None:
 
 def kind_of_prompt(text: str) -> str | None:
     """Return what a prompt has in it that is not for drawing; usually None."""
-    if len(text) < _LONGEST_HEADER and bare(text) in ("prompt", "prompts"):
+    if len(text) < _LONGEST_HEADER and bare(text) in ("prompt", "prompts", "total"):
         return "headings"
-    if "--" in text and _OPTIONS.search(text):
+    if text.startswith(("# ", "// ")) and "\n" not in text:
+        return "comments"
+    if ("--" in text and _OPTIONS.search(text)) or ("<" in text and _TAG.search(text)):
         return "options"
     if "|" in text and _CHOICES.search(text):
         return "choices"
-    if "__" in text and _WILDCARD.search(text):
+    if ("__" in text and _WILDCARD.search(text)) or (
+        ("{" in text or "[" in text) and _FIELD.search(text)
+    ):
         return "wildcards"
     return None if text[-1:].isalnum() or not _SEPARATOR.fullmatch(text) else "separators"
 
@@ -432,17 +453,23 @@ class RowInspector:
 
     def _line(self, number: int, fields: Fields, doubts: Doubts | None) -> Fields | None:
         text: str = fields["prompt"]
-        kind = kind_of_line(text, self._is_first) or kind_of_prompt(text)
+        kind = kind_of_line(text, self._is_first)
         self._is_first = False
-        if kind is not None and kind in self._skip:
+        # What is behind a number may be doubtful itself.
+        inside = kind_of_prompt(text) if kind in (None, "numbering") else None
+        for each in filter(None, (inside, kind)):
+            if each not in self._skip:
+                if doubts is not None:
+                    self._doubt_line(number, each, text, doubts)
+                continue
             if doubts is not None:
-                doubts.skipped[kind] += 1
-            return {"prompt": _MARKER.sub("", text, 1)} if kind == "numbering" else None
+                doubts.skipped[each] += 1
+            if each != "numbering":
+                return None
+            fields = {"prompt": _MARKER.sub("", text, 1)}
         if doubts is not None:
-            if kind is not None:
-                self._doubt_line(number, kind, text, doubts)
             self._paragraphs.add(number, text)
-            doubts.repeated((text,), self._file, number)
+            doubts.repeated((fields["prompt"],), self._file, number)
         return fields
 
     def _doubt_line(

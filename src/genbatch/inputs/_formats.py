@@ -317,6 +317,11 @@ def canonical(name: str) -> str:
     return _NAMES.get(re.sub(r"[\s_-]", "", name).lower(), name)
 
 
+# Blanks, and the marks without a width that web pages and word processors leave.
+_INVISIBLE = "".join(map(chr, (*range(0x21), *range(0x2000, 0x2010), *range(0x2028, 0x2030))))
+_INVISIBLE += "\x85\xa0\xad\u205f\u2060\u3000\ufeff"
+
+
 def read_text(line: str) -> Fields | None:
     """Return the one field of a line of text, None for a blank one.
 
@@ -326,7 +331,12 @@ def read_text(line: str) -> Fields | None:
     line = line.removesuffix("\r")
     if "\r" in line:
         raise ValueError("a carriage return inside the line; save the file with line feeds")
-    return {"prompt": line} if line.strip() else None
+    return None if is_blank(line) else {"prompt": line}
+
+
+def is_blank(text: str) -> bool:
+    """Return whether nothing of a text is seen: it has blanks alone, or marks without a width."""
+    return not text.strip(_INVISIBLE)
 
 
 def read_object(line: str) -> Fields | None:
@@ -433,7 +443,7 @@ def _parts(source: Source, lines: Iterable[str]) -> Iterator[tuple[int, Fields]]
             if part:
                 yield start, {"prompt": "\n".join(part).rstrip()}
             part, size = [], 0
-        elif part or text.strip():
+        elif part or not is_blank(text):
             start = start if part else number
             part.append(text)
             size += len(text) + 1
@@ -444,11 +454,11 @@ def _parts(source: Source, lines: Iterable[str]) -> Iterator[tuple[int, Fields]]
 def read_whole(source: Source) -> Rows:
     """Yield the one row of a text that is one prompt, whose name is its id."""
     layout = replace(source.layout, separator="\0")  # which no text has
-    is_blank = True
+    is_empty = True
     for number, fields in _parts(replace(source, layout=layout), source.lines()):
-        is_blank = False
+        is_empty = False
         yield number, fields | {"id": PurePath(source.name).stem}
-    if is_blank:
+    if is_empty:
         yield 1, ValueError("the prompt is blank; fill it in or remove the file")
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _TASK = re.compile(r"\[[ xX]\]\s+")
 _AFTER_NAME = re.compile(r"\s*(?:[-:\u2010-\u2015]+\s|\n)\s*")
+# What a page says of itself, in YAML between two lines of hyphens.
+_FRONT = re.compile(
+    r"\A---[ \t\r]*\n[\w-]+:.*\n(?:(?:[\w-]+:|[ \t#-]).*\n|\r?\n)*?---[ \t\r]*(?=\n|\Z)"
+)
 _FILE = re.compile(r"[^\s/\\][^/\\]*\.(?:png|jpe?g|webp|gif)", re.IGNORECASE)
 
 
@@ -32,7 +36,7 @@ def read_markdown(source: Source) -> Rows:
     except ImportError:
         hint = "python -m pip install 'genbatch[data]'"
         raise source.error(f"reading Markdown needs markdown-it-py: {hint}") from None
-    text = "\n".join(source.lines())
+    text = _FRONT.sub(lambda front: "\n" * front[0].count("\n"), "\n".join(source.lines()))
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     rows: list[Row]
     if source.layout.markdown == "blocks":
@@ -84,6 +88,10 @@ def _named_paragraphs(tokens: Sequence[Token]) -> Iterator[tuple[int, Fields]]:
 def _row(parts: Sequence[Token]) -> Fields | None:
     if not parts:
         return None
+    marks = [each.type for each in parts[0].children or ()]
+    if marks == ["link_open", "text", "link_close"] and len(parts) == 1:
+        if str((parts[0].children or [])[0].attrs["href"]).startswith("#"):
+            return None  # a table of contents
     name, first = _name_of(parts[0])
     texts = [first, *(_plain(part) for part in parts[1:])]
     text = "\n".join(filter(None, (each.strip() for each in texts)))

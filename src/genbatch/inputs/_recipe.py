@@ -23,7 +23,7 @@ from pydantic_core import from_json
 
 from genbatch._values import Prompt, is_reference, sniff_input_type
 
-from ._formats import Fields, canonical, found, listed, one_line, short
+from ._formats import Fields, canonical, found, is_blank, listed, one_line, short
 from ._names import Reading
 
 # Settings
@@ -142,7 +142,7 @@ def _text_of(name: str, value: object, what: str) -> str:
         text = check_text(_value_of_cell(value))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    if not text.strip():
+    if is_blank(text):
         raise ValueError(f"{what} is blank; fill it in or remove the row")
     return text
 
