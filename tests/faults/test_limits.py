@@ -23,7 +23,16 @@ from genbatch import (
     Unauthorized,
     generate_images,
 )
-from genbatch.testing import Call, FakeGemini, Fault, blocked, no_quota, rate_limited
+from genbatch.testing import (
+    Call,
+    FakeGemini,
+    Fault,
+    blocked,
+    empty_body,
+    no_quota,
+    not_an_image,
+    rate_limited,
+)
 from support.backends import until
 
 pytestmark = pytest.mark.anyio
@@ -93,8 +102,8 @@ async def test_a_refused_key_ends_the_run_after_the_first_calls() -> None:
         assert server.stats.calls <= 21
 
 
-async def test_a_service_that_always_fails_ends_the_run() -> None:
-    down = Fault(status=503)
+@pytest.mark.parametrize("down", [Fault(status=503), empty_body(), not_an_image()])
+async def test_a_service_that_always_fails_ends_the_run(down: Fault) -> None:
     async with (
         FakeGemini(faults=lambda _: down) as server,
         client_for(server, max_retries=0) as client,

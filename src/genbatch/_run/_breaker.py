@@ -1,13 +1,13 @@
 """RunBreaker: the circuit breaker of a run, which spares later calls what one has learned.
 
 What every call would meet stops the run: a refused key, a redirect, a web page in place of an
-answer, an unsupported location, a service that cannot be reached at all or has failed many times in
-a row, and a disk that takes no image. What every call of a model would meet stops the calls of that
-model: a used-up quota, a rate limit beyond patience, a model that the service does not have, or one
-of which it has refused many requests in the same words, or the first where others wait for it. What
-is stopped makes no further call: its prompts fail with the error that stopped them, which says
-nothing of the prompts. All of it belongs to one run: the client and the store know nothing of it,
-and a later run starts afresh.
+answer, an unsupported location, a service that cannot be reached at all, or many times in a row has
+failed or sent a malformed answer (which may be billed), and a disk that takes no image. What every
+call of a model would meet stops the calls of that model: a used-up quota, a rate limit beyond
+patience, a model that the service does not have, or one of which it has refused many requests in
+the same words, or the first where others wait for it. What is stopped makes no further call: its
+prompts fail with the error that stopped them, which says nothing of the prompts. All of it belongs
+to one run: the client and the store know nothing of it, and a later run starts afresh.
 """
 
 from __future__ import annotations
@@ -130,11 +130,11 @@ class RunBreaker:
     def _failed(self, model: str, error: Exception) -> bool:
         """Learn from a failure; return whether it is what stops calls, and no fault of a prompt."""
         is_cause = False
-        if isinstance(error, Unavailable | TimeoutError):
+        if isinstance(error, Unavailable | TimeoutError | InvalidResponse):
             is_cause = self._count_unavailable(error)
         if not isinstance(error, GenbatchError):
             return is_cause
-        if error.status is not None and not isinstance(error, Unavailable):
+        if error.status is not None and not isinstance(error, Unavailable | InvalidResponse):
             self._unavailable = 0  # it has answered
         if isinstance(error, Rejected):
             is_cause = self._count_refusal(model, error)
