@@ -267,6 +267,8 @@ def test_what_was_understood_is_told_before_paying(genbatch: Genbatch, serve: Se
     done = genbatch(*command)
     assert done.returncode == 0
     assert done.stderr.splitlines()[1 : len(lines) + 1] == lines
+    assert " KB, $" in done.stdout
+    assert "Repeated" not in genbatch(*command).stderr  # nothing is to be paid
     assert "Request" not in genbatch(*command, "--quiet").stderr
     rows = [json.loads(line) for line in genbatch("export").stdout.splitlines()]
     assert [row["metadata"] for row in rows][:2] == [{"lens": "35 mm"}, {"lens": ""}]

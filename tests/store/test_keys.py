@@ -99,7 +99,9 @@ def test_slug_keeps_the_letters_of_any_script(text: str, name: str) -> None:
     assert len(slug(text).encode()) <= 64
 
 
-@pytest.mark.parametrize("template", ["{color}", "{index", "{index:x!}", "{0}", "{slug.__class__}"])
+@pytest.mark.parametrize(
+    "template", ["{color}", "{index", "{index:x!}", "{0}", "{slug.__class__}", "{index:999999999d}"]
+)
 def test_a_template_that_cannot_be_is_refused(template: str) -> None:
     with pytest.raises(ValueError, match="name template"):
         check_template(template)

@@ -188,11 +188,14 @@ def check_template(template: str, fields: Sequence[str] = FIELDS) -> str:
         ValueError: If it is malformed or asks for what a name cannot have.
     """
     try:
-        parts = string.Formatter().parse(template)
+        parts = list(string.Formatter().parse(template))
         asked = {field for _, field, _, _ in parts if field is not None}
+        specs = [spec or "" for _, _, spec, _ in parts]
         if unknown := asked.difference(fields):
             known = ", ".join(fields)
             raise ValueError(f"a name can have {known}, not {', '.join(sorted(unknown))}")
+        if any(int(digits) > _MOST_BYTES for digits in re.findall(r"\d+", "".join(specs))):
+            raise ValueError(f"a field may be {_MOST_BYTES} characters wide at most")
         template.format(**{**dict.fromkeys(fields, ""), "index": 0, "n": 1, "take": 1})
     except ValueError as exc:
         raise ValueError(f"name template {template!r}: {exc}") from None

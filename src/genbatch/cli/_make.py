@@ -364,7 +364,7 @@ def _announced(
     row = json.loads(plan.row or "{}")
     if any(doubts):
         row["doubts"] = [asdict(each) for each in doubts]
-    lines = (*plan.lines, *understood(prompts, options, services, doubts))
+    lines = (*plan.lines, *understood(prompts, options, services, doubts, plan.calls))
     return replace(plan, lines=lines, row=json.dumps(row))
 
 

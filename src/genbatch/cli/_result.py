@@ -282,7 +282,8 @@ def _print_figures(out: QuietConsole, result: Result, options: Options) -> None:
     out.say((line, "bold"))
     if result.resumed and not result.made:
         out.say("-n N or genbatch redo make further pictures of the same prompts")
-    figures = [_duration(result.seconds), f"{result.size_mb:.1f} MB"]
+    size = f"{result.size_mb:.1f} MB" if result.size_mb >= 0.1 else f"{result.size_mb * 1e3:.0f} KB"
+    figures = [_duration(result.seconds), size]
     if result.server and result.made:
         expected = price(options.model, options.image_size)  # a demo is of Gemini
         each = (expected or 0) * (

@@ -26,7 +26,7 @@ _NAMES = 8  # of columns
 
 
 def understood(
-    prompts: Prompts, options: Options, services: Services, doubts: Doubts
+    prompts: Prompts, options: Options, services: Services, doubts: Doubts, calls: int | None
 ) -> Iterator[str]:
     """Yield what is to be known before paying, a screen at most.
 
@@ -35,9 +35,10 @@ def understood(
         options: Of the run.
         services: Make the images.
         doubts: Of the inputs.
+        calls: How many are to be made, None if that is unknown.
     """
     yield from filter(None, (_columns(options, doubts), *doubts.notes, _left_out(doubts)))
-    if doubts.repeats[0]:
+    if doubts.repeats[0] and calls != 0:
         repeats, first = doubts.repeats
         same = (
             "row asks for the same as an earlier one, and is"
