@@ -101,3 +101,12 @@ def test_a_row_that_comes_back_with_what_it_had_is_not_paid_again(
         assert genbatch("run", "shots.csv").returncode == 0
         assert fake.stats.calls == calls
     assert genbatch("export", "genbatch-out", "--all").stdout.count("a wolf") == 1
+
+
+def test_a_blank_system_instruction_is_none(genbatch: Genbatch, serve: Serve) -> None:
+    """As from a variable of the shell that is not set."""
+    fake = serve(image_size=8)
+    write_prompts(2)
+    for blank in ((), ("--system", ""), ("--system", " ")):
+        assert genbatch("run", "prompts.txt", *blank).returncode == 0
+        assert fake.stats.calls == 2

@@ -519,7 +519,7 @@ class Options:
         names = ("model", "aspect_ratio", "image_size", "thinking")
         return {
             **{name: getattr(self, name) for name in names},
-            "system_instruction": self.system,
+            "system_instruction": self.system if (self.system or "").strip() else None,
             "generation_config": parse_config(self.config or ()),
         }
 
