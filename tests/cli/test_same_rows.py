@@ -110,3 +110,27 @@ def test_a_blank_system_instruction_is_none(genbatch: Genbatch, serve: Serve) ->
     for blank in ((), ("--system", ""), ("--system", " ")):
         assert genbatch("run", "prompts.txt", *blank).returncode == 0
         assert fake.stats.calls == 2
+
+
+def test_what_is_all_there_is_shown_without_a_key(
+    genbatch: Genbatch, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = serve(image_size=8)
+    write_prompts(2)
+    assert genbatch("run", "prompts.txt").returncode == 0
+    monkeypatch.delenv("GEMINI_API_KEY")
+    done = genbatch("run", "prompts.txt")
+    assert (done.returncode, fake.stats.calls) == (0, 2)
+    assert "2 already there" in done.stdout
+    write_prompts(3)
+    done = genbatch("run", "prompts.txt")
+    assert (done.returncode, fake.stats.calls) == (2, 2)
+    assert "no API key: set GEMINI_API_KEY" in done.stderr
+
+
+def test_a_blank_server_is_refused(genbatch: Genbatch, serve: Serve) -> None:
+    fake = serve(image_size=8)
+    write_prompts(1)
+    done = genbatch("run", "prompts.txt", "--base-url", "")
+    assert (done.returncode, fake.stats.calls) == (2, 0)
+    assert "--base-url is blank: leave it out" in done.stderr

@@ -43,6 +43,7 @@ from ._preview import FEW_IMAGES, Preview, preview, preview_takes
 from ._questions import Read, settle
 from ._result import Result, report
 from ._run import (
+    NoKey,
     Prompts,
     Work,
     check_folder,
@@ -294,6 +295,8 @@ def clients_of(options: Options, has_model: bool) -> tuple[Options, Clients]:
     """
     if options.service and options.demo:
         raise typer.BadParameter("--demo has its own service: leave out --service")
+    if options.base_url is not None and not options.base_url.strip():  # $VARIABLE, not set
+        raise typer.BadParameter("--base-url is blank: leave it out for the service's own server")
     if options.demo and options.base_url:
         raise typer.BadParameter("--demo has its own server: leave out --base-url")
     if options.look and (options.no_look or options.via != "live"):
@@ -340,8 +343,13 @@ def _make(
     with log_to(options.log_file, everything=debug) if options.log_file else nullcontext():
         client, looks = None, options.look is not None
         if not options.demo:
-            client = client_for(options, clients, paid.models)
-            plan = paid.plan()
+            try:
+                client, plan = client_for(options, clients, paid.models), paid.plan()
+            except NoKey:  # none is needed to show what is all there
+                plan = paid.plan()
+                if plan.calls != 0 or "in_jobs" in json.loads(plan.row or "{}"):
+                    raise
+                client = client_for(options, clients, paid.models, "none")
             if not _is_confirmed(plan, options, is_asked=is_asked):
                 QuietConsole(stderr=options.as_json).say("Nothing was made.")
                 return 0

@@ -99,6 +99,10 @@ class ShownBatch:
 # Around a batch: the event loop and the client
 
 
+class NoKey(ValueError):
+    """There is no API key."""
+
+
 def run(function: Callable[[], Awaitable[R]], backend: str) -> R:
     """Run an asynchronous function on an event loop, and return its result."""
     return anyio.run(
@@ -117,18 +121,17 @@ def client_of(base_url: str | None, otherwise: str = "", **settings: Any) -> Gem
         settings: As for GeminiClient.
 
     Raises:
-        ValueError: If there is no key, or a setting is out of range.
+        NoKey: If there is none.
+        ValueError: If a setting is out of range.
     """
     try:
         return GeminiClient(base_url=base_url, trust_env=True, **settings)
     except Unauthorized as error:  # before any call: there is no key to refuse
-        raise ValueError(
-            f"no API key: set GEMINI_API_KEY (or GOOGLE_API_KEY){otherwise}"
-        ) from error
+        raise NoKey(f"no API key: set GEMINI_API_KEY (or GOOGLE_API_KEY){otherwise}") from error
 
 
 def client_for(
-    options: Options, clients: Clients, models: Collection[str]
+    options: Options, clients: Clients, models: Collection[str], key: str | None = None
 ) -> AbstractAsyncContextManager[Any]:
     """Return what opens the clients of a batch against the services; as client_of.
 
@@ -136,9 +139,10 @@ def client_for(
         options: The options of the run.
         clients: Those of its services.
         models: Those that its prompts name.
+        key: In place of those of the environment.
     """
 
-    settings: Any = {"timeout": options.timeout, "throttle": _throttles(options)}
+    settings: Any = {"timeout": options.timeout, "throttle": _throttles(options), "api_key": key}
 
     called = clients.called(models)
 
@@ -149,7 +153,7 @@ def client_for(
         try:
             return OpenAIClient(base_url=base_url, trust_env=True, **settings)
         except Unauthorized as error:
-            raise ValueError("no API key: set OPENAI_API_KEY") from error
+            raise NoKey("no API key: set OPENAI_API_KEY") from error
 
     if clients.are_only_gemini(models):
         return make("gemini")
