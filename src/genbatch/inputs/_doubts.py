@@ -109,6 +109,7 @@ _LABELS = re.compile(
     r"([.:)]\s+(\S)|[.)]?$)",
     re.IGNORECASE,
 )
+_LETTER = re.compile(r"[A-Za-z]\)\s+\S|[a-z]\.\s+\S")
 _LONGEST_HEADING = 60  # characters
 _LONGEST_HEADER = 10
 _MARKER = re.compile(
@@ -168,7 +169,7 @@ def _kind_of_words(text: str) -> str | None:
         return "headings"
     if _PARAMETERS.match(text):
         return "options"
-    if re.match(r"[A-Za-z]\)\s+\S|[a-z]\.\s+\S", text):
+    if _LETTER.match(text):
         return "numbering"
     if (label := _LABELS.match(text)) is None or not (label[2] or label[1].lower() == "prompt"):
         return None
