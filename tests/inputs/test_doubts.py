@@ -216,8 +216,8 @@ def test_what_is_behind_a_number_is_doubtful_too() -> None:
 
 
 def test_a_comment_or_a_sum_in_a_table_is_doubtful() -> None:
-    content = "prompt,cost\n# a fox,1\nan owl,2\nTotal,3\n"
-    assert kinds(read("a.csv", content)[1]) == {"comments": 1, "headings": 1}
+    content = "prompt,cost\n# a fox,1\nan owl,2\nTotal,3\nNegative prompt: blurry,4\n"
+    assert kinds(read("a.csv", content)[1]) == {"comments": 1, "headings": 1, "options": 1}
 
 
 def test_a_line_of_which_nothing_is_seen_is_blank() -> None:

@@ -368,6 +368,17 @@ def test_what_a_page_of_markdown_says_of_itself_is_no_prompt(tmp_path: Path) -> 
     assert [each.text for each in read_prompts([path])] == ["a fox", "an owl"]
 
 
+def test_labels_beside_a_prompt_are_no_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "shots.md"
+    path.write_text("1. **Hero**\n   - **Prompt:** a fox\n2. **Foe**\n   - **Prompt 2:** an owl\n")
+    prompts = list(read_prompts([path]))
+    assert [(each.text, each.filename) for each in prompts] == [("a fox", None), ("an owl", None)]
+    path.write_text("- **Prompt:** a fox\n- **Style:** ink\n- **Negative prompt:** blurry\n")
+    with pytest.raises(ValueError, match="Style beside items that are called Prompt") as caught:
+        read_prompts([path])
+    assert "shots.md:3: Negative prompt beside" in str(caught.value)
+
+
 def test_an_option_says_the_format(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "prompt,id\na,b\n")
     assert texts(path, format="txt") == ["prompt,id", "a,b"]

@@ -167,8 +167,6 @@ def _kind_of_words(text: str) -> str | None:
         return "table"
     if text[-1] == ":" and len(text) <= _LONGEST_HEADING:
         return "headings"
-    if _PARAMETERS.match(text):
-        return "options"
     if _LETTER.match(text):
         return "numbering"
     if (label := _LABELS.match(text)) is None or not (label[2] or label[1].lower() == "prompt"):
@@ -200,7 +198,8 @@ def kind_of_prompt(text: str) -> str | None:
         return "headings"
     if text.startswith(("# ", "// ")) and "\n" not in text:
         return "comments"
-    if ("--" in text and _OPTIONS.search(text)) or ("<" in text and _TAG.search(text)):
+    is_of_others = ("--" in text and _OPTIONS.search(text)) or ("<" in text and _TAG.search(text))
+    if is_of_others or _PARAMETERS.match(text):
         return "options"
     if "|" in text and _CHOICES.search(text):
         return "choices"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ._formats import Fields, Row, Rows, Source, header_names, rows_of_cells
+from ._formats import Fields, Row, Rows, Source, header_names, rows_of_cells, short
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -22,6 +22,7 @@ _AFTER_NAME = re.compile(r"\s*(?:[-:\u2010-\u2015]+\s|\n)\s*")
 _FRONT = re.compile(
     r"\A---[ \t\r]*\n[\w-]+:.*\n(?:(?:[\w-]+:|[ \t#-]).*\n|\r?\n)*?---[ \t\r]*(?=\n|\Z)"
 )
+_LABEL = re.compile(r"((full|final|image)\s+)?prompt\s*#?\d*", re.IGNORECASE)
 _FILE = re.compile(r"[^\s/\\][^/\\]*\.(?:png|jpe?g|webp|gif)", re.IGNORECASE)
 
 
@@ -48,7 +49,21 @@ def read_markdown(source: Source) -> Rows:
         what = {"blocks": "fenced blocks", "lists": "list items and no table with prompts"}
         hint = f"--md {other} or --format txt reads it otherwise"
         raise source.error(f"no {what[source.layout.markdown]} in it; {hint}")
-    yield from sorted(rows, key=lambda row: row[0])
+    yield from _unlabelled(sorted(rows, key=lambda row: row[0]))
+
+
+def _unlabelled(rows: Sequence[Row]) -> Rows:
+    """Yield rows without the label ``**Prompt:**``; what has another one beside it is a mistake."""
+    names = [row.get("filename") if isinstance(row, dict) else None for _, row in rows]
+    are_prompts = [_LABEL.fullmatch(str(name)) is not None for name in names]
+    for (number, row), name, is_prompt in zip(rows, names, are_prompts, strict=True):
+        if is_prompt and isinstance(row, dict):
+            yield number, {field: value for field, value in row.items() if field != "filename"}
+        elif name and any(are_prompts) and not _FILE.fullmatch(str(name)):
+            what = f"{short(str(name))} beside items that are called Prompt"
+            yield number, ValueError(f"{what}; leave it out, or write a table with a row for each")
+        else:
+            yield number, row
 
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[tuple[int, Fields]]:
