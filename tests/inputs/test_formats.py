@@ -379,6 +379,18 @@ def test_labels_beside_a_prompt_are_no_prompts(tmp_path: Path) -> None:
     assert "shots.md:3: Negative prompt beside" in str(caught.value)
 
 
+def test_what_else_a_page_has_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "shots.md"
+    table = "\n| prompt |\n|---|\n| a fox |\n"
+    path.write_text(f"- Use light words\n{table}\n```\nan owl\n```\n")
+    notes: list[str] = []
+    read_prompts([path], note=notes.append)
+    assert [note.removeprefix(f"{path}: ") for note in notes] == [
+        "the prompts are 1 from lists and 1 from tables",
+        "fenced blocks not read: 1; --md blocks reads those",
+    ]
+
+
 def test_an_option_says_the_format(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "prompt,id\na,b\n")
     assert texts(path, format="txt") == ["prompt,id", "a,b"]

@@ -43,7 +43,16 @@ def read_markdown(source: Source) -> Rows:
     if source.layout.markdown == "blocks":
         rows = list(_blocks(tokens))
     else:
-        rows = [*_items(tokens), *_tables(tokens, source)] or list(_named_paragraphs(tokens))
+        items, cells = list(_items(tokens)), list(_tables(tokens, source))
+        rows = [*items, *cells] or list(_named_paragraphs(tokens))
+        if items and cells:
+            read = f"{len(items):,} from lists and {len(cells):,} from tables"
+            source.note(f"{source.name}: the prompts are {read}")
+        blocks = sum(token.type == "fence" and token.level == 0 for token in tokens)
+        if rows and blocks:
+            source.note(
+                f"{source.name}: fenced blocks not read: {blocks:,}; --md blocks reads those"
+            )
     if not rows and text.strip():
         other = {"blocks": "lists", "lists": "blocks"}[source.layout.markdown]
         what = {"blocks": "fenced blocks", "lists": "list items and no table with prompts"}
