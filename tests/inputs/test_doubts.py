@@ -220,6 +220,11 @@ def test_a_comment_or_a_sum_in_a_table_is_doubtful() -> None:
     assert kinds(read("a.csv", content)[1]) == {"comments": 1, "headings": 1, "options": 1}
 
 
+def test_parameters_below_a_prompt_are_doubtful() -> None:
+    content = 'prompt\n"a fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a"\nan owl\n'
+    assert kinds(read("a.csv", content)[1]) == {"options": 1}
+
+
 def test_a_line_of_which_nothing_is_seen_is_blank() -> None:
     assert texts(read("a.txt", "a fox\n\u200b\n\ufeff \n\u2060\nan owl\n")[0]) == [
         "a fox",

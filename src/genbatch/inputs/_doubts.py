@@ -122,9 +122,9 @@ _OPTIONS = re.compile(
 )
 # Lines that programs write beside a prompt, and tags in it.
 _PARAMETERS = re.compile(
-    r"(negative([ _-]?prompt)?|sampler|cfg([ _-]scale)?)\s*[:=]\s*\S"
-    r"|(steps|seed|size|width|height|aspect[ _-]ratio)\s*[:=]\s*\d",
-    re.IGNORECASE,
+    r"^((negative([ _-]?prompt)?|sampler|cfg([ _-]scale)?)\s*[:=]\s*\S"
+    r"|(steps|seed|size|width|height|aspect[ _-]ratio)\s*[:=]\s*\d)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _TAG = re.compile(r"<(lora|lyco|hypernet):[^>]*>", re.IGNORECASE)
 _ONLY_FILE = re.compile(
@@ -199,7 +199,7 @@ def kind_of_prompt(text: str) -> str | None:
     if text.startswith(("# ", "// ")) and "\n" not in text:
         return "comments"
     is_of_others = ("--" in text and _OPTIONS.search(text)) or ("<" in text and _TAG.search(text))
-    if is_of_others or _PARAMETERS.match(text):
+    if is_of_others or _PARAMETERS.match(text) or ("\n" in text and _PARAMETERS.search(text)):
         return "options"
     if "|" in text and _CHOICES.search(text):
         return "choices"
