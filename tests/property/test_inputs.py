@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from genbatch import Prompt
 from genbatch.inputs import Grid, PromptFiles, Recipe, Selection, Template, read_prompts
-from genbatch.inputs._formats import Lines
+from genbatch.inputs._formats import Lines, is_blank
 
 # Everything a UTF-8 file can hold but NUL, with what readers trip over made likely.
 TRAPS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\ufeff\"\t,;:'\r\n {}[]\\"
 characters = st.sampled_from(TRAPS) | st.characters(codec="utf-8", exclude_characters="\0")
-texts = st.text(characters, min_size=1).filter(str.strip)
-one_line_texts = texts.map(lambda text: text.replace("\n", " ").replace("\r", "")).filter(str.strip)
+texts = st.text(characters, min_size=1).filter(lambda text: not is_blank(text))
+one_line_texts = texts.map(lambda text: text.replace("\n", " ").replace("\r", ""))
 ends = st.sampled_from(["\n", "\r\n"])
 floats = st.floats(allow_nan=False, allow_infinity=False)
 scalars = st.none() | st.booleans() | st.integers(-(2**80), 2**80) | floats | st.text()
