@@ -45,7 +45,7 @@ def bars(lines: list[str]) -> list[str]:
 
 def said(window: Terminal) -> str:
     """Return all that is left on a terminal as one line, times and sizes left out."""
-    return re.sub(r"\d+\.\d s, \d+\.\d MB", "...", " ".join(window.lines))
+    return re.sub(r"\d+\.\d s, (?:\d+\.\d MB|\d+ KB)", "...", " ".join(window.lines))
 
 
 def understood(fake: FakeGemini) -> str:
