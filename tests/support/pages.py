@@ -16,7 +16,7 @@ _FENCED = re.compile(r"^(```+)([^\n]*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 _CAPTION = re.compile(r"\A:caption: (.+)\n\n?")
 _VARYING = [
     (r"\d+\.\d+ s\b", "_ s"),
-    (r"\d+\.\d+ MB\b", "_ MB"),
+    (r"\d+\.\d+ MB\b|\d+ KB\b", "_ MB"),
     (r'"(sha256|made|bytes|elapsed|key|response_id)": [^,\n]+', r'"\1": _'),
 ]
 
