@@ -134,3 +134,16 @@ def test_a_blank_server_is_refused(genbatch: Genbatch, serve: Serve) -> None:
     done = genbatch("run", "prompts.txt", "--base-url", "")
     assert (done.returncode, fake.stats.calls) == (2, 0)
     assert "--base-url is blank: leave it out" in done.stderr
+
+
+def test_the_plan_knows_that_an_edited_row_whose_image_another_has_is_paid(
+    genbatch: Genbatch, serve: Serve
+) -> None:
+    fake = serve(image_size=8)
+    for content in ("a,a fox\n", "a,a wolf\n", "a,a fox\nb,a wolf\n", "b,a wolf\na,a fox\n"):
+        Path("shots.csv").write_text(f"id,prompt\n{content}")
+        planned = json.loads(genbatch("run", "shots.csv", "--dry-run", "--json").stdout)["calls"]
+        before = fake.stats.calls
+        assert genbatch("run", "shots.csv").returncode == 0
+        assert fake.stats.calls - before == planned
+    assert fake.stats.calls == 3

@@ -92,7 +92,8 @@ SELECT namespace, prompt, digest, content
 FROM fake JOIN item ON item.id = fake.item AND item.pick = fake.take
 """
 _FORMER = """
-SELECT namespace, row_id, former.content FROM former JOIN item ON item.id = former.item
+SELECT namespace, row_id, former.content, iif(item.pick IS NULL, NULL, item.content)
+FROM former JOIN item ON item.id = former.item
 WHERE former.pick NOT NULL AND (EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch
     WHERE place.item = former.item AND source = ?)
     OR NOT EXISTS (SELECT 1 FROM place WHERE place.item = former.item))
@@ -233,8 +234,8 @@ class Standing(NamedTuple):
         in_jobs: Requests that live jobs have.
         fakes: Images of a fake service.
         texts: Hashes of the texts that have an image.
-        former: Namespaces and ids of rows, with each content that they had an image of before they
-            were edited.
+        former: By namespaces and ids of rows, and each content that they had an image of before
+            they were edited, the content that they have an image of now, None for none.
     """
 
     done: Counter[str]
@@ -242,14 +243,20 @@ class Standing(NamedTuple):
     in_jobs: Counter[str]
     fakes: Counter[str]
     texts: set[int]
-    former: set[tuple[object, ...]]
+    former: dict[tuple[object, ...], str | None]
 
     def take_former(self, namespace: str, row_id: str | None, digest: str) -> bool:
-        """Return whether a row had an image of this content before it was edited, once."""
+        """Return whether a row had an image of this content before it was edited, once.
+
+        It has it no more where another row of the input has its present image.
+        """
         former = (namespace, storable(row_id), digest)
-        had = former in self.former
-        self.former.discard(former)
-        return had
+        if former not in self.former:
+            return False
+        now = self.former.pop(former)
+        if now is not None:
+            self.done[now] -= 1
+        return now is None or self.done[now] >= 0
 
     def has(self, digest: str) -> bool:
         """Return whether a request with a digest is not to be paid for, or was a fake's."""
@@ -282,7 +289,7 @@ def standing(
         StoreError: If the journal in directory cannot be read.
     """
     path = Path(directory)
-    found = Standing(Counter(), Counter(), Counter(), Counter(), set(), set())
+    found = Standing(Counter(), Counter(), Counter(), Counter(), set(), {})
     if not os.path.lexists(path / HIDDEN / JOURNAL):
         return found
     policy = Policy(path, redo_missing=redo_missing, retry_failed=retry_failed)
@@ -304,7 +311,8 @@ def standing(
         if journal.has_table("job"):
             found.in_jobs.update(starmap(content, journal.execute(_IN_JOBS)))
         if source is not None and journal.has_table("former"):
-            found.former.update(journal.execute(_FORMER, (source,)))
+            rows = journal.execute(_FORMER, (source,))
+            found.former.update({tuple(row): now for *row, now in rows})
     return found
 
 
