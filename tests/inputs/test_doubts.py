@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from genbatch import Prompt
 from genbatch.inputs import (
@@ -38,10 +40,14 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(
-    name: str, content: str, reading: Reading | None = None, recipe: Recipe | None = None
+    name: str,
+    content: str | None = None,
+    reading: Reading | None = None,
+    recipe: Recipe | None = None,
 ) -> tuple[list[Prompt], Doubts]:
     """Return the prompts of a file, read twice as a run does, and its doubts."""
-    Path(name).write_text(content, encoding="utf-8")
+    if content is not None:
+        Path(name).write_text(content, encoding="utf-8")
     given = reading or Reading()
     recipe = Recipe(reading=given) if recipe is None else recipe
     doubts = Doubts()
@@ -80,6 +86,9 @@ def texts(prompts: list[Prompt]) -> list[str]:
         ("[Foxes]", "headings"),
         ("**Foxes**", "headings"),
         ("1. a fox", "numbering"),
+        ("001 a fox", "numbering"),
+        ("\u2460 a fox", "numbering"),
+        ("\u2610 a fox", "numbering"),
         ("(12) a fox", "numbering"),
         ("- a fox", "numbering"),
         ("• a fox", "numbering"),
@@ -461,3 +470,15 @@ def test_what_a_text_begins_with_says_that_it_is_json_or_markdown(content: str) 
 def test_a_text_with_a_bracket_or_a_bar_is_text(content: str) -> None:
     prompts, _ = read("b.txt", content)
     assert texts(prompts) == content.splitlines()
+
+
+@pytest.mark.parametrize(("name", "is_doubted"), [("image", True), ("ref_img", True), ("x", False)])
+def test_a_column_of_the_bytes_of_images_is_doubtful(name: str, is_doubted: bool) -> None:
+    table = pyarrow.table({"prompt": ["a hat on it"], name: [{"bytes": b"x", "path": "a.png"}]})
+    parquet.write_table(table, "a.parquet")
+    _, doubts = read("a.parquet")
+    assert [each.kind for each in doubts] == [f"column {name}"] * is_doubted
+    for each in doubts:
+        assert "is not sent as an input image" in each.text
+    _, doubts = read("a.parquet", reading=Reading(literal=frozenset({name})))
+    assert [*doubts] == []

@@ -192,7 +192,7 @@ def _wanted(schema: Any, source: Source) -> list[str]:
     names = []
     for column in schema:
         if "binary" in str(column.type):
-            source.note(f"{source.name}: the column {column.name} has bytes and is ignored")
+            source.leave_out(column.name)
         elif column.name.startswith("__index_level_"):
             source.note(f"{source.name}: the column {column.name} has no name and is ignored")
         else:

@@ -26,6 +26,7 @@ from ._names import (
     bare,
     is_secret,
     is_secret_name,
+    near,
     unsupported,
 )
 from ._recipe import Recipe, joined
@@ -90,7 +91,8 @@ LINES = {
 }
 SKIPPABLE = sorted(name for name, kind in LINES.items() if kind.option == ("skip", name))
 
-_NUMBER = r"\(?\d{1,4}[.)\]:]|\(?[a-z]\)|[-*+>•\u2013\u2014]|\[[ x]\]"
+_BULLETS = r"[-*+>•\u2013\u2014\u2460-\u2473\u2610-\u2612]"
+_NUMBER = rf"\(?\d{{1,4}}[.)\]:]|0\d{{1,3}}|\(?[a-z]\)|\[[ x]\]|{_BULLETS}"
 
 # In this order, on lines without the blanks around them.
 _SEPARATOR = re.compile(r"\s*([-=*_~#+.\u2013\u2014])(\s*\1){2,}\s*")
@@ -369,6 +371,26 @@ class Doubts:
             self.repeats = (repeats + 1, first or f"{file}:{number}")
         elif len(self._seen) < _MOST_REMEMBERED:
             self._seen.add(mark)
+
+
+def tell_of_bytes(
+    file: str,
+    reading: Reading | None,
+    note: Callable[[str], object],
+    doubts: Doubts | None,
+    name: str,
+) -> None:
+    """Tell of a column that has bytes, and is not read: its name may say that it is to be sent."""
+    literal = Reading().literal if reading is None else reading.literal
+    if doubts is None or near(name) != "images" or {"all", name} & literal:
+        note(f"{file}: the column {name} has bytes and is ignored")
+        return
+    shown = short(name)
+    text = (
+        f'the column "{shown}" has bytes, and is not sent as an input image: write them to files, '
+        f"and name those in it; --literal {shown} leaves it out"
+    )
+    doubts.add(file, 1, f"column {name}", lambda _: text, None)
 
 
 class RowInspector:

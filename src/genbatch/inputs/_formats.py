@@ -267,6 +267,7 @@ class Source:
         needed: The fields that each row must have.
         check_names: Called with the names of the columns of a table; refuses what lacks one.
         note: Called with what the user should know of it, as one line.
+        leave_out: Called with the names of columns that have bytes, and are not read.
     """
 
     name: str
@@ -276,6 +277,7 @@ class Source:
     needed: Sequence[str]
     check_names: Callable[[Sequence[str]], object]
     note: Callable[[str], object]
+    leave_out: Callable[[str], object]
 
     def lines(self) -> Iterator[str]:
         """Yield its lines, without line feeds."""

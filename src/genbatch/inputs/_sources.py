@@ -20,6 +20,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path, PurePath
 from queue import SimpleQueue
@@ -31,7 +32,7 @@ from anyio import to_thread
 
 from genbatch._values import Prompt
 
-from ._doubts import Doubts, RowInspector
+from ._doubts import Doubts, RowInspector, tell_of_bytes
 from ._formats import (
     BLOCK,
     Fields,
@@ -370,7 +371,7 @@ class PromptFile:
     ) -> _Opened:
         kept = file if _is_file(file) else None
         blocks = self._blocks(file)
-        source = _source(str(self.path), blocks, kept, self.layout, self.recipe, note)
+        source = _source(str(self.path), blocks, kept, self.layout, self.recipe, note, doubts)
         return _open(source, self.recipe, self.path.parent, doubts, is_full, self.format)
 
     def _rows(
@@ -416,8 +417,10 @@ def _source(
     layout: Layout,
     recipe: Recipe,
     note: Callable[[str], object],
+    doubts: Doubts | None,
 ) -> Source:
-    return Source(name, blocks, opened, layout, recipe.needed, recipe.check_names, note)
+    leave_out = partial(tell_of_bytes, name, recipe.reading, note, doubts)
+    return Source(name, blocks, opened, layout, recipe.needed, recipe.check_names, note, leave_out)
 
 
 class _Opened(NamedTuple):
@@ -580,8 +583,9 @@ class _Reader:
         error: Exception | None = None
         try:
             self._wait()
-            source = _source(_NAME, self._blocks(), None, self._layout, self._recipe, self._note)
-            opened = _open(source, self._recipe, Path(), self._doubts, self._is_full)
+            recipe, doubts = self._recipe, self._doubts
+            source = _source(_NAME, self._blocks(), None, self._layout, recipe, self._note, doubts)
+            opened = _open(source, recipe, Path(), doubts, self._is_full)
             self._recipe = opened.recipe
             for row in opened.rows:
                 self._taken += 1
