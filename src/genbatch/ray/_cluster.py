@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import copy
 from typing import Any
 
 from genbatch._values import GenbatchError
@@ -69,15 +68,13 @@ def told_plainly(error: GenbatchError) -> GenbatchError:
     def derive(derived: Any, /, **_: object) -> None:
         derived.__str__ = lambda _: message
 
-    plain = copy(error)
-    plain.__class__ = type(
-        kind.__name__,
-        (kind,),
-        {
-            "__module__": kind.__module__,
-            "__str__": lambda _: message,
-            "__init_subclass__": classmethod(derive),
-            "args": property(lambda _: (message,), lambda *_: None),
-        },
-    )
+    own = {
+        "__module__": kind.__module__,
+        "__str__": lambda _: message,
+        "__init_subclass__": classmethod(derive),
+        "args": property(lambda _: (message,), lambda *_: None),
+    }
+    plain_kind: Any = type(kind.__name__, (kind,), own)
+    plain: GenbatchError = plain_kind.__new__(plain_kind, message)
+    vars(plain).update(vars(error))
     return plain
