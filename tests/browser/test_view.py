@@ -41,6 +41,7 @@ def shown(folder: Path, browser: Browser) -> Iterator[None]:
     with serving(folder) as server:
         browser.driver.get(server.url)
         yield
+        browser.driver.get("about:blank")  # no image is asked for when the server is gone
 
 
 @pytest.fixture
