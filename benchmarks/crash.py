@@ -227,6 +227,9 @@ class Folder:
         is_cli = arguments[0] == "--cli"
         if (self.way != "run") if is_cli else (how is signal.SIGINT):
             allowed.append(1)  # rows of jobs have failed; KeyboardInterrupt comes in a group
+        has_begun = "genbatch" in text or not text.rstrip().endswith("KeyboardInterrupt")
+        if real and killed and not has_begun:
+            allowed.append(1)  # Python itself was starting, and had nothing of ours yet
         # Without frames of the command, it is this module that was interrupted as it was imported.
         is_raw = is_cli and "Traceback" in text and f"{os.sep}genbatch{os.sep}" in text
         if code not in allowed or is_raw or (killed and how is None):
