@@ -1,10 +1,10 @@
-"""Where tasks wait: a parking lot, the limiter of a batch, and how a call says that it waits.
+"""Where tasks wait: a parking lot, the limiter of a batch, how a call says that it waits, a guard.
 
 Waiting is not running. A call that waits is not in flight: its wait does not count towards its
 outcome's elapsed, and a batch that drains drops it, since nothing was sent and nothing is lost.
 
-What wakes tasks, or counts them, belongs to the event loop that they run in: used from a second one
-meanwhile, it would wait for ever, or count wrongly. One loop after another is fine.
+LoopGuard: what wakes tasks, or counts them, belongs to the event loop that they run in. Used from a
+second one meanwhile, it would wait for ever, or count wrongly. One loop after another is fine.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class RunBreaker:
         self.is_first: Callable[[str], bool] = lambda model: False
         self._run: Exception | None = None
         self._models: dict[str, Exception] = {}
-        self._unavailable = 0
+        self._failures = 0
         self._has_answered = False  # as the service that it should be
         self._refusals: dict[str, list[str]] = {}  # by model: those in a row in the same words
         self._to_forget: list[str] = []
@@ -107,7 +107,7 @@ class RunBreaker:
                 self.check(model)
             raise
         self._has_answered = True
-        self._unavailable = self._pages = 0
+        self._failures = self._pages = 0
         self._refusals.pop(model, None)
 
     @contextmanager
@@ -131,11 +131,11 @@ class RunBreaker:
         """Learn from a failure; return whether it is what stops calls, and no fault of a prompt."""
         is_cause = False
         if isinstance(error, Unavailable | TimeoutError | InvalidResponse):
-            is_cause = self._count_unavailable(error)
+            is_cause = self._count_failure(error)
         if not isinstance(error, GenbatchError):
             return is_cause
         if error.status is not None and not isinstance(error, Unavailable | InvalidResponse):
-            self._unavailable = 0  # it has answered
+            self._failures = 0  # it has answered
         if isinstance(error, Rejected):
             is_cause = self._count_refusal(model, error)
         elif not isinstance(error, Unavailable):
@@ -152,13 +152,13 @@ class RunBreaker:
             log(_log, WARNING, "the calls of %s stop", model, error=error)
             _tell(error, model)
 
-    def _count_unavailable(self, error: Exception) -> bool:
-        self._unavailable += 1
+    def _count_failure(self, error: Exception) -> bool:
+        self._failures += 1
         is_reached = not isinstance(error, Unavailable) or error.is_reached
         if not is_reached and not self._has_answered:  # no network, or not the right address
             self.stop(Stopped(str(error)))
             return True
-        if self._unavailable >= FAILURES_IN_A_ROW:
+        if self._failures >= FAILURES_IN_A_ROW:
             row = f"{FAILURES_IN_A_ROW} calls in a row have failed"
             self.stop(Stopped(f"{row}: {error}"))
         return False

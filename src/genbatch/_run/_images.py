@@ -150,9 +150,9 @@ def generate_images(
     again without a call, and one whose image has been deleted with ImageMissing; see Store. What
     failed otherwise is tried again.
 
-    Stopping: A refused key, a disk that takes no image, and 20 failures of the service in a row end
-    all calls, a used-up quota those of its model: the prompts left fail with the error that stopped
-    them and without a call.
+    Stopping: A refused key, a disk that takes no image, and 20 failures of the service or malformed
+    answers in a row end all calls, a used-up quota those of its model: the prompts left fail with
+    the error that stopped them and without a call.
 
     Ordering, backpressure, cancellation, failure: as stream. An image that has arrived is saved
     whatever is cancelled.

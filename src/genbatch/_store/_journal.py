@@ -407,6 +407,7 @@ class Transaction:
 
     def same_row(self, content: str, row_id: object, batch: int) -> int | None:
         """Return the first item with a content and an id that has no place in a batch yet."""
+        # By its id: without the sign SQLite looks through all with the content, as it is numbered.
         sql = f"SELECT id FROM item WHERE row_id = ? AND content = ? AND {_FREE} ORDER BY +number"  # noqa: S608
         row = self.first(sql, row_id, content, batch)
         return None if row is None else int(row[0])

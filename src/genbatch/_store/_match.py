@@ -23,7 +23,7 @@ from ._journal import ROW_ERRORS, ItemRow, Transaction, storable
 from ._keys import both_digests, folded, key_of
 from ._plan import Plan, PlanRequest, Policy, add_lost, choose_name, kept_request
 
-MOST_AHEAD = 20_000  # prompts, planned in about a second
+MOST_AHEAD = 20_000  # prompts, planned in a few seconds
 _PAGE = 500
 
 
@@ -191,6 +191,7 @@ def _edited(journal: Transaction, batch: int, wanted: PlanRequest) -> ItemRow | 
     if wanted.request.id is None:
         return None
     row = journal.first(
+        # By its id: without the sign SQLite looks through the whole namespace, as it is numbered.
         """SELECT item.id, content, pick FROM item JOIN batch AS now ON now.id = ?
         WHERE row_id = ? AND +item.namespace = now.namespace
             AND (EXISTS (SELECT 1 FROM place JOIN batch ON batch.id = place.batch
